@@ -1,0 +1,19 @@
+"""ComfyUI-Wan22: Wan 2.2 image-to-video nodes. Nothing heavy is imported before a node runs."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .nodes import NODES
+
+
+class Wan22Extension(ComfyExtension):
+    """The pack, as ComfyUI loads it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> Wan22Extension:
+    """Called once by ComfyUI at start-up."""
+    return Wan22Extension()

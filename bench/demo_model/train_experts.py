@@ -1,0 +1,184 @@
+"""Train the demo's two experts and its text encoder on cached latents of procedural clips.
+
+usage: train_experts.py VAE_DIR OUT_DIR [--seed 0] [--first 6000] [--second 3000]
+
+The experts learn for the guidance the nodes use by default: the loss is on
+`unconditional + 5 (conditional - unconditional)`, where the unconditional prediction is the experts' own with an
+empty prompt, learned from every eighth clip. So guidance 5 gives the clip the prompt describes, a lower one less
+of it, a higher one more. The first stage sees crops of 64x64 and 17 frames, the second pictures of 128x128 and
+33 frames. Latents of both are cached in OUT_DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import sentencepiece
+import torch
+import whole_clip_vae
+from clips import MOTIONS, NEGATIVE_PROMPTS, SPEEDS, Scene, prompt_for, render
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from muon import Muon, set_lr, warm_then_linear_decay
+from pictures import canvas
+from text import WeightedPadding, embed, new_text_encoder, train_tokenizer
+
+CONFIG = {"num_attention_heads": 2, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "text_dim": 128,
+          "freq_dim": 256, "ffn_dim": 768, "num_layers": 5, "cross_attn_norm": True}
+GUIDANCE, SHIFT, BOUNDARY = 5.0, 5.0, 0.9
+
+
+def normalise(vae: AutoencoderKLWan, z: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    return (z - mean) / std
+
+
+@torch.no_grad()
+def cache_latents(vae: AutoencoderKLWan, side: int, frames: int, scenes: int, per_scene: int, seed: int) -> dict:
+    """Clips of random scenes under several motions each: latents, first-frame latents, motions and speeds."""
+    g = torch.Generator().manual_seed(seed)
+    clips, firsts, labels = [], [], []
+    names = list(MOTIONS)
+    for index in range(scenes):
+        with_ball = index % 2 == 0
+        picture = canvas(256, 256, g)
+        if side < 128 and index % 3 == 0:  # a whole picture made small, not a piece of a large one
+            picture = torch.nn.functional.interpolate(picture[None], (2 * side, 2 * side), mode="area")[0]
+        scene = Scene.random(side, side, g, with_ball, picture)
+        allowed = [n for n in names if with_ball or not n.startswith("ball")]
+        weights = torch.tensor([1.6 if n.startswith("ball") else 1.3 if n.startswith("zoom") else 1 for n in allowed])
+        chosen = torch.multinomial(weights, per_scene, generator=g).tolist()
+        moved = [(allowed[c], list(SPEEDS)[int(torch.randint(3, (), generator=g))]) for c in chosen]
+        batch = [render(scene, m, s, frames) for m, s in moved]
+        first = torch.zeros_like(batch[0])
+        first[:, 0] = batch[0][:, 0]
+        with torch.autocast("cpu", torch.bfloat16):
+            z = normalise(vae, whole_clip_vae.encode(vae, torch.stack([*batch, first])))
+        clips.append(z[:-1].half())
+        firsts.append(z[-1:].half())
+        labels += [(m, s, index) for m, s in moved]
+    return {"clips": torch.cat(clips), "firsts": torch.cat(firsts), "labels": labels}
+
+
+def cached(path: Path, make) -> dict:
+    if not path.exists():
+        start = time.time()
+        torch.save(make(), path)
+        print(f"{path.name}: {time.time() - start:.0f} s", flush=True)
+    return torch.load(path)
+
+
+def sample_sigma(expert: int, count: int) -> torch.Tensor:
+    """Noise levels of one expert's range (0: high, 1: low), as dense as a shift of 5 makes the steps there."""
+    edge = BOUNDARY / (SHIFT - (SHIFT - 1) * BOUNDARY)
+    u = torch.rand(count)
+    u = edge * 0.985 + (1 - edge * 0.985) * u if expert == 0 else edge * 1.02 * u
+    return (SHIFT * u / (1 + (SHIFT - 1) * u)).view(-1, 1, 1, 1, 1)
+
+
+def condition(first: torch.Tensor) -> torch.Tensor:
+    """First-frame latents (B, 16, T, h, w) -> mask and latents (B, 20, T, h, w)."""
+    mask = torch.zeros_like(first[:, :4])
+    mask[:, :, 0] = 1
+    return torch.cat([mask, first], 1)
+
+
+def guided_prediction(model, noisy: torch.Tensor, sigma: torch.Tensor, prompts: list[str], embed_prompts,
+                      guidance: float = GUIDANCE) -> torch.Tensor:
+    """Velocity under guidance; rows with a prompt of NEGATIVE_PROMPTS stay unconditional. Gradients reach the
+    conditional prediction alone."""
+    timestep = sigma.flatten() * 1000
+    with torch.autocast("cpu", torch.bfloat16):
+        own = model(noisy, timestep, embed_prompts(prompts), return_dict=False)[0].float()
+        if guidance == 1.0:
+            return own
+        with torch.no_grad():
+            base = model(noisy, timestep, embed_prompts([""] * len(prompts)), return_dict=False)[0].float()
+    weight = torch.tensor([1.0 if p in NEGATIVE_PROMPTS else guidance for p in prompts]).view(-1, 1, 1, 1, 1)
+    return base + weight * (own - base)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("vae")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=6000, help="steps on small clips")
+    parser.add_argument("--second", type=int, default=3000, help="steps on full-size clips")
+    parser.add_argument("--scenes", type=int, nargs=2, default=(700, 210))
+    parser.add_argument("--resume", action="store_true", help="start the second stage from OUT_DIR's first")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    random.seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    whole_clip_vae.use_whole_clip_forward()
+    vae = AutoencoderKLWan.from_pretrained(args.vae).eval()
+
+    spiece = args.out / "spiece.model"
+    if not spiece.exists():
+        spiece.write_bytes(train_tokenizer())
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(spiece))
+    text = new_text_encoder(tokenizer.get_piece_size())
+    experts = [WanTransformer3DModel(**CONFIG) for _ in range(2)]
+    for block in (b for e in experts for b in e.blocks):
+        block.attn2.set_processor(WeightedPadding())
+    modules = {"transformer": experts[0], "transformer_2": experts[1], "text_encoder": text}
+    if args.resume:
+        for name, module in modules.items():
+            module.load_state_dict(torch.load(args.out / "first.pt")[name], strict=False)
+
+    named = [(f"{m}.{k}", p) for m, module in modules.items() for k, p in module.named_parameters()]
+    matrices = [p for k, p in named if p.ndim == 2 and "text_encoder" not in k and "embed" not in k
+                and "proj_out" not in k]
+    chosen = {id(p) for p in matrices}
+    print({m: f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M" for m, module in modules.items()}, flush=True)
+
+    def stage(name: str, data: dict, steps: int, batch: int, lr: float) -> None:
+        rest = [p for _, p in named if id(p) not in chosen]
+        optimizers = [Muon(matrices, lr=0.02 * lr), torch.optim.AdamW(rest, lr=1.5e-3 * lr, betas=(0.9, 0.98))]
+        average = [p.detach().clone() for _, p in named]
+        g = torch.Generator().manual_seed(args.seed)
+        start, losses = time.time(), {0: [], 1: []}
+        for step in range(steps):
+            set_lr(optimizers, warm_then_linear_decay(step, steps, floor=0.01))
+            rows = torch.randint(len(data["labels"]), (batch,), generator=g).tolist()
+            labels = [data["labels"][r] for r in rows]
+            x0 = data["clips"][rows].float()
+            first = data["firsts"][[scene for _, _, scene in labels]].float()
+            prompts = [random.choice(NEGATIVE_PROMPTS) if random.random() < 0.125 else prompt_for(m, s, g)
+                       for m, s, _ in labels]
+            expert = 1 if step % 5 in (1, 3) else 0
+            sigma, noise = sample_sigma(expert, batch), torch.randn_like(x0)
+            noisy = torch.cat([(1 - sigma) * x0 + sigma * noise, condition(first)], 1)
+            velocity = guided_prediction(experts[expert], noisy, sigma, prompts,
+                                         lambda texts: embed(tokenizer, text, texts))
+            loss = (velocity - (noise - x0)).pow(2).mean()
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([p for _, p in named if p.grad is not None], 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+            if step % 4 == 3:
+                keep = min(0.99, step / (step + 40))
+                torch._foreach_lerp_(average, [p.detach() for _, p in named], 1 - keep)
+            losses[expert].append(loss.item())
+            if step % 100 == 99:
+                report = " ".join(f"{n} {sum(v) / len(v):.4f}" for n, v in zip(("high", "low"), losses.values()))
+                print(f"{name} {step + 1} {time.time() - start:.0f}s {report}", flush=True)
+                losses = {0: [], 1: []}
+                names = iter(average)
+                torch.save({m: dict(zip(dict(module.named_parameters()), names, strict=False))
+                            for m, module in modules.items()}, args.out / f"{name}.pt")
+
+    if not args.resume:
+        stage("first", cached(args.out / "small.pt", lambda: cache_latents(vae, 64, 17, args.scenes[0], 4, 11)),
+              args.first, 24, 1.0)
+    stage("second", cached(args.out / "large.pt", lambda: cache_latents(vae, 128, 33, args.scenes[1], 3, 12)),
+          args.second, 4, 0.5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""The face of the pack: schemas, tooltips, and one call into the pipeline each."""
+
+from .decode import Decode
+from .encode_prompt import EncodePrompt
+from .first_frame import FirstFrameNode
+from .load import Load
+from .sampler import Sampler
+from .save_mp4 import SaveMP4
+
+NODES = [Load, EncodePrompt, FirstFrameNode, Sampler, Decode, SaveMP4]

@@ -1,0 +1,36 @@
+"""Decode: latents to frames."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .sockets import CATEGORY
+
+
+class Decode(io.ComfyNode):
+    """Decodes a clip piece by piece."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22Decode",
+            display_name="Decode (Wan 2.2)",
+            category=CATEGORY,
+            description="The clip's frames, decoded piece by piece: the VAE needs memory for a few frames at a time, "
+                        "not for the whole clip.",
+            search_aliases=["vae decode", "decode latent", "latent to video"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The VAE of Load Wan 2.2, or wan_2.1_vae of Load VAE."),
+                io.Latent.Input("latent", tooltip="The clip's latents, from the Wan 2.2 Sampler."),
+            ],
+            outputs=[io.Image.Output(display_name="images", tooltip="The frames in order, RGB, 0 to 1.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, vae: object, latent: dict) -> io.NodeOutput:
+        from ..pipeline import comfy_host
+        from ..pipeline.decode import decode_frames
+
+        with comfy_host.errors_on_node(cls.hidden.unique_id):
+            return io.NodeOutput(decode_frames(vae, latent, comfy_host.progress()))

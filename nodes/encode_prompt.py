@@ -1,0 +1,45 @@
+"""Encode Prompt: both prompts to conditioning."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .sockets import CATEGORY
+
+
+class EncodePrompt(io.ComfyNode):
+    """Turns the prompt and the negative prompt into what the experts read."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22EncodePrompt",
+            display_name="Encode Prompt (Wan 2.2)",
+            category=CATEGORY,
+            description="What shall happen in the clip, and what shall not, read by the text encoder. "
+                        "At most 512 tokens each.",
+            search_aliases=["prompt", "text encode", "wan prompt"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder of Load Wan 2.2, or of a CLIP loader of type wan."),
+                io.String.Input("prompt", multiline=True, default="the camera pans right",
+                                tooltip="What shall move and how. At most 512 tokens. The bundled model knows: the "
+                                        "camera pans left, right, up or down; zooms in or out; the ball moves left, "
+                                        "right, up or down; everything turns red or blue; the scene fades to black; "
+                                        "nothing moves; slowly or quickly."),
+                io.String.Input("negative_prompt", multiline=True, default="",
+                                tooltip="What to keep away from. At most 512 tokens; not read at guidance 1."),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="The prompt's text embeddings."),
+                io.Conditioning.Output(display_name="negative", tooltip="The negative prompt's text embeddings."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, clip: object, prompt: str, negative_prompt: str) -> io.NodeOutput:
+        from ..pipeline import comfy_host
+        from ..pipeline.prompt import encode_prompts
+
+        with comfy_host.errors_on_node(cls.hidden.unique_id):
+            return io.NodeOutput(*encode_prompts(clip, prompt, negative_prompt))

@@ -1,0 +1,76 @@
+"""First Frame: the picture, made ready for a clip of a size and length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..pipeline import request
+from .sockets import CATEGORY, FirstFrame
+
+CUSTOM = "custom"
+
+
+def _size(resolution: dict[str, Any]) -> tuple[int, int]:
+    """Width and height of a resolution choice; raises RequestError for one that is not on the list."""
+    choice = resolution["resolution"]
+    if choice == CUSTOM:
+        return resolution.get("width", 0), resolution.get("height", 0)
+    if choice not in request.RESOLUTIONS:
+        raise request.RequestError(f"resolution is {choice!r}; choose one of "
+                                   f"{', '.join([*request.RESOLUTIONS, CUSTOM])}.")
+    return request.RESOLUTIONS[choice]
+
+
+class FirstFrameNode(io.ComfyNode):
+    """Encodes the picture that the clip starts from."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        side = {"min": request.MIN_IMAGE_SIDE, "max": request.MAX_SIDE, "step": request.SIZE_MULTIPLE}
+        custom = io.DynamicCombo.Option(CUSTOM, [
+            io.Int.Input("width", default=192, tooltip="Width of the clip in pixels, a multiple of 16.", **side),
+            io.Int.Input("height", default=128, tooltip="Height of the clip in pixels, a multiple of 16.", **side),
+        ])
+        return io.Schema(
+            node_id="Wan22FirstFrame",
+            display_name="First Frame (Wan 2.2)",
+            category=CATEGORY,
+            description="The picture the clip starts from, scaled and cut to the clip's size and encoded by the VAE.",
+            search_aliases=["start image", "image to video", "wan image"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The VAE of Load Wan 2.2, or wan_2.1_vae of Load VAE."),
+                io.Image.Input("image", tooltip="One picture without transparency, at least 32x32 pixels. Scaled to "
+                                                "fill the clip; what stands out is cut off evenly."),
+                io.DynamicCombo.Input("resolution", tooltip="Size of the clip in pixels. Wan 2.2 was made for 480p "
+                                                            "and 720p, the bundled model for 128x128.",
+                                      options=[*(io.DynamicCombo.Option(name, []) for name in request.RESOLUTIONS),
+                                               custom]),
+                io.Int.Input("num_frames", default=33, min=5, max=request.MAX_FRAMES, step=4,
+                             tooltip="Length of the clip: 33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames a "
+                                     "second), or any multiple of 4 plus 1."),
+            ],
+            outputs=[FirstFrame.Output(display_name="first_frame",
+                                       tooltip="The encoded picture, for the Wan 2.2 Sampler.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, resolution: dict[str, Any] | None = None, num_frames: int | None = None) -> bool | str:
+        try:
+            if num_frames is not None:
+                request.check_num_frames(num_frames)
+            if resolution is not None:
+                request.check_size(*_size(resolution))
+        except request.RequestError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, vae: object, image: object, resolution: dict[str, Any], num_frames: int) -> io.NodeOutput:
+        from ..pipeline import comfy_host
+        from ..pipeline.first_frame import encode_first_frame
+
+        with comfy_host.errors_on_node(cls.hidden.unique_id):
+            return io.NodeOutput(encode_first_frame(vae, image, *_size(resolution), num_frames))

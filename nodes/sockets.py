@@ -1,0 +1,9 @@
+"""The pack's own socket types."""
+
+from comfy_api.latest import io
+
+CATEGORY = "Wan 2.2"
+Model = io.Custom("WAN22_MODEL")
+"""pipeline.image_to_video.Wan22Model: both experts."""
+FirstFrame = io.Custom("WAN22_FIRST_FRAME")
+"""pipeline.first_frame.FirstFrame: the picture, encoded for a clip of a size and length."""

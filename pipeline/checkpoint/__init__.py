@@ -1,0 +1,1 @@
+"""Weight files -> modules. Knows tensors and files, no network; never fetches anything."""

@@ -1,0 +1,57 @@
+"""A UMT5 encoder with its vocabulary: the single file Comfy-Org ships -> UMT5EncoderModel and a tokenizer.
+
+The file holds transformers' own parameter names and `spiece_model`, the sentencepiece model as a uint8 tensor
+(ComfyUI, comfy/text_encoders/spiece_tokenizer.py). The configuration follows from the shapes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..host import Host, Resident
+from .errors import CheckpointError
+from .safetensors_file import read_header, read_tensors
+
+if TYPE_CHECKING:
+    import sentencepiece
+    import torch
+
+
+def load_text_encoder(path: Path, host: Host,
+                      ) -> tuple[Resident, torch.dtype, sentencepiece.SentencePieceProcessor]:
+    """The encoder, the dtype to run it in and its tokenizer. Raises CheckpointError when the file is another."""
+    shapes = read_header(path).shapes
+    if "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight" not in shapes:
+        raise CheckpointError(f"{path.name} holds no UMT5 encoder. Choose a text encoder such as "
+                              "umt5_xxl_fp16.safetensors.")
+    if "spiece_model" not in shapes:
+        raise CheckpointError(f"{path.name} holds no vocabulary (spiece_model). Use Comfy-Org's single file.")
+    import sentencepiece
+    import torch
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    tensors = read_tensors(path)
+    vocabulary = tensors.pop("spiece_model").numpy().tobytes()
+    tokenizer = sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
+    layer = "encoder.block.0.layer."
+    heads = shapes[layer + "0.SelfAttention.relative_attention_bias.weight"][1]
+    config = UMT5Config(
+        vocab_size=shapes["shared.weight"][0],
+        d_model=shapes["shared.weight"][1],
+        num_heads=heads,
+        d_kv=shapes[layer + "0.SelfAttention.q.weight"][0] // heads,
+        d_ff=shapes[layer + "1.DenseReluDense.wi_0.weight"][0],
+        num_layers=max(int(k.split(".")[2]) for k in shapes if k.startswith("encoder.block.")) + 1,
+        dropout_rate=0.0,
+    )
+    dtype = host.compute_dtype(tensors["shared.weight"].dtype)
+    with torch.device("meta"):
+        encoder = UMT5EncoderModel(config)
+    cast = {key: value.to(dtype) for key, value in tensors.items()}
+    cast["encoder.embed_tokens.weight"] = cast["shared.weight"]
+    try:
+        encoder.load_state_dict(cast, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path.name} is not a whole UMT5 encoder: {error}") from error
+    return host.adopt(encoder.eval().requires_grad_(False)), dtype, tokenizer

@@ -1,0 +1,40 @@
+"""The Wan 2.1 VAE, which Wan 2.2 A14B uses: the single file Comfy-Org ships -> AutoencoderKLWan.
+
+Names of the file: wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2. The base width follows from the shapes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..host import Host, Resident
+from .errors import CheckpointError
+from .safetensors_file import read_header, read_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
+    """AutoencoderKLWan and the dtype to run it in. Raises CheckpointError when the file is not that VAE."""
+    header = read_header(path)
+    shapes = header.shapes
+    if "decoder.head.0.gamma" not in shapes or "encoder.conv1.weight" not in shapes:
+        raise CheckpointError(f"{path.name} holds no Wan VAE. Choose wan_2.1_vae.safetensors.")
+    if shapes["conv2.weight"][0] != 16:
+        raise CheckpointError(f"{path.name} has {shapes['conv2.weight'][0]} latent channels: it is the VAE of Wan 2.2 5B. "
+                              "The 14B models use wan_2.1_vae.safetensors (16 channels).")
+    import torch
+    from diffusers import AutoencoderKLWan
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    tensors = convert_wan_vae_to_diffusers(read_tensors(path))
+    dtype = host.compute_dtype(next(iter(tensors.values())).dtype)
+    with torch.device("meta"):
+        vae = AutoencoderKLWan(base_dim=shapes["decoder.head.0.gamma"][0])
+    try:
+        vae.load_state_dict({key: value.to(dtype) for key, value in tensors.items()}, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path.name} is not a whole Wan 2.1 VAE: {error}") from error
+    return host.adopt(vae.eval().requires_grad_(False)), dtype

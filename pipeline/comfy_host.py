@@ -1,0 +1,154 @@
+"""ComfyUI as the host: the only file of the pipeline that touches it.
+
+Device, dtypes, memory management, progress, Stop, folders and results. Written for ComfyUI 0.30; imported only
+inside a running ComfyUI, and only once a node is executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import folder_paths
+import torch
+from comfy.cli_args import args
+from PIL import Image
+
+from .checkpoint.errors import CheckpointError
+from .checkpoint.expert import Expert
+from .host import Host
+from .request import RequestError
+
+PREVIEW_SIDE = 512
+
+
+class _Holder(torch.nn.Module):
+    """Keeps a diffusers model from ComfyUI's patcher, which sets `.device`: a read-only property of theirs."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.device = None
+
+
+class PatchedResident:
+    """A module that ComfyUI's memory manager counts, moves and evicts."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            _Holder(module),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+
+    def bring(self, activation_bytes: int) -> torch.device:
+        """Load the module, or what fits of it; others make room. Needed before every use: it may have been evicted."""
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes)
+        return self.patcher.load_device
+
+
+def _compute_dtype(stored: torch.dtype) -> torch.dtype:
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_management.unet_manual_cast(stored, device) or stored
+
+
+def host() -> Host:
+    """ComfyUI's linear layers, dtypes and memory management."""
+    return Host(linear=comfy.ops.manual_cast.Linear, compute_dtype=_compute_dtype, adopt=PatchedResident)
+
+
+def weight_files(folder: str) -> list[str]:
+    """Names of the .safetensors files in one of ComfyUI's model folders, such as diffusion_models."""
+    return [name for name in folder_paths.get_filename_list(folder) if name.endswith(".safetensors")]
+
+
+def weight_path(folder: str, name: str) -> Path:
+    """Full path of a file that `weight_files` lists. Raises CheckpointError when it has gone."""
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        raise CheckpointError(f"{name} is not in ComfyUI's {folder} folder. Refresh the list of files (R on the "
+                              "canvas), or choose another.")
+    return Path(path)
+
+
+def stop_if_asked() -> None:
+    """Raise ComfyUI's own interrupt when the user pressed Stop, so that the run reads as cancelled."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress() -> Callable[[int, int], None]:
+    """(done, total) -> shown as the running node's progress bar. Raises the interrupt on Stop."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def update(done: int, total: int) -> None:
+        stop_if_asked()
+        bar.update_absolute(done, total)
+
+    return update
+
+
+def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Tensor], None]:
+    """(step index, clean latents) -> progress bar and a film strip of the clip's begin, middle and end."""
+    bar = comfy.utils.ProgressBar(total)
+    stock = comfy.latent_formats.Wan21
+    factors, bias = expert.latent_rgb or (stock.latent_rgb_factors, stock.latent_rgb_factors_bias)
+    factors, bias = torch.tensor(factors), torch.tensor(bias)
+
+    def update(step: int, clean: torch.Tensor) -> None:
+        frames = clean[0, :, [0, clean.shape[2] // 2, clean.shape[2] - 1]].float().cpu()
+        rgb = torch.einsum("cfhw,cd->hfwd", frames, factors) + bias
+        strip = rgb.flatten(1, 2).add(1).mul(127.5).clamp(0, 255).byte().numpy()
+        image = Image.fromarray(strip).resize((strip.shape[1] * 4, strip.shape[0] * 4), Image.Resampling.BILINEAR)
+        bar.update_absolute(step + 1, total, ("JPEG", image, PREVIEW_SIDE))
+
+    return update
+
+
+def say(node_id: str | None, text: str) -> None:
+    """Show a line of text on the node, to the client that runs the graph."""
+    from server import PromptServer
+
+    server = PromptServer.instance
+    if node_id is not None and server is not None:
+        server.send_progress_text(text, node_id, server.client_id)
+
+
+@contextmanager
+def errors_on_node(node_id: str | None) -> Iterator[None]:
+    """Show the pack's own errors on the node too: ComfyUI's message box hides them behind a click."""
+    try:
+        yield
+    except (RequestError, CheckpointError) as error:
+        say(node_id, str(error))
+        raise
+
+
+def new_output_file(prefix: str, width: int, height: int, suffix: str) -> tuple[Path, str]:
+    """A path in ComfyUI's output folder that no file has yet, and its subfolder as ComfyUI names it."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory(), width, height)
+    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
+    """The graph as metadata, under the names from which the canvas restores it; empty when the user disabled that."""
+    if args.disable_metadata:
+        return {}
+    found = {**(extra_pnginfo or {}), **({} if prompt is None else {"prompt": prompt})}
+    return {key: json.dumps(value) for key, value in found.items()}
+
+
+def video_from(path: Path) -> Any:
+    """A VIDEO of ComfyUI's that reads the file when asked."""
+    from comfy_api.latest import InputImpl
+
+    return InputImpl.VideoFromFile(str(path))

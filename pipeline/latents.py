@@ -1,0 +1,31 @@
+"""Raw and normalised Wan latents.
+
+A ComfyUI LATENT holds what the VAE's encoder gives ("raw"); the transformer works on (raw - mean) / std with the
+statistics of the Wan VAE, those of AutoencoderKLWan's configuration and of ComfyUI's latent_formats.Wan21.
+"""
+
+from __future__ import annotations
+
+import torch
+
+CHANNELS = 16
+MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+        0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921)
+STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+       3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
+
+
+def _statistics(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(torch.tensor(v, device=like.device, dtype=like.dtype).view(1, -1, 1, 1, 1) for v in (MEAN, STD))
+
+
+def normalise(raw: torch.Tensor) -> torch.Tensor:
+    """Raw latents (B, 16, T, h, w) -> zero mean and unit variance over the VAE's training data."""
+    mean, std = _statistics(raw)
+    return (raw - mean) / std
+
+
+def denormalise(latents: torch.Tensor) -> torch.Tensor:
+    """The inverse of `normalise`."""
+    mean, std = _statistics(latents)
+    return latents * std + mean

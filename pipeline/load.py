@@ -1,0 +1,31 @@
+"""Open a whole model: both experts, text encoder and VAE, each from a file or from the bundled demo model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .checkpoint.expert import load_expert
+from .checkpoint.text_encoder import load_text_encoder
+from .checkpoint.vae import load_vae
+from .host import Host
+from .image_to_video import Wan22Model
+from .prompt import TextEncoder
+from .video.wan_vae import WanVAE
+
+DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"
+DEMO_HIGH = DEMO / "diffusion_models" / "wan2.2_i2v_high_noise_demo_fp16.safetensors"
+DEMO_LOW = DEMO / "diffusion_models" / "wan2.2_i2v_low_noise_demo_fp16.safetensors"
+DEMO_TEXT_ENCODER = DEMO / "text_encoders" / "umt5_demo_fp16.safetensors"
+DEMO_VAE = DEMO / "vae" / "wan_2.1_vae_demo.safetensors"
+
+
+def load(host: Host, high: Path | None = None, low: Path | None = None, text_encoder: Path | None = None,
+         vae: Path | None = None) -> tuple[Wan22Model, TextEncoder, WanVAE]:
+    """Load what a clip needs; None stands for the bundled file.
+
+    Raises CheckpointError naming the first file that is not what its place needs. Weights stay memory-mapped where
+    their dtype allows, and none reaches the GPU before it is used.
+    """
+    model = Wan22Model(load_expert(high or DEMO_HIGH, host), load_expert(low or DEMO_LOW, host))
+    return model, TextEncoder(*load_text_encoder(text_encoder or DEMO_TEXT_ENCODER, host)), WanVAE(
+        *load_vae(vae or DEMO_VAE, host))

@@ -1,0 +1,1 @@
+"""From noise to latents: the schedule, guidance and the denoise loop. Knows tensors, no network."""

@@ -1,0 +1,107 @@
+"""AutoencoderKLWan as a stream of frames, behind the two calls that ComfyUI's VAE nodes make.
+
+The VAE is causal in time: frame 0 is one latent, every later latent is 4 frames, and each convolution carries its
+last two inputs over to the next piece. Pieces so give exactly what the whole clip at once would (diffusers,
+AutoencoderKLWan._encode and _decode), in memory that the piece bounds and not the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan
+
+    from ..host import Resident
+
+FRAMES_A_LATENT = 4
+PIXELS_A_LATENT = 8
+PIXELS_A_PIECE = 1 << 20
+"""Pixels x frames of a piece: small frames go many at once, for speed; from about 512x512 on, 4 at once."""
+ENCODE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL = 1200, 1400
+"""Peak activations over pixels of a frame, in bytes of a 2-byte dtype at base_dim 96, as measured on 832x480."""
+
+
+class WanVAE:
+    """The VAE of a VAE socket: `encode` takes an IMAGE, `decode` the samples of a LATENT."""
+
+    latent_channels = 16
+    latent_dim = 3
+
+    def __init__(self, resident: Resident, dtype: torch.dtype) -> None:
+        self.resident, self.dtype = resident, dtype
+
+    @property
+    def patcher(self) -> Any:
+        """What ComfyUI's cache weighs and its memory manager evicts."""
+        return getattr(self.resident, "patcher", None)
+
+    def spacial_compression_encode(self) -> int:
+        """Pixels a latent, under the name core's nodes ask for."""
+        return PIXELS_A_LATENT
+
+    def temporal_compression_decode(self) -> int:
+        """Frames a latent, under the name core's nodes ask for."""
+        return FRAMES_A_LATENT
+
+    def _ready(self, height: int, width: int, bytes_a_pixel: int) -> tuple[AutoencoderKLWan, torch.device]:
+        vae = self.resident.module
+        factor = vae.config.base_dim / 96 * self.dtype.itemsize / 2
+        return vae, self.resident.bring(int(height * width * bytes_a_pixel * factor))
+
+    @torch.no_grad()
+    def encode(self, pixels: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
+               ) -> torch.Tensor:
+        """IMAGE (F, H, W, 3), 0..1, as one clip -> raw latents (1, 16, (F - 1) // 4 + 1, H / 8, W / 8), float32, CPU.
+
+        Frames beyond the last 4n + 1 and pixels beyond the last multiple of 8 are left out, as ComfyUI's VAE does.
+        """
+        latents = (pixels.shape[0] - 1) // FRAMES_A_LATENT + 1
+        height, width = (side // PIXELS_A_LATENT * PIXELS_A_LATENT for side in pixels.shape[1:3])
+        vae, device = self._ready(height, width, ENCODE_BYTES_A_PIXEL)
+        cache: list[Any] = [None] * vae._cached_conv_counts["encoder"]
+        pieces = []
+        for start, count in _pieces(latents, height * width):
+            first = max(0, 1 + (start - 1) * FRAMES_A_LATENT)
+            frames = pixels[first : first + (1 if start == 0 else count * FRAMES_A_LATENT), :height, :width, :3]
+            clip = frames.permute(3, 0, 1, 2)[None].to(device, self.dtype) * 2 - 1
+            pieces.append(vae.quant_conv(vae.encoder(clip, feat_cache=cache, feat_idx=[0])))
+            on_piece(start + count, latents)
+        return torch.cat(pieces, 2)[:, : self.latent_channels].float().cpu()
+
+    @torch.no_grad()
+    def stream(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Raw latents (1, 16, T, h, w) -> IMAGE pieces (f, H, W, 3), 0..1, float32, CPU, in order."""
+        height, width = (side * PIXELS_A_LATENT for side in latents.shape[-2:])
+        vae, device = self._ready(height, width, DECODE_BYTES_A_PIXEL)
+        cache: list[Any] = [None] * vae._cached_conv_counts["decoder"]
+        for start, count in _pieces(latents.shape[2], height * width):
+            z = vae.post_quant_conv(latents[:, :, start : start + count].to(device, self.dtype))
+            frames = vae.decoder(z, feat_cache=cache, feat_idx=[0], first_chunk=start == 0)
+            yield frames[0].permute(1, 2, 3, 0).float().add(1).div(2).clamp(0, 1).cpu()
+
+    def decode(self, latents: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
+               ) -> torch.Tensor:
+        """Raw latents (B, 16, T, h, w) -> IMAGE (B, 4 (T - 1) + 1, 8 h, 8 w, 3), 0..1, float32, CPU."""
+        clips = []
+        total = latents.shape[0] * (FRAMES_A_LATENT * (latents.shape[2] - 1) + 1)
+        done = 0
+        for latent in latents.split(1):
+            pieces = []
+            for piece in self.stream(latent):
+                pieces.append(piece)
+                done += len(piece)
+                on_piece(done, total)
+            clips.append(torch.cat(pieces))
+        return torch.stack(clips)
+
+
+def _pieces(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
+    """(first latent, number of latents) of each piece: frame 0 alone, then as many as PIXELS_A_PIECE allows."""
+    yield 0, 1
+    length = max(1, PIXELS_A_PIECE // (FRAMES_A_LATENT * pixels))
+    for start in range(1, latents, length):
+        yield start, min(length, latents - start)

@@ -1,0 +1,56 @@
+"""One real ComfyUI with this pack, for every test that needs a server: it takes seconds to start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+import dev
+from tests.comfy_client import ComfyClient, clip_workflow, sample_picture
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dev.ComfyServer]:
+    """ComfyUI as dev.py starts it, with folders of its own."""
+    comfyui = dev.find_comfyui(dev.ROOT, os.environ) or dev.CACHE / f"ComfyUI-{dev.COMFYUI_VERSION}"
+    if not comfyui.is_dir():
+        pytest.fail("There is no ComfyUI to test with. `python3 dev.py test` fetches it.")
+    base = tmp_path_factory.mktemp("comfyui")
+    with dev.ComfyServer(comfyui, base, base / "server.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def comfy(server: dev.ComfyServer) -> Iterator[ComfyClient]:
+    """A client that is connected for the whole session."""
+    with closing(ComfyClient(server)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def picture(comfy: ComfyClient) -> str:
+    """Name of a picture of 96x64 pixels in the input folder."""
+    return comfy.upload("blobs", sample_picture(96, 64))
+
+
+@pytest.fixture
+def clip(picture: str) -> dev.Workflow:
+    """The shipped workflow at 96x64 pixels, 5 frames and 10 steps; each test gets a copy of its own."""
+    return clip_workflow(picture)
+
+
+@pytest.fixture(scope="session")
+def models_of_comfyui(server: dev.ComfyServer) -> dict[str, str]:
+    """The bundled weights as files of a person's own, in ComfyUI's model folders; keys: high, low, vae, text."""
+    names = {}
+    for file in sorted((dev.ROOT / "models" / "demo").glob("*/*.safetensors")):
+        folder = server.base / "models" / file.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+        kind = {"diffusion_models": "high" if "high" in file.name else "low", "text_encoders": "text", "vae": "vae"}
+        names[kind[file.parent.name]] = file.name
+    return names
