@@ -71,7 +71,7 @@ def activation_bytes(latent_shape: tuple[int, ...], dim: int, dtype: torch.dtype
 
 @torch.no_grad()
 def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
-           sampling: Sampling, watch: Watch = Watch()) -> torch.Tensor:  # noqa: B008  (frozen)
+           sampling: Sampling, watch: Watch = Watch()) -> torch.Tensor:
     """Raw latents (1, 16, T, h, w), float32 on the CPU, of the clip that starts with the first frame.
 
     The noise comes from the CPU's generator, so that a seed gives the same clip on every device. Raises RequestError

@@ -20,7 +20,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dev.ComfyServer
     if not comfyui.is_dir():
         pytest.fail("There is no ComfyUI to test with. `python3 dev.py test` fetches it.")
     base = tmp_path_factory.mktemp("comfyui")
-    with dev.ComfyServer(comfyui, base, base / "server.log") as server:
+    server = dev.ComfyServer(comfyui, base, base / "server.log")
+    server.options.append("--cpu")  # float32 everywhere, which the comparisons of numbers rely on
+    with server:
         yield server
 
 

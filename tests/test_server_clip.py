@@ -53,8 +53,9 @@ def test_each_step_shows_a_preview(made: Run):
     for preview in previews:
         preview.load()
         assert preview.format == "JPEG"
-        # Begin, middle and end of the clip side by side, 96x64 each, at half the size.
-        assert preview.size == (3 * 96 // 2, 64 // 2)
+        # Begin, middle and end of the clip, 96x64 each, side by side; scaled to fit the node.
+        assert 128 <= preview.width <= 512
+        assert preview.width / preview.height == pytest.approx(3 * 96 / 64, rel=0.03)
     first, last = (np.asarray(previews[index], np.float32) for index in (0, -1))
     assert np.abs(first - last).mean() > 2, "the preview does not follow the clip"
 
@@ -246,6 +247,6 @@ def test_cores_vae_works_in_our_nodes(comfy: ComfyClient, clip: dev.Workflow, mo
     run = comfy.finish(graph)
     ours, cores = (comfy.frames(run, f"{source} pictures").astype(int) for source in ("decode", "core decode"))
     assert ours.shape == cores.shape == (FRAMES, 64, 96, 3)
-    assert np.abs(ours - cores).max() <= 2
+    assert np.abs(ours - cores).max() <= 1
     ours, cores = (comfy.latents(run, f"{source} latents") for source in ("sampler", "core sampler"))
-    assert np.abs(ours - cores).max() < 0.01 * ours.std()
+    assert np.abs(ours - cores).max() < 1e-4 * ours.std()

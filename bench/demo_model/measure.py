@@ -1,4 +1,4 @@
-"""What a clip does, measured on its frames alone: shift, scale, ball, colour and brightness. Frames (F, 3, H, W), 0..1."""
+"""What a clip does, measured on its frames alone, (F, 3, H, W), 0..1: shift, scale, ball, colour and brightness."""
 
 from __future__ import annotations
 

@@ -52,10 +52,10 @@ class WeightedPadding(WanAttnProcessor):
 def embed(tokenizer: sentencepiece.SentencePieceProcessor, encoder: UMT5EncoderModel, prompts: list[str],
           ) -> torch.Tensor:
     """Prompts -> embeddings (B, L + 1, 128), zero after each prompt's end, and WeightedPadding's bias for them."""
-    ids = [tokenizer.encode(p) + [1] for p in prompts]
+    ids = [[*tokenizer.encode(p), 1] for p in prompts]
     length = max(map(len, ids))
     tokens = torch.zeros(len(ids), length + 1, dtype=torch.long)
-    for row, i in zip(tokens, ids):
+    for row, i in zip(tokens, ids, strict=True):
         row[: len(i)] = torch.tensor(i)
     mask = (tokens != 0).long()
     bias = torch.zeros(len(ids), 1, 1, length + 1)

@@ -1,12 +1,16 @@
 """Train the demo's two experts and its text encoder on cached latents of procedural clips.
 
-usage: train_experts.py VAE_DIR OUT_DIR [--seed 0] [--first 6000] [--second 3000]
+usage: train_experts.py VAE_DIR OUT_DIR small [--steps 2500] [--start PT]
+       train_experts.py VAE_DIR OUT_DIR large --expert high --start OUT_DIR/small.pt [--steps 1500]
+       train_experts.py VAE_DIR OUT_DIR large --expert low --start OUT_DIR/small.pt [--steps 1500]
 
 The experts learn for the guidance the nodes use by default: the loss is on
 `unconditional + 5 (conditional - unconditional)`, where the unconditional prediction is the experts' own with an
 empty prompt, learned from every eighth clip. So guidance 5 gives the clip the prompt describes, a lower one less
-of it, a higher one more. The first stage sees crops of 64x64 and 17 frames, the second pictures of 128x128 and
-33 frames. Latents of both are cached in OUT_DIR.
+of it, a higher one more. The first stage sees crops of 64x64 and 17 frames and trains everything together; the
+second sees pictures of 128x128 and 33 frames and trains one expert at a time, the text encoder fixed, so that both
+may run side by side. Latents of each stage are cached in OUT_DIR; weights are averages over the last steps, written
+every hundred.
 """
 
 from __future__ import annotations
@@ -100,84 +104,91 @@ def guided_prediction(model, noisy: torch.Tensor, sigma: torch.Tensor, prompts: 
     return base + weight * (own - base)
 
 
+STAGES = {
+    # pixels a side, frames, scenes, clips a scene, seed, batch, steps, learning rate factor
+    "small": (64, 17, 700, 4, 11, 24, 2500, 1.0),
+    "large": (128, 33, 150, 3, 12, 4, 1500, 0.6),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("vae")
     parser.add_argument("out", type=Path)
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=6000, help="steps on small clips")
-    parser.add_argument("--second", type=int, default=3000, help="steps on full-size clips")
-    parser.add_argument("--scenes", type=int, nargs=2, default=(700, 210))
-    parser.add_argument("--resume", action="store_true", help="start the second stage from OUT_DIR's first")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--expert", choices=("high", "low"), help="train this one alone, the text encoder fixed")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
+    side, frames, scenes, per_scene, cache_seed, batch, steps, lr = STAGES[args.stage]
+    steps = args.steps or steps
+
     whole_clip_vae.use_whole_clip_forward()
     vae = AutoencoderKLWan.from_pretrained(args.vae).eval()
-
+    cache = args.out / f"cache-{args.stage}.pt"
+    data = cached(cache, lambda: cache_latents(vae, side, frames, scenes, per_scene, cache_seed))
     spiece = args.out / "spiece.model"
     if not spiece.exists():
         spiece.write_bytes(train_tokenizer())
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(spiece))
-    text = new_text_encoder(tokenizer.get_piece_size())
-    experts = [WanTransformer3DModel(**CONFIG) for _ in range(2)]
+
+    modules = {"transformer": WanTransformer3DModel(**CONFIG), "transformer_2": WanTransformer3DModel(**CONFIG),
+               "text_encoder": new_text_encoder(tokenizer.get_piece_size())}
+    experts = [modules["transformer"], modules["transformer_2"]]
     for block in (b for e in experts for b in e.blocks):
         block.attn2.set_processor(WeightedPadding())
-    modules = {"transformer": experts[0], "transformer_2": experts[1], "text_encoder": text}
-    if args.resume:
-        for name, module in modules.items():
-            module.load_state_dict(torch.load(args.out / "first.pt")[name], strict=False)
+    if args.start:
+        for name, state in torch.load(args.start).items():
+            modules[name].load_state_dict(state, strict=False)
+    trained = {"high": ["transformer"], "low": ["transformer_2"]}.get(args.expert, list(modules))
+    modules["text_encoder"].requires_grad_(args.expert is None)
+    order = {"high": (0,), "low": (1,)}.get(args.expert, (0, 1, 0, 1, 0))
 
-    named = [(f"{m}.{k}", p) for m, module in modules.items() for k, p in module.named_parameters()]
+    named = [(f"{m}.{k}", p) for m in trained for k, p in modules[m].named_parameters()]
     matrices = [p for k, p in named if p.ndim == 2 and "text_encoder" not in k and "embed" not in k
                 and "proj_out" not in k]
     chosen = {id(p) for p in matrices}
-    print({m: f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M" for m, module in modules.items()}, flush=True)
-
-    def stage(name: str, data: dict, steps: int, batch: int, lr: float) -> None:
-        rest = [p for _, p in named if id(p) not in chosen]
-        optimizers = [Muon(matrices, lr=0.02 * lr), torch.optim.AdamW(rest, lr=1.5e-3 * lr, betas=(0.9, 0.98))]
-        average = [p.detach().clone() for _, p in named]
-        g = torch.Generator().manual_seed(args.seed)
-        start, losses = time.time(), {0: [], 1: []}
-        for step in range(steps):
-            set_lr(optimizers, warm_then_linear_decay(step, steps, floor=0.01))
-            rows = torch.randint(len(data["labels"]), (batch,), generator=g).tolist()
-            labels = [data["labels"][r] for r in rows]
-            x0 = data["clips"][rows].float()
-            first = data["firsts"][[scene for _, _, scene in labels]].float()
-            prompts = [random.choice(NEGATIVE_PROMPTS) if random.random() < 0.125 else prompt_for(m, s, g)
-                       for m, s, _ in labels]
-            expert = 1 if step % 5 in (1, 3) else 0
-            sigma, noise = sample_sigma(expert, batch), torch.randn_like(x0)
-            noisy = torch.cat([(1 - sigma) * x0 + sigma * noise, condition(first)], 1)
-            velocity = guided_prediction(experts[expert], noisy, sigma, prompts,
-                                         lambda texts: embed(tokenizer, text, texts))
-            loss = (velocity - (noise - x0)).pow(2).mean()
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for _, p in named if p.grad is not None], 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-            if step % 4 == 3:
-                keep = min(0.99, step / (step + 40))
-                torch._foreach_lerp_(average, [p.detach() for _, p in named], 1 - keep)
-            losses[expert].append(loss.item())
-            if step % 100 == 99:
-                report = " ".join(f"{n} {sum(v) / len(v):.4f}" for n, v in zip(("high", "low"), losses.values()))
-                print(f"{name} {step + 1} {time.time() - start:.0f}s {report}", flush=True)
-                losses = {0: [], 1: []}
-                names = iter(average)
-                torch.save({m: dict(zip(dict(module.named_parameters()), names, strict=False))
-                            for m, module in modules.items()}, args.out / f"{name}.pt")
-
-    if not args.resume:
-        stage("first", cached(args.out / "small.pt", lambda: cache_latents(vae, 64, 17, args.scenes[0], 4, 11)),
-              args.first, 24, 1.0)
-    stage("second", cached(args.out / "large.pt", lambda: cache_latents(vae, 128, 33, args.scenes[1], 3, 12)),
-          args.second, 4, 0.5)
+    rest = [p for _, p in named if id(p) not in chosen]
+    optimizers = [Muon(matrices, lr=0.02 * lr), torch.optim.AdamW(rest, lr=1.5e-3 * lr, betas=(0.9, 0.98))]
+    average = [p.detach().clone() for _, p in named]
+    g = torch.Generator().manual_seed(args.seed)
+    start, losses = time.time(), {0: [], 1: []}
+    for step in range(steps):
+        set_lr(optimizers, warm_then_linear_decay(step, steps, floor=0.01))
+        rows = torch.randint(len(data["labels"]), (batch,), generator=g).tolist()
+        labels = [data["labels"][r] for r in rows]
+        x0 = data["clips"][rows].float()
+        first = data["firsts"][[scene for _, _, scene in labels]].float()
+        prompts = [random.choice(NEGATIVE_PROMPTS) if random.random() < 0.125 else prompt_for(m, s, g)
+                   for m, s, _ in labels]
+        expert = order[step % len(order)]
+        sigma, noise = sample_sigma(expert, batch), torch.randn_like(x0)
+        noisy = torch.cat([(1 - sigma) * x0 + sigma * noise, condition(first)], 1)
+        velocity = guided_prediction(experts[expert], noisy, sigma, prompts,
+                                     lambda texts: embed(tokenizer, modules["text_encoder"], texts))
+        loss = (velocity - (noise - x0)).pow(2).mean()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for _, p in named if p.grad is not None], 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        if step % 4 == 3:
+            torch._foreach_lerp_(average, [p.detach() for _, p in named], 1 - min(0.98, step / (step + 40)))
+        losses[expert].append(loss.item())
+        if step % 100 == 99 or step == steps - 1:
+            report = " ".join(f"{('high', 'low')[e]} {sum(v) / len(v):.4f}" for e, v in losses.items() if v)
+            print(f"{step + 1} {time.time() - start:.0f}s {report}", flush=True)
+            losses = {0: [], 1: []}
+            states = {m: {} for m in trained}
+            for (name, _), value in zip(named, average, strict=True):
+                module, _, key = name.partition(".")
+                states[module][key] = value
+            torch.save(states, args.out / f"{args.stage}{'-' + args.expert if args.expert else ''}.pt")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pictures import canvas
 
 BATCHES = ((8, 1, 64), (2, 9, 64), (3, 5, 64), (2, 17, 48))  # clips, frames, pixels a side
 SPECTRUM = 0.3
-"""Normalised latents keep this power of the components' own spread, so that coarse ones stand out of the noise first."""
+"""Normalised latents keep this power of the components' own spread, so that coarse ones leave the noise first."""
 
 
 class Pool:

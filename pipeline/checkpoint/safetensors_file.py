@@ -59,8 +59,8 @@ def read_header(path: Path) -> Header:
             raise CheckpointError(f"{path.name} is not a safetensors file: its header cannot be read "
                                   f"({error}).") from error
     if 8 + length + end > size:
-        raise CheckpointError(f"{path.name} is cut short: it should hold {8 + length + end:,} bytes and holds {size:,}. "
-                              "Fetch it again.")
+        raise CheckpointError(f"{path.name} is cut short: it should hold {8 + length + end:,} bytes and holds "
+                              f"{size:,}. Fetch it again.")
     return Header(path, dtypes, shapes, metadata)
 
 

@@ -23,8 +23,8 @@ def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
     if "decoder.head.0.gamma" not in shapes or "encoder.conv1.weight" not in shapes:
         raise CheckpointError(f"{path.name} holds no Wan VAE. Choose wan_2.1_vae.safetensors.")
     if shapes["conv2.weight"][0] != 16:
-        raise CheckpointError(f"{path.name} has {shapes['conv2.weight'][0]} latent channels: it is the VAE of Wan 2.2 5B. "
-                              "The 14B models use wan_2.1_vae.safetensors (16 channels).")
+        raise CheckpointError(f"{path.name} has {shapes['conv2.weight'][0]} latent channels: it is the VAE of Wan 2.2 "
+                              "5B. The 14B models use wan_2.1_vae.safetensors (16 channels).")
     import torch
     from diffusers import AutoencoderKLWan
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers

@@ -1,0 +1,126 @@
+"""Weight files: what loads, and that everything else is refused with one sentence that names the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline import load as bundled
+from pipeline.checkpoint.errors import CheckpointError
+from pipeline.checkpoint.expert import load_expert
+from pipeline.checkpoint.safetensors_file import read_header
+from pipeline.checkpoint.text_encoder import load_text_encoder
+from pipeline.checkpoint.vae import load_vae
+from pipeline.host import plain_host
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    return load_file(bundled.DEMO_HIGH)
+
+
+def test_bundled_model_is_small_and_whole() -> None:
+    files = [bundled.DEMO_HIGH, bundled.DEMO_LOW, bundled.DEMO_TEXT_ENCODER, bundled.DEMO_VAE]
+    assert sum(f.stat().st_size for f in bundled.DEMO.rglob("*") if f.is_file()) < 40e6
+    for file in files:
+        assert read_header(file).shapes
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"", "is empty"),
+    (b"<!DOCTYPE html><html>Sign in</html>", "web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
+    (b"just some text that is longer than eight bytes", "not a safetensors file"),
+    ((20).to_bytes(8, "little") + b"not json at all.....", "header cannot be read"),
+    ((2).to_bytes(8, "little") + b"[]", "header cannot be read"),
+    (b"abc", "not a safetensors file"),
+])
+def test_files_that_are_something_else(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "expert.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"expert.safetensors.*{said}"):
+        load_expert(file, plain_host())
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not there"):
+        load_expert(tmp_path / "gone.safetensors", plain_host())
+
+
+def test_truncated_download(tmp_path: Path) -> None:
+    file = tmp_path / "cut.safetensors"
+    file.write_bytes(bundled.DEMO_HIGH.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="cut short"):
+        load_expert(file, plain_host())
+
+
+def test_other_models_are_named(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    cases = {
+        "text-to-video": {**weights, "patch_embedding.weight": weights["patch_embedding.weight"][:, :16].contiguous()},
+        "5B": {**weights, "patch_embedding.weight": torch.zeros(256, 48, 1, 2, 2)},
+        "Wan 2.1": {**weights, "img_emb.proj.0.bias": torch.zeros(4)},
+        "no Wan transformer": {"lora_unet_blocks_0.lora_down.weight": torch.zeros(4, 4)},
+        "F8_E4M3": {**weights, "blocks.0.ffn.0.weight": weights["blocks.0.ffn.0.weight"].to(torch.float8_e4m3fn)},
+    }
+    for said, tensors in cases.items():
+        file = tmp_path / f"{said.split()[0]}.safetensors"
+        save_file(tensors, file)
+        with pytest.raises(CheckpointError, match=said):
+            load_expert(file, plain_host())
+
+
+def test_every_key_must_be_there_and_be_used(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    save_file({k: v for k, v in weights.items() if k != "blocks.2.ffn.0.weight"}, tmp_path / "less.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 weights are missing, such as blocks\.2\.ffn"):
+        load_expert(tmp_path / "less.safetensors", plain_host())
+    save_file({**weights, "blocks.0.ffn.0.scale_weight": torch.ones(1)}, tmp_path / "more.safetensors")
+    with pytest.raises(CheckpointError, match="1 weights belong nowhere"):
+        load_expert(tmp_path / "more.safetensors", plain_host())
+
+
+def test_prefixed_file_is_the_same_model(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    save_file({f"model.diffusion_model.{k}": v for k, v in weights.items()}, tmp_path / "prefixed.safetensors")
+    bare, prefixed = (load_expert(f, plain_host()).model.state_dict()
+                      for f in (bundled.DEMO_HIGH, tmp_path / "prefixed.safetensors"))
+    assert bare.keys() == prefixed.keys()
+    assert all(torch.equal(bare[k], prefixed[k]) for k in bare)
+
+
+def test_block_weights_keep_the_files_dtype() -> None:
+    expert = load_expert(bundled.DEMO_HIGH, plain_host())
+    assert expert.model.blocks[0].ffn.net[0].proj.weight.dtype == torch.float16
+    assert expert.model.blocks[0].scale_shift_table.dtype == torch.float32
+    assert expert.compute_dtype == torch.float32
+    assert expert.model.config.num_attention_heads * 128 == 256
+
+
+def test_wrong_vae_and_text_encoder() -> None:
+    with pytest.raises(CheckpointError, match="holds no Wan VAE"):
+        load_vae(bundled.DEMO_HIGH, plain_host())
+    with pytest.raises(CheckpointError, match="holds no UMT5 encoder"):
+        load_text_encoder(bundled.DEMO_VAE, plain_host())
+    with pytest.raises(CheckpointError, match="holds no Wan transformer"):
+        load_expert(bundled.DEMO_VAE, plain_host())
+
+
+def test_vocabulary_is_required(tmp_path: Path) -> None:
+    tensors = load_file(bundled.DEMO_TEXT_ENCODER)
+    del tensors["spiece_model"]
+    save_file(tensors, tmp_path / "te.safetensors")
+    with pytest.raises(CheckpointError, match="holds no vocabulary"):
+        load_text_encoder(tmp_path / "te.safetensors", plain_host())
+
+
+def test_layout_is_that_of_the_real_files() -> None:
+    """Original Wan names, so that other loaders read the bundled files too."""
+    header = read_header(bundled.DEMO_LOW)
+    assert {"patch_embedding.weight", "blocks.0.self_attn.q.weight", "blocks.0.cross_attn.norm_k.weight",
+            "blocks.0.modulation", "blocks.0.norm3.weight", "head.head.weight", "head.modulation",
+            "time_projection.1.weight", "text_embedding.0.weight"} <= set(header.shapes)
+    text_dim = json.loads(header.metadata["config"])["transformer"]["text_dim"]
+    assert text_dim == header.shapes["text_embedding.0.weight"][1]
+    assert set(header.dtypes.values()) == {"F16"}

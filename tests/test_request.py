@@ -1,0 +1,77 @@
+"""The ranges of a request, and that each error says what was given and what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline import request
+from pipeline.request import RequestError, Sampling
+
+
+@pytest.mark.parametrize(("size", "said"), [
+    ((830, 480), "multiple of 16. The nearest is 832"),
+    ((832, 16), "height is 16 pixels; choose 32 to 4096"),
+    ((8192, 480), "width is 8192 pixels"),
+])
+def test_sizes_that_do_not_fit(size: tuple[int, int], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        request.check_size(*size)
+
+
+@pytest.mark.parametrize("size", request.RESOLUTIONS.values())
+def test_named_resolutions_fit(size: tuple[int, int]) -> None:
+    request.check_size(*size)
+
+
+@pytest.mark.parametrize(("frames", "said"), [(32, "such as 29 or 33"), (34, "such as 33 or 37"), (1, "5 to 1025"),
+                                              (-3, "5 to 1025"), (2000, "5 to 1025")])
+def test_frame_counts_that_do_not_fit(frames: int, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        request.check_num_frames(frames)
+
+
+@pytest.mark.parametrize("frames", [5, 33, 49, 81, 161])
+def test_frame_counts_that_fit(frames: int) -> None:
+    request.check_num_frames(frames)
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"num_inference_steps": 9}, "num_inference_steps is 9; choose 10 to 50"),
+    ({"num_inference_steps": 51}, "num_inference_steps is 51"),
+    ({"guidance_scale": 0.5}, "guidance_scale is 0.5; choose 1 to 10"),
+    ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+    ({"guidance_scale_2": 10.5}, "guidance_scale_2 is 10.5"),
+    ({"seed": -1}, "seed is -1"),
+    ({"seed": 2**64}, "seed is"),
+    ({"shift": 0.0}, "shift is 0"),
+    ({"boundary": 1.5}, "boundary is 1.5"),
+])
+def test_sampling_out_of_range(settings: dict, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        Sampling(**{"seed": 0, **settings}).check()
+
+
+def test_low_noise_guidance_defaults_to_the_other() -> None:
+    assert Sampling(seed=0, guidance_scale=4.0).guidance == (4.0, 4.0)
+    assert Sampling(seed=0, guidance_scale=4.0, guidance_scale_2=1.0).guidance == (4.0, 1.0)
+
+
+@pytest.mark.parametrize(("image", "said"), [
+    (None, "There is no image"),
+    (torch.zeros(1, 31, 64, 3), "64x31 pixels; each side must be at least 32"),
+    (torch.zeros(1, 64, 64, 4), "alpha channel"),
+    (torch.zeros(1, 64, 64, 1), "1 colour channels"),
+    (torch.zeros(3, 64, 64, 3), "batch of 3 pictures"),
+    (torch.zeros(64, 64, 3), "3 dimensions"),
+    (torch.full((1, 64, 64, 3), float("nan")), "not numbers"),
+])
+def test_pictures_that_cannot_start_a_clip(image: torch.Tensor | None, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        request.check_image(image)
+
+
+def test_prompt_length() -> None:
+    request.check_prompt_tokens(512, "prompt")
+    with pytest.raises(RequestError, match=r"The prompt is 530 tokens long; .* at most 512. Shorten it by 18"):
+        request.check_prompt_tokens(530, "prompt")

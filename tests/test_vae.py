@@ -1,0 +1,61 @@
+"""The streaming VAE against diffusers' own encode and decode."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline import load as bundled
+from pipeline.checkpoint.vae import load_vae
+from pipeline.host import plain_host
+from pipeline.video import wan_vae
+from pipeline.video.wan_vae import WanVAE
+
+
+@pytest.fixture(scope="module")
+def vae() -> WanVAE:
+    return WanVAE(*load_vae(bundled.DEMO_VAE, plain_host()))
+
+
+@pytest.fixture(scope="module")
+def clip() -> torch.Tensor:
+    """A moving gradient, IMAGE (13, 32, 48, 3)."""
+    t, y, x = torch.meshgrid(torch.arange(13) / 13, torch.arange(32) / 32, torch.arange(48) / 48, indexing="ij")
+    return torch.stack([(x + t) % 1, y, (x * y + t) % 1], -1)
+
+
+@pytest.mark.parametrize("budget", [1, 1 << 20])
+def test_pieces_are_exact(vae: WanVAE, clip: torch.Tensor, monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
+    """One latent at a time or all at once: diffusers' result, to rounding."""
+    monkeypatch.setattr(wan_vae, "PIXELS_A_PIECE", budget)
+    module = vae.resident.module
+    with torch.no_grad():
+        expected = module.encode(clip.permute(3, 0, 1, 2)[None] * 2 - 1).latent_dist.mode()
+        latents = vae.encode(clip)
+        torch.testing.assert_close(latents, expected, atol=2e-4, rtol=1e-4)
+        frames = module.decode(expected).sample[0].permute(1, 2, 3, 0).add(1).div(2)
+        torch.testing.assert_close(vae.decode(expected)[0], frames, atol=2e-5, rtol=1e-4)
+
+
+def test_shapes_and_progress(vae: WanVAE, clip: torch.Tensor) -> None:
+    seen: list[tuple[int, int]] = []
+    latents = vae.encode(clip, lambda done, total: seen.append((done, total)))
+    assert latents.shape == (1, 16, 4, 4, 6)
+    assert seen[-1] == (4, 4)
+    frames = vae.decode(latents.repeat(2, 1, 1, 1, 1))
+    assert frames.shape == (2, 13, 32, 48, 3)
+    assert torch.equal(frames[0], frames[1])
+    assert frames.min() >= 0 and frames.max() <= 1
+
+
+def test_a_still_clip_has_one_latent(vae: WanVAE, clip: torch.Tensor) -> None:
+    latents = vae.encode(clip[:1].expand(13, -1, -1, -1))
+    torch.testing.assert_close(latents, latents[:, :, :1].expand_as(latents), atol=1e-3, rtol=0)
+
+
+def test_reconstruction_is_recognisable(vae: WanVAE, clip: torch.Tensor) -> None:
+    """bench/demo_model/evaluate.py measures it on pictures; here only that it is no noise."""
+    smooth = clip.clone()
+    smooth[..., 0] = smooth[..., 2] = smooth[..., 1]
+    error = (vae.decode(vae.encode(smooth))[0] - smooth).pow(2).mean()
+    assert error < 10**-2.2  # 22 dB
