@@ -61,8 +61,12 @@ class FirstFrameNode(io.ComfyNode):
         try:
             if num_frames is not None:
                 request.check_num_frames(num_frames)
-            if resolution is not None:
-                request.check_size(*_size(resolution))
+            if resolution is None:  # ComfyUI drops a choice that it does not know
+                raise request.RequestError("resolution is not a known choice; choose one of "
+                                           f"{', '.join([*request.RESOLUTIONS, CUSTOM])}.")
+            size = _size(resolution)
+            if None not in size:  # ComfyUI keeps a choice's own inputs from validation; execute checks them
+                request.check_size(*size)
         except request.RequestError as error:
             return str(error)
         return True
@@ -73,4 +77,4 @@ class FirstFrameNode(io.ComfyNode):
         from ..pipeline.first_frame import encode_first_frame
 
         with comfy_host.errors_on_node(cls.hidden.unique_id):
-            return io.NodeOutput(encode_first_frame(vae, image, *_size(resolution), num_frames))
+            return io.NodeOutput(encode_first_frame(vae, image, *_size(resolution), num_frames, comfy_host.progress()))

@@ -51,8 +51,8 @@ class PatchedResident:
         )
 
     def bring(self, activation_bytes: int) -> torch.device:
-        """Load the module, or what fits of it; others make room. Needed before every use: it may have been evicted."""
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes)
+        """Load the module; others make room. Needed before every use: it may have been evicted."""
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes, force_full_load=True)
         return self.patcher.load_device
 
 
@@ -66,13 +66,8 @@ def host() -> Host:
     return Host(linear=comfy.ops.manual_cast.Linear, compute_dtype=_compute_dtype, adopt=PatchedResident)
 
 
-def weight_files(folder: str) -> list[str]:
-    """Names of the .safetensors files in one of ComfyUI's model folders, such as diffusion_models."""
-    return [name for name in folder_paths.get_filename_list(folder) if name.endswith(".safetensors")]
-
-
 def weight_path(folder: str, name: str) -> Path:
-    """Full path of a file that `weight_files` lists. Raises CheckpointError when it has gone."""
+    """Full path of a file in one of ComfyUI's model folders. Raises CheckpointError when it has gone."""
     path = folder_paths.get_full_path(folder, name)
     if path is None:
         raise CheckpointError(f"{name} is not in ComfyUI's {folder} folder. Refresh the list of files (R on the "

@@ -3,6 +3,7 @@ shows the picture and then grey (wan/image2video.py of github.com/Wan-Video/Wan2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from .latents import normalise
 from .request import RequestError, check_image, check_num_frames, check_size
+from .video.wan_vae import WanVAE
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
     return resized.movedim(1, -1).clamp(0, 1)
 
 
-def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int) -> FirstFrame:
+def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int,
+                       on_piece: Callable[[int, int], None] = lambda done, total: None) -> FirstFrame:
     """Encode the picture (IMAGE, one, opaque) with our VAE or with one of ComfyUI's own loaders.
 
     Raises RequestError for a picture, size or frame count that cannot be used, before the VAE runs.
@@ -55,7 +58,7 @@ def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height:
     check_num_frames(num_frames)
     clip = torch.full((num_frames, height, width, 3), 0.5)
     clip[:1] = fit(image.float().cpu(), width, height)
-    latents = vae.encode(clip)
+    latents = vae.encode(clip, on_piece) if isinstance(vae, WanVAE) else vae.encode(clip)
     expected = (1, 16, (num_frames - 1) // 4 + 1, height // 8, width // 8)
     if tuple(latents.shape) != expected:
         raise RequestError(f"The VAE gave latents of shape {tuple(latents.shape)}; Wan 2.2 A14B needs {expected}. "

@@ -99,9 +99,10 @@ def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any
     def after_step(index: int, x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         nonlocal step
         if not bool(x.isfinite().all()):
-            raise RuntimeError(f"The {EXPERT_NAMES[expert_for(float(scheduler.timesteps[index]), sampling.boundary)]} "
-                               f"expert gave values that are not numbers at step {index + 1}. Its file may be damaged, "
-                               "or the attention back end does not suit this GPU.")
+            which = expert_for(float(scheduler.timesteps[index]), sampling.boundary)
+            raise RuntimeError(f"The {EXPERT_NAMES[which]} expert ({model.experts[which].name}) gave values that are "
+                               f"not numbers at step {index + 1}. Its file may be damaged, or the attention back end "
+                               "does not suit this GPU.")
         watch.after_step(index, clean)
         step = index + 1
         return x

@@ -75,10 +75,10 @@ def test_other_models_are_named(tmp_path: Path, weights: dict[str, torch.Tensor]
 
 def test_every_key_must_be_there_and_be_used(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     save_file({k: v for k, v in weights.items() if k != "blocks.2.ffn.0.weight"}, tmp_path / "less.safetensors")
-    with pytest.raises(CheckpointError, match=r"1 weights are missing, such as blocks\.2\.ffn"):
+    with pytest.raises(CheckpointError, match=r"blocks\.2\.ffn\.net\.0\.proj\.weight missing"):
         load_expert(tmp_path / "less.safetensors", plain_host())
     save_file({**weights, "blocks.0.ffn.0.scale_weight": torch.ones(1)}, tmp_path / "more.safetensors")
-    with pytest.raises(CheckpointError, match="1 weights belong nowhere"):
+    with pytest.raises(CheckpointError, match="scale_weight not known"):
         load_expert(tmp_path / "more.safetensors", plain_host())
 
 

@@ -1,6 +1,7 @@
 """Measure the bundled demo model on pictures and seeds it never saw, through the pack's own pipeline.
 
-usage: evaluate.py [--pictures 20] [--steps 30] [--model DIR] [--json FILE] [--frames DIR] [--only vae,experts,prompts]
+usage: evaluate.py [--pictures 20] [--steps 30] [--model DIR] [--json FILE] [--frames DIR]
+                   [--only vae,experts,lora,prompts]
 
 Settings are the nodes' defaults: 128x128, 33 frames, 30 steps, guidance 5, shift 5, boundary 0.9. Prompts are the
 canonical ones of clips.MOTIONS. About 40 minutes on 2 cores for 20 pictures.
@@ -12,16 +13,18 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from clips import MOTIONS, Scene, psnr, random_clip, render  # noqa: E402
-from measure import agrees  # noqa: E402
+from measure import agrees, merge_lora, saturation  # noqa: E402
 from pictures import canvas  # noqa: E402
 
 from pipeline import load as bundled  # noqa: E402
@@ -111,6 +114,30 @@ def measure_prompts(model, clip_encoder, vae, pictures: list[int], steps: int, k
     return rows
 
 
+def measure_lora(folder: Path, files: list[Path], count: int) -> dict:
+    """Saturation of the last frame with the LoRA pair on neither, one or both experts."""
+    weights = [load_file(f) for f in files[:2]]
+    loras = [load_file(folder / "loras" / f"wan2.2_i2v_demo_drain_colours_{n}_noise.safetensors")
+             for n in ("high", "low")]
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, on in (("neither", (0, 0)), ("high", (1, 0)), ("low", (0, 1)), ("both", (1, 1))):
+            paths = [Path(scratch, f"{name}-{e}.safetensors") for e in ("high", "low")]
+            for path, base, lora, used in zip(paths, weights, loras, on, strict=True):
+                save_file(merge_lora(base, lora, used), path)
+            model, clip_encoder, vae = bundled.load(plain_host(), *paths, *files[2:])
+            values = []
+            for index in range(count):
+                image = image_of(render(held_out_scene(600 + index, False), "still", "", 1))
+                first = encode_first_frame(vae, image, SIDE, SIDE, FRAMES)
+                prompts = encode_prompts(clip_encoder, "the camera pans left", "")
+                latents = sample(model, *prompts, first, Sampling(seed=index))
+                values.append(saturation(vae.decode(latents)[0, -1].movedim(-1, 0)))
+            found[name] = statistics.mean(values)
+            print(f"LoRA on {name}: saturation {found[name]:.3f}", flush=True)
+    return found
+
+
 def summary(rows: list[dict]) -> dict:
     """Agreement by prompt and the figures that hold over all clips."""
     still = [r for r in rows if r["motion"] == "still"]
@@ -135,7 +162,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=bundled.DEMO)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--frames", type=Path)
-    parser.add_argument("--only", default="vae,experts,prompts")
+    parser.add_argument("--only", default="vae,experts,lora,prompts")
     args = parser.parse_args()
     files = [args.model / path.relative_to(bundled.DEMO) for path in
              (bundled.DEMO_HIGH, bundled.DEMO_LOW, bundled.DEMO_TEXT_ENCODER, bundled.DEMO_VAE)]
@@ -148,6 +175,8 @@ def main() -> None:
         found["experts"] = measure_experts(model, clip_encoder, vae, 14)
         for sigma, high, low in zip(*(found["experts"][k] for k in ("sigma", "high", "low")), strict=True):
             print(f"sigma {sigma}: high {high:.4f}, low {low:.4f}", flush=True)
+    if "lora" in args.only:
+        found["lora"] = measure_lora(args.model, files, 6)
     if "prompts" in args.only:
         pictures = list(range(args.first_picture, args.first_picture + args.pictures))
         found["prompts"] = measure_prompts(model, clip_encoder, vae, pictures, args.steps, args.frames)

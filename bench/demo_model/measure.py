@@ -60,6 +60,25 @@ def colours(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return frames[0].mean((1, 2)), frames[-1].mean((1, 2))
 
 
+def merge_lora(weights: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], scale: float = 1.0,
+               ) -> dict[str, torch.Tensor]:
+    """An expert's weights under their original names with a LoRA of ComfyUI's names added in: w + s a/r up down."""
+    merged = dict(weights)
+    for key, down in lora.items():
+        if key.endswith(".lora_down.weight"):
+            name = key.removesuffix(".lora_down.weight")
+            up, alpha = lora[f"{name}.lora_up.weight"].float(), lora[f"{name}.alpha"].item()
+            target = name.removeprefix("diffusion_model.") + ".weight"
+            delta = scale * alpha / len(down) * up @ down.float()
+            merged[target] = (weights[target].float() + delta).to(weights[target].dtype)
+    return merged
+
+
+def saturation(frame: torch.Tensor) -> float:
+    """Mean distance between the strongest and the weakest colour of a frame (3, H, W)."""
+    return (frame.max(0).values - frame.min(0).values).mean().item()
+
+
 def agrees(motion: str, frames: torch.Tensor, ball: tuple[float, float, float] | None) -> tuple[bool, dict]:
     """Whether the clip does what the motion's prompt says, and the figures behind that."""
     kind, _, what = motion.partition(" ")

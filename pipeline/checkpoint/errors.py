@@ -1,7 +1,35 @@
-"""The one error of loading weights."""
+"""The one error of loading weights, and the rule that no weight may be left over or missing."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 class CheckpointError(ValueError):
     """A weight file cannot be used. The message names the file, says what is wrong and what to do."""
+
+
+def check_keys(file: str, what: str, expected: Collection[str], found: Collection[str]) -> None:
+    """Raise CheckpointError unless `found` holds the expected names, all of them and no other."""
+    said = []
+    for problem, names in (("missing", set(expected) - set(found)), ("not known", set(found) - set(expected))):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            said.append(f"{min(names)}{more} {problem}")
+    if said:
+        raise CheckpointError(f"{file} is not a whole {what}: {'; '.join(said)}. Fetch it again, or choose another.")
+
+
+def load_exactly(file: str, what: str, module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Make the tensors the module's own. Raises CheckpointError when a name or a shape does not fit."""
+    wanted = module.state_dict()
+    check_keys(file, what, wanted, tensors)
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(f"{file} is not a usable {what}: {name} is {tuple(tensor.shape)} and should be "
+                                  f"{tuple(wanted[name].shape)}. Fetch it again, or choose another.")
+    module.load_state_dict(tensors, assign=True)

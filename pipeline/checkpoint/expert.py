@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
-from .errors import CheckpointError
+from .errors import CheckpointError, check_keys, load_exactly
 from .safetensors_file import Header, read_header, read_tensors
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffusers import WanTransformer3DModel
 
 PREFIX = "model.diffusion_model."
+WHAT = "Wan 2.2 I2V-A14B expert"
 HEAD_DIM = 128
 I2V_IN_CHANNELS = 36
 DTYPES = {"F16", "BF16", "F32"}
@@ -62,6 +63,8 @@ def transformer_config(header: Header) -> dict[str, int | bool]:
     odd = sorted(set(header.dtypes.values()) - DTYPES)
     if odd:
         raise CheckpointError(f"{name} holds {', '.join(odd)} weights; this loader reads fp16, bf16 and fp32 files.")
+    needed = {"text_embedding.0.weight", "time_embedding.0.weight", "blocks.0.ffn.0.weight"}
+    check_keys(name, WHAT, needed, needed & set(shapes))
     blocks = {int(key.split(".")[1]) for key in shapes if key.startswith("blocks.")}
     return {
         "num_attention_heads": dim // HEAD_DIM,
@@ -116,18 +119,10 @@ def load_expert(path: Path, host: Host) -> Expert:
 
     tensors = convert_wan_transformer_to_diffusers(read_tensors(path))
     model = _build(config, host.linear)
-    expected = set(model.state_dict())
-    missing, unexpected = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
-    if missing or unexpected:
-        said = [f"{len(keys)} {what}, such as {keys[0]}" for keys, what in
-                ((missing, "weights are missing"), (unexpected, "weights belong nowhere")) if keys]
-        raise CheckpointError(f"{path.name} is not a whole Wan 2.2 I2V-A14B expert: {'; '.join(said)}.")
+    check_keys(path.name, WHAT, model.state_dict(), tensors)
     stored = tensors["blocks.0.ffn.net.0.proj.weight"].dtype
     compute = host.compute_dtype(stored)
     cast = {key: value.to(_dtype_of(key, model, stored, compute)) for key, value in tensors.items()}
-    try:
-        model.load_state_dict(cast, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path.name} has weights of unexpected shapes: {error}") from error
+    load_exactly(path.name, WHAT, model, cast)
     rgb = json.loads(header.metadata["latent_rgb"]) if "latent_rgb" in header.metadata else None
     return Expert(path.name, host.adopt(model), compute, config["text_dim"], rgb)

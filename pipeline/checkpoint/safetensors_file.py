@@ -66,6 +66,10 @@ def read_header(path: Path) -> Header:
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The file's tensors, memory-mapped: their pages are read when they are first used."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(path, device="cpu")
+    try:
+        return load_file(path, device="cpu")
+    except SafetensorError as error:
+        raise CheckpointError(f"{path.name} is damaged ({error}). Fetch it again.") from error

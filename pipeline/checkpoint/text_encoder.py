@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
-from .errors import CheckpointError
+from .errors import CheckpointError, check_keys, load_exactly
 from .safetensors_file import read_header, read_tensors
 
 if TYPE_CHECKING:
     import sentencepiece
     import torch
+
+WHAT = "UMT5 encoder"
 
 
 def load_text_encoder(path: Path, host: Host,
@@ -27,13 +29,19 @@ def load_text_encoder(path: Path, host: Host,
                               "umt5_xxl_fp16.safetensors.")
     if "spiece_model" not in shapes:
         raise CheckpointError(f"{path.name} holds no vocabulary (spiece_model). Use Comfy-Org's single file.")
+    needed = {"shared.weight", *(f"encoder.block.0.layer.{part}.weight" for part in
+                                 ("0.SelfAttention.q", "1.DenseReluDense.wi_0"))}
+    check_keys(path.name, WHAT, needed, needed & set(shapes))
     import sentencepiece
     import torch
     from transformers import UMT5Config, UMT5EncoderModel
 
     tensors = read_tensors(path)
     vocabulary = tensors.pop("spiece_model").numpy().tobytes()
-    tokenizer = sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
+    try:
+        tokenizer = sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path.name} has a vocabulary that cannot be read. Fetch it again.") from error
     layer = "encoder.block.0.layer."
     heads = shapes[layer + "0.SelfAttention.relative_attention_bias.weight"][1]
     config = UMT5Config(
@@ -50,8 +58,5 @@ def load_text_encoder(path: Path, host: Host,
         encoder = UMT5EncoderModel(config)
     cast = {key: value.to(dtype) for key, value in tensors.items()}
     cast["encoder.embed_tokens.weight"] = cast["shared.weight"]
-    try:
-        encoder.load_state_dict(cast, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path.name} is not a whole UMT5 encoder: {error}") from error
+    load_exactly(path.name, WHAT, encoder, cast)
     return host.adopt(encoder.eval().requires_grad_(False)), dtype, tokenizer

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
-from .errors import CheckpointError
+from .errors import CheckpointError, check_keys, load_exactly
 from .safetensors_file import read_header, read_tensors
 
 if TYPE_CHECKING:
     import torch
+
+WHAT = "Wan 2.1 VAE"
 
 
 def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
@@ -22,6 +24,7 @@ def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
     shapes = header.shapes
     if "decoder.head.0.gamma" not in shapes or "encoder.conv1.weight" not in shapes:
         raise CheckpointError(f"{path.name} holds no Wan VAE. Choose wan_2.1_vae.safetensors.")
+    check_keys(path.name, WHAT, {"conv2.weight"}, {"conv2.weight"} & set(shapes))
     if shapes["conv2.weight"][0] != 16:
         raise CheckpointError(f"{path.name} has {shapes['conv2.weight'][0]} latent channels: it is the VAE of Wan 2.2 "
                               "5B. The 14B models use wan_2.1_vae.safetensors (16 channels).")
@@ -33,8 +36,5 @@ def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
     dtype = host.compute_dtype(next(iter(tensors.values())).dtype)
     with torch.device("meta"):
         vae = AutoencoderKLWan(base_dim=shapes["decoder.head.0.gamma"][0])
-    try:
-        vae.load_state_dict({key: value.to(dtype) for key, value in tensors.items()}, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path.name} is not a whole Wan 2.1 VAE: {error}") from error
+    load_exactly(path.name, WHAT, vae, {key: value.to(dtype) for key, value in tensors.items()})
     return host.adopt(vae.eval().requires_grad_(False)), dtype
