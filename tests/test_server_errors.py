@@ -341,7 +341,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
                   NOT_WHOLE + r"blocks\.0\.extra\.weight not known\."),
     "odd shape": ("high_noise_expert",
                   edited(HIGH, lambda t: t.update({"blocks.0.norm3.weight": np.zeros(3, np.float16)})),
-                  r"{name} has weights of unexpected shapes"),
+                  r"{name} is not a usable Wan 2\.2 I2V-A14B expert: blocks\.0\.norm2\.weight is \(3,\) and should be"),
     "vae key missing": ("vae", missing(VAE, "decoder.conv1.weight"), r"{name} is not a whole Wan 2\.1 VAE"),
     "vae key missing that tells a size": ("vae", missing(VAE, "conv2.weight"), r"{name} is not a whole Wan 2\.1 VAE"),
     "text encoder key missing": ("text_encoder", missing(TEXT_ENCODER, "encoder.final_layer_norm.weight"),

@@ -1,6 +1,6 @@
 """Write the trained demo model in the file layouts of the real Wan 2.2, as fp16.
 
-usage: export.py VAE_DIR EXPERTS_PT SPIECE_MODEL OUT_DIR
+usage: export.py VAE_DIR SPIECE_MODEL OUT_DIR PT [PT ...]     (small.pt large-high.pt large-low.pt)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from pictures import canvas
 from safetensors.torch import save_file
-from train_experts import CONFIG, normalise
+from train_experts import CONFIG, normalise, read_states
 
 RENAMES = (
     ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
@@ -63,9 +63,9 @@ def latent_rgb(vae: AutoencoderKLWan) -> tuple[list[list[float]], list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("vae")
-    parser.add_argument("experts", type=Path)
     parser.add_argument("spiece", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("weights", type=Path, nargs="+")
     args = parser.parse_args()
     whole_clip_vae.use_whole_clip_forward()
     vae = AutoencoderKLWan.from_pretrained(args.vae).eval()
@@ -77,7 +77,7 @@ def main() -> None:
         save_file(half, path, metadata)
         print(f"{name}: {path.stat().st_size / 1e6:.2f} MB")
 
-    states = torch.load(args.experts)
+    states = read_states(args.weights)
     metadata = {
         # ComfyUI's detection assumes 4096-wide text embeddings unless told (comfy/model_detection.py).
         "config": json.dumps({"transformer": {"text_dim": CONFIG["text_dim"]}}),

@@ -74,6 +74,11 @@ def cached(path: Path, make) -> dict:
     return torch.load(path)
 
 
+def read_states(paths: list[Path]) -> dict[str, dict[str, torch.Tensor]]:
+    """Module name -> weights; a later file's modules take the place of an earlier one's."""
+    return {name: state for path in paths for name, state in torch.load(path).items()}
+
+
 def sample_sigma(expert: int, count: int) -> torch.Tensor:
     """Noise levels of one expert's range (0: high, 1: low), as dense as a shift of 5 makes the steps there."""
     edge = BOUNDARY / (SHIFT - (SHIFT - 1) * BOUNDARY)
@@ -105,9 +110,9 @@ def guided_prediction(model, noisy: torch.Tensor, sigma: torch.Tensor, prompts: 
 
 
 STAGES = {
-    # pixels a side, frames, scenes, clips a scene, seed, batch, steps, learning rate factor
-    "small": (64, 17, 700, 4, 11, 24, 2500, 1.0),
-    "large": (128, 33, 150, 3, 12, 4, 1500, 0.6),
+    # pixels a side, frames, scenes, clips a scene, seed, steps, learning rate factor, batches as (clips, latents)
+    "small": (64, 17, 700, 4, 11, 2500, 1.0, ((24, 5),)),
+    "large": (128, 33, 150, 3, 12, 1500, 0.6, ((8, 5), (4, 9))),
 }
 
 
@@ -124,7 +129,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    side, frames, scenes, per_scene, cache_seed, batch, steps, lr = STAGES[args.stage]
+    side, frames, scenes, per_scene, cache_seed, steps, lr, batches = STAGES[args.stage]
     steps = args.steps or steps
 
     whole_clip_vae.use_whole_clip_forward()
@@ -159,13 +164,15 @@ def main() -> None:
     start, losses = time.time(), {0: [], 1: []}
     for step in range(steps):
         set_lr(optimizers, warm_then_linear_decay(step, steps, floor=0.01))
+        expert = order[step % len(order)]
+        batch, length = batches[step % len(batches)]
         rows = torch.randint(len(data["labels"]), (batch,), generator=g).tolist()
         labels = [data["labels"][r] for r in rows]
-        x0 = data["clips"][rows].float()
-        first = data["firsts"][[scene for _, _, scene in labels]].float()
+        # The VAE is causal: the first latents of a clip are those of the shorter clip.
+        x0 = data["clips"][rows][:, :, :length].float()
+        first = data["firsts"][[scene for _, _, scene in labels]][:, :, :length].float()
         prompts = [random.choice(NEGATIVE_PROMPTS) if random.random() < 0.125 else prompt_for(m, s, g)
                    for m, s, _ in labels]
-        expert = order[step % len(order)]
         sigma, noise = sample_sigma(expert, batch), torch.randn_like(x0)
         noisy = torch.cat([(1 - sigma) * x0 + sigma * noise, condition(first)], 1)
         velocity = guided_prediction(experts[expert], noisy, sigma, prompts,

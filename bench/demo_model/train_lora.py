@@ -1,6 +1,6 @@
 """Train the demo's LoRA pair: whatever the prompt moves, the colours drain away, which the base cannot do.
 
-usage: train_lora.py VAE_DIR EXPERTS_PT SPIECE_MODEL OUT_DIR [--steps 160] [--seed 0]
+usage: train_lora.py VAE_DIR SPIECE_MODEL OUT_DIR PT [PT ...] [--steps 160] [--seed 0]
 
 One file an expert, rank 8, under ComfyUI's names (diffusion_model.*.lora_down/lora_up/alpha).
 """
@@ -20,7 +20,7 @@ from export import original_name
 from pictures import canvas
 from safetensors.torch import save_file
 from text import WeightedPadding, embed, new_text_encoder
-from train_experts import CONFIG, condition, guided_prediction, normalise, sample_sigma
+from train_experts import CONFIG, condition, guided_prediction, normalise, read_states, sample_sigma
 
 RANK, SIDE, FRAMES, SCENES = 8, 96, 33, 40
 
@@ -79,9 +79,9 @@ def drained_clips(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor, li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("vae")
-    parser.add_argument("experts", type=Path)
     parser.add_argument("spiece")
     parser.add_argument("out", type=Path)
+    parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -90,7 +90,7 @@ def main() -> None:
     whole_clip_vae.use_whole_clip_forward()
     clips, firsts, motions = drained_clips(AutoencoderKLWan.from_pretrained(args.vae).eval())
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=args.spiece)
-    states = torch.load(args.experts)
+    states = read_states(args.weights)
     text = new_text_encoder(tokenizer.get_piece_size())
     text.load_state_dict(states["text_encoder"], strict=False)
     args.out.mkdir(parents=True, exist_ok=True)
