@@ -19,7 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import dev
+from devtools.environment import prepare
+from devtools.paths import ROOT
+from devtools.server import ComfyServer, has_accelerator
+from devtools.terminal import DevError
 
 LIMIT = 0.150
 
@@ -29,16 +32,16 @@ def start_once(comfyui: Path, *, with_pack: bool) -> tuple[float, float | None]:
     with tempfile.TemporaryDirectory(prefix="wan22-bench-", ignore_cleanup_errors=True) as folder:
         base = Path(folder)
         began = time.perf_counter()
-        with dev.ComfyServer(comfyui, base, base / "server.log", with_pack=with_pack) as server:
+        with ComfyServer(comfyui, base, base / "server.log", with_pack=with_pack) as server:
             seconds = time.perf_counter() - began
         log = server.log.read_text("utf-8", errors="replace")
-    reported = re.search(rf"([\d.]+) seconds: {re.escape(str(dev.ROOT))}\s*$", log, re.MULTILINE)
+    reported = re.search(rf"([\d.]+) seconds: {re.escape(str(ROOT))}\s*$", log, re.MULTILINE)
     return seconds, float(reported[1]) if reported else None
 
 
 def measure(rounds: int) -> dict[str, object]:
-    comfyui = dev.prepare()
-    dev.has_accelerator()  # its answer is kept, so that the first start does not pay for it
+    comfyui = prepare()
+    has_accelerator()  # its answer is kept, so that the first start does not pay for it
     start_once(comfyui, with_pack=True)  # fills the disk cache and writes the .pyc files, for both
     times: dict[bool, list[float]] = {True: [], False: []}
     imports = []
@@ -69,7 +72,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         result = measure(options.rounds)
-    except dev.DevError as error:
+    except DevError as error:
         print(error, file=sys.stderr)
         return 1
     if options.json:

@@ -25,7 +25,10 @@ import aiohttp
 import numpy as np
 from PIL import Image
 
-import dev
+from devtools.paths import DEMO_WORKFLOW
+from devtools.server import ComfyServer
+from devtools.terminal import tail
+from devtools.workflow import Workflow
 
 PATIENCE = 180.0
 """Seconds that one run may take; far more than any needs, for machines that are busy otherwise."""
@@ -98,7 +101,7 @@ class RejectedError(Exception):
 class ComfyClient:
     """One canvas, so to speak, connected to a server until it is closed."""
 
-    def __init__(self, server: dev.ComfyServer) -> None:
+    def __init__(self, server: ComfyServer) -> None:
         self.server = server
         self.client_id = uuid.uuid4().hex
         self._events: queue.Queue[Event | None] = queue.Queue()
@@ -142,14 +145,14 @@ class ComfyClient:
         try:
             event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise TimeoutError(f"the run did not end in time; the server's log:\n{dev.tail(self.server.log)}") from None
+            raise TimeoutError(f"the run did not end in time; the server's log:\n{tail(self.server.log)}") from None
         if event is None:
-            raise ConnectionError(f"the server hung up; its log:\n{dev.tail(self.server.log)}")
+            raise ConnectionError(f"the server hung up; its log:\n{tail(self.server.log)}")
         return event
 
     # ---- running ------------------------------------------------------------------------------------------------
 
-    def submit(self, workflow: dev.Workflow, canvas: dict[str, Any] | None = None) -> str:
+    def submit(self, workflow: Workflow, canvas: dict[str, Any] | None = None) -> str:
         """Queue a workflow and return its id. Raises RejectedError when any part of it is refused.
 
         `canvas` is the drawn workflow that a browser sends along, for the metadata of results.
@@ -185,12 +188,12 @@ class ComfyClient:
             time.sleep(0.01)
         return run
 
-    def run(self, workflow: dev.Workflow, on_event: Callable[[Event], None] = lambda event: None,
+    def run(self, workflow: Workflow, on_event: Callable[[Event], None] = lambda event: None,
             canvas: dict[str, Any] | None = None) -> Run:
         """Queue a workflow and follow it to its end, whichever that is."""
         return self.follow(self.submit(workflow, canvas), on_event)
 
-    def finish(self, workflow: dev.Workflow) -> Run:
+    def finish(self, workflow: Workflow) -> Run:
         """Run a workflow that has to succeed."""
         run = self.run(workflow)
         assert run.outcome == "execution_success", run.events[-1]
@@ -284,9 +287,9 @@ NAMES = {
 
 
 def clip_workflow(picture: str, width: int = 96, height: int = 64, num_frames: int = 5, steps: int = 10,
-                  ) -> dev.Workflow:
+                  ) -> Workflow:
     """The workflow that the pack ships, for a clip that takes a second."""
-    shipped: dev.Workflow = json.loads(dev.DEMO_WORKFLOW.read_text("utf-8"))
+    shipped: Workflow = json.loads(DEMO_WORKFLOW.read_text("utf-8"))
     names = {node_id: NAMES[node["class_type"]] for node_id, node in shipped.items()}
     workflow = {names[node_id]: node for node_id, node in shipped.items()}
     for node in workflow.values():
@@ -300,19 +303,19 @@ def clip_workflow(picture: str, width: int = 96, height: int = 64, num_frames: i
     return workflow
 
 
-def changed(workflow: dev.Workflow, node: str, **inputs: Any) -> dev.Workflow:
+def changed(workflow: Workflow, node: str, **inputs: Any) -> Workflow:
     """A copy of a workflow with some inputs of one node replaced."""
     copied = copy.deepcopy(workflow)
     copied[node]["inputs"].update(inputs)
     return copied
 
 
-def added(workflow: dev.Workflow, node: str, class_type: str, **inputs: Any) -> dev.Workflow:
+def added(workflow: Workflow, node: str, class_type: str, **inputs: Any) -> Workflow:
     """A copy of a workflow with one node more."""
     return {**copy.deepcopy(workflow), node: {"class_type": class_type, "inputs": inputs}}
 
 
-def without(workflow: dev.Workflow, *nodes: str) -> dev.Workflow:
+def without(workflow: Workflow, *nodes: str) -> Workflow:
     """A copy of a workflow without some nodes; nothing may be left that is linked to them."""
     return {name: copy.deepcopy(node) for name, node in workflow.items() if name not in nodes}
 

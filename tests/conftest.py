@@ -9,25 +9,29 @@ from contextlib import closing
 
 import pytest
 
-import dev
+from devtools.environment import find_comfyui
+from devtools.fetch import COMFYUI_VERSION
+from devtools.paths import CACHE, ROOT
+from devtools.server import ComfyServer
+from devtools.workflow import Workflow
 from tests.comfy_client import ComfyClient, clip_workflow, sample_picture
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dev.ComfyServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """ComfyUI as dev.py starts it, with folders of its own."""
-    comfyui = dev.find_comfyui(dev.ROOT, os.environ) or dev.CACHE / f"ComfyUI-{dev.COMFYUI_VERSION}"
+    comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
     if not comfyui.is_dir():
         pytest.fail("There is no ComfyUI to test with. `python3 dev.py test` fetches it.")
     base = tmp_path_factory.mktemp("comfyui")
-    server = dev.ComfyServer(comfyui, base, base / "server.log")
+    server = ComfyServer(comfyui, base, base / "server.log")
     server.options.append("--cpu")  # float32 everywhere, which the comparisons of numbers rely on
     with server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def comfy(server: dev.ComfyServer) -> Iterator[ComfyClient]:
+def comfy(server: ComfyServer) -> Iterator[ComfyClient]:
     """A client that is connected for the whole session."""
     with closing(ComfyClient(server)) as client:
         yield client
@@ -40,16 +44,16 @@ def picture(comfy: ComfyClient) -> str:
 
 
 @pytest.fixture
-def clip(picture: str) -> dev.Workflow:
+def clip(picture: str) -> Workflow:
     """The shipped workflow at 96x64 pixels, 5 frames and 10 steps; each test gets a copy of its own."""
     return clip_workflow(picture)
 
 
 @pytest.fixture(scope="session")
-def models_of_comfyui(server: dev.ComfyServer) -> dict[str, str]:
+def models_of_comfyui(server: ComfyServer) -> dict[str, str]:
     """The bundled weights as files of a person's own, in ComfyUI's model folders; keys: high, low, vae, text."""
     names = {}
-    for file in sorted((dev.ROOT / "models" / "demo").glob("*/*.safetensors")):
+    for file in sorted((ROOT / "models" / "demo").glob("*/*.safetensors")):
         folder = server.base / "models" / file.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder)

@@ -1,4 +1,4 @@
-"""dev.py's own parts: finding and fetching ComfyUI, listening to it, and what a person gets to read."""
+"""dev.py and what stands behind it: finding and fetching ComfyUI, listening to it, and what a person gets to read."""
 
 import asyncio
 import hashlib
@@ -18,6 +18,14 @@ import pytest
 from aiohttp import web
 
 import dev
+from devtools.environment import find_comfyui
+from devtools.fetch import unpack_folder, verify_sha256
+from devtools.files import write_new
+from devtools.paths import ROOT, find_checkout
+from devtools.server import free_port
+from devtools.terminal import DevError, ProgressBar, tail
+from devtools.websocket import WebSocket
+from devtools.workflow import explain_failure, explain_rejection, follow
 
 # ---- the websocket client, against real servers -----------------------------------------------------------------
 
@@ -55,7 +63,7 @@ def aiohttp_server(talk: Callable, **options) -> Iterator[int]:
 
 
 def received(port: int) -> list[str]:
-    with closing(dev.WebSocket(port, "/ws?clientId=x")) as client:
+    with closing(WebSocket(port, "/ws?clientId=x")) as client:
         return list(client.texts())
 
 
@@ -146,7 +154,7 @@ def test_frames_that_come_byte_by_byte():
 
 def test_a_server_that_dies_is_an_error_and_not_an_end():
     pieces = [frame(1, b"one"), frame(1, b"two")[:3]]
-    with raw_server(SWITCHING, pieces) as (port, _), closing(dev.WebSocket(port, "/ws")) as client:
+    with raw_server(SWITCHING, pieces) as (port, _), closing(WebSocket(port, "/ws")) as client:
         texts = client.texts()
         assert next(texts) == "one"
         with pytest.raises(ConnectionError):
@@ -155,7 +163,7 @@ def test_a_server_that_dies_is_an_error_and_not_an_end():
 
 def test_a_server_that_offers_no_websocket_is_an_error():
     with raw_server(b"HTTP/1.1 404 Not Found\r\n\r\n", []) as (port, _), pytest.raises(ConnectionError, match="/ws"):
-        dev.WebSocket(port, "/ws")
+        WebSocket(port, "/ws")
 
 
 # ---- following a run --------------------------------------------------------------------------------------------
@@ -177,7 +185,7 @@ def state(value: int, maximum: int, name: str = "running") -> dict:
 def test_progress_off_a_terminal_is_a_line_for_every_tenth(capsys):
     steps = [("progress_state", {"nodes": {"1": state(1, 1, "finished"), "2": state(i, 100)}}) for i in range(101)]
     elsewhere = ("execution_success", {"prompt_id": "another run"})
-    dev.follow(events(*steps[:50], elsewhere, *steps[50:], ("execution_success", {})), "p", WORKFLOW, dev.ProgressBar())
+    follow(events(*steps[:50], elsewhere, *steps[50:], ("execution_success", {})), "p", WORKFLOW, ProgressBar())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == " 50 %  Sampler 0/100"
     assert [line.split(" %")[0].strip() for line in lines] == ["50", "60", "70", "80", "90", "100"]
@@ -185,24 +193,24 @@ def test_progress_off_a_terminal_is_a_line_for_every_tenth(capsys):
 
 def test_an_error_event_becomes_the_nodes_own_message():
     error = {"node_id": "2", "exception_type": "ValueError", "exception_message": "Too big.\n\nUse 480p.\nMore.\n"}
-    with pytest.raises(dev.DevError) as raised:
-        dev.follow(events(("execution_error", error)), "p", WORKFLOW, dev.ProgressBar())
+    with pytest.raises(DevError) as raised:
+        follow(events(("execution_error", error)), "p", WORKFLOW, ProgressBar())
     assert str(raised.value) == "Sampler: Too big.\nUse 480p."
 
 
 def test_an_error_without_a_message_names_its_type():
     data = {"node_id": "1", "exception_type": "KeyError", "exception_message": ""}
-    assert dev.explain_failure(data, WORKFLOW) == "LoadImage: KeyError"
+    assert explain_failure(data, WORKFLOW) == "LoadImage: KeyError"
 
 
 def test_a_cancelled_run_says_so():
-    with pytest.raises(dev.DevError, match="cancelled"):
-        dev.follow(events(("execution_interrupted", {})), "p", WORKFLOW, dev.ProgressBar())
+    with pytest.raises(DevError, match="cancelled"):
+        follow(events(("execution_interrupted", {})), "p", WORKFLOW, ProgressBar())
 
 
 def test_events_that_stop_early_are_an_error():
     with pytest.raises(ConnectionError):
-        dev.follow(events(("execution_start", {})), "p", WORKFLOW, dev.ProgressBar())
+        follow(events(("execution_start", {})), "p", WORKFLOW, ProgressBar())
 
 
 def test_a_rejection_is_a_line_for_each_fault():
@@ -210,7 +218,7 @@ def test_a_rejection_is_a_line_for_each_fault():
     custom = {"type": "custom_validation_failed", "message": "Custom validation failed for node"}
     ours = [custom | {"details": f"{name} - num_frames is 34: give 4n+1."} for name in ("num_frames", "width")]
     answer = {"error": {"message": "Failed validation"}, "node_errors": {"2": {"errors": [small, *ours]}}}
-    assert dev.explain_rejection(answer, WORKFLOW).splitlines() == [
+    assert explain_rejection(answer, WORKFLOW).splitlines() == [
         "Sampler: Value 3 smaller than min of 10 (steps)",
         "Sampler: num_frames is 34: give 4n+1.",
     ]
@@ -218,7 +226,7 @@ def test_a_rejection_is_a_line_for_each_fault():
 
 def test_a_rejection_of_the_whole_workflow():
     answer = {"error": {"type": "x", "message": "Node 'Nope' not found.", "details": "Node ID '#2'"}, "node_errors": {}}
-    assert dev.explain_rejection(answer, WORKFLOW).endswith("Node 'Nope' not found. Node ID '#2'")
+    assert explain_rejection(answer, WORKFLOW).endswith("Node 'Nope' not found. Node ID '#2'")
 
 
 # ---- finding ComfyUI --------------------------------------------------------------------------------------------
@@ -234,22 +242,32 @@ def test_the_environment_names_comfyui(tmp_path):
     around = comfyui_at(tmp_path / "around")
     named = comfyui_at(tmp_path / "named")
     environ = {"COMFYUI_PATH": str(named)}
-    assert dev.find_comfyui(around / "custom_nodes" / "pack", environ) == named
+    assert find_comfyui(around / "custom_nodes" / "pack", environ) == named
 
 
 def test_a_wrong_comfyui_path_is_an_error(tmp_path):
-    with pytest.raises(dev.DevError, match=r"COMFYUI_PATH .*main\.py"):
-        dev.find_comfyui(tmp_path, {"COMFYUI_PATH": str(tmp_path)})
+    with pytest.raises(DevError, match=r"COMFYUI_PATH .*main\.py"):
+        find_comfyui(tmp_path, {"COMFYUI_PATH": str(tmp_path)})
 
 
 def test_the_comfyui_around_the_checkout(tmp_path):
     around = comfyui_at(tmp_path / "ComfyUI")
-    assert dev.find_comfyui(around / "custom_nodes" / "pack", {"COMFYUI_PATH": ""}) == around
-    assert dev.find_comfyui(around / "elsewhere" / "pack", {}) is None
+    assert find_comfyui(around / "custom_nodes" / "pack", {"COMFYUI_PATH": ""}) == around
+    assert find_comfyui(around / "elsewhere" / "pack", {}) is None
 
 
 def test_a_custom_nodes_folder_without_comfyui_is_none(tmp_path):
-    assert dev.find_comfyui(tmp_path / "custom_nodes" / "pack", {}) is None
+    assert find_comfyui(tmp_path / "custom_nodes" / "pack", {}) is None
+
+
+def test_a_checkout_keeps_the_name_by_which_its_script_was_called(tmp_path):
+    link = tmp_path / "pack"
+    try:
+        link.symlink_to(ROOT, target_is_directory=True)
+    except OSError as error:  # Windows lets only some make links
+        pytest.skip(str(error))
+    assert find_checkout(str(link / "dev.py")) == link
+    assert find_checkout(str(link / "tests" / "test_dev.py")) == ROOT
 
 
 # ---- fetching ComfyUI -------------------------------------------------------------------------------------------
@@ -273,10 +291,10 @@ def test_an_archive_that_was_changed_is_refused(tmp_path):
     file = tmp_path / "thing-1.0.tar.gz"
     file.write_bytes(b"as chosen")
     chosen = hashlib.sha256(b"as chosen").hexdigest()
-    dev.verify_sha256(file, chosen)
+    verify_sha256(file, chosen)
     file.write_bytes(b"as chosen?")
-    with pytest.raises(dev.DevError, match=r"thing-1\.0\.tar\.gz was changed"):
-        dev.verify_sha256(file, chosen)
+    with pytest.raises(DevError, match=r"thing-1\.0\.tar\.gz was changed"):
+        verify_sha256(file, chosen)
 
 
 def test_only_the_wanted_folder_is_unpacked(tmp_path):
@@ -288,7 +306,7 @@ def test_only_the_wanted_folder_is_unpacked(tmp_path):
         ("a/vendor/ComfyUI-extras/x.py", b"no"),
         ("../outside.py", b"no"),
     )
-    target = dev.unpack_folder(archive, "a/vendor/ComfyUI", tmp_path / "out")
+    target = unpack_folder(archive, "a/vendor/ComfyUI", tmp_path / "out")
     files = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
     assert files == {"main.py": b"main", "comfy/ops.py": b"ops"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "out"]
@@ -307,22 +325,22 @@ def test_only_the_wanted_folder_is_unpacked(tmp_path):
 )
 def test_an_archive_with_an_unsafe_member_is_refused(tmp_path, member):
     archive = archive_of(tmp_path / "a.tar.gz", ("a/C/main.py", b"main"), member)
-    with pytest.raises(dev.DevError, match=r"unsafe name|neither file nor folder"):
-        dev.unpack_folder(archive, "a/C", tmp_path / "in" / "out")
+    with pytest.raises(DevError, match=r"unsafe name|neither file nor folder"):
+        unpack_folder(archive, "a/C", tmp_path / "in" / "out")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.tar.gz", "main.py"]
 
 
 def test_an_archive_without_comfyui_is_refused(tmp_path):
     archive = archive_of(tmp_path / "a.tar.gz", ("a/C/readme", b"x"))
-    with pytest.raises(dev.DevError, match=r"no a/C/main\.py"):
-        dev.unpack_folder(archive, "a/C", tmp_path / "out")
+    with pytest.raises(DevError, match=r"no a/C/main\.py"):
+        unpack_folder(archive, "a/C", tmp_path / "out")
 
 
 # ---- files and the command line ---------------------------------------------------------------------------------
 
 
 def test_an_earlier_result_is_never_overwritten(tmp_path):
-    written = [dev.write_new(tmp_path, "cat", ".mp4", bytes([number])) for number in range(3)]
+    written = [write_new(tmp_path, "cat", ".mp4", bytes([number])) for number in range(3)]
     assert [path.name for path in written] == ["cat.mp4", "cat-2.mp4", "cat-3.mp4"]
     assert [path.read_bytes() for path in written] == [b"\0", b"\1", b"\2"]
 
@@ -330,17 +348,17 @@ def test_an_earlier_result_is_never_overwritten(tmp_path):
 def test_the_end_of_a_log_without_its_colours(tmp_path):
     log = tmp_path / "server.log"
     log.write_text("".join(f"\x1b[32m[INFO]\x1b[0m line {number}\n\n" for number in range(50)))
-    assert dev.tail(log, 2).splitlines() == ["  | [INFO] line 48", "  | [INFO] line 49", f"The whole log: {log}"]
+    assert tail(log, 2).splitlines() == ["  | [INFO] line 48", "  | [INFO] line 49", f"The whole log: {log}"]
 
 
 def test_a_port_in_use_is_noticed():
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(OSError):
-        dev.free_port(listener.getsockname()[1])
+        free_port(listener.getsockname()[1])
 
 
 def run_dev(*arguments: str) -> subprocess.CompletedProcess:
     """dev.py as a person runs it; these calls end before any set-up, so a short limit holds."""
-    command = [sys.executable, str(dev.ROOT / "dev.py"), *arguments]
+    command = [sys.executable, str(ROOT / "dev.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
 
@@ -382,10 +400,10 @@ def test_pytest_gets_the_arguments_of_test_and_no_other_command_takes_any():
 
 
 def test_our_requirements_are_the_same_in_both_files_and_never_torch():
-    lines = (dev.ROOT / "requirements.txt").read_text().splitlines()
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
     wanted = [line.split("#")[0].strip() for line in lines if line and not line.startswith("#")]
     assert all("#" in line for line in lines), "every requirement says why it is there"
-    project = (dev.ROOT / "pyproject.toml").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
     listed = project.partition("dependencies = [")[2].partition("]")[0]
     assert wanted == [line.strip(' ",') for line in listed.splitlines() if line.strip()]
     assert not any(name.startswith("torch") for name in wanted)

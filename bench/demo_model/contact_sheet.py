@@ -22,7 +22,10 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import dev  # noqa: E402
+from devtools.environment import prepare  # noqa: E402
+from devtools.paths import DEMO_WORKFLOW  # noqa: E402
+from devtools.server import ComfyServer  # noqa: E402
+from devtools.workflow import download_video, run_workflow  # noqa: E402
 
 PROMPTS = ("the camera pans right", "the camera zooms in", "everything turns blue", "the scene fades to black")
 CELL, GAP, HEAD = 128, 6, 20
@@ -53,16 +56,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "contact-sheet.jpg")
     args = parser.parse_args()
-    workflow = json.loads(dev.DEMO_WORKFLOW.read_text("utf-8"))
+    workflow = json.loads(DEMO_WORKFLOW.read_text("utf-8"))
     found = pictures()
     width = GAP + len(PROMPTS) * (3 * CELL + GAP)
     sheet = Image.new("RGB", (width, HEAD + len(found) * (CELL + GAP)), "white")
     pen = ImageDraw.Draw(sheet)
-    comfyui = dev.prepare()
+    comfyui = prepare()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base")
         base.mkdir()
-        with dev.ComfyServer(comfyui, base, Path(folder, "log")) as server:
+        with ComfyServer(comfyui, base, Path(folder, "log")) as server:
             for row, (name, picture) in enumerate(found.items()):
                 file = Path(folder, f"{name}.png")
                 picture.save(file)
@@ -70,7 +73,7 @@ def main() -> None:
                     graph = copy.deepcopy(workflow)
                     graph["1"]["inputs"]["image"] = server.upload_picture(file)
                     graph["3"]["inputs"]["prompt"] = prompt
-                    video = dev.download_video(server, dev.run_workflow(server, graph), ["7"])
+                    video = download_video(server, run_workflow(server, graph), ["7"])
                     shown = frames_of(video)
                     left = GAP + column * (3 * CELL + GAP)
                     pen.text((left, 4), prompt, fill="black")
