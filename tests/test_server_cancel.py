@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import dev
+from devtools.workflow import Workflow
 from tests.comfy_client import ComfyClient, Event, Run, added, changed, clip_workflow, sample_picture
 
 
@@ -37,7 +37,7 @@ def files_in(comfy: ComfyClient) -> set[Path]:
     return {path for path in (comfy.server.base / "output").rglob("*") if path.is_file()}
 
 
-def stopped_run(comfy: ComfyClient, graph: dev.Workflow, way: str, kind: str, node: str, value: int = 0,
+def stopped_run(comfy: ComfyClient, graph: Workflow, way: str, kind: str, node: str, value: int = 0,
                 ) -> tuple[Run, StopWhen]:
     """Run a graph, stop it at a message, and check what holds wherever it was stopped."""
     before = files_in(comfy)
@@ -52,13 +52,13 @@ def stopped_run(comfy: ComfyClient, graph: dev.Workflow, way: str, kind: str, no
 
 
 @pytest.fixture
-def long_clip(picture: str) -> dev.Workflow:
+def long_clip(picture: str) -> Workflow:
     """A clip whose steps take far longer than a request to stop."""
     return clip_workflow(picture, 128, 128, num_frames=33, steps=50)
 
 
 @pytest.mark.parametrize("way", ["cancel", "interrupt"])
-def test_stop_while_sampling(comfy: ComfyClient, long_clip: dev.Workflow, clip: dev.Workflow, way: str):
+def test_stop_while_sampling(comfy: ComfyClient, long_clip: Workflow, clip: Workflow, way: str):
     seed = {"cancel": 101, "interrupt": 102}[way]
     run, stop = stopped_run(comfy, changed(long_clip, "sampler", seed=seed), way, "progress", "sampler", 2)
     assert stop.steps_after <= 1
@@ -69,7 +69,7 @@ def test_stop_while_sampling(comfy: ComfyClient, long_clip: dev.Workflow, clip: 
     assert len(comfy.files(after, "save")) == 1
 
 
-def test_stop_while_the_low_noise_expert_samples(comfy: ComfyClient, long_clip: dev.Workflow):
+def test_stop_while_the_low_noise_expert_samples(comfy: ComfyClient, long_clip: Workflow):
     # From the second step on.
     graph = changed(long_clip, "sampler", boundary=1.0, seed=103)
     run, stop = stopped_run(comfy, graph, "cancel", "progress", "sampler", 2)
@@ -77,7 +77,7 @@ def test_stop_while_the_low_noise_expert_samples(comfy: ComfyClient, long_clip: 
     assert stop.steps_after <= 1 and run.executed[-1] == "sampler"
 
 
-def test_stop_while_decoding(comfy: ComfyClient, clip: dev.Workflow):
+def test_stop_while_decoding(comfy: ComfyClient, clip: Workflow):
     # Core's empty latents instead of a clip, so that there is no sampler to wait for.
     graph = added({node: clip[node] for node in ("load", "decode", "save")}, "latents", "EmptyHunyuanLatentVideo",
                   width=128, height=128, length=17, batch_size=1)
@@ -87,7 +87,7 @@ def test_stop_while_decoding(comfy: ComfyClient, clip: dev.Workflow):
     assert run.progress("decode")[-1][0] < 17
 
 
-def test_stop_while_writing(comfy: ComfyClient, clip: dev.Workflow):
+def test_stop_while_writing(comfy: ComfyClient, clip: Workflow):
     frames, enough = 4000, 300  # the encoder looks ahead: nothing is on the disk before some dozen frames
     graph = added({"save": clip["save"], "picture": clip["picture"]}, "batch", "RepeatImageBatch",
                   image=["picture", 0], amount=frames)
@@ -100,7 +100,7 @@ def test_stop_while_writing(comfy: ComfyClient, clip: dev.Workflow):
     assert len(comfy.files(again, "save")) == 1
 
 
-def test_a_run_that_waits_is_taken_out_of_the_queue(comfy: ComfyClient, long_clip: dev.Workflow, clip: dev.Workflow):
+def test_a_run_that_waits_is_taken_out_of_the_queue(comfy: ComfyClient, long_clip: Workflow, clip: Workflow):
     first = comfy.submit(changed(long_clip, "sampler", seed=104))
     waiting = comfy.submit(changed(clip, "sampler", seed=105))
     comfy.cancel(waiting)

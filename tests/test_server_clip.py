@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dev
+from devtools.workflow import Workflow
 from tests.comfy_client import ComfyClient, Run, added, changed, clip_workflow, sample_picture, without
 
 STEPS, FRAMES = 10, 5
@@ -89,7 +89,7 @@ def test_the_file_is_an_mp4_of_the_clip(comfy: ComfyClient, made: Run):
         assert sum(1 for _ in container.decode(stream)) == FRAMES
 
 
-def test_the_file_holds_the_decoded_frames(comfy: ComfyClient, clip: dev.Workflow):
+def test_the_file_holds_the_decoded_frames(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "pictures", "SaveImage", images=["decode", 0], filename_prefix="frames")
     graph = changed(graph, "save", crf=0.0)
     run = comfy.finish(graph)
@@ -111,7 +111,7 @@ def test_the_file_brings_the_graph_back_and_says_what_it_is(comfy: ComfyClient, 
     assert metadata["digital_source_type"].endswith("/trainedAlgorithmicMedia")
 
 
-def test_the_mark_can_be_left_out(comfy: ComfyClient, clip: dev.Workflow):
+def test_the_mark_can_be_left_out(comfy: ComfyClient, clip: Workflow):
     run = comfy.finish(changed(clip, "save", mark_ai_generated=False))
     (mp4,) = comfy.files(run, "save")
     with container_of(mp4) as container:
@@ -120,40 +120,40 @@ def test_the_mark_can_be_left_out(comfy: ComfyClient, clip: dev.Workflow):
     assert "comment" not in metadata and "digital_source_type" not in metadata
 
 
-def test_a_second_clip_gets_a_name_of_its_own(comfy: ComfyClient, clip: dev.Workflow):
+def test_a_second_clip_gets_a_name_of_its_own(comfy: ComfyClient, clip: Workflow):
     runs = [comfy.finish(changed(clip, "save", crf=crf, filename_prefix="numbered/clip")) for crf in (20.0, 21.0)]
     names = [comfy.history(run.prompt_id)["outputs"]["save"]["images"][0]["filename"] for run in runs]
     assert names == ["clip_00001_.mp4", "clip_00002_.mp4"]
 
 
-def test_the_same_again_costs_nothing(comfy: ComfyClient, clip: dev.Workflow):
+def test_the_same_again_costs_nothing(comfy: ComfyClient, clip: Workflow):
     comfy.finish(clip)
     again = comfy.finish(clip)
     assert again.executed == []
     assert again.cached == set(clip)
 
 
-def test_a_new_seed_samples_decodes_and_saves_only(comfy: ComfyClient, clip: dev.Workflow):
+def test_a_new_seed_samples_decodes_and_saves_only(comfy: ComfyClient, clip: Workflow):
     comfy.finish(clip)
     run = comfy.finish(changed(clip, "sampler", seed=1))
     assert run.executed == ["sampler", "decode", "save"]
     assert run.cached == {"picture", "load", "prompt", "frame"}
 
 
-def test_a_new_prompt_leaves_the_picture_alone(comfy: ComfyClient, clip: dev.Workflow):
+def test_a_new_prompt_leaves_the_picture_alone(comfy: ComfyClient, clip: Workflow):
     comfy.finish(clip)
     run = comfy.finish(changed(clip, "prompt", prompt="the camera zooms in"))
     assert run.executed == ["prompt", "sampler", "decode", "save"]
 
 
-def latent_graph(clip: dev.Workflow) -> dev.Workflow:
+def latent_graph(clip: Workflow) -> Workflow:
     """The graph up to the sampler, whose latents core's own node saves."""
     return added(without(clip, "decode", "save"), "latents", "SaveLatent", samples=["sampler", 0],
                  filename_prefix="latents/clip")
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "unipc"])
-def test_a_seed_gives_the_same_latents_every_time_and_no_other_does(comfy: ComfyClient, clip: dev.Workflow,
+def test_a_seed_gives_the_same_latents_every_time_and_no_other_does(comfy: ComfyClient, clip: Workflow,
                                                                     scheduler: str):
     graph = changed(latent_graph(clip), "sampler", scheduler=scheduler)
     latents = []
@@ -167,7 +167,7 @@ def test_a_seed_gives_the_same_latents_every_time_and_no_other_does(comfy: Comfy
     assert np.abs(latents[0] - latents[2]).max() > 0.1
 
 
-def test_each_setting_of_the_sampler_matters(comfy: ComfyClient, clip: dev.Workflow):
+def test_each_setting_of_the_sampler_matters(comfy: ComfyClient, clip: Workflow):
     graph = latent_graph(clip)
     plain = comfy.latents(comfy.finish(graph), "latents")
     settings = {"guidance_scale": 3.0, "guidance_scale_2": 3.0, "scheduler": "unipc", "shift": 3.0, "boundary": 0.5,
@@ -177,20 +177,20 @@ def test_each_setting_of_the_sampler_matters(comfy: ComfyClient, clip: dev.Workf
     assert same == []
 
 
-def test_guidance_scale_2_of_zero_is_guidance_scale(comfy: ComfyClient, clip: dev.Workflow):
+def test_guidance_scale_2_of_zero_is_guidance_scale(comfy: ComfyClient, clip: Workflow):
     graph = changed(latent_graph(clip), "sampler", guidance_scale=3.0)
     found = [comfy.latents(comfy.finish(changed(graph, "sampler", guidance_scale_2=value)), "latents")
              for value in (0.0, 3.0)]
     assert found[0].tobytes() == found[1].tobytes()
 
 
-def test_the_boundary_decides_who_takes_a_step(comfy: ComfyClient, clip: dev.Workflow):
+def test_the_boundary_decides_who_takes_a_step(comfy: ComfyClient, clip: Workflow):
     graph = latent_graph(clip)
     said = [comfy.finish(changed(graph, "sampler", boundary=boundary)).texts("sampler") for boundary in (0.0, 0.95)]
     assert said == [["steps 1-10 high-noise"], ["steps 1-3 high-noise, 4-10 low-noise"]]
 
 
-def test_linked_values_work_as_typed_ones(comfy: ComfyClient, clip: dev.Workflow):
+def test_linked_values_work_as_typed_ones(comfy: ComfyClient, clip: Workflow):
     graph = latent_graph(clip)
     typed = comfy.latents(comfy.finish(graph), "latents")
     sources = {"frames": 5, "steps": 10, "width": 96, "height": 64}
@@ -202,7 +202,7 @@ def test_linked_values_work_as_typed_ones(comfy: ComfyClient, clip: dev.Workflow
     assert linked.tobytes() == typed.tobytes()
 
 
-def test_a_picture_of_another_shape_is_scaled_and_cut(comfy: ComfyClient, clip: dev.Workflow):
+def test_a_picture_of_another_shape_is_scaled_and_cut(comfy: ComfyClient, clip: Workflow):
     name = comfy.upload("tall", sample_picture(70, 200))
     run = comfy.finish(changed(clip, "picture", image=name))
     (mp4,) = comfy.files(run, "save")
@@ -210,7 +210,7 @@ def test_a_picture_of_another_shape_is_scaled_and_cut(comfy: ComfyClient, clip: 
         assert (container.streams.video[0].width, container.streams.video[0].height) == (96, 64)
 
 
-def test_cores_vae_decode_takes_our_vae(comfy: ComfyClient, clip: dev.Workflow):
+def test_cores_vae_decode_takes_our_vae(comfy: ComfyClient, clip: Workflow):
     graph = without(clip, "save")
     graph = added(graph, "core", "VAEDecode", samples=["sampler", 0], vae=["load", 2])
     for source in ("decode", "core"):
@@ -221,7 +221,7 @@ def test_cores_vae_decode_takes_our_vae(comfy: ComfyClient, clip: dev.Workflow):
     assert np.array_equal(ours, cores)
 
 
-def test_cores_text_encode_takes_our_clip(comfy: ComfyClient, clip: dev.Workflow):
+def test_cores_text_encode_takes_our_clip(comfy: ComfyClient, clip: Workflow):
     graph = changed(latent_graph(clip), "prompt", negative_prompt="nothing moves")
     for name, text in (("core positive", "the camera pans right"), ("core negative", "nothing moves")):
         graph = added(graph, name, "CLIPTextEncode", clip=["load", 1], text=text)
@@ -234,7 +234,7 @@ def test_cores_text_encode_takes_our_clip(comfy: ComfyClient, clip: dev.Workflow
     assert not np.allclose(comfy.latents(comfy.finish(swapped), "core latents"), comfy.latents(run, "latents"))
 
 
-def test_cores_vae_works_in_our_nodes(comfy: ComfyClient, clip: dev.Workflow, models_of_comfyui: dict[str, str]):
+def test_cores_vae_works_in_our_nodes(comfy: ComfyClient, clip: Workflow, models_of_comfyui: dict[str, str]):
     graph = added(without(clip, "save"), "core vae", "VAELoader", vae_name=models_of_comfyui["vae"])
     graph = added(graph, "core frame", "Wan22FirstFrame", **{**graph["frame"]["inputs"], "vae": ["core vae", 0]})
     graph = added(graph, "core sampler", "Wan22Sampler",

@@ -19,16 +19,18 @@ import pytest
 import sentencepiece
 from safetensors.numpy import load_file, save
 
-import dev
+from devtools.paths import ROOT
+from devtools.server import ComfyServer
+from devtools.workflow import Workflow
 from tests.comfy_client import ComfyClient, Event, RejectedError, added, changed, messages, sample_picture, without
 
-DEMO = dev.ROOT / "models" / "demo"
+DEMO = ROOT / "models" / "demo"
 HIGH = DEMO / "diffusion_models" / "wan2.2_i2v_high_noise_demo_fp16.safetensors"
 VAE = DEMO / "vae" / "wan_2.1_vae_demo.safetensors"
 TEXT_ENCODER = DEMO / "text_encoders" / "umt5_demo_fp16.safetensors"
 
 
-def refused(comfy: ComfyClient, workflow: dev.Workflow, node: str) -> set[str]:
+def refused(comfy: ComfyClient, workflow: Workflow, node: str) -> set[str]:
     """Queue a workflow that is refused for one node alone; returns the sentences about that node."""
     with pytest.raises(RejectedError) as caught:
         comfy.run(workflow)
@@ -36,7 +38,7 @@ def refused(comfy: ComfyClient, workflow: dev.Workflow, node: str) -> set[str]:
     return messages(caught.value.errors[node])
 
 
-def failing(comfy: ComfyClient, workflow: dev.Workflow, node: str, *, typed: bool = True) -> str:
+def failing(comfy: ComfyClient, workflow: Workflow, node: str, *, typed: bool = True) -> str:
     """Run a workflow that fails on one node before that does any work; returns the sentence, which the node shows."""
     run = comfy.run(workflow)
     assert run.outcome == "execution_error", run.events[-1]
@@ -79,12 +81,12 @@ def failing(comfy: ComfyClient, workflow: dev.Workflow, node: str, *, typed: boo
         ("save", "crf", 52.0, "Value 52.0 bigger than max of 51.0"),
     ],
 )
-def test_a_setting_out_of_range_is_refused(comfy: ComfyClient, clip: dev.Workflow, node: str, name: str, value: Any,
+def test_a_setting_out_of_range_is_refused(comfy: ComfyClient, clip: Workflow, node: str, name: str, value: Any,
                                            sentence: str):
     assert refused(comfy, changed(clip, node, **{name: value}), node) == {sentence}
 
 
-def test_an_unknown_resolution_is_refused(comfy: ComfyClient, clip: dev.Workflow):
+def test_an_unknown_resolution_is_refused(comfy: ComfyClient, clip: Workflow):
     # ComfyUI takes any value for a choice with inputs of its own, and drops one that it does not know.
     (sentence,) = refused(comfy, changed(clip, "frame", resolution="8k"), "frame")
     assert re.match(r"resolution .* choose one of .*480p \(832x480\).*custom", sentence)
@@ -99,7 +101,7 @@ def test_an_unknown_resolution_is_refused(comfy: ComfyClient, clip: dev.Workflow
         ("height", 4112, r"height is 4112 pixels; choose 32 to 4096.|Value 4112 bigger than max of 4096"),
     ],
 )
-def test_a_size_that_does_not_fit_is_told(comfy: ComfyClient, clip: dev.Workflow, name: str, value: int,
+def test_a_size_that_does_not_fit_is_told(comfy: ComfyClient, clip: Workflow, name: str, value: int,
                                           sentence: str):
     # ComfyUI keeps the inputs of a choice from a node's own validation, so some of this is found on the node.
     graph = changed(clip, "frame", **{f"resolution.{name}": value})
@@ -128,7 +130,7 @@ def test_a_size_that_does_not_fit_is_told(comfy: ComfyClient, clip: dev.Workflow
         ("frame", "resolution.height", "PrimitiveInt", 16, "height is 16 pixels; choose 32 to 4096."),
     ],
 )
-def test_a_linked_value_out_of_range_fails_on_its_node(comfy: ComfyClient, clip: dev.Workflow, node: str, name: str,
+def test_a_linked_value_out_of_range_fails_on_its_node(comfy: ComfyClient, clip: Workflow, node: str, name: str,
                                                        source: str, value: float, sentence: str):
     graph = changed(added(clip, "value", source, value=value), node, **{name: ["value", 0]})
     assert failing(comfy, graph, node) == sentence
@@ -137,29 +139,29 @@ def test_a_linked_value_out_of_range_fails_on_its_node(comfy: ComfyClient, clip:
 # ---- the picture ------------------------------------------------------------------------------------------------
 
 
-def test_a_clip_without_a_picture_is_refused(comfy: ComfyClient, clip: dev.Workflow):
+def test_a_clip_without_a_picture_is_refused(comfy: ComfyClient, clip: Workflow):
     graph = without(clip, "picture")
     del graph["frame"]["inputs"]["image"]
     assert refused(comfy, graph, "frame") == {"Required input is missing"}
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 31), (31, 40), (1, 1)])
-def test_a_picture_that_is_too_small(comfy: ComfyClient, clip: dev.Workflow, width: int, height: int):
+def test_a_picture_that_is_too_small(comfy: ComfyClient, clip: Workflow, width: int, height: int):
     graph = changed(clip, "picture", image=comfy.upload("small", sample_picture(width, height)))
     assert failing(comfy, graph, "frame") == f"The image is {width}x{height} pixels; each side must be at least 32."
 
 
-def test_a_picture_of_the_smallest_size_is_enough(comfy: ComfyClient, clip: dev.Workflow):
+def test_a_picture_of_the_smallest_size_is_enough(comfy: ComfyClient, clip: Workflow):
     comfy.finish(changed(clip, "picture", image=comfy.upload("smallest", sample_picture(32, 32))))
 
 
-def test_a_picture_with_an_alpha_channel(comfy: ComfyClient, clip: dev.Workflow):
+def test_a_picture_with_an_alpha_channel(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "alpha", "JoinImageWithAlpha", image=["picture", 0], alpha=["picture", 1])
     sentence = failing(comfy, changed(graph, "frame", image=["alpha", 0]), "frame")
     assert sentence.startswith("The image has an alpha channel. Put it on a background first")
 
 
-def test_several_pictures(comfy: ComfyClient, clip: dev.Workflow):
+def test_several_pictures(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "batch", "RepeatImageBatch", image=["picture", 0], amount=3)
     sentence = failing(comfy, changed(graph, "frame", image=["batch", 0]), "frame")
     assert sentence.startswith("The image is a batch of 3 pictures; a clip starts from one.")
@@ -180,18 +182,18 @@ def text_of(tokens: int) -> str:
 
 @pytest.mark.parametrize("tokens", [513, 700])
 @pytest.mark.parametrize(("name", "called"), [("prompt", "prompt"), ("negative_prompt", "negative prompt")])
-def test_a_prompt_that_is_too_long(comfy: ComfyClient, clip: dev.Workflow, name: str, called: str, tokens: int):
+def test_a_prompt_that_is_too_long(comfy: ComfyClient, clip: Workflow, name: str, called: str, tokens: int):
     sentence = failing(comfy, changed(clip, "prompt", **{name: text_of(tokens)}), "prompt")
     assert sentence.startswith(f"The {called} is {tokens} tokens long; Wan 2.2 reads at most 512. Shorten it by "
                                f"{tokens - 512} token")
 
 
-def test_prompts_of_the_greatest_length_are_read(comfy: ComfyClient, clip: dev.Workflow):
+def test_prompts_of_the_greatest_length_are_read(comfy: ComfyClient, clip: Workflow):
     longest = text_of(512)
     comfy.finish(changed(clip, "prompt", prompt=longest, negative_prompt=longest))
 
 
-def test_cores_text_encode_is_told_of_a_prompt_that_is_too_long_too(comfy: ComfyClient, clip: dev.Workflow):
+def test_cores_text_encode_is_told_of_a_prompt_that_is_too_long_too(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "core", "CLIPTextEncode", clip=["load", 1], text=text_of(600))
     sentence = failing(comfy, changed(graph, "sampler", positive=["core", 0]), "core", typed=False)
     assert sentence.startswith("The prompt is 600 tokens long")
@@ -200,25 +202,25 @@ def test_cores_text_encode_is_told_of_a_prompt_that_is_too_long_too(comfy: Comfy
 # ---- what is linked to the wrong place --------------------------------------------------------------------------
 
 
-def test_a_conditioning_of_two_parts(comfy: ComfyClient, clip: dev.Workflow):
+def test_a_conditioning_of_two_parts(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "both", "ConditioningCombine", conditioning_1=["prompt", 0], conditioning_2=["prompt", 1])
     sentence = failing(comfy, changed(graph, "sampler", positive=["both", 0]), "sampler")
     assert sentence.startswith("The positive conditioning has 2 parts; this sampler takes one.")
 
 
-def test_latents_of_another_model(comfy: ComfyClient, clip: dev.Workflow):
+def test_latents_of_another_model(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "image latent", "EmptyLatentImage", width=64, height=64, batch_size=1)
     sentence = failing(comfy, changed(graph, "decode", latent=["image latent", 0]), "decode")
     assert sentence.startswith("The latent has the shape (1, 4, 8, 8); a Wan 2.2 A14B clip has (1, 16,")
 
 
-def test_frames_with_an_alpha_channel(comfy: ComfyClient, clip: dev.Workflow):
+def test_frames_with_an_alpha_channel(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "alpha", "JoinImageWithAlpha", image=["picture", 0], alpha=["picture", 1])
     sentence = failing(comfy, changed(graph, "save", images=["alpha", 0]), "save")
     assert sentence.startswith("The images have the shape (1, 64, 96, 4)")
 
 
-def test_nothing_is_written_outside_the_output_folder(comfy: ComfyClient, clip: dev.Workflow):
+def test_nothing_is_written_outside_the_output_folder(comfy: ComfyClient, clip: Workflow):
     outside = comfy.server.base / "outside"
     outside.mkdir(exist_ok=True)
     sentence = failing(comfy, changed(clip, "save", filename_prefix="../outside/clip"), "save", typed=False)
@@ -254,7 +256,7 @@ class ModelFolders:
 
 
 @pytest.fixture
-def folders(server: dev.ComfyServer) -> Iterator[ModelFolders]:
+def folders(server: ComfyServer) -> Iterator[ModelFolders]:
     """The server's model folders; what a test puts there is gone after it."""
     folders = ModelFolders(server.base)
     yield folders
@@ -352,7 +354,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_a_file_that_is_not_the_weights(comfy: ComfyClient, clip: dev.Workflow, folders: ModelFolders, case: str):
+def test_a_file_that_is_not_the_weights(comfy: ComfyClient, clip: Workflow, folders: ModelFolders, case: str):
     widget, content, sentence = BAD_FILES[case]
     name = f"{case.replace(' ', '_')}.safetensors"
     folders.put(name, widget, content())
@@ -361,7 +363,7 @@ def test_a_file_that_is_not_the_weights(comfy: ComfyClient, clip: dev.Workflow, 
 
 
 @pytest.mark.parametrize("widget", FOLDERS)
-def test_a_file_that_is_not_listed_is_refused(comfy: ComfyClient, clip: dev.Workflow, widget: str):
+def test_a_file_that_is_not_listed_is_refused(comfy: ComfyClient, clip: Workflow, widget: str):
     graph = changed(clip, "load", **{widget: "nowhere.safetensors"})
     with pytest.raises(RejectedError) as caught:
         comfy.run(graph)
@@ -370,7 +372,7 @@ def test_a_file_that_is_not_listed_is_refused(comfy: ComfyClient, clip: dev.Work
     assert error["details"].startswith(f"{widget}: 'nowhere.safetensors' not in ")
 
 
-def test_a_file_that_goes_away_while_the_run_waits(comfy: ComfyClient, clip: dev.Workflow, folders: ModelFolders):
+def test_a_file_that_goes_away_while_the_run_waits(comfy: ComfyClient, clip: Workflow, folders: ModelFolders):
     file = folders.put("goes.safetensors", "high_noise_expert", HIGH.read_bytes())
     before = changed(clip, "sampler", seed=99, num_inference_steps=50)
     deleted = threading.Event()
@@ -395,7 +397,7 @@ def test_a_file_that_goes_away_while_the_run_waits(comfy: ComfyClient, clip: dev
 # ---- afterwards -------------------------------------------------------------------------------------------------
 
 
-def test_the_server_makes_a_clip_after_all_this(comfy: ComfyClient, clip: dev.Workflow):
+def test_the_server_makes_a_clip_after_all_this(comfy: ComfyClient, clip: Workflow):
     comfy.forget()
     run = comfy.finish(clip)
     assert set(run.executed) == set(clip)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import dev
+from devtools.workflow import Workflow
 from tests.comfy_client import ComfyClient, added, changed, clip_workflow, without
 
 STEPS, SHIFT, GUIDANCE, SEED = 10, 5.0, 5.0, 3
@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 """In standard deviations of the latents. In float32 about 3e-6 was measured, and 0.15 for one step gone wrong."""
 
 
-def by_core(graph: dev.Workflow, models: dict[str, str], high_steps: int) -> dev.Workflow:
+def by_core(graph: Workflow, models: dict[str, str], high_steps: int) -> Workflow:
     """The graph with core's own way to the same clip beside ours, from files in the model folders."""
     for expert in ("high", "low"):
         graph = added(graph, f"{expert} file", "UNETLoader", unet_name=models[expert], weight_dtype="default")
@@ -40,7 +40,7 @@ def by_core(graph: dev.Workflow, models: dict[str, str], high_steps: int) -> dev
 
 
 @pytest.fixture
-def ours(picture: str) -> dev.Workflow:
+def ours(picture: str) -> Workflow:
     """Our graph up to the latents; the picture has the clip's size, so that nobody's way of scaling matters."""
     graph = without(clip_workflow(picture, num_frames=9, steps=STEPS), "decode", "save")
     graph = changed(graph, "prompt", prompt="everything turns red", negative_prompt="nothing moves")
@@ -48,7 +48,7 @@ def ours(picture: str) -> dev.Workflow:
     return added(graph, "latents", "SaveLatent", samples=["sampler", 0], filename_prefix="latents/ours")
 
 
-def distance(comfy: ComfyClient, graph: dev.Workflow) -> float:
+def distance(comfy: ComfyClient, graph: Workflow) -> float:
     """Largest difference between our latents and core's, in standard deviations of the latents."""
     run = comfy.finish(graph)
     ours, cores = comfy.latents(run, "latents"), comfy.latents(run, "core latents")
@@ -56,23 +56,23 @@ def distance(comfy: ComfyClient, graph: dev.Workflow) -> float:
     return float(np.abs(ours - cores).max() / ours.std())
 
 
-def test_core_agrees(comfy: ComfyClient, ours: dev.Workflow, models_of_comfyui: dict[str, str]):
+def test_core_agrees(comfy: ComfyClient, ours: Workflow, models_of_comfyui: dict[str, str]):
     assert distance(comfy, by_core(ours, models_of_comfyui, HIGH_STEPS)) < TOLERANCE
 
 
-def test_core_agrees_when_it_encodes_with_our_vae(comfy: ComfyClient, ours: dev.Workflow,
+def test_core_agrees_when_it_encodes_with_our_vae(comfy: ComfyClient, ours: Workflow,
                                                   models_of_comfyui: dict[str, str]):
     graph = by_core(ours, models_of_comfyui, HIGH_STEPS)
     assert distance(comfy, changed(graph, "start", vae=["load", 2])) < TOLERANCE
 
 
 @pytest.mark.parametrize("wrong", [HIGH_STEPS - 1, HIGH_STEPS + 1])
-def test_one_step_with_the_other_expert_would_be_noticed(comfy: ComfyClient, ours: dev.Workflow,
+def test_one_step_with_the_other_expert_would_be_noticed(comfy: ComfyClient, ours: Workflow,
                                                          models_of_comfyui: dict[str, str], wrong: int):
     assert distance(comfy, by_core(ours, models_of_comfyui, wrong)) > 10 * TOLERANCE
 
 
-def test_files_of_the_model_folders_give_what_the_bundled_ones_give(comfy: ComfyClient, ours: dev.Workflow,
+def test_files_of_the_model_folders_give_what_the_bundled_ones_give(comfy: ComfyClient, ours: Workflow,
                                                                     models_of_comfyui: dict[str, str]):
     bundled = comfy.latents(comfy.finish(ours), "latents")
     models = models_of_comfyui
