@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint.expert import Expert
+from .checkpoint.expert import HEAD_DIM, Expert
 from .first_frame import FirstFrame
 from .latents import denormalise
 from .request import RequestError, Sampling
@@ -89,7 +89,7 @@ def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any
     def predict_for(timestep: float) -> Predict:
         index = expert_for(timestep, sampling.boundary)
         expert = model.experts[index]
-        need = activation_bytes(first_frame.latent_shape, expert.model.config.num_attention_heads * 128,
+        need = activation_bytes(first_frame.latent_shape, expert.model.config.num_attention_heads * HEAD_DIM,
                                 expert.compute_dtype)
         device = expert.resident.bring(need)
         inner = guided(expert.model, condition.to(device), *(t.to(device, expert.compute_dtype) for t in texts[index]),

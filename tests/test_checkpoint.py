@@ -113,6 +113,9 @@ def test_vocabulary_is_required(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "te.safetensors")
     with pytest.raises(CheckpointError, match="holds no vocabulary"):
         load_text_encoder(tmp_path / "te.safetensors", plain_host())
+    save_file({**tensors, "spiece_model": torch.arange(99, dtype=torch.uint8)}, tmp_path / "te.safetensors")
+    with pytest.raises(CheckpointError, match="vocabulary that cannot be read"):
+        load_text_encoder(tmp_path / "te.safetensors", plain_host())
 
 
 def test_layout_is_that_of_the_real_files() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +99,27 @@ def test_clip_of_tensors(tmp_path: Path) -> None:
         assert "comment" not in container.metadata
     with pytest.raises(RequestError, match="frames of 3 colours"):
         save_clip(tmp_path / "c.mp4", torch.zeros(0, 8, 8, 3), 16, 17, {}, True, lambda done, total: None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX's")
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on file size stands in for the disk: the same write fails in the same place."""
+    program = f"""
+import resource, signal, sys, torch
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from pathlib import Path
+from pipeline.save import save_clip
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    frames = torch.rand(9, 128, 128, 3)
+    save_clip(Path({str(tmp_path / "c.mp4")!r}), frames, 16, 5, {{}}, True, lambda done, total: None)
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert re.match(r"RequestError .*c\.mp4 could not be written: .*Free some space", run.stdout), run
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

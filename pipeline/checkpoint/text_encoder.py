@@ -54,6 +54,8 @@ def load_text_encoder(path: Path, host: Host,
         dropout_rate=0.0,
     )
     dtype = host.compute_dtype(tensors["shared.weight"].dtype)
+    if dtype == torch.float16:  # UMT5-XXL's feed-forward layers leave float16's range
+        dtype = torch.float32
     with torch.device("meta"):
         encoder = UMT5EncoderModel(config)
     cast = {key: value.to(dtype) for key, value in tensors.items()}
