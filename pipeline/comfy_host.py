@@ -99,7 +99,7 @@ def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Te
     factors, bias = torch.tensor(factors), torch.tensor(bias)
 
     def update(step: int, clean: torch.Tensor) -> None:
-        frames = clean[0, :, [0, clean.shape[2] // 2, clean.shape[2] - 1]].float().cpu()
+        frames = clean[0][:, [0, clean.shape[2] // 2, clean.shape[2] - 1]].float().cpu()
         rgb = torch.einsum("cfhw,cd->hfwd", frames, factors) + bias
         strip = rgb.flatten(1, 2).add(1).mul(127.5).clamp(0, 255).byte().numpy()
         image = Image.fromarray(strip).resize((strip.shape[1] * 4, strip.shape[0] * 4), Image.Resampling.BILINEAR)

@@ -54,6 +54,8 @@ def models_of_comfyui(server: ComfyServer) -> dict[str, str]:
     """The bundled weights as files of a person's own, in ComfyUI's model folders; keys: high, low, vae, text."""
     names = {}
     for file in sorted((ROOT / "models" / "demo").glob("*/*.safetensors")):
+        if file.parent.name == "loras":
+            continue
         folder = server.base / "models" / file.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder)

@@ -1,6 +1,6 @@
 """Draw the README's contact sheet: three held-out pictures under four prompts, made by the real ComfyUI.
 
-usage: contact_sheet.py [--out docs/contact-sheet.jpg]   (run it with the virtual environment's Python)
+usage: contact_sheet.py [--out docs/contact-sheet.jpg]   (needs what requirements.txt beside it names)
 
 Every clip is queued as workflows/api/image-to-video-demo.json, and its frames are read back from the MP4. Each cell
 shows the first, the middle and the last frame.
