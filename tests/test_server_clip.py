@@ -223,7 +223,7 @@ def test_cores_vae_decode_takes_our_vae(comfy: ComfyClient, clip: Workflow):
 
 def test_cores_text_encode_takes_our_clip(comfy: ComfyClient, clip: Workflow):
     graph = changed(latent_graph(clip), "prompt", negative_prompt="nothing moves")
-    for name, text in (("core positive", "the camera pans right"), ("core negative", "nothing moves")):
+    for name, text in (("core positive", graph["prompt"]["inputs"]["prompt"]), ("core negative", "nothing moves")):
         graph = added(graph, name, "CLIPTextEncode", clip=["load", 1], text=text)
     other = {**graph["sampler"]["inputs"], "positive": ["core positive", 0], "negative": ["core negative", 0]}
     graph = added(graph, "core sampler", "Wan22Sampler", **other)
