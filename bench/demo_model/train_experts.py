@@ -1,6 +1,6 @@
 """Train the demo's two experts and its text encoder on cached latents of procedural clips.
 
-usage: train_experts.py VAE_DIR OUT_DIR small [--steps 2500] [--start PT]
+usage: train_experts.py VAE_DIR OUT_DIR small [--steps 2500] [--start PT ...]
        train_experts.py VAE_DIR OUT_DIR large --expert high --start OUT_DIR/small.pt [--steps 1500]
        train_experts.py VAE_DIR OUT_DIR large --expert low --start OUT_DIR/small.pt [--steps 1500]
 
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--start", type=Path, nargs="+", default=[], help="weights to go on from; a later file wins")
     parser.add_argument("--expert", choices=("high", "low"), help="train this one alone, the text encoder fixed")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -146,9 +146,8 @@ def main() -> None:
     experts = [modules["transformer"], modules["transformer_2"]]
     for block in (b for e in experts for b in e.blocks):
         block.attn2.set_processor(WeightedPadding())
-    if args.start:
-        for name, state in torch.load(args.start).items():
-            modules[name].load_state_dict(state, strict=False)
+    for name, state in read_states(args.start).items():
+        modules[name].load_state_dict(state, strict=False)
     trained = {"high": ["transformer"], "low": ["transformer_2"]}.get(args.expert, list(modules))
     modules["text_encoder"].requires_grad_(args.expert is None)
     order = {"high": (0,), "low": (1,)}.get(args.expert, (0, 1, 0, 1, 0))
