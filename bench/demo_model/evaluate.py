@@ -41,7 +41,7 @@ SIGMAS = (0.999, 0.97, 0.95, 0.93, 0.91, 0.89, 0.87, 0.85, 0.8, 0.7, 0.5, 0.3, 0
 
 
 def held_out_scene(index: int, with_ball: bool) -> Scene:
-    """Scene number `index`: even numbers are held-out photographs or shapes as the seed has it."""
+    """Scene number `index`, never trained on: drawn shapes or a held-out photograph, as its seed has it."""
     g = torch.Generator().manual_seed(50_000 + index)
     return Scene.random(SIDE, SIDE, g, with_ball, canvas(2 * SIDE, 2 * SIDE, g, held_out=True))
 
