@@ -1,6 +1,7 @@
-"""The Wan 2.1 VAE, which Wan 2.2 A14B uses: the single file Comfy-Org ships -> AutoencoderKLWan.
+"""The Wan 2.1 VAE, which Wan 2.2 A14B uses -> AutoencoderKLWan.
 
-Names of the file: wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2. The base width follows from the shapes.
+Names of single files: wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2; diffusers folders have diffusers' own.
+The base width follows from the shapes.
 """
 
 from __future__ import annotations
@@ -10,31 +11,41 @@ from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
 from .errors import CheckpointError, check_keys, load_exactly
-from .safetensors_file import read_header, read_tensors
+from .quantised import dequantise
+from .read import read_weights
 
 if TYPE_CHECKING:
     import torch
 
 WHAT = "Wan 2.1 VAE"
+LATENT_CHANNELS = 16
+
+
+def _diffusers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights under diffusers' names, whichever they have."""
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    return weights if "encoder.conv_in.weight" in weights else convert_wan_vae_to_diffusers(weights)
 
 
 def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
-    """AutoencoderKLWan and the dtype to run it in. Raises CheckpointError when the file is not that VAE."""
-    header = read_header(path)
-    shapes = header.shapes
-    if "decoder.head.0.gamma" not in shapes or "encoder.conv1.weight" not in shapes:
-        raise CheckpointError(f"{path.name} holds no Wan VAE. Choose wan_2.1_vae.safetensors.")
-    check_keys(path.name, WHAT, {"conv2.weight"}, {"conv2.weight"} & set(shapes))
-    if shapes["conv2.weight"][0] != 16:
-        raise CheckpointError(f"{path.name} has {shapes['conv2.weight'][0]} latent channels: it is the VAE of Wan 2.2 "
-                              "5B. The 14B models use wan_2.1_vae.safetensors (16 channels).")
+    """AutoencoderKLWan and the dtype to run it in, from a file or a diffusers folder.
+
+    Raises CheckpointError when it is not that VAE.
+    """
     import torch
     from diffusers import AutoencoderKLWan
-    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
-    tensors = convert_wan_vae_to_diffusers(read_tensors(path))
-    dtype = host.compute_dtype(next(iter(tensors.values())).dtype)
+    weights = _diffusers_names(read_weights(path)[0])
+    if "decoder.norm_out.gamma" not in weights or "encoder.conv_in.weight" not in weights:
+        raise CheckpointError(f"{path.name} holds no Wan VAE. Choose wan_2.1_vae.safetensors.")
+    check_keys(path.name, WHAT, {"post_quant_conv.weight"}, {"post_quant_conv.weight"} & set(weights))
+    channels = weights["post_quant_conv.weight"].shape[0]
+    if channels != LATENT_CHANNELS:
+        raise CheckpointError(f"{path.name} has {channels} latent channels: it is the VAE of Wan 2.2 5B. The 14B "
+                              "models use wan_2.1_vae.safetensors (16 channels).")
+    dtype = host.compute_dtype(weights["encoder.conv_in.weight"].dtype)
     with torch.device("meta"):
-        vae = AutoencoderKLWan(base_dim=shapes["decoder.head.0.gamma"][0])
-    load_exactly(path.name, WHAT, vae, {key: value.to(dtype) for key, value in tensors.items()})
+        vae = AutoencoderKLWan(base_dim=weights["decoder.norm_out.gamma"].shape[0])
+    load_exactly(path.name, WHAT, vae, {key: dequantise(value, dtype) for key, value in weights.items()})
     return host.adopt(vae.eval().requires_grad_(False)), dtype
