@@ -1,0 +1,206 @@
+"""How fast an expert opens and what memory that takes, beside diffusers' and ComfyUI's own loaders, in one run.
+
+usage: loading.py [--blocks 8] [--folder DIR] [--json FILE]
+
+Writes an expert of true width (5120, feed-forward 13824) with that many of the 40 blocks and random weights, as fp16,
+fp8_scaled and GGUF Q4_K, opens each with every loader in a process of its own, and runs one forward pass of a few
+tokens on the CPU. Seconds to open and to the first pass; anonymous memory (what swapping or the RAM must hold) and
+mapped memory (pages of the file, which the system drops as it likes), from Linux's smaps_rollup.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+WIDTH, FEED_FORWARD, TEXT, FREQUENCIES = 5120, 13824, 4096, 256
+CONFIG = {"num_attention_heads": 40, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16,
+          "text_dim": TEXT, "freq_dim": FREQUENCIES, "ffn_dim": FEED_FORWARD, "cross_attn_norm": True}
+LOADERS = {"fp16": ("ours", "diffusers", "comfyui"), "fp8_scaled": ("ours", "comfyui"), "Q4_K": ("ours", "diffusers")}
+"""diffusers opens fp8_scaled files without their scales, and ComfyUI itself reads no GGUF."""
+
+
+def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an expert's weights, as in wan/modules/model.py of github.com/Wan-Video/Wan2.2."""
+    found: dict[str, tuple[int, ...]] = {"patch_embedding.weight": (WIDTH, 36, 1, 2, 2),
+                                         "patch_embedding.bias": (WIDTH,), "head.modulation": (1, 2, WIDTH)}
+    linear = {"text_embedding.0": (WIDTH, TEXT), "text_embedding.2": (WIDTH, WIDTH),
+              "time_embedding.0": (WIDTH, FREQUENCIES), "time_embedding.2": (WIDTH, WIDTH),
+              "time_projection.1": (6 * WIDTH, WIDTH), "head.head": (64, WIDTH)}
+    for n in range(blocks):
+        block = f"blocks.{n}"
+        linear |= {f"{block}.{a}.{p}": (WIDTH, WIDTH) for a in ("self_attn", "cross_attn") for p in "qkvo"}
+        linear |= {f"{block}.ffn.0": (FEED_FORWARD, WIDTH), f"{block}.ffn.2": (WIDTH, FEED_FORWARD)}
+        found |= {f"{block}.{a}.norm_{p}.weight": (WIDTH,) for a in ("self_attn", "cross_attn") for p in "qk"}
+        found |= {f"{block}.norm3.weight": (WIDTH,), f"{block}.norm3.bias": (WIDTH,),
+                  f"{block}.modulation": (1, 6, WIDTH)}
+    for name, shape in linear.items():
+        found |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    return found
+
+
+def is_packed(name: str, shape: tuple[int, ...]) -> bool:
+    return name.startswith("blocks.") and len(shape) == 2 and name.endswith(".weight")
+
+
+def write(folder: Path, blocks: int) -> dict[str, Path]:
+    """The three files, all of random weights."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
+    from safetensors.torch import save_file
+
+    g = torch.Generator().manual_seed(0)
+    files = {"fp16": folder / "expert_fp16.safetensors", "fp8_scaled": folder / "expert_fp8_scaled.safetensors",
+             "Q4_K": folder / "expert_Q4_K.gguf"}
+    names = shapes(blocks)
+    half = {}
+    for name, shape in names.items():  # 512 rows of noise over and over: drawing them all would take minutes
+        rows = (torch.randn(min(shape[0], 512), *shape[1:], generator=g) * 0.02).half()
+        half[name] = rows.repeat(-(-shape[0] // 512), *[1] * (len(shape) - 1))[: shape[0]].contiguous()
+    save_file(half, files["fp16"])
+    eight: dict[str, torch.Tensor] = {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
+    for name, weight in half.items():
+        packed = is_packed(name, names[name])
+        eight[name] = (weight * 4000).to(torch.float8_e4m3fn) if packed else weight
+        if packed:
+            eight[name.replace(".weight", ".scale_weight")] = torch.tensor(1 / 4000)
+    save_file(eight, files["fp8_scaled"])
+    writer = GGUFWriter(str(files["Q4_K"]), "wan")
+    kind = GGMLQuantizationType.Q4_K
+    values, size = GGML_QUANT_SIZES[kind]
+    for name, weight in half.items():
+        if is_packed(name, names[name]):
+            blocks_a_row = weight.shape[1] // values
+            packed = torch.randint(0, 256, (len(weight), blocks_a_row, size), dtype=torch.uint8, generator=g)
+            packed[..., :4] = torch.tensor([1e-4, 1e-4]).half().view(torch.uint8)  # scale and minimum of each block
+            writer.add_tensor(name, packed.flatten(1).numpy(), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, weight.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return files
+
+
+def memory() -> dict[str, float]:
+    """This process' anonymous and file-backed resident memory, GiB (Linux, Documentation/filesystems/proc.rst)."""
+    lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+    return {"anonymous": kilobytes["Anonymous"] / 2**20, "mapped": (kilobytes["Rss"] - kilobytes["Anonymous"]) / 2**20}
+
+
+def opened_by_us(path: Path) -> Any:
+    from pipeline import comfy_host
+    from pipeline.checkpoint.expert import load_expert
+
+    expert = load_expert(path, comfy_host.host())
+
+    def run(x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        expert.resident.bring(0)
+        return expert.model(x, t, text, return_dict=False)[0]
+
+    return run, expert.compute_dtype
+
+
+def opened_by_diffusers(path: Path) -> Any:
+    from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        blocks = 1 + max(int(n.split(".")[1]) for n in _names(path) if n.startswith("blocks."))
+        Path(folder, "config.json").write_text(json.dumps(CONFIG | {"num_layers": blocks}), "utf-8")
+        gguf = {"quantization_config": GGUFQuantizationConfig(compute_dtype=torch.float32)}
+        model = WanTransformer3DModel.from_single_file(
+            str(path), config=folder, **({"torch_dtype": torch.float32, **gguf} if path.suffix == ".gguf" else
+                                         {"torch_dtype": torch.float16}))
+    return lambda x, t, text: model(x, t, text, return_dict=False)[0], model.dtype
+
+
+def opened_by_comfyui(path: Path) -> Any:
+    import comfy.model_management
+    import comfy.sd
+
+    patcher = comfy.sd.load_diffusion_model(str(path))
+
+    def run(x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        comfy.model_management.load_models_gpu([patcher])
+        return patcher.model.diffusion_model(x, t, context=text)
+
+    return run, patcher.model.manual_cast_dtype or patcher.model.get_dtype()
+
+
+def _names(path: Path) -> list[str]:
+    if path.suffix == ".gguf":
+        from gguf import GGUFReader
+
+        return [t.name for t in GGUFReader(str(path)).tensors]
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return list(file.keys())
+
+
+@torch.inference_mode()
+def measure(loader: str, path: Path) -> dict[str, float]:
+    """Open and run once, in this process."""
+    from tests.comfy_in_process import comfy_host
+
+    comfy_host()
+    import diffusers.loaders.single_file_utils
+    import diffusers.quantizers.gguf.utils  # noqa: F401
+    from diffusers import WanTransformer3DModel  # noqa: F401
+
+    before, start = memory(), time.perf_counter()
+    run, dtype = {"ours": opened_by_us, "diffusers": opened_by_diffusers, "comfyui": opened_by_comfyui}[loader](path)
+    opened, after_open = time.perf_counter() - start, memory()
+    g = torch.Generator().manual_seed(0)
+    x, text = torch.randn(1, 36, 1, 4, 4, generator=g).to(dtype), torch.randn(1, 512, TEXT, generator=g).to(dtype)
+    found = run(x, torch.tensor([500.0]), text)
+    first, after_run = time.perf_counter() - start, memory()
+    return {"opening_s": opened, "first_pass_s": first, "std": found.float().std().item(),
+            "opening_anonymous_gib": after_open["anonymous"] - before["anonymous"],
+            "anonymous_gib": after_run["anonymous"] - before["anonymous"],
+            "mapped_gib": after_run["mapped"] - before["mapped"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--folder", type=Path, help="where to write the files; a temporary folder by default")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", nargs=2, metavar=("LOADER", "FILE"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one[0], Path(args.one[1]))))
+        return
+    with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
+        files = write(Path(scratch), args.blocks)
+        rows = []
+        print("| file | GiB | loader | opening s | first pass s | anonymous GiB, opened | after a pass | mapped GiB |")
+        print("|---|---|---|---|---|---|---|---|")
+        for layout, path in files.items():
+            size = path.stat().st_size / 2**30
+            for loader in LOADERS[layout]:
+                answer = subprocess.run([sys.executable, __file__, "--one", loader, str(path)], stdout=subprocess.PIPE,
+                                        check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+                row = json.loads(answer.stdout.splitlines()[-1])
+                rows.append({"layout": layout, "gib": size, "loader": loader} | row)
+                print(f"| {layout} | {size:.2f} | {loader} | {row['opening_s']:.2f} | {row['first_pass_s']:.2f} | "
+                      f"{row['opening_anonymous_gib']:.2f} | {row['anonymous_gib']:.2f} | {row['mapped_gib']:.2f} |",
+                      flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
