@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 from pipeline import load as bundled
 from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.expert import Expert, load_expert
-from pipeline.host import Host, plain_host
+from pipeline.host import plain_host
 from tests import layouts
 from tests.comfy_in_process import comfy_host
 
