@@ -164,7 +164,7 @@ def test_a_picture_with_an_alpha_channel(comfy: ComfyClient, clip: Workflow):
 def test_several_pictures(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "batch", "RepeatImageBatch", image=["picture", 0], amount=3)
     sentence = failing(comfy, changed(graph, "frame", image=["batch", 0]), "frame")
-    assert sentence.startswith("The image is a batch of 3 pictures; a clip starts from one.")
+    assert sentence.startswith("The image is a batch of 3 pictures; a clip takes one.")
 
 
 # ---- the prompts ------------------------------------------------------------------------------------------------
