@@ -19,8 +19,8 @@ def sigma_table(num_inference_steps: int, shift: float) -> np.ndarray:
     """Sigmas of every step's start and of the end: (num_inference_steps + 1,), from 1 down to 0.
 
     Evenly spaced in time, then shifted: s' = shift s / (1 + (shift - 1) s), equation 23 of "Scaling Rectified Flow
-    Transformers" (Esser et al. 2024), as wan/utils/fm_solvers.py `get_sampling_sigmas` of Wan 2.2 and ComfyUI's
-    "simple" scheduler have it.
+    Transformers" (Esser et al. 2024), as wan/utils/fm_solvers.py `get_sampling_sigmas` of Wan 2.2 has it, and
+    ComfyUI's "simple" scheduler up to its rounding to a table of 1000 sigmas.
     """
     even = np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps)
     return np.append(shift * even / (1.0 + (shift - 1.0) * even), 0.0)
