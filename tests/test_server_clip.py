@@ -184,6 +184,13 @@ def test_guidance_scale_2_of_zero_is_guidance_scale(comfy: ComfyClient, clip: Wo
     assert found[0].tobytes() == found[1].tobytes()
 
 
+def test_batched_guidance_gives_the_same_clip(comfy: ComfyClient, clip: Workflow):
+    graph = latent_graph(clip)
+    two, one = (comfy.latents(comfy.finish(changed(graph, "sampler", batched_guidance=batched)), "latents")
+                for batched in (False, True))
+    assert 0 < np.abs(two - one).max() < 1e-4 * two.std()
+
+
 def test_the_boundary_decides_who_takes_a_step(comfy: ComfyClient, clip: Workflow):
     graph = latent_graph(clip)
     said = [comfy.finish(changed(graph, "sampler", boundary=boundary)).texts("sampler") for boundary in (0.0, 0.95)]

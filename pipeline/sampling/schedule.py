@@ -70,8 +70,8 @@ def new_scheduler(name: str, sigmas: np.ndarray) -> Any:
     """A diffusers flow-matching scheduler that steps along `sigmas`, a table that ends with 0.
 
     The schedulers' own shift stays 1: FlowMatchEulerDiscreteScheduler given a shift applies it to sigma_min too and
-    then again to the table, which ends 4 steps at 0.024 instead of 0.625. DPMSolverMultistepScheduler takes no table
-    at all, and its own ends elsewhere, so that its sigmas are put in place.
+    then again to the table, which ends 4 steps at 0.024 instead of 0.625. DPMSolverMultistepScheduler's set_timesteps
+    takes no table and makes one from 0.999 down, so that what it would set is set here.
     """
     import torch
     from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
@@ -86,7 +86,7 @@ def new_scheduler(name: str, sigmas: np.ndarray) -> Any:
         scheduler.set_timesteps(sigmas=sigmas[:-1])
     elif name == "dpmpp_2m":
         scheduler = DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, **flow)
-        scheduler.set_timesteps(len(sigmas) - 1)
+        scheduler.num_inference_steps = len(sigmas) - 1
         scheduler.sigmas = torch.from_numpy(sigmas).float()
         scheduler.timesteps = scheduler.sigmas[:-1] * NUM_TRAIN_TIMESTEPS
     else:
