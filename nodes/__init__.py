@@ -1,10 +1,12 @@
 """The face of the pack: schemas, tooltips, and one call into the pipeline each."""
 
+from .bridge import BridgeSampler
 from .decode import Decode
 from .encode_prompt import EncodePrompt
 from .first_frame import FirstFrameNode
+from .latent_file import LoadLatent, SaveLatent
 from .load import Load
 from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
-NODES = [Load, EncodePrompt, FirstFrameNode, Sampler, Decode, SaveMP4]
+NODES = [Load, EncodePrompt, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent, Decode, SaveMP4]

@@ -50,6 +50,9 @@ class FirstFrameNode(io.ComfyNode):
                 io.Int.Input("num_frames", default=33, min=5, max=request.MAX_FRAMES, step=4,
                              tooltip="Length of the clip: 33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames a "
                                      "second), or any multiple of 4 plus 1."),
+                io.Image.Input("last_image", optional=True,
+                               tooltip="A picture that the clip ends with, treated as the first one is. Wan 2.2 was "
+                                       "not trained for it, but mostly finds a way from one to the other."),
             ],
             outputs=[FirstFrame.Output(display_name="first_frame",
                                        tooltip="The encoded picture, for the Wan 2.2 Sampler.")],
@@ -72,9 +75,11 @@ class FirstFrameNode(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, vae: object, image: object, resolution: dict[str, Any], num_frames: int) -> io.NodeOutput:
+    def execute(cls, vae: object, image: object, resolution: dict[str, Any], num_frames: int,
+                last_image: object = None) -> io.NodeOutput:
         from ..pipeline import comfy_host
         from ..pipeline.first_frame import encode_first_frame
 
         with comfy_host.errors_on_node(cls.hidden.unique_id):
-            return io.NodeOutput(encode_first_frame(vae, image, *_size(resolution), num_frames, comfy_host.progress()))
+            return io.NodeOutput(encode_first_frame(vae, image, *_size(resolution), num_frames, comfy_host.progress(),
+                                                    last_image))

@@ -17,21 +17,28 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.samplers
 import comfy.utils
 import folder_paths
+import latent_preview
 import torch
 from comfy.cli_args import args
 from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
 from comfy_kitchen.tensor.base import BaseLayoutParams
 from PIL import Image
 
+from .bridge import RunStage, Stage
 from .checkpoint.errors import CheckpointError
-from .checkpoint.expert import Expert
+from .checkpoint.expert import I2V_IN_CHANNELS, Expert
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
 from .host import Host
-from .request import RequestError
+from .latents import CHANNELS
+from .request import RequestError, Sampling
+from .sampling.schedule import EXPERT_NAMES
 
 PREVIEW_SIDE = 512
+SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
+"""Our scheduler -> ComfyUI's sampler of that family."""
 
 
 class _Holder(torch.nn.Module):
@@ -211,6 +218,57 @@ def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Te
     return update
 
 
+def _check_i2v_model(model: Any, which: str, conditionings: dict[str, list[list[Any]]]) -> None:
+    """Raise RequestError unless a MODEL is a Wan 2.2 I2V-A14B expert that reads these text embeddings."""
+    transformer = model.model.diffusion_model
+    channels = model.get_model_object("latent_format").latent_channels
+    patches = getattr(transformer, "patch_embedding", None)
+    inputs = None if patches is None else patches.weight.shape[1]
+    projection = getattr(transformer, "img_emb", None) is not None
+    if (channels, inputs, projection) != (CHANNELS, I2V_IN_CHANNELS, False):
+        raise RequestError(f"The {which} MODEL is no Wan 2.2 I2V-A14B expert, which has {CHANNELS} latent channels, "
+                           f"{I2V_IN_CHANNELS} input channels and no image projection: ComfyUI takes it for "
+                           f"{type(model.model).__name__} with {channels}, {inputs or 'unknown'} and "
+                           f"{'one' if projection else 'none'}. Load wan2.2_i2v_{which.replace('-', '_')}_14B.")
+    for name, conditioning in conditionings.items():
+        for embeddings, _ in conditioning:
+            if embeddings.shape[-1] != transformer.text_dim:
+                raise RequestError(f"The {name} text embeddings are {embeddings.shape[-1]} wide, the {which} MODEL "
+                                   f"reads {transformer.text_dim}. Use the text encoder that belongs to it: umt5_xxl "
+                                   "for Wan 2.2.")
+
+
+def stage_runner(models: tuple[Any, Any], positive: list[list[Any]], negative: list[list[Any]], sampling: Sampling,
+                 ) -> RunStage:
+    """Stages on ComfyUI's own sampling, with everything that patches a MODEL in force.
+
+    `models` are indexed by schedule.HIGH and schedule.LOW. The sigmas are given, so that a MODEL's own shift does not
+    matter: a flow model's timestep is sigma * 1000 (comfy/model_sampling.py, ModelSamplingDiscreteFlow.timestep).
+    Raises RequestError for a MODEL of another kind.
+    """
+    for model, which in zip(models, EXPERT_NAMES, strict=True):
+        _check_i2v_model(model, which, {"positive": positive, "negative": negative})
+    total = sampling.num_inference_steps
+    show = latent_preview.prepare_callback(models[0], total)
+
+    def run(stage: Stage) -> torch.Tensor:
+        def on_step(step: int, clean: torch.Tensor, latents: torch.Tensor, steps_of_stage: int) -> None:
+            show(stage.steps.start + step, clean, latents, total)
+
+        guider = comfy.samplers.CFGGuider(models[stage.expert])
+        guider.set_conds(stage.positive, stage.negative)
+        guider.set_cfg(stage.guidance_scale)
+        samples = guider.sample(stage.noise, stage.latents, comfy.samplers.sampler_object(SAMPLERS[sampling.scheduler]),
+                                stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                                seed=sampling.seed).float().cpu()
+        if not bool(samples.isfinite().all()):
+            raise RuntimeError(f"The {EXPERT_NAMES[stage.expert]} MODEL gave values that are not numbers. Its file may "
+                               "be damaged, or a patch on it (attention, compile) does not suit this GPU.")
+        return samples
+
+    return run
+
+
 def say(node_id: str | None, text: str) -> None:
     """Show a line of text on the node, to the client that runs the graph."""
     from server import PromptServer
@@ -235,6 +293,18 @@ def new_output_file(prefix: str, width: int, height: int, suffix: str) -> tuple[
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
         prefix, folder_paths.get_output_directory(), width, height)
     return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def output_path(name: str) -> Path:
+    """Full path of a file in ComfyUI's output folder. Raises RequestError when it has gone or lies outside."""
+    try:
+        path = Path(folder_paths.get_annotated_filepath(f"{name} [output]"))
+    except ValueError:
+        path = None
+    if path is None or not path.is_file():
+        raise RequestError(f"{name} is not in ComfyUI's output folder. Refresh the list of files (R on the canvas), or "
+                           "choose another.")
+    return path
 
 
 def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The picture a clip starts from, as the experts take it: a mask of known frames and the latents of a clip that
-shows the picture and then grey (wan/image2video.py of github.com/Wan-Video/Wan2.2)."""
+shows the picture and then grey (wan/image2video.py of github.com/Wan-Video/Wan2.2), and at its very end, where one
+is given, a second picture (diffusers, WanImageToVideoPipeline.prepare_latents with last_image)."""
 
 from __future__ import annotations
 
@@ -16,9 +17,13 @@ from .video.wan_vae import WanVAE
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """Raw latents (1, 16, T, h, w) of the picture followed by grey; T and its size are the clip's."""
+    """Raw latents (1, 16, T, h, w) of the picture followed by grey; T and its size are the clip's.
+
+    `last_known` when the clip's last frame is a given picture too.
+    """
 
     latents: torch.Tensor
+    last_known: bool = False
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -26,13 +31,20 @@ class FirstFrame:
         return tuple(self.latents.shape)
 
     def condition(self) -> torch.Tensor:
-        """(1, 20, T, h, w): 4 channels of mask, 1 where the frame is known, then the normalised latents.
+        """(1, 20, T, h, w): 4 channels of mask, 1 where the frame is known, then the normalised latents."""
+        return torch.cat([self.mask(), normalise(self.latents)], 1)
 
-        Four mask channels since a latent holds four frames; of the first one all four are known.
+    def mask(self) -> torch.Tensor:
+        """(1, 4, T, h, w): 1 where a frame is known, else 0.
+
+        Four channels since a latent holds four frames; of the first one all four are known, of the last one only the
+        fourth.
         """
         mask = torch.zeros_like(self.latents[:, :4])
         mask[:, :, 0] = 1
-        return torch.cat([mask, normalise(self.latents)], 1)
+        if self.last_known:
+            mask[:, 3, -1] = 1
+        return mask
 
 
 def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
@@ -48,19 +60,25 @@ def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
 
 
 def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int,
-                       on_piece: Callable[[int, int], None] = lambda done, total: None) -> FirstFrame:
+                       on_piece: Callable[[int, int], None] = lambda done, total: None,
+                       last_image: torch.Tensor | None = None) -> FirstFrame:
     """Encode the picture (IMAGE, one, opaque) with our VAE or with one of ComfyUI's own loaders.
 
-    Raises RequestError for a picture, size or frame count that cannot be used, before the VAE runs.
+    `last_image`, of the same kind, is the clip's last frame. Raises RequestError for a picture, size or frame count
+    that cannot be used, before the VAE runs.
     """
     check_image(image)
+    if last_image is not None:
+        check_image(last_image, "last_image")
     check_size(width, height)
     check_num_frames(num_frames)
     clip = torch.full((num_frames, height, width, 3), 0.5)
     clip[:1] = fit(image.float().cpu(), width, height)
+    if last_image is not None:
+        clip[-1:] = fit(last_image.float().cpu(), width, height)
     latents = vae.encode(clip, on_piece) if isinstance(vae, WanVAE) else vae.encode(clip)
     expected = (1, 16, (num_frames - 1) // 4 + 1, height // 8, width // 8)
     if tuple(latents.shape) != expected:
         raise RequestError(f"The VAE gave latents of shape {tuple(latents.shape)}; Wan 2.2 A14B needs {expected}. "
                            "Use wan_2.1_vae.safetensors (16 channels, 8x8 pixels and 4 frames a latent).")
-    return FirstFrame(latents.float().cpu())
+    return FirstFrame(latents.float().cpu(), last_known=last_image is not None)

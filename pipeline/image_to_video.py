@@ -10,10 +10,12 @@ import torch
 
 from .checkpoint.expert import HEAD_DIM, Expert
 from .first_frame import FirstFrame
-from .latents import denormalise
-from .request import RequestError, Sampling
-from .sampling.denoise import Predict, denoise, guided
-from .sampling.schedule import EXPERT_NAMES, expert_for, new_scheduler
+from .latent_socket import start_of, state_of, unfinished_latent
+from .latents import denormalise, normalise
+from .request import MAX_PROMPT_TOKENS, RequestError, Sampling
+from .sampling.denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
+from .sampling.resume import Unfinished, history, restore, schedule_of
+from .sampling.schedule import EXPERT_NAMES, HIGH, LOW, new_scheduler, sigmas_of, spans, steps_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class Watch:
 
 
 def _embeddings(conditioning: list[list[Any]], text_dim: int, which: str) -> torch.Tensor:
-    """Text embeddings (1, 512, text_dim) of a CONDITIONING; longer padding, which ComfyUI allows, is cut off."""
+    """Text embeddings (1, 512, text_dim) of a CONDITIONING, cut off or filled up with zeros.
+
+    ComfyUI allows longer padding; the model was trained on 512 with zeros behind the text (wan/modules/model.py).
+    """
     if len(conditioning) != 1:
         raise RequestError(f"The {which} conditioning has {len(conditioning)} parts; this sampler takes one. "
                            "Connect Encode Prompt directly.")
@@ -60,7 +65,8 @@ def _embeddings(conditioning: list[list[Any]], text_dim: int, which: str) -> tor
         raise RequestError(f"The {which} text embeddings are {embeddings.shape[-1]} wide, the experts read {text_dim}. "
                            "Use the text encoder that belongs to them: the bundled one for the bundled model, "
                            "umt5_xxl for Wan 2.2.")
-    return embeddings[:, :512]
+    kept = embeddings[:, :MAX_PROMPT_TOKENS]
+    return torch.nn.functional.pad(kept, (0, 0, 0, MAX_PROMPT_TOKENS - kept.shape[1]))
 
 
 def activation_bytes(latent_shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> int:
@@ -69,42 +75,72 @@ def activation_bytes(latent_shape: tuple[int, ...], dim: int, dtype: torch.dtype
     return 11 * tokens * dim * max(2, dtype.itemsize)
 
 
-@torch.no_grad()
-def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
-           sampling: Sampling, watch: Watch = Watch()) -> torch.Tensor:
-    """Raw latents (1, 16, T, h, w), float32 on the CPU, of the clip that starts with the first frame.
+def new_noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Noise (1, 16, T, h, w), float32, from the CPU's generator: a seed gives the same clip on every device."""
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
 
-    The noise comes from the CPU's generator, so that a seed gives the same clip on every device. Raises RequestError
-    before any work for settings out of range or text embeddings of another model.
+
+def _first_latents(raw: torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], sigma: float) -> torch.Tensor:
+    """Normalised latents of the first step: noise, or a given clip on the straight path to it, s n + (1 - s) x."""
+    noise = new_noise(shape, sampling.seed)
+    return noise if raw is None else sigma * noise + (1.0 - sigma) * normalise(raw)
+
+
+@torch.no_grad()
+def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
+                  sampling: Sampling, watch: Watch = Watch(), latent: dict[str, Any] | None = None) -> dict[str, Any]:
+    """LATENT of the clip that starts with the first frame: raw latents (1, 16, T, h, w), float32 on the CPU.
+
+    `latent` is the clip to change when `denoise` is below 1, and the first stage's LATENT for the low-noise stage;
+    the high-noise stage gives one that holds all that the other needs. Raises RequestError before any work for
+    settings out of range, text embeddings of another model, or a latent that does not fit.
     """
     sampling.check()
     texts = [(_embeddings(positive, e.text_dim, "positive"), _embeddings(negative, e.text_dim, "negative"))
              for e in model.experts]
-    scheduler = new_scheduler(sampling.scheduler, sampling.num_inference_steps, sampling.shift)
-    generator = torch.Generator("cpu").manual_seed(sampling.seed)
-    latents = torch.randn(first_frame.latent_shape, generator=generator)
+    sigmas, steps, shape = sigmas_of(sampling), steps_of(sampling), first_frame.latent_shape
+    scheduler = new_scheduler(sampling.scheduler, sigmas)
+    if steps.start:
+        state = state_of(latent, sampling, shape, steps.start, float(sigmas[steps.start]))
+        restore(scheduler, state.history)
+        latents = state.latents
+    else:
+        latents = _first_latents(start_of(latent, sampling, shape), sampling, shape, float(sigmas[0]))
     condition = first_frame.condition()
-    step = 0
+    guidance = guided_in_one_pass if sampling.batched_guidance else guided
+    high, _ = spans(sampling)
 
-    def predict_for(timestep: float) -> Predict:
-        index = expert_for(timestep, sampling.boundary)
+    def expert_of(step: int) -> int:
+        return HIGH if step in high else LOW
+
+    def predict_for(step: int) -> Predict:
+        index = expert_of(step)
         expert = model.experts[index]
-        need = activation_bytes(first_frame.latent_shape, expert.model.config.num_attention_heads * HEAD_DIM,
-                                expert.compute_dtype)
-        device = expert.resident.bring(need)
-        inner = guided(expert.model, condition.to(device), *(t.to(device, expert.compute_dtype) for t in texts[index]),
-                       sampling.guidance[index], lambda: watch.before_pass(step, index))
+        need = activation_bytes(shape, expert.model.config.num_attention_heads * HEAD_DIM, expert.compute_dtype)
+        at_once = 2 if sampling.batched_guidance and sampling.guidance[index] > 1.0 else 1
+        device = expert.resident.bring(at_once * need)
+        velocity = velocity_of(expert.model, condition.to(device), lambda: watch.before_pass(step, index))
+        inner = guidance(velocity, *(t.to(device, expert.compute_dtype) for t in texts[index]),
+                         sampling.guidance[index])
         return lambda x, t: inner(x.to(device), t.to(device)).to(x.device)
 
-    def after_step(index: int, x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        nonlocal step
+    def after_step(step: int, x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         if not bool(x.isfinite().all()):
-            which = expert_for(float(scheduler.timesteps[index]), sampling.boundary)
+            which = expert_of(step)
             raise RuntimeError(f"The {EXPERT_NAMES[which]} expert ({model.experts[which].name}) gave values that are "
-                               f"not numbers at step {index + 1}. Its file may be damaged, or the attention back end "
+                               f"not numbers at step {step + 1}. Its file may be damaged, or the attention back end "
                                "does not suit this GPU.")
-        watch.after_step(index, clean)
-        step = index + 1
+        watch.after_step(step, clean)
         return x
 
-    return denormalise(denoise(latents, scheduler, predict_for, after_step))
+    latents = denoise(latents, scheduler, steps, predict_for, after_step)
+    if steps.stop < sampling.num_inference_steps:
+        state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
+        return unfinished_latent(state, float(sigmas[steps.stop]))
+    return {"samples": denormalise(latents)}
+
+
+def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
+           sampling: Sampling, watch: Watch = Watch()) -> torch.Tensor:
+    """Raw latents of a whole clip from noise, as `sample_latent` has them: the short way for scripts."""
+    return sample_latent(model, positive, negative, first_frame, sampling, watch)["samples"]

@@ -20,9 +20,12 @@ def _statistics(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def normalise(raw: torch.Tensor) -> torch.Tensor:
-    """Raw latents (B, 16, T, h, w) -> zero mean and unit variance over the VAE's training data."""
+    """Raw latents (B, 16, T, h, w) -> zero mean and unit variance over the VAE's training data.
+
+    Times 1 / std, as diffusers has it: to divide instead changes last bits, which sampling makes 50 times as large.
+    """
     mean, std = _statistics(raw)
-    return (raw - mean) / std
+    return (raw - mean) * (1.0 / std)
 
 
 def denormalise(latents: torch.Tensor) -> torch.Tensor:

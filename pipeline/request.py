@@ -1,8 +1,8 @@
 """What a clip is: the one vocabulary of every node, local or remote, with its ranges and its errors.
 
-The ranges are those of the hosted Wan 2.2 image-to-video APIs, so that a request made here runs there too; frame
-counts and sizes follow from the Wan VAE (Wan2.2, wan/modules/vae2_1.py: 4 frames and 8x8 pixels a latent) and the
-transformer's 2x2 patches.
+Guidance and the most steps are those of the hosted Wan 2.2 image-to-video APIs; the fewest steps are those of the
+four-step distilled LoRAs. Frame counts and sizes follow from the Wan VAE (Wan2.2, wan/modules/vae2_1.py: 4 frames and
+8x8 pixels a latent) and the transformer's 2x2 patches.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ MIN_IMAGE_SIDE = 32
 SIZE_MULTIPLE = 16
 MAX_SIDE = 4096
 MAX_FRAMES = 1025
-MIN_STEPS, MAX_STEPS, DEFAULT_STEPS = 10, 50, 30
+MIN_STEPS, MAX_STEPS, DEFAULT_STEPS = 4, 50, 30
 MIN_GUIDANCE, MAX_GUIDANCE, DEFAULT_GUIDANCE = 1.0, 10.0, 5.0
+MIN_DENOISE = 0.01
 MAX_SEED = 2**64 - 1
+SCHEDULERS = ("euler", "unipc", "dpmpp_2m")
+BOTH, HIGH_ONLY, LOW_ONLY = STAGES = ("both", "high-noise only", "low-noise only")
 
 RESOLUTIONS: dict[str, tuple[int, int]] = {
     "128x128 (bundled demo model)": (128, 128),
@@ -59,7 +62,7 @@ def check_num_frames(num_frames: int) -> None:
 
 
 def check_steps(num_inference_steps: int) -> None:
-    """Raise RequestError unless num_inference_steps is 10..50."""
+    """Raise RequestError unless num_inference_steps is 4..50."""
     if not MIN_STEPS <= num_inference_steps <= MAX_STEPS:
         raise RequestError(f"num_inference_steps is {num_inference_steps}; choose {MIN_STEPS} to {MAX_STEPS}.")
 
@@ -92,7 +95,7 @@ def check_image(image: torch.Tensor | None, name: str = "image") -> None:
                            "colours).")
     count, height, width, channels = image.shape
     if count != 1:
-        raise RequestError(f"The {name} is a batch of {count} pictures; a clip starts from one. "
+        raise RequestError(f"The {name} is a batch of {count} pictures; a clip takes one. "
                            "Pick one with the node Get Image from Batch.")
     if channels == 4:
         raise RequestError(f"The {name} has an alpha channel. Put it on a background first: Load Image gives the "
@@ -108,7 +111,12 @@ def check_image(image: torch.Tensor | None, name: str = "image") -> None:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a clip is denoised. `guidance_scale_2`, for the low-noise expert, defaults to `guidance_scale`."""
+    """How a clip is denoised.
+
+    `guidance_scale_2`, for the low-noise expert, defaults to `guidance_scale`. `denoise`, above 0 and up to 1, is how
+    much of a given latent is replaced, as ComfyUI's KSampler means it. `stage` is one of STAGES. `batched_guidance`
+    takes the prompt and the negative prompt through an expert together.
+    """
 
     seed: int
     num_inference_steps: int = DEFAULT_STEPS
@@ -117,6 +125,9 @@ class Sampling:
     scheduler: str = "euler"
     shift: float = 5.0
     boundary: float = 0.9
+    denoise: float = 1.0
+    stage: str = BOTH
+    batched_guidance: bool = False
 
     @property
     def guidance(self) -> tuple[float, float]:
@@ -135,3 +146,8 @@ class Sampling:
             raise RequestError(f"shift is {self.shift:g}; choose 1 to 20 (Wan 2.2 uses 5).")
         if not 0.0 <= self.boundary <= 1.0:
             raise RequestError(f"boundary is {self.boundary:g}; choose 0 to 1 (Wan 2.2 image-to-video uses 0.9).")
+        if not MIN_DENOISE <= self.denoise <= 1.0:
+            raise RequestError(f"denoise is {self.denoise:g}; choose {MIN_DENOISE:g} to 1 (1 makes a new clip).")
+        for name, value, allowed in (("scheduler", self.scheduler, SCHEDULERS), ("stage", self.stage, STAGES)):
+            if value not in allowed:
+                raise RequestError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")

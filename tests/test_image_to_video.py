@@ -11,9 +11,11 @@ from pipeline import load as bundled
 from pipeline.first_frame import FirstFrame, encode_first_frame, fit
 from pipeline.host import plain_host
 from pipeline.image_to_video import Watch, sample
+from pipeline.latents import denormalise, normalise
 from pipeline.prompt import encode_prompts
-from pipeline.request import RequestError, Sampling
+from pipeline.request import SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
+from pipeline.sampling.denoise import guided, guided_in_one_pass, velocity_of
 
 SIDE, FRAMES = 64, 9
 
@@ -36,30 +38,54 @@ def inputs(loaded: tuple, image: torch.Tensor) -> tuple:
     return *encode_prompts(encoder, "the camera pans right", ""), encode_first_frame(vae, image, SIDE, SIDE, FRAMES)
 
 
-@pytest.mark.parametrize(("name", "low_guidance"), [("euler", 3.0), ("unipc", 3.0)])
-def test_equal_to_the_diffusers_pipeline(loaded: tuple, image: torch.Tensor, inputs: tuple, name: str,
-                                         low_guidance: float) -> None:
-    """Same frames as WanImageToVideoPipeline given the same modules, schedule and noise."""
+def by_diffusers(loaded: tuple, image: torch.Tensor, inputs: tuple, sampling: Sampling,
+                 last_image: torch.Tensor | None = None) -> torch.Tensor:
+    """Normalised latents of WanImageToVideoPipeline, given the same modules, sigmas and noise."""
     model, _, vae = loaded
     positive, negative, first = inputs
-    sampling = Sampling(seed=5, num_inference_steps=10, guidance_scale=4.0, guidance_scale_2=low_guidance,
-                        scheduler=name)
-    ours = vae.decode(sample(model, positive, negative, first, sampling))[0]
-
-    scheduler = schedule.new_scheduler(name, 10, 5.0)
-    table = schedule.sigma_table(10, 5.0)[:-1]
-    set_timesteps = scheduler.set_timesteps
-    scheduler.set_timesteps = lambda steps, device=None: set_timesteps(sigmas=table.copy(), device=device)
+    pictures = [None if i is None else fit(i, SIDE, SIDE).movedim(-1, 1) for i in (image, last_image)]
+    scheduler = schedule.new_scheduler(sampling.scheduler, schedule.sigmas_of(sampling))
+    scheduler.set_timesteps = lambda steps, device=None: None  # its sigmas are there; the pipeline knows no others
     pipe = WanImageToVideoPipeline(tokenizer=None, text_encoder=None, vae=vae.resident.module, scheduler=scheduler,
                                    transformer=model.high.model, transformer_2=model.low.model, boundary_ratio=0.9)
     pipe.set_progress_bar_config(disable=True)
-    noise = torch.randn(first.latent_shape, generator=torch.Generator().manual_seed(5))
-    picture = fit(image, SIDE, SIDE).movedim(-1, 1)
-    theirs = pipe(image=picture, prompt_embeds=positive[0][0], negative_prompt_embeds=negative[0][0], height=SIDE,
-                  width=SIDE, num_frames=FRAMES, num_inference_steps=10, guidance_scale=4.0,
-                  guidance_scale_2=low_guidance, latents=noise, output_type="pt").frames[0].movedim(1, -1)
-    assert ours.shape == theirs.shape
-    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
+    return pipe(image=pictures[0], last_image=pictures[1], prompt_embeds=positive[0][0],
+                negative_prompt_embeds=negative[0][0], height=SIDE, width=SIDE, num_frames=FRAMES,
+                num_inference_steps=sampling.num_inference_steps, guidance_scale=sampling.guidance[0],
+                guidance_scale_2=sampling.guidance[1], output_type="latent",
+                latents=torch.randn(first.latent_shape, generator=torch.Generator().manual_seed(sampling.seed))).frames
+
+
+@pytest.mark.parametrize("guidance", [(4.0, 3.0), (4.0, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_equal_to_the_diffusers_pipeline(loaded: tuple, image: torch.Tensor, inputs: tuple, name: str,
+                                         guidance: tuple[float, float]) -> None:
+    """The pipeline asks only the high-noise guidance whether to run the negative pass, so (1, g) is none of its."""
+    sampling = Sampling(seed=5, num_inference_steps=10, guidance_scale=guidance[0], guidance_scale_2=guidance[1],
+                        scheduler=name)
+    ours = normalise(sample(loaded[0], *inputs, sampling))
+    assert (ours - by_diffusers(loaded, image, inputs, sampling)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_last_picture_is_the_pipelines_last_image(loaded: tuple, image: torch.Tensor, inputs: tuple, name: str,
+                                                    ) -> None:
+    last_image = image.flip(2)
+    first = encode_first_frame(loaded[2], image, SIDE, SIDE, FRAMES, last_image=last_image)
+    sampling = Sampling(seed=5, num_inference_steps=10, guidance_scale=4.0, scheduler=name)
+    ours = normalise(sample(loaded[0], *inputs[:2], first, sampling))
+    theirs = by_diffusers(loaded, image, inputs, sampling, last_image)
+    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - normalise(sample(loaded[0], *inputs, sampling))).abs().max() > 0.1
+
+
+def test_frames_are_those_of_the_diffusers_pipeline(loaded: tuple, image: torch.Tensor, inputs: tuple) -> None:
+    """The pipeline's own decoding is the VAE's; what is left is its way from normalised latents to pictures."""
+    sampling = Sampling(seed=5, num_inference_steps=10)
+    ours = loaded[2].decode(sample(loaded[0], *inputs, sampling))[0]
+    theirs = by_diffusers(loaded, image, inputs, sampling)
+    frames = loaded[2].resident.module.decode(denormalise(theirs)).sample[0].permute(1, 2, 3, 0) / 2 + 0.5
+    assert (ours - frames.clamp(0, 1)).abs().max() < 1e-5
 
 
 def test_same_seed_same_bytes(loaded: tuple, inputs: tuple) -> None:
@@ -76,6 +102,45 @@ def test_which_expert_takes_which_step(loaded: tuple, inputs: tuple) -> None:
     high = 4  # 1, .978, .952, .921 of the table are at least .9
     assert calls == [(s, schedule.HIGH) for s in range(high) for _ in range(2)] + [
         (s, schedule.LOW) for s in range(high, 10)]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("guidance", [(5.0, 5.0), (5.0, 1.0), (1.0, 5.0), (1.0, 1.0)])
+def test_each_stage_runs_the_negative_pass_by_its_own_guidance(loaded: tuple, inputs: tuple,
+                                                               guidance: tuple[float, float], batched: bool) -> None:
+    calls: list[tuple[int, int]] = []
+    sampling = Sampling(seed=0, num_inference_steps=4, guidance_scale=guidance[0], guidance_scale_2=guidance[1],
+                        batched_guidance=batched)
+    sample(loaded[0], *inputs, sampling, Watch(before_pass=lambda step, expert: calls.append((step, expert))))
+    passes = [1 if batched or scale == 1.0 else 2 for scale in guidance]
+    assert calls == [(step, expert) for step, expert in enumerate([0, 0, 1, 1]) for _ in range(passes[expert])]
+
+
+@pytest.mark.parametrize("index", [schedule.HIGH, schedule.LOW])
+def test_guidance_in_one_pass_predicts_the_same(loaded: tuple, inputs: tuple, index: int) -> None:
+    positive, negative, first = inputs
+    velocity = velocity_of(loaded[0].experts[index].model, first.condition(), lambda: None)
+    latents = torch.randn(first.latent_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        two, one = (guidance(velocity, positive[0][0], negative[0][0], 5.0)(latents, torch.tensor(900.0))
+                    for guidance in (guided, guided_in_one_pass))
+    assert (one - two).abs().max() < 1e-5 * two.abs().max()
+
+
+def test_guidance_in_one_pass_gives_the_same_clip(loaded: tuple, inputs: tuple) -> None:
+    two, one = (normalise(sample(loaded[0], *inputs, Sampling(seed=2, num_inference_steps=10, guidance_scale=4.0,
+                                                              batched_guidance=batched))) for batched in (False, True))
+    assert (one - two).abs().max() < 1e-5 * two.abs().max()
+
+
+@pytest.mark.parametrize("text", [(1, 600, 128), (1, 20, 128)])
+def test_text_of_another_padding_reads_as_512_tokens(loaded: tuple, inputs: tuple, text: tuple[int, ...]) -> None:
+    """Core's encoders pad longer, some nodes not at all; batched guidance needs one length."""
+    values = torch.randn(text, generator=torch.Generator().manual_seed(0))
+    filled = torch.cat([values, torch.zeros(1, 512, 128)], 1)[:, :512]
+    settings = Sampling(seed=0, num_inference_steps=4, batched_guidance=True)
+    given, whole = (sample(loaded[0], [[t, {}]], *inputs[1:], settings) for t in (values, filled))
+    assert torch.equal(given, whole)
 
 
 def test_both_experts_and_the_boundary_matter(loaded: tuple, inputs: tuple) -> None:

@@ -37,7 +37,7 @@ def test_frame_counts_that_fit(frames: int) -> None:
 
 
 @pytest.mark.parametrize(("settings", "said"), [
-    ({"num_inference_steps": 9}, "num_inference_steps is 9; choose 10 to 50"),
+    ({"num_inference_steps": 3}, "num_inference_steps is 3; choose 4 to 50"),
     ({"num_inference_steps": 51}, "num_inference_steps is 51"),
     ({"guidance_scale": 0.5}, "guidance_scale is 0.5; choose 1 to 10"),
     ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
@@ -46,6 +46,10 @@ def test_frame_counts_that_fit(frames: int) -> None:
     ({"seed": 2**64}, "seed is"),
     ({"shift": 0.0}, "shift is 0"),
     ({"boundary": 1.5}, "boundary is 1.5"),
+    ({"denoise": 0.0}, "denoise is 0; choose 0.01 to 1"),
+    ({"denoise": float("nan")}, "denoise is nan"),
+    ({"scheduler": "heun"}, "scheduler is 'heun'; choose one of euler, unipc, dpmpp_2m"),
+    ({"stage": "middle"}, "stage is 'middle'; choose one of both, high-noise only, low-noise only"),
 ])
 def test_sampling_out_of_range(settings: dict, said: str) -> None:
     with pytest.raises(RequestError, match=said):

@@ -152,7 +152,7 @@ def latent_graph(clip: Workflow) -> Workflow:
                  filename_prefix="latents/clip")
 
 
-@pytest.mark.parametrize("scheduler", ["euler", "unipc"])
+@pytest.mark.parametrize("scheduler", ["euler", "unipc", "dpmpp_2m"])
 def test_a_seed_gives_the_same_latents_every_time_and_no_other_does(comfy: ComfyClient, clip: Workflow,
                                                                     scheduler: str):
     graph = changed(latent_graph(clip), "sampler", scheduler=scheduler)
@@ -184,10 +184,19 @@ def test_guidance_scale_2_of_zero_is_guidance_scale(comfy: ComfyClient, clip: Wo
     assert found[0].tobytes() == found[1].tobytes()
 
 
+def test_batched_guidance_gives_the_same_clip(comfy: ComfyClient, clip: Workflow):
+    graph = latent_graph(clip)
+    two, one = (comfy.latents(comfy.finish(changed(graph, "sampler", batched_guidance=batched)), "latents")
+                for batched in (False, True))
+    assert 0 < np.abs(two - one).max() < 1e-4 * two.std()
+
+
 def test_the_boundary_decides_who_takes_a_step(comfy: ComfyClient, clip: Workflow):
     graph = latent_graph(clip)
     said = [comfy.finish(changed(graph, "sampler", boundary=boundary)).texts("sampler") for boundary in (0.0, 0.95)]
-    assert said == [["steps 1-10 high-noise"], ["steps 1-3 high-noise, 4-10 low-noise"]]
+    assert said == [["steps 1-10 high-noise. All steps go to the high-noise expert and none to the low-noise one; Wan "
+                     "2.2 image-to-video is made for a boundary of 0.9 and a shift of 5."],
+                    ["steps 1-3 high-noise, 4-10 low-noise"]]
 
 
 def test_linked_values_work_as_typed_ones(comfy: ComfyClient, clip: Workflow):

@@ -59,8 +59,8 @@ def failing(comfy: ComfyClient, workflow: Workflow, node: str, *, typed: bool = 
 @pytest.mark.parametrize(
     ("node", "name", "value", "sentence"),
     [
-        ("sampler", "num_inference_steps", 9, "num_inference_steps is 9; choose 10 to 50."),
-        ("sampler", "num_inference_steps", 51, "num_inference_steps is 51; choose 10 to 50."),
+        ("sampler", "num_inference_steps", 3, "num_inference_steps is 3; choose 4 to 50."),
+        ("sampler", "num_inference_steps", 51, "num_inference_steps is 51; choose 4 to 50."),
         ("sampler", "guidance_scale", 0.5, "guidance_scale is 0.5; choose 1 to 10."),
         ("sampler", "guidance_scale", 11.0, "guidance_scale is 11; choose 1 to 10."),
         ("sampler", "guidance_scale", float("nan"), "guidance_scale is nan; choose 1 to 10."),
@@ -116,7 +116,7 @@ def test_a_size_that_does_not_fit_is_told(comfy: ComfyClient, clip: Workflow, na
 @pytest.mark.parametrize(
     ("node", "name", "source", "value", "sentence"),
     [
-        ("sampler", "num_inference_steps", "PrimitiveInt", 9, "num_inference_steps is 9; choose 10 to 50."),
+        ("sampler", "num_inference_steps", "PrimitiveInt", 3, "num_inference_steps is 3; choose 4 to 50."),
         ("sampler", "seed", "PrimitiveInt", -1, f"seed is -1; choose 0 to {2**64 - 1}."),
         ("sampler", "guidance_scale", "PrimitiveFloat", 11.0, "guidance_scale is 11; choose 1 to 10."),
         ("sampler", "guidance_scale_2", "PrimitiveFloat", 0.5, "guidance_scale_2 is 0.5; choose 1 to 10."),
@@ -164,7 +164,7 @@ def test_a_picture_with_an_alpha_channel(comfy: ComfyClient, clip: Workflow):
 def test_several_pictures(comfy: ComfyClient, clip: Workflow):
     graph = added(clip, "batch", "RepeatImageBatch", image=["picture", 0], amount=3)
     sentence = failing(comfy, changed(graph, "frame", image=["batch", 0]), "frame")
-    assert sentence.startswith("The image is a batch of 3 pictures; a clip starts from one.")
+    assert sentence.startswith("The image is a batch of 3 pictures; a clip takes one.")
 
 
 # ---- the prompts ------------------------------------------------------------------------------------------------

@@ -6,23 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from ..request import Sampling
+from ..request import BOTH, HIGH_ONLY, LOW_ONLY, SCHEDULERS, RequestError, Sampling
 
 NUM_TRAIN_TIMESTEPS = 1000
-SCHEDULERS = ("euler", "unipc")
 HIGH, LOW = 0, 1
 EXPERT_NAMES = ("high-noise", "low-noise")
+FEW_STEPS = 8
+"""Up to here the undistilled model gives poor clips, so that a distilled LoRA is what the user has in mind."""
 
 
 def sigma_table(num_inference_steps: int, shift: float) -> np.ndarray:
     """Sigmas of every step's start and of the end: (num_inference_steps + 1,), from 1 down to 0.
 
     Evenly spaced in time, then shifted: s' = shift s / (1 + (shift - 1) s), equation 23 of "Scaling Rectified Flow
-    Transformers" (Esser et al. 2024), as wan/utils/fm_solvers.py `get_sampling_sigmas` of Wan 2.2 and ComfyUI's
-    "simple" scheduler have it.
+    Transformers" (Esser et al. 2024), as wan/utils/fm_solvers.py `get_sampling_sigmas` of Wan 2.2 has it, and
+    ComfyUI's "simple" scheduler up to its rounding to a table of 1000 sigmas.
     """
     even = np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps)
     return np.append(shift * even / (1.0 + (shift - 1.0) * even), 0.0)
+
+
+def sigmas_of(sampling: Sampling) -> np.ndarray:
+    """Sigmas of a clip's steps and of the end, (num_inference_steps + 1,), from at most 1 down to 0.
+
+    With `denoise` below 1 the last ones of a table of num_inference_steps / denoise steps, as ComfyUI's KSampler has
+    it (comfy/samplers.py, KSampler.set_steps): the same number of steps from a lower start.
+    """
+    steps = sampling.num_inference_steps
+    return sigma_table(int(steps / sampling.denoise), sampling.shift)[-(steps + 1):]
 
 
 def expert_for(timestep: float, boundary: float) -> int:
@@ -34,30 +45,80 @@ def expert_for(timestep: float, boundary: float) -> int:
     return HIGH if timestep >= boundary * NUM_TRAIN_TIMESTEPS else LOW
 
 
-def new_scheduler(name: str, num_inference_steps: int, shift: float) -> Any:
-    """A diffusers flow-matching scheduler with its timesteps set from `sigma_table`.
+def spans(sampling: Sampling) -> tuple[range, range]:
+    """Which steps, counted from 0, the high-noise and the low-noise expert take; either may have none.
+
+    From the table, not from a scheduler: UniPC cuts its timesteps to whole numbers, and a step must not change its
+    expert with the scheduler.
+    """
+    timesteps = sigmas_of(sampling)[:-1] * NUM_TRAIN_TIMESTEPS
+    high = sum(expert_for(t, sampling.boundary) == HIGH for t in timesteps)
+    return range(high), range(high, len(timesteps))
+
+
+def steps_of(sampling: Sampling) -> range:
+    """The steps of the chosen stage. Raises RequestError for a stage that has none."""
+    high, low = spans(sampling)
+    steps = {BOTH: range(low.stop), HIGH_ONLY: high, LOW_ONLY: low}[sampling.stage]
+    if not steps:
+        raise RequestError(f"stage is {sampling.stage!r}, but {describe_split(sampling)}. Change the boundary "
+                           f"({sampling.boundary:g}), the shift or denoise, or set stage to {BOTH!r}.")
+    return steps
+
+
+def new_scheduler(name: str, sigmas: np.ndarray) -> Any:
+    """A diffusers flow-matching scheduler that steps along `sigmas`, a table that ends with 0.
 
     The schedulers' own shift stays 1: FlowMatchEulerDiscreteScheduler given a shift applies it to sigma_min too and
-    then again to the table, which ends 4 steps at 0.024 instead of 0.625.
+    then again to the table, which ends 4 steps at 0.024 instead of 0.625. DPMSolverMultistepScheduler's set_timesteps
+    takes no table and makes one from 0.999 down, so that what it would set is set here.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+    import torch
+    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
+    flow = {"num_train_timesteps": NUM_TRAIN_TIMESTEPS, "use_flow_sigmas": True, "flow_shift": 1.0,
+            "prediction_type": "flow_prediction"}
     if name == "euler":
         scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=1.0)
+        scheduler.set_timesteps(sigmas=sigmas[:-1])
     elif name == "unipc":
-        scheduler = UniPCMultistepScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, use_flow_sigmas=True,
-                                            prediction_type="flow_prediction", flow_shift=1.0)
+        scheduler = UniPCMultistepScheduler(**flow)
+        scheduler.set_timesteps(sigmas=sigmas[:-1])
+    elif name == "dpmpp_2m":
+        scheduler = DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, **flow)
+        scheduler.num_inference_steps = len(sigmas) - 1
+        scheduler.sigmas = torch.from_numpy(sigmas).float()
+        scheduler.timesteps = scheduler.sigmas[:-1] * NUM_TRAIN_TIMESTEPS
     else:
         raise ValueError(f"Unknown scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}.")
-    scheduler.set_timesteps(sigmas=sigma_table(num_inference_steps, shift)[:-1])
     return scheduler
 
 
 def describe_split(sampling: Sampling) -> str:
     """'steps 1-11 high-noise, 12-30 low-noise': which expert takes which step."""
-    timesteps = sigma_table(sampling.num_inference_steps, sampling.shift)[:-1] * NUM_TRAIN_TIMESTEPS
-    high = sum(expert_for(t, sampling.boundary) == HIGH for t in timesteps)
-    total = len(timesteps)
-    if high in (0, total):
-        return f"steps 1-{total} {EXPERT_NAMES[HIGH if high else LOW]}"
-    return f"steps 1-{high} {EXPERT_NAMES[HIGH]}, {high + 1}-{total} {EXPERT_NAMES[LOW]}"
+    named = zip(spans(sampling), EXPERT_NAMES, strict=True)
+    parts = [f"{span.start + 1}-{span.stop} {name}" for span, name in named if span]
+    return f"steps {', '.join(parts)}"
+
+
+def split_warning(sampling: Sampling) -> str:
+    """A sentence on a split that is hardly meant so, or an empty string."""
+    high, low = spans(sampling)
+    if sampling.denoise == 1.0 and not (high and low):
+        used, unused = EXPERT_NAMES if high else EXPERT_NAMES[::-1]
+        return (f"All steps go to the {used} expert and none to the {unused} one; Wan 2.2 image-to-video is made for a "
+                "boundary of 0.9 and a shift of 5.")
+    uneven = abs(len(high) - len(low)) > 1
+    if low.stop <= FEW_STEPS and (max(sampling.guidance) > 1.0 or uneven):
+        return (f"Only {low.stop} steps, {len(high)} + {len(low)}, at guidance {sampling.guidance[HIGH]:g} and "
+                f"{sampling.guidance[LOW]:g}: a 4-step distill LoRA wants 2 + 2 steps at shift 5 and guidance 1; "
+                "without one take 20 or more.")
+    return ""
+
+
+def describe_run(sampling: Sampling) -> str:
+    """The split, what of it the chosen stage runs, and a warning where one is due."""
+    steps = steps_of(sampling)
+    part = "" if sampling.stage == BOTH else f"; this run takes {steps.start + 1}-{steps.stop}"
+    warning = split_warning(sampling)
+    return describe_split(sampling) + part + (f". {warning}" if warning else "")

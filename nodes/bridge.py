@@ -1,0 +1,59 @@
+"""Wan 2.2 Sampler for MODEL: our schedule and split on models of ComfyUI's own loaders or of other packs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .sampling_inputs import read_sampling, refusal, sampling_inputs
+from .sockets import CATEGORY, FirstFrame
+
+
+class BridgeSampler(io.ComfyNode):
+    """Denoises a clip with two MODELs, through ComfyUI's own sampling."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22BridgeSampler",
+            display_name="Wan 2.2 Sampler for MODEL (bridge)",
+            category=CATEGORY,
+            description="The Wan 2.2 Sampler for models of other loaders: Load Diffusion Model, GGUF, and whatever "
+                        "patches a MODEL (LoRA, torch.compile, attention). ComfyUI samples; steps, split and guidance "
+                        "are those of the Wan 2.2 Sampler.",
+            search_aliases=["ksampler", "wan sampler", "moe sampler", "gguf", "denoise"],
+            inputs=[
+                io.Model.Input("model_high", tooltip="The high-noise expert, wan2.2_i2v_high_noise_14B, from any "
+                                                     "loader. A shift set on it does not matter: this node's does."),
+                io.Model.Input("model_low", tooltip="The low-noise expert, wan2.2_i2v_low_noise_14B, from any loader."),
+                io.Conditioning.Input("positive", tooltip="The prompt, from Encode Prompt or CLIP Text Encode."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt, from the same node."),
+                FirstFrame.Input("first_frame", tooltip="The picture, from First Frame; it also sets size and length."),
+                *sampling_inputs("These are ComfyUI's own samplers. euler gives the clip of the Wan 2.2 Sampler; unipc "
+                                 "(uni_pc) and dpmpp_2m are written differently there and start anew at the second "
+                                 "expert, so that their clips differ a little."),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The clip's latents, for Decode or VAE Decode.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, seed: int | None = None, num_inference_steps: int | None = None,
+                        guidance_scale: float | None = None, guidance_scale_2: float | None = None) -> bool | str:
+        return refusal(seed=seed, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+                       guidance_scale_2=guidance_scale_2)
+
+    @classmethod
+    def execute(cls, model_high: object, model_low: object, positive: list, negative: list, first_frame: object,
+                latent: dict | None = None, **settings: Any) -> io.NodeOutput:
+        from ..pipeline import comfy_host
+        from ..pipeline.bridge import sample_stages
+        from ..pipeline.sampling.schedule import describe_run
+
+        node_id = cls.hidden.unique_id
+        with comfy_host.errors_on_node(node_id):
+            sampling = read_sampling(settings)
+            comfy_host.say(node_id, describe_run(sampling))
+            run = comfy_host.stage_runner((model_high, model_low), positive, negative, sampling)
+            return io.NodeOutput(sample_stages(run, positive, negative, first_frame, sampling, latent))

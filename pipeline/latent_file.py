@@ -1,0 +1,66 @@
+"""A LATENT as a file, with the state of a clip between two steps: what core's Save Latent leaves out.
+
+The file is core's format with more in it (nodes.py, SaveLatent: safetensors with `latent_tensor`), so that core's
+Load Latent opens it too, without the state.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .latent_socket import UNFINISHED
+from .request import RequestError
+from .sampling.resume import Unfinished
+
+SUFFIX = ".latent"
+_SAMPLES, _VERSION = "latent_tensor", "latent_format_version_0"
+_LATENTS, _HISTORY = "wan22.latents", "wan22.history."
+_STEP, _SCHEDULE = "wan22.step", "wan22.schedule"
+
+
+def save_latent(path: Path, latent: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Write a LATENT and text metadata. Raises RequestError when the disk refuses; nothing is left behind then."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {_SAMPLES: latent["samples"], _VERSION: torch.tensor([])}
+    unfinished = latent.get(UNFINISHED)
+    if unfinished is not None:
+        tensors |= {_LATENTS: unfinished.latents}
+        tensors |= {_HISTORY + name: value for name, value in unfinished.history.items()}
+        metadata = {**metadata, _STEP: json.dumps(unfinished.step), _SCHEDULE: json.dumps(unfinished.schedule)}
+    # Two names may share one tensor in memory, which the format cannot hold.
+    apart = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(apart, path, metadata)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            path.unlink()
+        raise RequestError(f"{path} could not be written: {error}. Free some space; the latent is still in the "
+                           "graph.") from error
+
+
+def load_latent(path: Path) -> dict[str, Any]:
+    """The LATENT of a file of `save_latent` or of core's Save Latent. Raises RequestError for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"{path.name} is no latent file or is damaged ({error}). Save it again.") from error
+    if not {_SAMPLES, _VERSION} <= set(tensors):
+        raise RequestError(f"{path.name} holds no latent of ComfyUI's. Choose a file of Save Latent (Wan 2.2).")
+    latent: dict[str, Any] = {"samples": tensors[_SAMPLES]}
+    if _LATENTS in tensors:
+        history = {name.removeprefix(_HISTORY): value for name, value in tensors.items() if name.startswith(_HISTORY)}
+        latent[UNFINISHED] = Unfinished(tensors[_LATENTS], json.loads(metadata[_STEP]), history,
+                                        json.loads(metadata[_SCHEDULE]))
+    return latent
