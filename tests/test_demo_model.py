@@ -18,7 +18,7 @@ from pipeline.host import plain_host
 from pipeline.image_to_video import sample
 from pipeline.prompt import encode_prompts
 from pipeline.request import Sampling
-from pipeline.sampling.denoise import guided
+from pipeline.sampling.denoise import guided, velocity_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "bench" / "demo_model"))
 from clips import Scene, render
@@ -92,8 +92,9 @@ def test_a_lora_changes_its_own_expert_alone(loaded: tuple, scene: Scene, bent: 
 
     def velocities(of: object) -> list[torch.Tensor]:
         with torch.no_grad():
-            return [guided(e.model, condition, positive, negative, 5.0, lambda: None)(noise, torch.tensor(t))
-                    for e, t in zip(of.experts, (950.0, 700.0), strict=True)]
+            passes = (velocity_of(e.model, condition, lambda: None) for e in of.experts)
+            return [guided(velocity, positive, negative, 5.0)(noise, torch.tensor(t))
+                    for velocity, t in zip(passes, (950.0, 700.0), strict=True)]
 
     (high, low), (high_changed, low_changed) = velocities(model), velocities(changed)
     assert torch.equal(low, low_changed)

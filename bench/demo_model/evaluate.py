@@ -34,7 +34,7 @@ from pipeline.image_to_video import Watch, sample  # noqa: E402
 from pipeline.latents import normalise  # noqa: E402
 from pipeline.prompt import encode_prompts  # noqa: E402
 from pipeline.request import Sampling  # noqa: E402
-from pipeline.sampling.denoise import guided  # noqa: E402
+from pipeline.sampling.denoise import guided, velocity_of  # noqa: E402
 
 SIDE, FRAMES = 128, 33
 SIGMAS = (0.999, 0.97, 0.95, 0.93, 0.91, 0.89, 0.87, 0.85, 0.8, 0.7, 0.5, 0.3, 0.1)
@@ -76,7 +76,7 @@ def measure_experts(model, clip_encoder, vae, count: int) -> dict:
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(index))
         for sigma, losses in curve.items():
             for expert, values in zip(model.experts, losses, strict=True):
-                predict = guided(expert.model, condition, positive, negative, 5.0, lambda: None)
+                predict = guided(velocity_of(expert.model, condition, lambda: None), positive, negative, 5.0)
                 noisy = (1 - sigma) * clean + sigma * noise
                 velocity = predict(noisy, torch.tensor(sigma * 1000))
                 values.append((velocity - (noise - clean)).pow(2).mean().item())
