@@ -66,15 +66,6 @@ def host() -> Host:
     return Host(linear=comfy.ops.manual_cast.Linear, compute_dtype=_compute_dtype, adopt=PatchedResident)
 
 
-def weight_path(folder: str, name: str) -> Path:
-    """Full path of a file in one of ComfyUI's model folders. Raises CheckpointError when it has gone."""
-    path = folder_paths.get_full_path(folder, name)
-    if path is None:
-        raise CheckpointError(f"{name} is not in ComfyUI's {folder} folder. Refresh the list of files (R on the "
-                              "canvas), or choose another.")
-    return Path(path)
-
-
 def stop_if_asked() -> None:
     """Raise ComfyUI's own interrupt when the user pressed Stop, so that the run reads as cancelled."""
     comfy.model_management.throw_exception_if_processing_interrupted()

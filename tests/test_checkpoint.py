@@ -63,7 +63,7 @@ def test_other_models_are_named(tmp_path: Path, weights: dict[str, torch.Tensor]
         "text-to-video": {**weights, "patch_embedding.weight": weights["patch_embedding.weight"][:, :16].contiguous()},
         "5B": {**weights, "patch_embedding.weight": torch.zeros(256, 48, 1, 2, 2)},
         "Wan 2.1": {**weights, "img_emb.proj.0.bias": torch.zeros(4)},
-        "no Wan transformer": {"lora_unet_blocks_0.lora_down.weight": torch.zeros(4, 4)},
+        "LoRA": {"lora_unet_blocks_0.lora_down.weight": torch.zeros(4, 4)},
         "F8_E4M3": {**weights, "blocks.0.ffn.0.weight": weights["blocks.0.ffn.0.weight"].to(torch.float8_e4m3fn)},
     }
     for said, tensors in cases.items():
@@ -99,11 +99,11 @@ def test_block_weights_keep_the_files_dtype() -> None:
 
 
 def test_wrong_vae_and_text_encoder() -> None:
-    with pytest.raises(CheckpointError, match="holds no Wan VAE"):
+    with pytest.raises(CheckpointError, match=r"is a Wan 2\.2 I2V-A14B expert, not the VAE"):
         load_vae(bundled.DEMO_HIGH, plain_host())
-    with pytest.raises(CheckpointError, match="holds no UMT5 encoder"):
+    with pytest.raises(CheckpointError, match=r"is the VAE of Wan 2\.1, not a UMT5 text encoder"):
         load_text_encoder(bundled.DEMO_VAE, plain_host())
-    with pytest.raises(CheckpointError, match="holds no Wan transformer"):
+    with pytest.raises(CheckpointError, match=r"is the VAE of Wan 2\.1, not a Wan 2\.2 I2V-A14B expert"):
         load_expert(bundled.DEMO_VAE, plain_host())
 
 

@@ -7,22 +7,23 @@ The configuration follows from the shapes; heads are 128 wide in every Wan model
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
 from .errors import CheckpointError, check_keys, load_exactly
-from .safetensors_file import Header, read_header, read_tensors
+from .kinds import Layout
+from .probe import Found, probe
+from .safetensors_file import read_tensors
+from .slots import Slot, check_slot
 
 if TYPE_CHECKING:
     import torch
     from diffusers import WanTransformer3DModel
 
-PREFIX = "model.diffusion_model."
 WHAT = "Wan 2.2 I2V-A14B expert"
 HEAD_DIM = 128
-I2V_IN_CHANNELS = 36
 DTYPES = {"F16", "BF16", "F32"}
 
 
@@ -42,41 +43,24 @@ class Expert:
         return self.resident.module
 
 
-def transformer_config(header: Header) -> dict[str, int | bool]:
+def transformer_config(found: Found) -> dict[str, int | bool]:
     """WanTransformer3DModel's configuration, from the shapes in the header.
 
-    Raises CheckpointError for a file that holds something else than a Wan 2.2 I2V-A14B expert.
+    Raises CheckpointError for a file that holds something else than a whole Wan 2.2 I2V-A14B expert.
     """
-    name = header.path.name
-    shapes = {key.removeprefix(PREFIX): shape for key, shape in header.shapes.items()}
-    if "patch_embedding.weight" not in shapes or "head.head.weight" not in shapes:
-        raise CheckpointError(f"{name} holds no Wan transformer. Choose a diffusion model such as "
-                              "wan2.2_i2v_high_noise_14B_fp16.safetensors.")
-    if any(key.startswith("img_emb.") for key in shapes):
-        raise CheckpointError(f"{name} is a Wan 2.1 image-to-video model (it has an image projection). "
-                              "Choose a Wan 2.2 I2V-A14B expert.")
-    dim, in_channels = shapes["patch_embedding.weight"][:2]
-    if in_channels != I2V_IN_CHANNELS:
-        kind = {16: "a text-to-video", 48: "a 5B text-and-image-to-video"}.get(in_channels, "another")
-        raise CheckpointError(f"{name} is {kind} model: {in_channels} input channels, Wan 2.2 I2V-A14B needs "
-                              f"{I2V_IN_CHANNELS}.")
-    odd = sorted(set(header.dtypes.values()) - DTYPES)
-    if odd:
-        raise CheckpointError(f"{name} holds {', '.join(odd)} weights; this loader reads fp16, bf16 and fp32 files.")
-    needed = {"text_embedding.0.weight", "time_embedding.0.weight", "blocks.0.ffn.0.weight"}
-    check_keys(name, WHAT, needed, needed & set(shapes))
-    blocks = {int(key.split(".")[1]) for key in shapes if key.startswith("blocks.")}
-    return {
-        "num_attention_heads": dim // HEAD_DIM,
-        "attention_head_dim": HEAD_DIM,
-        "in_channels": in_channels,
-        "out_channels": shapes["head.head.weight"][0] // 4,
-        "text_dim": shapes["text_embedding.0.weight"][1],
-        "freq_dim": shapes["time_embedding.0.weight"][1],
-        "ffn_dim": shapes["blocks.0.ffn.0.weight"][0],
-        "num_layers": max(blocks) + 1,
-        "cross_attn_norm": "blocks.0.norm3.weight" in shapes,
-    }
+    check_slot(found, Slot.HIGH)
+    if found.shape is None:
+        raise CheckpointError(f"{found.name} is not a whole {WHAT}: a tensor that tells its size is missing. Fetch it "
+                              "again, or choose another.")
+    sizes = asdict(found.shape)
+    return {"num_attention_heads": sizes.pop("dim") // HEAD_DIM, "attention_head_dim": HEAD_DIM, **sizes}
+
+
+def _check_readable(found: Found) -> None:
+    odd = sorted(set(found.header.dtypes.values()) - DTYPES)
+    if odd or found.layout not in (Layout.NATIVE, Layout.PREFIXED) or len(found.files) > 1:
+        raise CheckpointError(f"{found.name} holds {', '.join(odd) or found.layout.value} weights; this loader reads "
+                              "fp16, bf16 and fp32 files.")
 
 
 def _build(config: dict[str, int | bool], linear: type[torch.nn.Linear]) -> WanTransformer3DModel:
@@ -113,8 +97,10 @@ def load_expert(path: Path, host: Host) -> Expert:
 
     The blocks' linear layers, 98 % of the weights, stay memory-mapped in the file's dtype.
     """
-    header = read_header(path)
-    config = transformer_config(header)
+    found = probe(path)
+    config = transformer_config(found)
+    _check_readable(found)
+    header = found.header
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
     tensors = convert_wan_transformer_to_diffusers(read_tensors(path))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
 from .errors import CheckpointError, check_keys, load_exactly
-from .safetensors_file import read_header, read_tensors
+from .probe import probe
+from .safetensors_file import read_tensors
+from .slots import Slot, check_slot
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -23,12 +25,9 @@ WHAT = "UMT5 encoder"
 def load_text_encoder(path: Path, host: Host,
                       ) -> tuple[Resident, torch.dtype, sentencepiece.SentencePieceProcessor]:
     """The encoder, the dtype to run it in and its tokenizer. Raises CheckpointError when the file is another."""
-    shapes = read_header(path).shapes
-    if "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight" not in shapes:
-        raise CheckpointError(f"{path.name} holds no UMT5 encoder. Choose a text encoder such as "
-                              "umt5_xxl_fp16.safetensors.")
-    if "spiece_model" not in shapes:
-        raise CheckpointError(f"{path.name} holds no vocabulary (spiece_model). Use Comfy-Org's single file.")
+    found = probe(path)
+    check_slot(found, Slot.TEXT)
+    shapes = found.header.shapes
     needed = {"shared.weight", *(f"encoder.block.0.layer.{part}.weight" for part in
                                  ("0.SelfAttention.q", "1.DenseReluDense.wi_0"))}
     check_keys(path.name, WHAT, needed, needed & set(shapes))

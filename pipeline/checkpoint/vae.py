@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
-from .errors import CheckpointError, check_keys, load_exactly
-from .safetensors_file import read_header, read_tensors
+from .errors import load_exactly
+from .probe import probe
+from .safetensors_file import read_tensors
+from .slots import Slot, check_slot
 
 if TYPE_CHECKING:
     import torch
@@ -20,14 +22,9 @@ WHAT = "Wan 2.1 VAE"
 
 def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
     """AutoencoderKLWan and the dtype to run it in. Raises CheckpointError when the file is not that VAE."""
-    header = read_header(path)
-    shapes = header.shapes
-    if "decoder.head.0.gamma" not in shapes or "encoder.conv1.weight" not in shapes:
-        raise CheckpointError(f"{path.name} holds no Wan VAE. Choose wan_2.1_vae.safetensors.")
-    check_keys(path.name, WHAT, {"conv2.weight"}, {"conv2.weight"} & set(shapes))
-    if shapes["conv2.weight"][0] != 16:
-        raise CheckpointError(f"{path.name} has {shapes['conv2.weight'][0]} latent channels: it is the VAE of Wan 2.2 "
-                              "5B. The 14B models use wan_2.1_vae.safetensors (16 channels).")
+    found = probe(path)
+    check_slot(found, Slot.VAE)
+    shapes = found.header.shapes
     import torch
     from diffusers import AutoencoderKLWan
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
