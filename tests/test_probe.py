@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -419,7 +420,11 @@ def test_folders_without_one_set_of_weights(tmp_path: Path) -> None:
         saved(tmp_path, expert(), f"{name}.safetensors")
     with pytest.raises(CheckpointError, match="holds several"):
         probe(tmp_path)
-    (tmp_path / "broken.safetensors.index.json").write_text("{", "utf-8")
+    index = tmp_path / "broken.safetensors.index.json"
+    index.write_text('{"weight_map": {}}', "utf-8")
+    with pytest.raises(CheckpointError, match="names no shards"):
+        probe(tmp_path)
+    index.write_text("{", "utf-8")
     with pytest.raises(CheckpointError, match=r"broken.safetensors.index.json.*cannot be read"):
         probe(tmp_path)
 
@@ -480,6 +485,33 @@ def test_a_download_that_was_cut_anywhere(tmp_path: Path, layout: str) -> None:
         whole.write_bytes(data[:length])
         with pytest.raises(CheckpointError, match=f"{whole.name} is .*cut short"):
             probe(whole)
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "gguf"])
+def test_damage_is_never_more_than_an_error_of_ours(tmp_path: Path, layout: str) -> None:
+    """One damaged file must not take the lists of all others with it."""
+    tensors = quant_marks(expert(layers=1), {"format": "int8_tensorwise"}, torch.int8)
+    gguf_file = saved_gguf(tmp_path / "file.gguf", expert(layers=1))
+    whole = saved(tmp_path, tensors) if layout == "safetensors" else gguf_file
+    data = whole.read_bytes()
+    head = 8 + int.from_bytes(data[:8], "little") if layout == "safetensors" else data.rindex(b"norm3.weight") + 60
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(data)
+        for at in rng.integers(0, head, rng.integers(1, 4)):
+            damaged[at] = rng.choice(np.frombuffer(b'\0\x01\x08\x09\xff0019-.[]{}",:en', np.uint8))
+        whole.write_bytes(damaged)
+        try:
+            found = probe(whole)
+        except CheckpointError as error:
+            refused += 1
+            assert whole.name in str(error)
+            continue
+        for slot in Slot:
+            with contextlib.suppress(CheckpointError):
+                check_slot(found, slot)
+    assert 30 < refused < 400
 
 
 def test_a_gguf_type_nobody_knows(tmp_path: Path) -> None:

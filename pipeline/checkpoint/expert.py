@@ -103,7 +103,7 @@ def load_expert(path: Path, host: Host) -> Expert:
     header = found.header
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
-    tensors = convert_wan_transformer_to_diffusers(read_tensors(path))
+    tensors = convert_wan_transformer_to_diffusers(read_tensors(found.files[0]))
     model = _build(config, host.linear)
     check_keys(path.name, WHAT, model.state_dict(), tensors)
     stored = tensors["blocks.0.ffn.net.0.proj.weight"].dtype

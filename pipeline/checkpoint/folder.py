@@ -52,6 +52,8 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index.name} in {folder.name} cannot be read ({error}). Fetch it again.") from error
+    if not names:
+        raise CheckpointError(f"{index.name} in {folder.name} names no shards. Fetch it again.")
     files = [folder / Path(str(name)).name for name in names]
     gone = [file.name for file in files if not file.is_file()]
     if gone:

@@ -65,6 +65,17 @@ class _Cursor:
         begin = self.skip(self.numbers("Q")[0])
         return self.data[begin:self.position].decode("utf-8")
 
+    def _skip_strings(self, count: int) -> None:
+        """Step over so many strings, of which a vocabulary has a quarter of a million."""
+        data, position, end = self.data, self.position, len(self.data)
+        length_at = struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            if position > end - 8:
+                raise ValueError("it ends inside the header")
+            position += 8 + length_at(data, position)[0]
+        self.position = position
+        self.skip(0)
+
     def value(self, kind: int, *, keep_array: bool) -> str | tuple[int, ...] | None:
         """One value of the metadata; None for an array, which may be a whole vocabulary, unless it is wanted."""
         if kind == STRING:
@@ -73,8 +84,7 @@ class _Cursor:
             return str(self.numbers(SCALARS[kind])[0])
         item, count = self.numbers("IQ")
         if item == STRING:
-            for _ in range(count):
-                self.skip(self.numbers("Q")[0])
+            self._skip_strings(count)
             return None
         if keep_array:
             return self.numbers(f"{count}{SCALARS[item]}")

@@ -98,10 +98,11 @@ VARIANTS = {
 """Parts that only one variant has, most telling first."""
 PLAIN_PARTS = {"patch_embedding", "text_embedding", "time_embedding", "time_projection", "blocks", "head", "img_emb",
                "condition_embedder", "proj_out", "scale_shift_table", "scaled_fp8"}
-IMAGE_MARKS = re.compile(r"(^|\.)(img_emb|image_embedder|k_img|add_k_proj)\.")
+IMAGE_MARKS = re.compile(r"(?:^|\.)(?:img_emb|image_embedder|k_img|add_k_proj)\.", re.MULTILINE)
 LORA_MARKS = re.compile(
     r"[._](lora_(up|down|mid|A|B)|lora\.(up|down)|lora_linear_layer|lokr_[wt][12]|hada_[wt][12]|oft_blocks"
-    r"|dora_scale)([._]|$)|\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|[ab][12]\.weight)$")
+    r"|dora_scale)([._]|$)|\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|[ab][12]\.weight)$", re.MULTILINE)
+"""Both search all names of a file at once, one a line: a loader's list may look through hundreds of files."""
 DIFFUSERS_MARK = "condition_embedder.time_proj.weight"
 NAMES = {
     Layout.NATIVE: ("blocks.0.ffn.0.weight", "text_embedding.0.weight", "time_embedding.0.weight",
@@ -119,11 +120,11 @@ def count_blocks(names: Collection[str], before: str) -> int:
 
 
 def _transformer_shape(shapes: Shapes, layout: Layout) -> TransformerShape | None:
-    """The sizes, or None when a tensor that tells one is missing or has another number of dimensions."""
+    """The sizes, or None when a tensor that tells one is missing, empty or of another number of dimensions."""
     feed_forward, text, time, output, norm = NAMES[layout]
-    if any(len(shapes.get(name, ())) != 2 for name in (feed_forward, text, time, output)):
-        return None
     dim, in_channels, *patch = shapes["patch_embedding.weight"]
+    if 0 in patch or any(len(shapes.get(name, ())) != 2 for name in (feed_forward, text, time, output)):
+        return None
     return TransformerShape(
         dim=dim,
         ffn_dim=shapes[feed_forward][0],
@@ -152,7 +153,7 @@ def _wan(shapes: Shapes) -> Told | None:
         return Told(variant, layout, shape, odd)
     in_channels = bare["patch_embedding.weight"][1]
     out_channels = 16 if shape is None else shape.out_channels
-    if any(IMAGE_MARKS.search(name) for name in bare):
+    if IMAGE_MARKS.search("\n".join(bare)):
         kind = {36: Kind.WAN21_I2V, 48: Kind.FUN_CONTROL}.get(in_channels, Kind.OTHER_WAN)
     elif out_channels == 48:
         kind = Kind.TI2V_5B
@@ -167,7 +168,7 @@ def _wan(shapes: Shapes) -> Told | None:
 def _vae(shapes: Shapes) -> Told | None:
     """The Wan VAEs: wan/modules/vae2_1.py and vae2_2.py of github.com/Wan-Video/Wan2.2, or AutoencoderKLWan."""
     if "decoder.head.0.gamma" in shapes and "encoder.conv1.weight" in shapes:
-        channels, layout = shapes.get("conv2.weight", (16,))[0], Layout.NATIVE
+        channels, layout = next(iter(shapes.get("conv2.weight") or (16,))), Layout.NATIVE
     elif len(shapes.get("post_quant_conv.weight", ())) == 5 and "decoder.norm_out.gamma" in shapes:
         channels, layout = shapes["post_quant_conv.weight"][0], Layout.DIFFUSERS
     else:
@@ -196,7 +197,7 @@ def tell(shapes: Shapes) -> Told:
 
     Shapes are in torch's order. A file whose tensors are not all there is still told by those that are.
     """
-    if any(LORA_MARKS.search(name) for name in shapes):
+    if LORA_MARKS.search("\n".join(shapes)):
         return Told(Kind.LORA)
     for teller in TELLERS:
         told = teller(shapes)

@@ -34,12 +34,13 @@ def read_header(path: Path) -> FileHeader:
     data = MIN_BYTES + length
     try:
         header = json.loads(text)
-        metadata = header.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        dtypes = {name: entry["dtype"] for name, entry in header.items()}
-        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-        offsets = {name: data + entry["data_offsets"][0] for name, entry in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        metadata = {key: str(value) for key, value in header.pop("__metadata__", {}).items()}
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        dtypes = {name: str(entry["dtype"]) for name, entry in header.items()}
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
+        offsets = {name: data + int(entry["data_offsets"][0]) for name, entry in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError,
+            RecursionError) as error:
         raise CheckpointError(f"{path.name} is not a safetensors file: its header cannot be read "
                               f"({error}).") from error
     if data + end > size:
