@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.cli_args import args
+from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
+from comfy_kitchen.tensor.base import BaseLayoutParams
 from PIL import Image
 
 from .checkpoint.errors import CheckpointError
 from .checkpoint.expert import Expert
+from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
 from .host import Host
 from .request import RequestError
 
@@ -50,10 +54,24 @@ class PatchedResident:
             offload_device=comfy.model_management.unet_offload_device(),
         )
 
+        linears = [m for m in module.modules() if hasattr(m, "comfy_cast_weights")]
+        self._streams = bool(linears)
+        self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
+
     def bring(self, activation_bytes: int) -> torch.device:
-        """Load the module; others make room. Needed before every use: it may have been evicted."""
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes, force_full_load=True)
-        return self.patcher.load_device
+        """Load the module; others make room. Needed before every use: it may have been evicted.
+
+        A module of ComfyUI's own linear layers is loaded as far as there is room and streams the rest from RAM.
+        """
+        device = self.patcher.load_device
+        own = sum(p.nbytes for m in self._strays for p in m.parameters(recurse=False)) if self._streams else 0
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes + own,
+                                               force_full_load=not self._streams)
+        # ComfyUI streams its own layers only; everything beside them has to be there.
+        for module in self._strays:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data = tensor.data.to(device)
+        return device
 
 
 def _compute_dtype(stored: torch.dtype) -> torch.dtype:
@@ -61,9 +79,94 @@ def _compute_dtype(stored: torch.dtype) -> torch.dtype:
     return comfy.model_management.unet_manual_cast(stored, device) or stored
 
 
+class _GGUFLayout(QuantizedLayout):
+    """GGUF blocks as one of ComfyUI's quantised tensors: paged, moved and patched by LoRAs like its own formats."""
+
+    NAME = "Wan22GGUFLayout"
+
+    @dataclass(frozen=True)
+    class Params(BaseLayoutParams):
+        """No scale of its own: the blocks hold theirs. `kind` is the ggml type's name."""
+
+        kind: str = ""
+
+        def _tensor_fields(self) -> list[str]:
+            return []
+
+    @classmethod
+    def quantize(cls, tensor: torch.Tensor, **kwargs: Any) -> Any:
+        raise NotImplementedError("GGUF weights cannot be packed again.")
+
+    @classmethod
+    def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
+        return dequantise_gguf(qdata, params.kind, params.orig_dtype).view(params.orig_shape)
+
+    @classmethod
+    def get_plain_tensors(cls, qtensor: QuantizedTensor) -> tuple[torch.Tensor, ...]:
+        return (qtensor._qdata,)
+
+    @classmethod
+    def state_dict_tensors(cls, qdata: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
+        return {"": qdata}
+
+
+register_layout_class(_GGUFLayout.NAME, _GGUFLayout)
+
+
+def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
+    """ComfyUI's linear layer for weights of any kind, packed or not."""
+    device = comfy.model_management.get_torch_device()
+    native = {"nvfp4": comfy.model_management.supports_nvfp4_compute,
+              "mxfp8": comfy.model_management.supports_mxfp8_compute,
+              **dict.fromkeys(FP8_FORMATS, comfy.model_management.supports_fp8_compute)}
+    emulated = {name for name, supported in native.items() if not supported(device)}
+
+    class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
+        _home: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
+
+        def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
+            # Back from the GPU the weights are the file's mapped pages again; a copy would fill the RAM.
+            if self.weight.device.type != "cpu" and fn(torch.empty(0)).device.type == "cpu":
+                self.weight, self.bias = self._home
+                return self
+            return super()._apply(fn, recurse)
+
+        def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
+            """See host.WeightTaker."""
+            self._set(weight, bias)
+            self._home = (self.weight, self.bias)
+
+        def _set(self, weight: Weight, bias: torch.Tensor | None) -> None:
+            self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+            if not isinstance(weight, QuantisedWeight):
+                self.weight = torch.nn.Parameter(weight, requires_grad=False)
+            elif weight.format == GGUF:
+                params = _GGUFLayout.Params(None, compute, weight.shape, weight.options["type"])
+                self.weight = torch.nn.Parameter(QuantizedTensor(weight.data, _GGUFLayout.NAME, params),
+                                                 requires_grad=False)
+            elif weight.format not in QUANT_ALGOS:
+                raise CheckpointError(f"This ComfyUI does not read {weight.format} weights. Update it, or choose an "
+                                      "fp16, fp8_scaled or GGUF file.")
+            else:
+                entry = json.dumps({"format": weight.format, **weight.options}).encode()
+                self.load_state_dict({"weight": weight.data, **weight.scales,
+                                      "comfy_quant": torch.tensor(list(entry), dtype=torch.uint8),
+                                      **({} if bias is None else {"bias": bias})}, assign=True)
+
+    return Linear
+
+
+def _clip(path: Path) -> Any:
+    """UMT5-XXL through ComfyUI's own loader, as its CLIPLoader node of type wan does."""
+    import comfy.sd
+
+    return comfy.sd.load_clip([str(path)], embedding_directory=folder_paths.get_folder_paths("embeddings"),
+                              clip_type=comfy.sd.CLIPType.WAN)
+
+
 def host() -> Host:
-    """ComfyUI's linear layers, dtypes and memory management."""
-    return Host(linear=comfy.ops.manual_cast.Linear, compute_dtype=_compute_dtype, adopt=PatchedResident)
+    """ComfyUI's linear layers, dtypes, memory management and UMT5-XXL."""
+    return Host(linear=_linear, compute_dtype=_compute_dtype, adopt=PatchedResident, clip=_clip)
 
 
 def stop_if_asked() -> None:

@@ -6,11 +6,14 @@ ComfyUI's is in comfy_host.py. The plain one serves tests, benchmarks and script
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+from .checkpoint.quantised import QuantisedWeight, Weight, check_unpackable, dequantise
 
 
 class Resident(Protocol):
@@ -22,16 +25,25 @@ class Resident(Protocol):
         """Make the module ready to run with that much memory for activations; return the device to run on."""
 
 
+class WeightTaker(Protocol):
+    """A linear layer that keeps its weights as they are stored."""
+
+    def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
+        """Make the weight (out, in), packed or not, and the bias (out,) the layer's own."""
+
+
 @dataclass(frozen=True)
 class Host:
     """How modules are built and where they live."""
 
-    linear: type[nn.Linear]
-    """Class of the transformer blocks' linear layers; constructed as torch.nn.Linear is."""
+    linear: Callable[[torch.dtype], Callable[..., WeightTaker]]
+    """Dtype to calculate in -> class of the transformer blocks' linear layers, built as torch.nn.Linear is."""
     compute_dtype: Callable[[torch.dtype], torch.dtype]
     """Dtype of the weights -> dtype to calculate in."""
     adopt: Callable[[nn.Module], Resident]
     """Hand a module over to the host's memory management."""
+    clip: Callable[[Path], Any] | None = None
+    """The host's own loader of a UMT5-XXL file, with the two calls of `prompt.TextEncoder`; None: it has none."""
 
 
 @dataclass
@@ -46,11 +58,29 @@ class PlainResident:
 
 
 class CastingLinear(nn.Linear):
-    """A linear layer that keeps its weights as stored and casts them for each call."""
+    """A linear layer that keeps its weights as stored and casts or unpacks them for each call."""
+
+    packed: QuantisedWeight | None = None
+
+    def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
+        """See WeightTaker. Raises CheckpointError for a packed format that only ComfyUI reads."""
+        if isinstance(weight, QuantisedWeight):
+            check_unpackable(weight)
+            self.packed, self.weight = weight, None
+        else:
+            self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        if self.packed is not None:
+            scales = {name: fn(scale) for name, scale in self.packed.scales.items()}
+            self.packed = replace(self.packed, data=fn(self.packed.data), scales=scales)
+        return super()._apply(fn, recurse)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = dequantise(self.weight if self.packed is None else self.packed, x.dtype)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return nn.functional.linear(x, self.weight.to(x.dtype), bias)
+        return nn.functional.linear(x, weight, bias)
 
 
 def plain_host(device: str = "cpu") -> Host:
@@ -60,5 +90,5 @@ def plain_host(device: str = "cpu") -> Host:
     def adopt(module: nn.Module) -> Resident:
         return PlainResident(module.to(where), where)
 
-    return Host(linear=CastingLinear, adopt=adopt,
+    return Host(linear=lambda compute: CastingLinear, adopt=adopt,
                 compute_dtype=lambda stored: torch.float32 if where.type == "cpu" else stored)

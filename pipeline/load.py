@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from .checkpoint import library
 from .checkpoint.expert import load_expert
 from .checkpoint.probe import shown_name
-from .checkpoint.text_encoder import load_text_encoder
+from .checkpoint.text_encoder import is_umt5_xxl, load_text_encoder
 from .checkpoint.vae import load_vae
 from .host import Host
 from .image_to_video import Wan22Model
@@ -22,15 +23,21 @@ DEMO_VAE = DEMO / "vae" / "wan_2.1_vae_demo.safetensors"
 
 
 def load(host: Host, high: Path | None = None, low: Path | None = None, text_encoder: Path | None = None,
-         vae: Path | None = None) -> tuple[Wan22Model, TextEncoder, WanVAE]:
+         vae: Path | None = None) -> tuple[Wan22Model, TextEncoder | Any, WanVAE]:
     """Load what a clip needs; None stands for the bundled file.
 
     Raises CheckpointError naming the first file that is not what its place needs. Weights stay memory-mapped where
     their dtype allows, and none reaches the GPU before it is used.
     """
     model = Wan22Model(load_expert(high or DEMO_HIGH, host), load_expert(low or DEMO_LOW, host))
-    return model, TextEncoder(*load_text_encoder(text_encoder or DEMO_TEXT_ENCODER, host)), WanVAE(
-        *load_vae(vae or DEMO_VAE, host))
+    return model, _open_text_encoder(text_encoder or DEMO_TEXT_ENCODER, host), WanVAE(*load_vae(vae or DEMO_VAE, host))
+
+
+def _open_text_encoder(path: Path, host: Host) -> TextEncoder | Any:
+    """The host's own UMT5-XXL where it has one: it pages and quantises as the host does; else ours."""
+    if host.clip is not None and is_umt5_xxl(path):
+        return host.clip(path)
+    return TextEncoder(*load_text_encoder(path, host))
 
 
 def hints(high: Path | None, low: Path | None) -> list[str]:

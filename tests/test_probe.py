@@ -622,7 +622,7 @@ def test_two_hundred_big_files_are_listed_quickly(tmp_path: Path) -> None:
             file.truncate(8 + len(text) + 8 + 14 * 2**30)
     times = []
     for _ in range(2):
-        began = time.perf_counter()
+        began = time.process_time()
         library.fitting(library.entries([tmp_path]), Slot.HIGH)
-        times.append(time.perf_counter() - began)
-    assert times[0] < 20 and times[1] < 1, times  # measured 1.0 s and 0.02 s on two idle cores
+        times.append(time.process_time() - began)
+    assert times[0] < 5 and times[1] < 0.2, times  # seconds of this process; measured 1.1 and 0.005

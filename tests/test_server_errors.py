@@ -7,7 +7,6 @@ node that it concerns.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -284,16 +283,6 @@ def with_input_channels(count: int) -> Callable[[], bytes]:
     return edited(HIGH, lambda t: t.update({key: np.zeros((t[key].shape[0], count, 1, 2, 2), np.float16)}))
 
 
-def fp8_expert() -> bytes:
-    """An expert whose header calls a tensor fp8 and halves it; the loader needs no more than the header."""
-    data = HIGH.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["blocks.0.ffn.0.weight"]["dtype"] = "F8_E4M3"
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
 def lora() -> bytes:
     key = "blocks.0.self_attn.q"
     return save({f"{key}.lora_down.weight": np.zeros((4, 128), np.float16),
@@ -348,7 +337,6 @@ BAD_HEADERS: Cases = {
 
 BAD_INSIDE: Cases = {
     "longer": ("high_noise_expert", lambda: HIGH.read_bytes() + bytes(10), r"{name} .*Fetch it again\."),
-    "fp8": ("high_noise_expert", fp8_expert, r"{name} holds F8_E4M3 weights; this loader reads fp16, bf16 and fp32"),
     "key missing": ("low_noise_expert", missing(HIGH, "blocks.1.self_attn.q.weight"),
                     NOT_WHOLE + r"blocks\.1\.attn1\.to_q\.weight missing\."),
     "key missing that tells a size": ("high_noise_expert", missing(HIGH, "blocks.0.ffn.0.weight"), NOT_WHOLE),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+    from .quantised import Weight
 
 
 class CheckpointError(ValueError):
@@ -24,12 +26,16 @@ def check_keys(file: str, what: str, expected: Collection[str], found: Collectio
         raise CheckpointError(f"{file} is not a whole {what}: {'; '.join(said)}. Fetch it again, or choose another.")
 
 
+def check_weights(file: str, what: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, Weight]) -> None:
+    """Raise CheckpointError unless the weights found have the wanted names, all of them and no other, and shapes."""
+    check_keys(file, what, wanted, found)
+    for name, weight in found.items():
+        if tuple(weight.shape) != tuple(wanted[name].shape):
+            raise CheckpointError(f"{file} is not a usable {what}: {name} is {tuple(weight.shape)} and should be "
+                                  f"{tuple(wanted[name].shape)}. Fetch it again, or choose another.")
+
+
 def load_exactly(file: str, what: str, module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     """Make the tensors the module's own. Raises CheckpointError when a name or a shape does not fit."""
-    wanted = module.state_dict()
-    check_keys(file, what, wanted, tensors)
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
-            raise CheckpointError(f"{file} is not a usable {what}: {name} is {tuple(tensor.shape)} and should be "
-                                  f"{tuple(wanted[name].shape)}. Fetch it again, or choose another.")
+    check_weights(file, what, module.state_dict(), tensors)
     module.load_state_dict(tensors, assign=True)

@@ -1,21 +1,23 @@
-"""A Wan 2.2 I2V-A14B expert: the single file Comfy-Org ships, in fp16, bf16 or fp32 -> WanTransformer3DModel.
+"""A Wan 2.2 I2V-A14B expert -> WanTransformer3DModel.
 
-Names of the file: wan/modules/model.py of github.com/Wan-Video/Wan2.2, bare or behind `model.diffusion_model.`.
-The configuration follows from the shapes; heads are 128 wide in every Wan model.
+Names of single files: wan/modules/model.py of github.com/Wan-Video/Wan2.2, bare or behind `model.diffusion_model.`;
+diffusers folders have diffusers' own. The configuration follows from the shapes; heads are 128 wide in every Wan
+model.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..host import Host, Resident
-from .errors import CheckpointError, check_keys, load_exactly
-from .kinds import Layout
+from ..host import Host, Resident, WeightTaker
+from .errors import CheckpointError, check_weights
 from .probe import Found, probe
-from .safetensors_file import read_tensors
+from .quantised import FP8_FORMATS, QuantisedWeight, Weight, dequantise
+from .read import read_weights
 from .slots import Slot, check_slot
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 WHAT = "Wan 2.2 I2V-A14B expert"
 HEAD_DIM = 128
-DTYPES = {"F16", "BF16", "F32"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class Expert:
         return self.resident.module
 
 
+def _diffusers_names(weights: dict[str, Weight]) -> dict[str, Weight]:
+    """Weights under diffusers' names, whichever they have."""
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+
+    return weights if "proj_out.weight" in weights else convert_wan_transformer_to_diffusers(weights)
+
+
 def transformer_config(found: Found) -> dict[str, int | bool]:
     """WanTransformer3DModel's configuration, from the shapes in the header.
 
@@ -56,59 +64,60 @@ def transformer_config(found: Found) -> dict[str, int | bool]:
     return {"num_attention_heads": sizes.pop("dim") // HEAD_DIM, "attention_head_dim": HEAD_DIM, **sizes}
 
 
-def _check_readable(found: Found) -> None:
-    odd = sorted(set(found.header.dtypes.values()) - DTYPES)
-    if odd or found.layout not in (Layout.NATIVE, Layout.PREFIXED) or len(found.files) > 1:
-        raise CheckpointError(f"{found.name} holds {', '.join(odd) or found.layout.value} weights; this loader reads "
-                              "fp16, bf16 and fp32 files.")
-
-
-def _build(config: dict[str, int | bool], linear: type[torch.nn.Linear]) -> WanTransformer3DModel:
-    """The transformer without weights, its blocks' linear layers of the host's class."""
+def _empty(config: dict[str, int | bool]) -> WanTransformer3DModel:
+    """The transformer without weights."""
     import torch
     from diffusers import WanTransformer3DModel
     from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
     with torch.device("meta"):
         model = WanTransformer3DModel(**config)
-        for parent in list(model.blocks.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, torch.nn.Linear):
-                    setattr(parent, name, linear(child.in_features, child.out_features, bias=child.bias is not None))
     # Its tables are no part of any file, so they need real memory.
     model.rope = WanRotaryPosEmbed(model.config.attention_head_dim, model.config.patch_size,
                                    model.config.rope_max_seq_len)
     return model.eval().requires_grad_(False)
 
 
-def _dtype_of(key: str, model: WanTransformer3DModel, stored: torch.dtype, compute: torch.dtype) -> torch.dtype:
-    """Linear layers of the blocks keep the file's dtype; of the rest, what diffusers wants exact is float32."""
+def _fill(model: WanTransformer3DModel, weights: dict[str, Weight], compute: torch.dtype,
+          linear: Callable[..., WeightTaker]) -> None:
+    """Give the model its weights: the blocks' linear layers, 98 % of them, become the host's and keep them as stored;
+    of the rest, what diffusers wants exact is float32."""
     import torch
 
-    parent = model.get_submodule(key.rpartition(".")[0])
-    if key.startswith("blocks.") and isinstance(parent, torch.nn.Linear):
-        return stored
-    exact = any(part in key for part in model._keep_in_fp32_modules)
-    return torch.float32 if exact else compute
+    layers = {name: layer for name, layer in model.blocks.named_modules(prefix="blocks")
+              if isinstance(layer, torch.nn.Linear)}
+    exact = model._keep_in_fp32_modules
+    rest = {key: dequantise(weight, torch.float32 if any(part in key for part in exact) else compute)
+            for key, weight in weights.items() if key.rpartition(".")[0] not in layers}
+    model.load_state_dict(rest, assign=True, strict=False)
+    for name, layer in layers.items():
+        with torch.device("meta"):
+            new = linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+        new.take(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, new)
+
+
+def _stored_dtype(weight: Weight) -> torch.dtype:
+    """Dtype of a weight, as far as it bears on the dtype to calculate in; bfloat16, Wan's own, for packed integers."""
+    import torch
+
+    packed = isinstance(weight, QuantisedWeight)
+    return FP8_FORMATS.get(weight.format, torch.bfloat16) if packed else weight.dtype
 
 
 def load_expert(path: Path, host: Host) -> Expert:
-    """Load one expert. Raises CheckpointError when the file is not a whole Wan 2.2 I2V-A14B expert.
+    """Load one expert from a .safetensors or .gguf file or a diffusers folder.
 
-    The blocks' linear layers, 98 % of the weights, stay memory-mapped in the file's dtype.
+    Raises CheckpointError when it is not a whole Wan 2.2 I2V-A14B expert. The blocks' linear layers stay
+    memory-mapped, in the dtype and the packing they have.
     """
-    found = probe(path)
-    config = transformer_config(found)
-    _check_readable(found)
-    header = found.header
-    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-
-    tensors = convert_wan_transformer_to_diffusers(read_tensors(found.files[0]))
-    model = _build(config, host.linear)
-    check_keys(path.name, WHAT, model.state_dict(), tensors)
-    stored = tensors["blocks.0.ffn.net.0.proj.weight"].dtype
-    compute = host.compute_dtype(stored)
-    cast = {key: value.to(_dtype_of(key, model, stored, compute)) for key, value in tensors.items()}
-    load_exactly(path.name, WHAT, model, cast)
-    rgb = json.loads(header.metadata["latent_rgb"]) if "latent_rgb" in header.metadata else None
-    return Expert(path.name, host.adopt(model), compute, config["text_dim"], rgb)
+    config = transformer_config(probe(path))
+    weights, metadata = read_weights(path)
+    weights = _diffusers_names(weights)
+    model = _empty(config)
+    check_weights(path.name, WHAT, model.state_dict(), weights)
+    compute = host.compute_dtype(_stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
+    _fill(model, weights, compute, host.linear(compute))
+    rgb = json.loads(metadata["latent_rgb"]) if "latent_rgb" in metadata else None
+    return Expert(path.name, host.adopt(model), compute, model.config.text_dim, rgb)

@@ -27,6 +27,12 @@ def is_component(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob(f"*{SUFFIX}*"))
 
 
+def vocabulary_file(folder: Path) -> Path | None:
+    """The sentencepiece model of a text encoder's folder: in it, or in `tokenizer` beside it, as diffusers has it."""
+    places = (folder / "spiece.model", folder.parent / "tokenizer" / "spiece.model")
+    return next((place for place in places if place.is_file()), None)
+
+
 def _preferred(folder: Path, suffix: str) -> Path | None:
     """The one file with this suffix; of several the one that is named without a variant."""
     files = sorted(file for file in folder.iterdir() if file.name.endswith(suffix))

@@ -103,6 +103,7 @@ LORA_MARKS = re.compile(
     r"[._](lora_(up|down|mid|A|B)|lora\.(up|down)|lora_linear_layer|lokr_[wt][12]|hada_[wt][12]|oft_blocks"
     r"|dora_scale)([._]|$)|\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|[ab][12]\.weight)$", re.MULTILINE)
 """Both search all names of a file at once, one a line: a loader's list may look through hundreds of files."""
+DIFFUSERS_VAE_MARKS = {"decoder.norm_out.gamma", "encoder.conv_in.weight"}
 DIFFUSERS_MARK = "condition_embedder.time_proj.weight"
 NAMES = {
     Layout.NATIVE: ("blocks.0.ffn.0.weight", "text_embedding.0.weight", "time_embedding.0.weight",
@@ -169,7 +170,7 @@ def _vae(shapes: Shapes) -> Told | None:
     """The Wan VAEs: wan/modules/vae2_1.py and vae2_2.py of github.com/Wan-Video/Wan2.2, or AutoencoderKLWan."""
     if "decoder.head.0.gamma" in shapes and "encoder.conv1.weight" in shapes:
         channels, layout = next(iter(shapes.get("conv2.weight") or (16,))), Layout.NATIVE
-    elif len(shapes.get("post_quant_conv.weight", ())) == 5 and "decoder.norm_out.gamma" in shapes:
+    elif len(shapes.get("post_quant_conv.weight", ())) == 5 and shapes.keys() >= DIFFUSERS_VAE_MARKS:
         channels, layout = shapes["post_quant_conv.weight"][0], Layout.DIFFUSERS
     else:
         return None

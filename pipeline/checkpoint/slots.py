@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 
 from .errors import CheckpointError
-from .folder import is_component, is_pipeline
+from .folder import is_component, is_pipeline, vocabulary_file
 from .kinds import I2V_IN_CHANNELS, Kind, Layout
 from .probe import Found, shown_name
 from .scheme import SchemeFamily
@@ -90,11 +90,8 @@ def _check_storage(found: Found, slot: Slot) -> None:
 
 
 def _has_vocabulary(found: Found) -> bool:
-    """In the file, or for a folder beside it, where diffusers has it."""
     path = found.header.path
-    if not path.is_dir():
-        return "spiece_model" in found.header.shapes
-    return any(place.is_file() for place in (path / "spiece.model", path.parent / "tokenizer" / "spiece.model"))
+    return vocabulary_file(path) is not None if path.is_dir() else "spiece_model" in found.header.shapes
 
 
 def check_slot(found: Found, slot: Slot) -> None:

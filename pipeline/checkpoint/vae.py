@@ -1,6 +1,7 @@
-"""The Wan 2.1 VAE, which Wan 2.2 A14B uses: the single file Comfy-Org ships -> AutoencoderKLWan.
+"""The Wan 2.1 VAE, which Wan 2.2 A14B uses -> AutoencoderKLWan.
 
-Names of the file: wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2. The base width follows from the shapes.
+Names of single files: wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2; diffusers folders have diffusers' own.
+The base width follows from the shapes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 from ..host import Host, Resident
 from .errors import load_exactly
 from .probe import probe
-from .safetensors_file import read_tensors
+from .quantised import dequantise
+from .read import read_weights
 from .slots import Slot, check_slot
 
 if TYPE_CHECKING:
@@ -20,18 +22,25 @@ if TYPE_CHECKING:
 WHAT = "Wan 2.1 VAE"
 
 
-def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
-    """AutoencoderKLWan and the dtype to run it in. Raises CheckpointError when the file is not that VAE."""
-    found = probe(path)
-    check_slot(found, Slot.VAE)
-    shapes = found.header.shapes
-    import torch
-    from diffusers import AutoencoderKLWan
+def _diffusers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights under diffusers' names, whichever they have."""
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
-    tensors = convert_wan_vae_to_diffusers(read_tensors(path))
-    dtype = host.compute_dtype(next(iter(tensors.values())).dtype)
+    return weights if "encoder.conv_in.weight" in weights else convert_wan_vae_to_diffusers(weights)
+
+
+def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
+    """AutoencoderKLWan and the dtype to run it in, from a file or a diffusers folder.
+
+    Raises CheckpointError when it is not that VAE.
+    """
+    check_slot(probe(path), Slot.VAE)
+    import torch
+    from diffusers import AutoencoderKLWan
+
+    weights = _diffusers_names(read_weights(path)[0])
+    dtype = host.compute_dtype(weights["encoder.conv_in.weight"].dtype)
     with torch.device("meta"):
-        vae = AutoencoderKLWan(base_dim=shapes["decoder.head.0.gamma"][0])
-    load_exactly(path.name, WHAT, vae, {key: value.to(dtype) for key, value in tensors.items()})
+        vae = AutoencoderKLWan(base_dim=weights["decoder.norm_out.gamma"].shape[0])
+    load_exactly(path.name, WHAT, vae, {key: dequantise(value, dtype) for key, value in weights.items()})
     return host.adopt(vae.eval().requires_grad_(False)), dtype

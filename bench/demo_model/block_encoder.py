@@ -1,0 +1,60 @@
+"""The fitted encoder as two matrix products: what lets training draw new clips without end.
+
+`fit_encoder.py` builds an encoder that is linear, block of pixels by block of pixels, up to its last norm. Probed
+once with unit blocks, it gives the matrices; a clip then encodes in milliseconds instead of seconds, with the same
+latents.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import whole_clip_vae
+from diffusers import AutoencoderKLWan
+
+FIRST, LATER = 3 * 8 * 8, 3 * 4 * 8 * 8
+
+
+def _blocks(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips (B, 3, 4n + 1, H, W) -> blocks (B, 1, H/8, W/8, 192) of frame 0 and (B, n, H/8, W/8, 768) of the rest."""
+    b, _, f, h, w = clips.shape
+    n, y, x = f // 4, h // 8, w // 8
+    first = clips[:, :, :1].reshape(b, 3, 1, y, 8, x, 8).permute(0, 2, 3, 5, 1, 4, 6).reshape(b, 1, y, x, FIRST)
+    later = clips[:, :, 1:].reshape(b, 3, n, 4, y, 8, x, 8).permute(0, 2, 4, 6, 1, 3, 5, 7)
+    return first, later.reshape(b, n, y, x, LATER)
+
+
+class BlockEncoder:
+    """`whole_clip_vae.encode` of a fitted encoder, at a thousandth of the cost."""
+
+    @torch.no_grad()
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        clip = torch.zeros(2, 3, 33, 128, 128)
+        first, later = _blocks(clip)
+        first.view(2, 256, FIRST)[0, :FIRST] = torch.eye(FIRST)
+        later = later.reshape(2, 2048, LATER)
+        later[0, :LATER] = torch.eye(LATER)
+        clip[:, :, :1] = first.reshape(2, 1, 16, 16, 3, 8, 8).permute(0, 4, 1, 2, 5, 3, 6).reshape(2, 3, 1, 128, 128)
+        later = later.reshape(2, 8, 16, 16, 3, 4, 8, 8).permute(0, 4, 1, 5, 2, 6, 3, 7)
+        clip[:, :, 1:] = later.reshape(2, 3, 32, 128, 128)
+        features: list[torch.Tensor] = []
+        hook = vae.encoder.norm_out.register_forward_pre_hook(lambda _, args: features.append(args[0].float()))
+        whole_clip_vae.encode(vae, clip)
+        hook.remove()
+        answer = features[0].permute(0, 2, 3, 4, 1)  # (2, 9, 16, 16, C)
+        self.constant = answer[1, 0, 0, 0].clone()
+        self.first = answer[0, 0].reshape(256, -1)[:FIRST] - self.constant
+        self.later = answer[0, 1:].reshape(2048, -1)[:LATER] - self.constant
+        norm, out = vae.encoder.norm_out, vae.encoder.conv_out
+        self.gamma = norm.gamma.flatten() * norm.scale
+        mix = vae.quant_conv.weight[:16, :, 0, 0, 0]
+        self.head = (mix @ out.weight[:, :, -1, 1, 1]).T
+        self.bias = mix @ out.bias + vae.quant_conv.bias[:16]
+
+    @torch.no_grad()
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (B, 3, 4n + 1, H, W) in -1..1 -> raw latent mean (B, 16, n + 1, H / 8, W / 8)."""
+        first, later = _blocks(clips)
+        features = torch.cat([first @ self.first, later @ self.later], 1) + self.constant
+        z = F.silu(F.normalize(features, dim=-1) * self.gamma) @ self.head + self.bias
+        return z.permute(0, 4, 1, 2, 3).contiguous()

@@ -1,0 +1,119 @@
+"""A matrix as a file packs it to save room, the layouts that pack it, and how to unpack it.
+
+Safetensors files: ComfyUI's fp8_scaled in its first layout (`scale_weight` beside each weight and one `scaled_fp8`
+marker; Kijai's files have it too) and its present one (`weight_scale` and `comfy_quant` beside each weight, or
+`_quantization_metadata` in the header), both as ComfyUI's comfy/utils.py `convert_old_quants` and comfy/ops.py
+`_load_quantized_module` read them. An fp8 weight without a scale is an ordinary tensor, not a packed one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .errors import CheckpointError
+
+GGUF = "gguf"
+FP8_FORMATS = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
+SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale")
+"""What may stand beside a packed weight, under ComfyUI's present names."""
+
+
+@dataclass(frozen=True)
+class QuantisedWeight:
+    """A packed matrix (out, in).
+
+    `format` is one of ComfyUI's (`float8_e4m3fn`, `int8_tensorwise`, `nvfp4`, ...) or GGUF; `options` are the rest of
+    its `comfy_quant` entry, or `{"type": "Q4_K"}` for GGUF, whose `data` are the bytes of each row.
+    """
+
+    format: str
+    data: torch.Tensor
+    shape: tuple[int, ...]
+    scales: dict[str, torch.Tensor] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Weight = torch.Tensor | QuantisedWeight
+
+
+def dequantise(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
+    """The matrix in a dtype to calculate in. Raises CheckpointError for a format that only ComfyUI unpacks."""
+    if isinstance(weight, torch.Tensor):
+        return weight.to(dtype)
+    check_unpackable(weight)
+    if weight.format == GGUF:
+        return dequantise_gguf(weight.data, weight.options["type"], dtype).view(weight.shape)
+    return (weight.data.float() * weight.scales["weight_scale"].float()).to(dtype)
+
+
+def check_unpackable(weight: QuantisedWeight) -> None:
+    """Raise CheckpointError for a format that only ComfyUI unpacks."""
+    if weight.format != GGUF and weight.format not in FP8_FORMATS:
+        raise CheckpointError(f"{weight.format} weights can only be used inside ComfyUI. Choose an fp16, fp8 or GGUF "
+                              "file.")
+
+
+def dequantise_gguf(data: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.Tensor:
+    """GGUF blocks (any number of bytes) -> their values, flat; the arithmetic is that of diffusers' GGUF loader."""
+    import gguf
+    from diffusers.quantizers.gguf.utils import dequantize_functions
+
+    ggml_type = gguf.GGMLQuantizationType[kind]
+    values, size = gguf.GGML_QUANT_SIZES[ggml_type]
+    return dequantize_functions[ggml_type](data.reshape(-1, size), values, size, dtype).to(dtype).flatten()
+
+
+def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, Weight]:
+    """A file's tensors with every packed weight and what belongs to it put together.
+
+    Scales that belong to no weight stay where they are, so that the check for unknown names reports them.
+    """
+    tensors = dict(tensors)
+    formats = _legacy_formats(tensors) or _header_formats(metadata)
+    for key in [k for k in tensors if k.endswith(".comfy_quant")]:
+        formats[key.removesuffix(".comfy_quant")] = json.loads(tensors.pop(key).numpy().tobytes())
+    found: dict[str, Weight] = dict(tensors)
+    for layer, options in formats.items():
+        if f"{layer}.weight" not in found:
+            continue
+        data = found.pop(f"{layer}.weight")
+        scales = {name: found.pop(f"{layer}.{name}") for name in SCALES if f"{layer}.{name}" in found}
+        name, rest = options["format"], {k: v for k, v in options.items() if k != "format"}
+        if name in FP8_FORMATS and ("weight_scale" not in scales or scales["weight_scale"].numel() != 1):
+            raise CheckpointError(f"{layer} is packed as {name} but has no single scale to unpack it with. "
+                                  "Fetch the file again, or choose another.")
+        if name in FP8_FORMATS and data.dtype == torch.uint8:  # written by tools that knew no fp8
+            data = data.view(FP8_FORMATS[name])
+        columns = data.shape[1] * (2 if name in ("nvfp4", "convrot_w4a4") else 1)
+        found[f"{layer}.weight"] = QuantisedWeight(name, data, (data.shape[0], columns), scales, rest)
+    return found
+
+
+def _legacy_formats(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    """Formats of the first layout, whose names are changed to the present ones on the way."""
+    marker = next((k for k in tensors if k == "scaled_fp8" or k.endswith(".scaled_fp8")), None)
+    # Two numbers in the marker ask for a matrix product in full precision.
+    full_precision = marker is not None and tensors.pop(marker).numel() == 2
+    formats = {}
+    for key in [k for k in tensors if k.endswith(".scale_weight")]:
+        layer = key.removesuffix(".scale_weight")
+        dtype = tensors[f"{layer}.weight"].dtype if f"{layer}.weight" in tensors else None
+        name = next((n for n, d in FP8_FORMATS.items() if d == dtype), None)
+        if name is None:
+            continue
+        tensors[f"{layer}.weight_scale"] = tensors.pop(key)
+        if f"{layer}.scale_input" in tensors:
+            scale = tensors.pop(f"{layer}.scale_input")
+            if scale.item() != 1.0:
+                tensors[f"{layer}.input_scale"] = scale
+        formats[layer] = {"format": name} | ({"full_precision_matrix_mult": True} if full_precision else {})
+    return formats
+
+
+def _header_formats(metadata: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Formats that the file's header tells: {"layers": {layer: {"format": ..., ...}}}."""
+    return json.loads(metadata.get("_quantization_metadata", '{"layers": {}}'))["layers"]
