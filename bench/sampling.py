@@ -11,6 +11,7 @@ ratios are of medians; below them the largest difference of the latents, which s
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -27,8 +28,6 @@ sys.path.insert(0, str(ROOT))
 from tests.comfy_in_process import comfy_host as import_comfy_host  # noqa: E402
 
 comfy_host = import_comfy_host()
-
-import itertools
 
 import comfy.model_management  # noqa: E402
 import comfy.samplers  # noqa: E402

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from comfy_api.latest import io
 
+from ..pipeline.checkpoint import library
+from ..pipeline.checkpoint.errors import CheckpointError
+from ..pipeline.checkpoint.slots import Slot
 from .sockets import CATEGORY, Model
 
 BUNDLED = "bundled demo model"
+FOLDERS = {Slot.HIGH: "diffusion_models", Slot.LOW: "diffusion_models", Slot.TEXT: "text_encoders", Slot.VAE: "vae"}
+"""ComfyUI's model folder of each input; whole pipelines are also looked for in its folder `diffusers`."""
 
 
-def _weights(folder: str) -> list[str]:
+def _roots(folder: str) -> list[Path]:
     import folder_paths
 
-    return [BUNDLED, *(n for n in folder_paths.get_filename_list(folder) if n.endswith(".safetensors"))]
+    return [Path(path) for name in (folder, "diffusers") for path in folder_paths.get_folder_paths(name)]
+
+
+def _choices() -> dict[Slot, list[str]]:
+    """What each input's list offers: the bundled file and those that fit it."""
+    known = {folder: library.entries(_roots(folder)) for folder in set(FOLDERS.values())}
+    return {slot: [BUNDLED, *library.fitting(known[folder], slot)] for slot, folder in FOLDERS.items()}
+
+
+def _path(name: str, slot: Slot) -> Path | None:
+    """The file behind a name, None for the bundled one. Raises CheckpointError when it is not there or does not fit."""
+    return None if name == BUNDLED else library.find(_roots(FOLDERS[slot]), name, slot, FOLDERS[slot])
 
 
 class Load(io.ComfyNode):
@@ -20,24 +38,26 @@ class Load(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        choices = _choices()
         return io.Schema(
             node_id="Wan22Load",
             display_name="Load Wan 2.2",
             category=CATEGORY,
             description="Both experts of Wan 2.2 I2V-A14B, its text encoder and its VAE. Starts with the small model "
-                        "that the pack brings along, so that everything works before the real weights are there.",
+                        "that the pack brings along, so that everything works before the real weights are there. The "
+                        "lists show the files that fit.",
             search_aliases=["wan", "wan 2.2", "image to video", "i2v"],
             inputs=[
-                io.Combo.Input("high_noise_expert", options=_weights("diffusion_models"), default=BUNDLED,
+                io.Combo.Input(Slot.HIGH.value, options=choices[Slot.HIGH], default=BUNDLED,
                                tooltip="The expert for the first, noisy steps, from models/diffusion_models: "
-                                       "wan2.2_i2v_high_noise_14B, fp16 or bf16."),
-                io.Combo.Input("low_noise_expert", options=_weights("diffusion_models"), default=BUNDLED,
+                                       "wan2.2_i2v_high_noise_14B. A folder of a diffusers pipeline works too."),
+                io.Combo.Input(Slot.LOW.value, options=choices[Slot.LOW], default=BUNDLED,
                                tooltip="The expert for the later steps, from models/diffusion_models: "
-                                       "wan2.2_i2v_low_noise_14B, fp16 or bf16."),
-                io.Combo.Input("text_encoder", options=_weights("text_encoders"), default=BUNDLED,
+                                       "wan2.2_i2v_low_noise_14B. A folder of a diffusers pipeline works too."),
+                io.Combo.Input(Slot.TEXT.value, options=choices[Slot.TEXT], default=BUNDLED,
                                tooltip="The text encoder, from models/text_encoders: umt5_xxl_fp16. The bundled one "
                                        "understands only the bundled model's few prompts."),
-                io.Combo.Input("vae", options=_weights("vae"), default=BUNDLED,
+                io.Combo.Input(Slot.VAE.value, options=choices[Slot.VAE], default=BUNDLED,
                                tooltip="The VAE, from models/vae: wan_2.1_vae."),
             ],
             outputs=[
@@ -49,12 +69,27 @@ class Load(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, high_noise_expert: str | None = None, low_noise_expert: str | None = None,
+                        text_encoder: str | None = None, vae: str | None = None) -> bool | str:
+        # A linked value is not known yet; execute checks it. Naming an input here also frees it from the list.
+        faults = []
+        for slot, name in zip(Slot, (high_noise_expert, low_noise_expert, text_encoder, vae), strict=True):
+            try:
+                _path(BUNDLED if name is None else name, slot)
+            except CheckpointError as error:
+                faults.append(str(error))
+        return " ".join(faults) or True
+
+    @classmethod
     def execute(cls, high_noise_expert: str, low_noise_expert: str, text_encoder: str, vae: str) -> io.NodeOutput:
         from ..pipeline import comfy_host
-        from ..pipeline.load import load
+        from ..pipeline.load import hints, load
 
-        with comfy_host.errors_on_node(cls.hidden.unique_id):
-            paths = [comfy_host.weight_path(folder, name) if name != BUNDLED else None for folder, name in (
-                ("diffusion_models", high_noise_expert), ("diffusion_models", low_noise_expert),
-                ("text_encoders", text_encoder), ("vae", vae))]
-            return io.NodeOutput(*load(comfy_host.host(), *paths))
+        node_id = cls.hidden.unique_id
+        with comfy_host.errors_on_node(node_id):
+            names = (high_noise_expert, low_noise_expert, text_encoder, vae)
+            high, low, text, decoder = (_path(name, slot) for slot, name in zip(Slot, names, strict=True))
+            said = hints(high, low)
+            if said:
+                comfy_host.say(node_id, " ".join(said))
+            return io.NodeOutput(*load(comfy_host.host(), high, low, text, decoder))

@@ -29,7 +29,8 @@ from PIL import Image
 
 from .bridge import RunStage, Stage
 from .checkpoint.errors import CheckpointError
-from .checkpoint.expert import I2V_IN_CHANNELS, Expert
+from .checkpoint.expert import Expert
+from .checkpoint.kinds import I2V_IN_CHANNELS
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
 from .host import Host
 from .latents import CHANNELS
@@ -174,15 +175,6 @@ def _clip(path: Path) -> Any:
 def host() -> Host:
     """ComfyUI's linear layers, dtypes, memory management and UMT5-XXL."""
     return Host(linear=_linear, compute_dtype=_compute_dtype, adopt=PatchedResident, clip=_clip)
-
-
-def weight_path(folder: str, name: str) -> Path:
-    """Full path of a file in one of ComfyUI's model folders. Raises CheckpointError when it has gone."""
-    path = folder_paths.get_full_path(folder, name)
-    if path is None:
-        raise CheckpointError(f"{name} is not in ComfyUI's {folder} folder. Refresh the list of files (R on the "
-                              "canvas), or choose another.")
-    return Path(path)
 
 
 def stop_if_asked() -> None:

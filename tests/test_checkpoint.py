@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -63,7 +64,7 @@ def test_other_models_are_named(tmp_path: Path, weights: dict[str, torch.Tensor]
         "text-to-video": {**weights, "patch_embedding.weight": weights["patch_embedding.weight"][:, :16].contiguous()},
         "5B": {**weights, "patch_embedding.weight": torch.zeros(256, 48, 1, 2, 2)},
         "Wan 2.1": {**weights, "img_emb.proj.0.bias": torch.zeros(4)},
-        "no Wan transformer": {"lora_unet_blocks_0.lora_down.weight": torch.zeros(4, 4)},
+        "LoRA": {"lora_unet_blocks_0.lora_down.weight": torch.zeros(4, 4)},
     }
     for said, tensors in cases.items():
         file = tmp_path / f"{said.split()[0]}.safetensors"
@@ -89,6 +90,25 @@ def test_prefixed_file_is_the_same_model(tmp_path: Path, weights: dict[str, torc
     assert all(torch.equal(bare[k], prefixed[k]) for k in bare)
 
 
+@pytest.mark.parametrize(("kind", "error"), [("F16", 0.0), ("BF16", 0.01), ("Q8_0", 0.01), ("Q4_0", 0.2)])
+def test_gguf_file_is_the_same_model(tmp_path: Path, weights: dict[str, torch.Tensor], kind: str, error: float) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "expert.gguf", "wan")
+    for name, tensor in weights.items():
+        matrix = name.startswith("blocks.") and name.endswith(".weight") and tensor.dim() == 2
+        stored = gguf.GGMLQuantizationType[kind if matrix else "F32"]
+        writer.add_tensor(name, gguf.quants.quantize(tensor.float().numpy(), stored), raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    text = torch.randn(1, 512, weights["text_embedding.0.weight"].shape[1])
+    given = {"hidden_states": torch.randn(1, 36, 2, 8, 8), "timestep": torch.tensor([950.0]),
+             "encoder_hidden_states": text, "return_dict": False}
+    plain, packed = (load_expert(f, plain_host()).model(**given)[0]
+                     for f in (bundled.DEMO_HIGH, tmp_path / "expert.gguf"))
+    assert (packed - plain).abs().max() <= error * plain.abs().max() + 1e-5
+
+
 def test_block_weights_keep_the_files_dtype() -> None:
     expert = load_expert(bundled.DEMO_HIGH, plain_host())
     assert expert.model.blocks[0].ffn.net[0].proj.weight.dtype == torch.float16
@@ -98,11 +118,11 @@ def test_block_weights_keep_the_files_dtype() -> None:
 
 
 def test_wrong_vae_and_text_encoder() -> None:
-    with pytest.raises(CheckpointError, match="holds no Wan VAE"):
+    with pytest.raises(CheckpointError, match=r"is a Wan 2\.2 I2V-A14B expert, not the VAE"):
         load_vae(bundled.DEMO_HIGH, plain_host())
-    with pytest.raises(CheckpointError, match="holds no UMT5 encoder"):
+    with pytest.raises(CheckpointError, match=r"is the VAE of Wan 2\.1, not a UMT5 text encoder"):
         load_text_encoder(bundled.DEMO_VAE, plain_host())
-    with pytest.raises(CheckpointError, match="holds no Wan transformer"):
+    with pytest.raises(CheckpointError, match=r"is the VAE of Wan 2\.1, not a Wan 2\.2 I2V-A14B expert"):
         load_expert(bundled.DEMO_VAE, plain_host())
 
 

@@ -7,13 +7,13 @@ node that it concerns.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import sentencepiece
@@ -283,16 +283,6 @@ def with_input_channels(count: int) -> Callable[[], bytes]:
     return edited(HIGH, lambda t: t.update({key: np.zeros((t[key].shape[0], count, 1, 2, 2), np.float16)}))
 
 
-def fp8_expert() -> bytes:
-    """An expert whose header calls a tensor fp8 and halves it; the loader needs no more than the header."""
-    data = HIGH.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["blocks.0.ffn.0.weight"]["dtype"] = "F8_E4M3"
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
 def lora() -> bytes:
     key = "blocks.0.self_attn.q"
     return save({f"{key}.lora_down.weight": np.zeros((4, 128), np.float16),
@@ -304,7 +294,10 @@ EXTRA = {"blocks.0.extra.weight": np.zeros((2, 2), np.float16)}
 UNREADABLE = r"{name} is not a safetensors file, or it is cut short \([\d,]+ bytes\)\. Fetch it again\."
 NOT_WHOLE = r"{name} is not a whole Wan 2\.2 I2V-A14B expert: "
 
-BAD_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
+Cases = dict[str, tuple[str, Callable[[], bytes], str]]
+NOT_AN_EXPERT = r"not a Wan 2\.2 I2V-A14B expert\. Choose a Wan 2\.2 I2V-A14B expert such as "
+
+BAD_HEADERS: Cases = {
     "empty": ("high_noise_expert", lambda: b"", r"{name} is empty \(0 bytes\): its download failed\. Fetch it again\."),
     "empty low": ("low_noise_expert", lambda: b"", r"{name} is empty \(0 bytes\)"),
     "empty vae": ("vae", lambda: b"", r"{name} is empty \(0 bytes\)"),
@@ -314,28 +307,36 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "cut in the header": ("high_noise_expert", lambda: HIGH.read_bytes()[:500], UNREADABLE),
     "cut in the length": ("high_noise_expert", lambda: HIGH.read_bytes()[:5], UNREADABLE),
     "cut vae": ("vae", lambda: VAE.read_bytes()[:-1], r"{name} is cut short"),
-    "longer": ("high_noise_expert", lambda: HIGH.read_bytes() + bytes(10), r"{name} .*Fetch it again\."),
+    "cut gguf": ("high_noise_expert", lambda: b"GGUF\x03\0\0\0", r"{name} is cut short \(8 bytes\) or damaged"),
     "text": ("high_noise_expert", lambda: b"These are not the weights.\n", UNREADABLE),
     "html": ("high_noise_expert", lambda: b"<!doctype html><html>Sign in</html>",
              r"{name} is a web page, not weights\."),
     "lfs pointer": ("vae", lambda: LFS_POINTER, r"{name} is a Git LFS pointer, not the weights\. Run `git lfs pull`"),
     "no json": ("high_noise_expert", lambda: (4).to_bytes(8, "little") + b"abcd",
                 r"{name} is not a safetensors file: its header cannot be read"),
-    "no tensors": ("high_noise_expert", lambda: save({}), r"{name} holds no Wan transformer\."),
+    "no tensors": ("high_noise_expert", lambda: save({}), r"{name} holds no Wan transformer\. Choose "),
     "t2v": ("high_noise_expert", with_input_channels(16),
-            r"{name} is a text-to-video model: 16 input channels, Wan 2\.2 I2V-A14B needs 36\."),
+            r"{name} is a text-to-video model: 16 input channels, Wan 2\.2 I2V-A14B needs 36\. Choose "),
     "5b": ("low_noise_expert", with_input_channels(48), r"{name} is a 5B text-and-image-to-video model: 48 input"),
     "wan 2.1": ("high_noise_expert",
                 edited(HIGH, lambda t: t.update({"img_emb.proj.0.weight": np.zeros(4, np.float16)})),
-                r"{name} is a Wan 2\.1 image-to-video model"),
-    "fp8": ("high_noise_expert", fp8_expert, r"{name} holds F8_E4M3 weights; this loader reads fp16, bf16 and fp32"),
-    "vae as expert": ("high_noise_expert", VAE.read_bytes, r"{name} holds no Wan transformer\. Choose a diff"),
-    "lora as expert": ("low_noise_expert", lora, r"{name} holds no Wan transformer\."),
-    "expert as vae": ("vae", HIGH.read_bytes, r"{name} holds no Wan VAE\. Choose wan_2\.1_vae\.safetensors\."),
-    "expert as text encoder": ("text_encoder", HIGH.read_bytes, r"{name} holds no UMT5 encoder\."),
+                r"{name} is a Wan 2\.1 image-to-video model \(it has an image projection\), " + NOT_AN_EXPERT),
+    "vae as expert": ("high_noise_expert", VAE.read_bytes, r"{name} is the VAE of Wan 2\.1, " + NOT_AN_EXPERT),
+    "lora as expert": ("low_noise_expert", lora, r"{name} is a LoRA, " + NOT_AN_EXPERT),
+    "expert as vae": ("vae", HIGH.read_bytes,
+                      r"{name} is a Wan 2\.2 I2V-A14B expert, not the VAE of Wan 2\.1 \(16 channels\), which the 14B "
+                      r"models use\. Choose wan_2\.1_vae\.safetensors\."),
+    "expert as text encoder": ("text_encoder", HIGH.read_bytes,
+                               r"{name} is a Wan 2\.2 I2V-A14B expert, not a UMT5 text encoder\. Choose "),
+    "vae as text encoder": ("text_encoder", VAE.read_bytes,
+                            r"{name} is the VAE of Wan 2\.1, not a UMT5 text encoder\."),
     "vae of 5b": ("vae", edited(VAE, lambda t: t.update({"conv2.weight": np.zeros((48, 48, 1, 1, 1), np.float16)})),
-                  r"{name} has 48 latent channels: it is the VAE of Wan 2\.2 5B\."),
+                  r"{name} is the VAE of Wan 2\.2 5B \(48 latent channels\), not the VAE of Wan 2\.1"),
     "no vocabulary": ("text_encoder", missing(TEXT_ENCODER, "spiece_model"), r"{name} holds no vocabulary"),
+}
+
+BAD_INSIDE: Cases = {
+    "longer": ("high_noise_expert", lambda: HIGH.read_bytes() + bytes(10), r"{name} .*Fetch it again\."),
     "key missing": ("low_noise_expert", missing(HIGH, "blocks.1.self_attn.q.weight"),
                     NOT_WHOLE + r"blocks\.1\.attn1\.to_q\.weight missing\."),
     "key missing that tells a size": ("high_noise_expert", missing(HIGH, "blocks.0.ffn.0.weight"), NOT_WHOLE),
@@ -353,23 +354,115 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_a_file_that_is_not_the_weights(comfy: ComfyClient, clip: Workflow, folders: ModelFolders, case: str):
-    widget, content, sentence = BAD_FILES[case]
+def put(folders: ModelFolders, case: str, cases: Cases) -> tuple[str, str, str]:
+    """Write a case's file; returns its name, the input it is for and the pattern of its sentence."""
+    widget, content, sentence = cases[case]
     name = f"{case.replace(' ', '_')}.safetensors"
     folders.put(name, widget, content())
+    return name, widget, sentence.format(name=re.escape(name))
+
+
+@pytest.mark.parametrize("case", BAD_HEADERS)
+def test_a_file_whose_header_shows_that_it_is_wrong_is_refused(comfy: ComfyClient, clip: Workflow,
+                                                               folders: ModelFolders, case: str):
+    name, widget, sentence = put(folders, case, BAD_HEADERS)
+    (said,) = refused(comfy, changed(clip, "load", **{widget: name}), "load")
+    assert re.match(sentence, said), said
+    assert name not in offered(comfy, widget)
+
+
+@pytest.mark.parametrize("case", BAD_INSIDE)
+def test_a_file_that_turns_out_to_be_wrong_fails_on_its_node(comfy: ComfyClient, clip: Workflow, folders: ModelFolders,
+                                                            case: str):
+    name, widget, sentence = put(folders, case, BAD_INSIDE)
     said = failing(comfy, changed(clip, "load", **{widget: name}), "load")
-    assert re.match(sentence.format(name=re.escape(name)), said), said
+    assert re.match(sentence, said), said
+
+
+def test_two_wrong_files_get_a_sentence_each(comfy: ComfyClient, clip: Workflow):
+    (said,) = refused(comfy, changed(clip, "load", vae="a", high_noise_expert="b"), "load")
+    assert said.startswith("b is not in ComfyUI's diffusion_models folder.")
+    assert " a is not in ComfyUI's vae folder." in said
 
 
 @pytest.mark.parametrize("widget", FOLDERS)
-def test_a_file_that_is_not_listed_is_refused(comfy: ComfyClient, clip: Workflow, widget: str):
-    graph = changed(clip, "load", **{widget: "nowhere.safetensors"})
-    with pytest.raises(RejectedError) as caught:
-        comfy.run(graph)
-    (error,) = caught.value.errors["load"]
-    assert error["type"] == "value_not_in_list"
-    assert error["details"].startswith(f"{widget}: 'nowhere.safetensors' not in ")
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "../custom_nodes.yaml", ""])
+def test_a_file_that_is_not_there_is_refused(comfy: ComfyClient, clip: Workflow, widget: str, name: str):
+    assert refused(comfy, changed(clip, "load", **{widget: name}), "load") == {
+        f"{name} is not in ComfyUI's {FOLDERS[widget]} folder. Refresh the list of files (R on the canvas), or choose "
+        "another."}
+
+
+# ---- the lists --------------------------------------------------------------------------------------------------
+
+
+def offered(comfy: ComfyClient, widget: str) -> list[str]:
+    """What a list of Load Wan 2.2 shows."""
+    (node,) = comfy.get("/object_info/Wan22Load").values()
+    return node["input"]["required"][widget][1]["options"]
+
+
+def expert_gguf(path: Path) -> bytes:
+    """The bundled expert as a GGUF file in float16."""
+    writer = gguf.GGUFWriter(path, "wan")
+    for name, tensor in load_file(HIGH).items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+def test_lists_show_only_what_fits(comfy: ComfyClient, folders: ModelFolders, tmp_path: Path):
+    files = {
+        "list_wan_high_noise.safetensors": ("high_noise_expert", HIGH.read_bytes()),
+        "sub/list_wan_low_noise.safetensors": ("high_noise_expert", HIGH.read_bytes()),
+        "list_wan.gguf": ("high_noise_expert", expert_gguf(tmp_path / "wan.gguf")),
+        "list_folder/config.json": ("high_noise_expert", b"{}"),
+        "list_folder/diffusion_pytorch_model.safetensors": ("high_noise_expert", HIGH.read_bytes()),
+        "list_t2v.safetensors": ("high_noise_expert", with_input_channels(16)()),
+        "list_lora.safetensors": ("high_noise_expert", lora()),
+        "list_vae_among_experts.safetensors": ("high_noise_expert", VAE.read_bytes()),
+        "list_vae.safetensors": ("vae", VAE.read_bytes()),
+        "list_expert_among_vaes.safetensors": ("vae", HIGH.read_bytes()),
+        "list_broken_vae.safetensors": ("vae", b"<html>"),
+        "list_umt5.safetensors": ("text_encoder", TEXT_ENCODER.read_bytes()),
+        "list_cut_umt5.safetensors": ("text_encoder", TEXT_ENCODER.read_bytes()[:-5]),
+    }
+    for name, (widget, content) in files.items():
+        folders.put(name, widget, content)
+    shown = {widget: [name for name in offered(comfy, widget) if "list_" in name] for widget in FOLDERS}
+    low = str(Path("sub") / "list_wan_low_noise.safetensors")
+    assert shown == {
+        "high_noise_expert": ["list_folder", "list_wan.gguf", "list_wan_high_noise.safetensors", low],
+        "low_noise_expert": ["list_folder", "list_wan.gguf", low, "list_wan_high_noise.safetensors"],
+        "text_encoder": ["list_umt5.safetensors"],
+        "vae": ["list_vae.safetensors"],
+    }
+    assert all(offered(comfy, widget)[0] == "bundled demo model" for widget in FOLDERS)
+
+
+def test_a_file_of_any_name_can_be_given(comfy: ComfyClient, clip: Workflow, folders: ModelFolders):
+    folders.put("unlisted.weights", "vae", VAE.read_bytes())
+    assert "unlisted.weights" not in offered(comfy, "vae")
+    comfy.finish(changed(clip, "load", vae="unlisted.weights"))
+
+
+def test_experts_in_each_others_place_are_told_of_and_used(comfy: ComfyClient, clip: Workflow, folders: ModelFolders):
+    for noise in ("high", "low"):
+        folders.put(f"mine_{noise}_noise.safetensors", "high_noise_expert", HIGH.read_bytes())
+    high, low = "mine_high_noise.safetensors", "mine_low_noise.safetensors"
+
+    def said(first: str, second: str) -> list[str]:
+        return comfy.finish(changed(clip, "load", high_noise_expert=first, low_noise_expert=second)).texts("load")
+
+    assert said(high, low) == []
+    (swapped,) = said(low, high)
+    assert swapped.startswith(f"{low} is named as the low-noise expert but chosen for high noise.")
+    assert f" {high} is named as the high-noise expert but chosen for low noise." in swapped
+    (same,) = said(high, high)
+    assert same.startswith(f"{high} is chosen as both experts;")
 
 
 def test_a_file_that_goes_away_while_the_run_waits(comfy: ComfyClient, clip: Workflow, folders: ModelFolders):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..host import Host, Resident, WeightTaker
-from .errors import CheckpointError, check_keys, check_weights
+from .errors import CheckpointError, check_weights
+from .probe import Found, probe
 from .quantised import FP8_FORMATS, QuantisedWeight, Weight, dequantise
 from .read import read_weights
+from .slots import Slot, check_slot
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 WHAT = "Wan 2.2 I2V-A14B expert"
 HEAD_DIM = 128
-I2V_IN_CHANNELS = 36
 
 
 @dataclass(frozen=True)
@@ -50,36 +51,17 @@ def _diffusers_names(weights: dict[str, Weight]) -> dict[str, Weight]:
     return weights if "proj_out.weight" in weights else convert_wan_transformer_to_diffusers(weights)
 
 
-def transformer_config(name: str, weights: dict[str, Weight]) -> dict[str, int | bool]:
-    """WanTransformer3DModel's configuration, from the shapes of the weights under diffusers' names.
+def transformer_config(found: Found) -> dict[str, int | bool]:
+    """WanTransformer3DModel's configuration, from the shapes in the header.
 
-    Raises CheckpointError, naming the file, for something else than a Wan 2.2 I2V-A14B expert.
+    Raises CheckpointError for a file that holds something else than a whole Wan 2.2 I2V-A14B expert.
     """
-    if "patch_embedding.weight" not in weights or "proj_out.weight" not in weights:
-        raise CheckpointError(f"{name} holds no Wan transformer. Choose a diffusion model such as "
-                              "wan2.2_i2v_high_noise_14B_fp16.safetensors.")
-    if any(key.startswith("condition_embedder.image_embedder.") for key in weights):
-        raise CheckpointError(f"{name} is a Wan 2.1 image-to-video model (it has an image projection). "
-                              "Choose a Wan 2.2 I2V-A14B expert.")
-    dim, in_channels = weights["patch_embedding.weight"].shape[:2]
-    if in_channels != I2V_IN_CHANNELS:
-        kind = {16: "a text-to-video", 48: "a 5B text-and-image-to-video"}.get(in_channels, "another")
-        raise CheckpointError(f"{name} is {kind} model: {in_channels} input channels, Wan 2.2 I2V-A14B needs "
-                              f"{I2V_IN_CHANNELS}.")
-    text, time = (f"condition_embedder.{part}_embedder.linear_1.weight" for part in ("text", "time"))
-    feed_forward = "blocks.0.ffn.net.0.proj.weight"
-    check_keys(name, WHAT, {text, time, feed_forward}, {text, time, feed_forward} & set(weights))
-    return {
-        "num_attention_heads": dim // HEAD_DIM,
-        "attention_head_dim": HEAD_DIM,
-        "in_channels": in_channels,
-        "out_channels": weights["proj_out.weight"].shape[0] // 4,
-        "text_dim": weights[text].shape[1],
-        "freq_dim": weights[time].shape[1],
-        "ffn_dim": weights[feed_forward].shape[0],
-        "num_layers": max(int(key.split(".")[1]) for key in weights if key.startswith("blocks.")) + 1,
-        "cross_attn_norm": "blocks.0.norm2.weight" in weights,
-    }
+    check_slot(found, Slot.HIGH)
+    if found.shape is None:
+        raise CheckpointError(f"{found.name} is not a whole {WHAT}: a tensor that tells its size is missing. Fetch it "
+                              "again, or choose another.")
+    sizes = asdict(found.shape)
+    return {"num_attention_heads": sizes.pop("dim") // HEAD_DIM, "attention_head_dim": HEAD_DIM, **sizes}
 
 
 def _empty(config: dict[str, int | bool]) -> WanTransformer3DModel:
@@ -125,14 +107,15 @@ def _stored_dtype(weight: Weight) -> torch.dtype:
 
 
 def load_expert(path: Path, host: Host) -> Expert:
-    """Load one expert from a file or a diffusers folder.
+    """Load one expert from a .safetensors or .gguf file or a diffusers folder.
 
     Raises CheckpointError when it is not a whole Wan 2.2 I2V-A14B expert. The blocks' linear layers stay
     memory-mapped, in the dtype and the packing they have.
     """
+    config = transformer_config(probe(path))
     weights, metadata = read_weights(path)
     weights = _diffusers_names(weights)
-    model = _empty(transformer_config(path.name, weights))
+    model = _empty(config)
     check_weights(path.name, WHAT, model.state_dict(), weights)
     compute = host.compute_dtype(_stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
     _fill(model, weights, compute, host.linear(compute))

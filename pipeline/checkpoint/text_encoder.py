@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
 from .errors import CheckpointError, check_keys, load_exactly
+from .folder import vocabulary_file
+from .probe import probe
 from .quantised import Weight, dequantise
 from .read import read_weights
-from .safetensors_file import read_header
+from .slots import Slot, check_slot
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -25,22 +27,19 @@ XXL_WIDTH = 4096
 
 
 def is_umt5_xxl(path: Path) -> bool:
-    """Whether this single file has UMT5-XXL's width, for which ComfyUI has a loader of its own."""
-    return path.is_file() and read_header(path).shapes.get("shared.weight", (0, 0))[1] == XXL_WIDTH
+    """Whether this single file has UMT5-XXL's width, for which ComfyUI has a loader of its own.
+
+    Raises CheckpointError when it is no UMT5 encoder that can be read.
+    """
+    found = probe(path)
+    check_slot(found, Slot.TEXT)
+    return path.is_file() and found.header.shapes.get("shared.weight", (0, 0))[1] == XXL_WIDTH
 
 
 def _vocabulary(path: Path, weights: dict[str, Weight]) -> bytes:
-    """The sentencepiece model of a single file or of a diffusers folder."""
-    if "spiece_model" in weights:
-        return weights.pop("spiece_model").numpy().tobytes()
-    if path.is_file():
-        raise CheckpointError(f"{path.name} holds no vocabulary (spiece_model). Use Comfy-Org's single file.")
-    places = (path / "spiece.model", path.parent / "tokenizer" / "spiece.model")
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise CheckpointError(f"{path.name} has no vocabulary: neither {places[0]} nor {places[1]} is there. "
-                              "Fetch the folder tokenizer of the same model too.")
-    return found.read_bytes()
+    """The sentencepiece model of a single file or of a diffusers folder; `check_slot` has seen that there is one."""
+    beside = vocabulary_file(path) if path.is_dir() else None
+    return beside.read_bytes() if beside else weights.pop("spiece_model").numpy().tobytes()
 
 
 def load_text_encoder(path: Path, host: Host,
@@ -49,10 +48,8 @@ def load_text_encoder(path: Path, host: Host,
 
     Raises CheckpointError when it is another kind of file.
     """
+    check_slot(probe(path), Slot.TEXT)
     weights = read_weights(path)[0]
-    if "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight" not in weights:
-        raise CheckpointError(f"{path.name} holds no UMT5 encoder. Choose a text encoder such as "
-                              "umt5_xxl_fp16.safetensors.")
     layer = "encoder.block.0.layer."
     needed = {"shared.weight", f"{layer}0.SelfAttention.q.weight", f"{layer}1.DenseReluDense.wi_0.weight"}
     check_keys(path.name, WHAT, needed, needed & set(weights))

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
-from .errors import CheckpointError, check_keys, load_exactly
+from .errors import load_exactly
+from .probe import probe
 from .quantised import dequantise
 from .read import read_weights
+from .slots import Slot, check_slot
 
 if TYPE_CHECKING:
     import torch
 
 WHAT = "Wan 2.1 VAE"
-LATENT_CHANNELS = 16
 
 
 def _diffusers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -33,17 +34,11 @@ def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
 
     Raises CheckpointError when it is not that VAE.
     """
+    check_slot(probe(path), Slot.VAE)
     import torch
     from diffusers import AutoencoderKLWan
 
     weights = _diffusers_names(read_weights(path)[0])
-    if "decoder.norm_out.gamma" not in weights or "encoder.conv_in.weight" not in weights:
-        raise CheckpointError(f"{path.name} holds no Wan VAE. Choose wan_2.1_vae.safetensors.")
-    check_keys(path.name, WHAT, {"post_quant_conv.weight"}, {"post_quant_conv.weight"} & set(weights))
-    channels = weights["post_quant_conv.weight"].shape[0]
-    if channels != LATENT_CHANNELS:
-        raise CheckpointError(f"{path.name} has {channels} latent channels: it is the VAE of Wan 2.2 5B. The 14B "
-                              "models use wan_2.1_vae.safetensors (16 channels).")
     dtype = host.compute_dtype(weights["encoder.conv_in.weight"].dtype)
     with torch.device("meta"):
         vae = AutoencoderKLWan(base_dim=weights["decoder.norm_out.gamma"].shape[0])

@@ -1,0 +1,116 @@
+"""What a weight file or folder holds, told from its header alone: milliseconds, whatever its size."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from .folder import is_pipeline, weight_files
+from .gguf_file import MAGIC, read_gguf_header
+from .header import FileHeader, Header, opening
+from .kinds import Kind, Layout, Told, TransformerShape, tell
+from .safetensors_file import read_header
+from .scheme import Scheme, SchemeFamily, scheme_of
+
+TITLE_KEYS = ("general.name", "general.basename", "modelspec.title")
+"""Where converters and publishers put a model's name (ggml's docs/gguf.md; github.com/Stability-AI/ModelSpec)."""
+EXPLICIT = re.compile(r"(high|low)[\s_.-]*noise", re.IGNORECASE)
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+NOT_NOISE = {"vram", "ram", "memory", "res", "resolution", "quality"}
+"""Words that make another word of `high` or `low` before them."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a file or folder holds. `noise` is "high", "low" or None, guessed from names; `size` is in bytes.
+
+    `shape` is of a transformer that has every tensor that tells a size; `files` are those to read tensors from.
+    """
+
+    header: Header
+    kind: Kind
+    noise: str | None
+    layout: Layout
+    scheme: Scheme
+    shape: TransformerShape | None
+    odd_part: str | None
+    size: int
+    files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return shown_name(self.header.path)
+
+
+def shown_name(path: Path) -> str:
+    """A file's name; the name of a part of a pipeline with that of the pipeline's folder before it."""
+    return f"{path.parent.name}/{path.name}" if is_pipeline(path.parent) else path.name
+
+
+def noise_in(text: str) -> str | None:
+    """The expert that a name speaks of, "high" or "low"; None when it speaks of neither or of both."""
+    explicit = {match.lower() for match in EXPLICIT.findall(text)}
+    if explicit:
+        return explicit.pop() if len(explicit) == 1 else None
+    words = [*(word.lower() for word in WORD.findall(text)), ""]
+    found = {word for word, after in pairwise(words) if word in ("high", "low") and after not in NOT_NOISE}
+    return found.pop() if len(found) == 1 else None
+
+
+def _noise(path: Path, metadata: dict[str, str]) -> str | None:
+    if is_pipeline(path.parent):  # diffusers: `transformer` is the high-noise expert, where there are two
+        names = ("transformer", "transformer_2")
+        whole = all((path.parent / name).is_dir() for name in names)
+        return dict(zip(names, ("high", "low"), strict=True)).get(path.name) if whole else None
+    titles = [str(metadata.get(key, "")) for key in TITLE_KEYS]
+    return next(filter(None, map(noise_in, [*titles, path.name, path.parent.name])), None)
+
+
+def _read(path: Path) -> tuple[FileHeader, bool]:
+    """A file's header, and whether it is GGUF: the content decides, whatever the name ends in."""
+    gguf = opening(path)[0].startswith(MAGIC)
+    return (read_gguf_header if gguf else read_header)(path), gguf
+
+
+def _merged(folder: Path, headers: list[FileHeader]) -> Header:
+    """One header for all shards."""
+    dtypes = {name: dtype for header in headers for name, dtype in header.dtypes.items()}
+    shapes = {name: shape for header in headers for name, shape in header.shapes.items()}
+    metadata = {key: value for header in headers for key, value in header.metadata.items()}
+    return Header(folder, dtypes, shapes, metadata)
+
+
+def _pipeline(folder: Path) -> Found:
+    files = tuple(sorted(folder.glob("*/*.safetensors")))
+    size = sum(file.stat().st_size for file in files)
+    return Found(Header(folder, {}, {}, {}), Kind.PIPELINE, None, Layout.DIFFUSERS,
+                 Scheme(SchemeFamily.PLAIN, "empty"), None, None, size, files)
+
+
+def probe(path: Path) -> Found:
+    """What a .safetensors or .gguf file, or a folder of one model or of a whole pipeline, holds.
+
+    A pipeline is told as such; its parts, `transformer`, `transformer_2`, `vae` and `text_encoder`, are folders to
+    probe. Raises CheckpointError when the path is none of these, damaged or cut short.
+    """
+    if path.is_dir() and is_pipeline(path):
+        return _pipeline(path)
+    files = tuple(weight_files(path)) if path.is_dir() else (path,)
+    headers, ggufs = zip(*(_read(file) for file in files), strict=True)
+    header = _merged(path, list(headers)) if path.is_dir() else headers[0]
+    told: Told = tell(header.shapes)
+    gguf = any(ggufs)
+    return Found(
+        header=header,
+        kind=told.kind,
+        noise=_noise(path, header.metadata),
+        layout=Layout.GGUF if gguf else told.layout,
+        scheme=scheme_of(header, gguf=gguf),
+        shape=told.shape,
+        odd_part=told.odd_part,
+        size=sum(file.stat().st_size for file in files),
+        files=files,
+    )
