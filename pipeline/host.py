@@ -1,6 +1,6 @@
 """What the pipeline needs of the program that hosts it, and a host of plain torch.
 
-ComfyUI's is in comfy_host.py. The plain one serves tests, benchmarks and scripts: no memory manager, one device.
+ComfyUI's is comfy_host/. The plain one serves tests, benchmarks and scripts: no memory manager, one device.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ class Resident(Protocol):
 
     def bring(self, activation_bytes: int) -> torch.device:
         """Make the module ready to run with that much memory for activations; return the device to run on."""
+
+    def make_room(self, activation_bytes: int) -> None:
+        """Free that much more on the device, after it has run out."""
 
 
 class WeightTaker(Protocol):
@@ -55,6 +58,11 @@ class PlainResident:
 
     def bring(self, activation_bytes: int) -> torch.device:
         return self.device
+
+    def make_room(self, activation_bytes: int) -> None:
+        """The module stays where it is; only what PyTorch holds in reserve can be given back."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 class CastingLinear(nn.Linear):

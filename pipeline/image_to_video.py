@@ -9,13 +9,17 @@ from typing import Any
 import torch
 
 from .checkpoint.expert import HEAD_DIM, Expert
+from .checkpoint.read_ahead import read_ahead
 from .first_frame import FirstFrame
 from .latent_socket import start_of, state_of, unfinished_latent
 from .latents import denormalise, normalise
+from .memory import activation_bytes, preflight, with_more_room
 from .request import MAX_PROMPT_TOKENS, RequestError, Sampling
 from .sampling.denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
 from .sampling.resume import Unfinished, history, restore, schedule_of
 from .sampling.schedule import EXPERT_NAMES, HIGH, LOW, new_scheduler, sigmas_of, spans, steps_of
+
+ADVICE = "Lower the size or num_frames, switch batched_guidance off, or choose a smaller file (fp8_scaled, GGUF)."
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,16 @@ def _embeddings(conditioning: list[list[Any]], text_dim: int, which: str) -> tor
     return torch.nn.functional.pad(kept, (0, 0, 0, MAX_PROMPT_TOKENS - kept.shape[1]))
 
 
-def activation_bytes(latent_shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> int:
-    """Estimate of one pass's peak: about 11 hidden states, as measured at full size (3.75 GB for 32,760 tokens)."""
-    tokens = latent_shape[2] * latent_shape[3] * latent_shape[4] // 4
-    return 11 * tokens * dim * max(2, dtype.itemsize)
+def pass_bytes(expert: Expert, latent_shape: tuple[int, ...], sampling: Sampling, index: int) -> int:
+    """Estimate of the activations of one pass through an expert (index: schedule.HIGH or LOW)."""
+    once = activation_bytes(latent_shape, expert.model.config.num_attention_heads * HEAD_DIM, expert.compute_dtype)
+    return 2 * once if sampling.batched_guidance and sampling.guidance[index] > 1.0 else once
+
+
+def describe_memory(model: Wan22Model, first_frame: FirstFrame, sampling: Sampling, free: int, total: int) -> str:
+    """What sampling the clip needs of the device and what there is, in bytes free and total, in a sentence."""
+    passes = [pass_bytes(e, first_frame.latent_shape, sampling, i) for i, e in enumerate(model.experts)]
+    return preflight(max(e.size for e in model.experts), max(passes), free, total)
 
 
 def new_noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -113,16 +123,23 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     def expert_of(step: int) -> int:
         return HIGH if step in high else LOW
 
+    if expert_of(steps[0]) != expert_of(steps[-1]):
+        read_ahead(model.low.files)
+
     def predict_for(step: int) -> Predict:
         index = expert_of(step)
         expert = model.experts[index]
-        need = activation_bytes(shape, expert.model.config.num_attention_heads * HEAD_DIM, expert.compute_dtype)
-        at_once = 2 if sampling.batched_guidance and sampling.guidance[index] > 1.0 else 1
-        device = expert.resident.bring(at_once * need)
-        velocity = velocity_of(expert.model, condition.to(device), lambda: watch.before_pass(step, index))
-        inner = guidance(velocity, *(t.to(device, expert.compute_dtype) for t in texts[index]),
-                         sampling.guidance[index])
-        return lambda x, t: inner(x.to(device), t.to(device)).to(x.device)
+        need = pass_bytes(expert, shape, sampling, index)
+
+        def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            device = expert.resident.bring(need)
+            velocity = velocity_of(expert.model, condition.to(device), lambda: watch.before_pass(step, index))
+            inner = guidance(velocity, *(text.to(device, expert.compute_dtype) for text in texts[index]),
+                             sampling.guidance[index])
+            return inner(x.to(device), t.to(device)).to(x.device)
+
+        return lambda x, t: with_more_room(lambda: predict(x, t), expert.resident, need,
+                                           f"a pass through the {EXPERT_NAMES[index]} expert", ADVICE)
 
     def after_step(step: int, x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         if not bool(x.isfinite().all()):

@@ -118,3 +118,67 @@ def diffusers_folder(shards: int) -> Callable[[Weights, Path], None]:
         (path / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
 
     return write
+
+
+PATCH_EMBEDDINGS = ("5-D", "4-D with the shape in the metadata", "flat")
+"""How converters store the one tensor that has more dimensions than ggml's four."""
+SCALE_BYTES = {"Q2_K": (80, 84), "Q3_K": (108, 110), "Q4_K": (0, 4), "Q5_K": (0, 4), "Q6_K": (208, 210)}
+"""Where the float16 scale and, if there is one, minimum of a block of 256 lie (ggml, ggml-common.h)."""
+BLOCK_SCALE = {"Q2_K": 4e-3, "Q3_K": 1e-3, "Q4_K": 2e-4, "Q5_K": 1e-4, "Q6_K": 2e-5}
+
+
+def gguf_file(kind: str, patch_embedding: str = "5-D") -> Callable[[Weights, Path], None]:
+    """Packed layers in a type that the gguf package can write, the rest in float32 as converters leave it."""
+
+    def write(weights: Weights, path: Path) -> None:
+        import gguf
+
+        packed = {f"{layer}.weight" for layer in _packed(weights)}
+        ggml_type = gguf.GGMLQuantizationType[kind]
+        tensors = {k: (gguf.quants.quantize(v.float().numpy(), ggml_type), ggml_type) if k in packed
+                   else (v.float().numpy(), None) for k, v in weights.items()}
+        _write_gguf(path, tensors, patch_embedding)
+
+    return write
+
+
+def random_k_blocks(kind: str, weights: Weights, path: Path) -> Weights:
+    """A file whose packed layers are random blocks of a K type, and its weights by the gguf package's own reading."""
+    import gguf
+
+    ggml_type = gguf.GGMLQuantizationType[kind]
+    values, size = gguf.GGML_QUANT_SIZES[ggml_type]
+    g = torch.Generator().manual_seed(0)
+    begin, end = SCALE_BYTES[kind]
+    scales = torch.full(((end - begin) // 2,), BLOCK_SCALE[kind]).half().view(torch.uint8)
+    tensors, meant = {}, dict(weights)
+    for name, weight in weights.items():
+        if name.removesuffix(".weight") not in _packed(weights):
+            tensors[name] = (weight.float().numpy(), None)
+            continue
+        blocks = torch.randint(0, 256, (weight.shape[0], weight.shape[1] // values, size), dtype=torch.uint8,
+                               generator=g)
+        blocks[..., begin:end] = scales
+        data = blocks.flatten(1).numpy()
+        tensors[name] = (data, ggml_type)
+        meant[name] = torch.from_numpy(gguf.quants.dequantize(data, ggml_type))
+    _write_gguf(path, tensors, "5-D")
+    return meant
+
+
+def _write_gguf(path: Path, tensors: dict, patch_embedding: str) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "wan")
+    for name, (data, ggml_type) in tensors.items():
+        if name == "patch_embedding.weight" and patch_embedding != "5-D":
+            if patch_embedding == "flat":
+                data = data.reshape(len(data), -1)
+            else:
+                writer.add_array(f"comfy.gguf.orig_shape.{name}", list(data.shape))
+                data = data.reshape(data.shape[0] * data.shape[1], *data.shape[2:])
+        writer.add_tensor(name, data, raw_dtype=ggml_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -76,3 +76,67 @@ def test_layout(name: str, inside_comfyui: bool, weights: dict[str, torch.Tensor
                 load_expert(path, host)
             return
     assert error(velocity(load_expert(path, host)), original) <= most
+
+
+GGUF = {
+    "F32": 1e-6, "F16": 1e-6, "BF16": 0.02, "Q8_0": 0.02, "Q5_1": 0.08, "Q5_0": 0.08, "Q4_1": 0.15, "Q4_0": 0.15,
+}
+HOSTS = {"comfyui": lambda: comfy_host().host(), "plain": plain_host}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("kind", GGUF)
+def test_gguf(kind: str, host: str, weights: dict[str, torch.Tensor], original: torch.Tensor, tmp_path: Path) -> None:
+    layouts.gguf_file(kind)(weights, tmp_path / "expert.gguf")
+    expert = load_expert(tmp_path / "expert.gguf", HOSTS[host]())
+    assert error(velocity(expert), original) <= GGUF[kind]
+
+
+@pytest.mark.parametrize("patch_embedding", layouts.PATCH_EMBEDDINGS)
+def test_gguf_patch_embedding(patch_embedding: str, weights: dict[str, torch.Tensor], original: torch.Tensor,
+                              tmp_path: Path) -> None:
+    layouts.gguf_file("F16", patch_embedding)(weights, tmp_path / "expert.gguf")
+    assert error(velocity(load_expert(tmp_path / "expert.gguf", plain_host())), original) <= 1e-6
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("kind", layouts.SCALE_BYTES)
+def test_gguf_k_types(kind: str, host: str, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """Against the gguf package's own reading of the same blocks."""
+    meant = layouts.random_k_blocks(kind, weights, tmp_path / "expert.gguf")
+    layouts.plain(torch.float32)(meant, tmp_path / "meant.safetensors")
+    wanted = velocity(load_expert(tmp_path / "meant.safetensors", plain_host()))
+    assert error(velocity(load_expert(tmp_path / "expert.gguf", HOSTS[host]())), wanted) <= 1e-3
+
+
+def test_scales_matter(weights: dict[str, torch.Tensor], original: torch.Tensor, tmp_path: Path) -> None:
+    """The error of a loader that drops fp8 scales, which the limits above must be far below."""
+    from safetensors.torch import save_file
+
+    layouts.fp8_legacy(weights, tmp_path / "scaled.safetensors")
+    unscaled = {k: torch.ones(()) if k.endswith("scale_weight") else v
+                for k, v in load_file(tmp_path / "scaled.safetensors").items()}
+    save_file(unscaled, tmp_path / "unscaled.safetensors")
+    assert error(velocity(load_expert(tmp_path / "unscaled.safetensors", plain_host())), original) > 0.4
+
+
+def test_leftover_scales_are_an_error(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({**weights, "blocks.0.norm3.scale_weight": torch.ones(())}, tmp_path / "expert.safetensors")
+    with pytest.raises(CheckpointError, match="scale_weight not known"):
+        load_expert(tmp_path / "expert.safetensors", plain_host())
+
+
+@pytest.mark.parametrize("name", ["fp16", "fp8_scaled legacy", "int8"])
+def test_back_from_a_device_the_files_own_pages_are_used(name: str, weights: dict[str, torch.Tensor],
+                                                         tmp_path: Path) -> None:
+    """On the way to another device and back nothing is copied; "meta" stands for a GPU."""
+    host = comfy_host().host()
+    SAFETENSORS[name][0](weights, tmp_path / "expert.safetensors")
+    layer = load_expert(tmp_path / "expert.safetensors", host).model.blocks[0].ffn.net[0].proj
+    before = layer.weight.data_ptr()
+    layer.to("meta")
+    assert layer.weight.device.type == "meta"
+    layer.to("cpu")
+    assert layer.weight.device.type == "cpu" and layer.weight.data_ptr() == before

@@ -30,13 +30,19 @@ HEAD_DIM = 128
 
 @dataclass(frozen=True)
 class Expert:
-    """One expert, ready to run. `latent_rgb` maps its normalised latents to preview colours, where the file says."""
+    """One expert, ready to run.
+
+    `latent_rgb` maps its normalised latents to preview colours, where the file says; `size` is that of its files, in
+    bytes.
+    """
 
     name: str
     resident: Resident
     compute_dtype: torch.dtype
     text_dim: int
     latent_rgb: tuple[list[list[float]], list[float]] | None
+    files: tuple[Path, ...]
+    size: int
 
     @property
     def model(self) -> WanTransformer3DModel:
@@ -112,7 +118,8 @@ def load_expert(path: Path, host: Host) -> Expert:
     Raises CheckpointError when it is not a whole Wan 2.2 I2V-A14B expert. The blocks' linear layers stay
     memory-mapped, in the dtype and the packing they have.
     """
-    config = transformer_config(probe(path))
+    found = probe(path)
+    config = transformer_config(found)
     weights, metadata = read_weights(path)
     weights = _diffusers_names(weights)
     model = _empty(config)
@@ -120,4 +127,5 @@ def load_expert(path: Path, host: Host) -> Expert:
     compute = host.compute_dtype(_stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
     _fill(model, weights, compute, host.linear(compute))
     rgb = json.loads(metadata["latent_rgb"]) if "latent_rgb" in metadata else None
-    return Expert(path.name, host.adopt(model), compute, model.config.text_dim, rgb)
+    return Expert(path.name, host.adopt(model), compute, model.config.text_dim, rgb, found.files,
+                  found.size)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..request import RequestError
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
@@ -21,6 +23,8 @@ FRAMES_A_LATENT = 4
 PIXELS_A_LATENT = 8
 PIXELS_A_PIECE = 1 << 18
 """Pixels x frames of a piece: small frames go several at once, for speed; from 256x256 on, 4 at once."""
+TILE, TILE_OVERLAP = 256, 64
+"""Pixels a side of a tile, and of its overlap, when the memory runs out: 0.93 GB at base_dim 96 and 2 bytes."""
 ENCODE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL = 8000, 10200
 """Peak activations a pixel of the frame, at base_dim 96 and 2 bytes a number: 3.2 and 4.05 GB at 832x480."""
 
@@ -42,6 +46,8 @@ class WanVAE:
     def spacial_compression_encode(self) -> int:
         """Pixels a latent, under the name core's nodes ask for."""
         return PIXELS_A_LATENT
+
+    spacial_compression_decode = spacial_compression_encode
 
     def temporal_compression_decode(self) -> int:
         """Frames a latent, under the name core's nodes ask for."""
@@ -74,14 +80,53 @@ class WanVAE:
 
     @torch.no_grad()
     def stream(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Raw latents (1, 16, T, h, w) -> IMAGE pieces (f, H, W, 3), 0..1, float32, CPU, in order."""
+        """Raw latents (1, 16, T, h, w) -> IMAGE pieces (f, H, W, 3), 0..1, float32, CPU, in order.
+
+        When the device's memory runs out, the rest comes in one piece, decoded in tiles. Raises RequestError when
+        even a tile does not fit.
+        """
+        done = 0
+        try:
+            for frames in self._pieces_of(latents):
+                done += len(frames)
+                yield frames
+            return
+        except torch.OutOfMemoryError:
+            pass  # what the failed piece held is released only once its exception has gone
+        self.resident.make_room(0)
+        try:
+            frames = self._tiled(latents, TILE, TILE, TILE_OVERLAP)
+        except torch.OutOfMemoryError as error:
+            raise RequestError(f"There is too little memory on the device to decode even {TILE}x{TILE} pixels at a "
+                               "time. Close what else uses the GPU.") from error
+        yield frames[done:]
+
+    def _pieces_of(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         height, width = (side * PIXELS_A_LATENT for side in latents.shape[-2:])
         vae, device = self._ready(height, width, DECODE_BYTES_A_PIXEL)
         cache: list[Any] = [None] * vae._cached_conv_counts["decoder"]
         for start, count in _pieces(latents.shape[2], height * width):
             z = vae.post_quant_conv(latents[:, :, start : start + count].to(device, self.dtype))
             frames = vae.decoder(z, feat_cache=cache, feat_idx=[0], first_chunk=start == 0)
-            yield frames[0].permute(1, 2, 3, 0).float().add(1).div(2).clamp(0, 1).cpu()
+            yield _to_image(frames[0])
+
+    def _tiled(self, latents: torch.Tensor, height: int, width: int, overlap: int) -> torch.Tensor:
+        """Raw latents (1, 16, T, h, w) -> IMAGE of the clip, by diffusers' blending of overlapping tiles, in pixels."""
+        vae, device = self._ready(height, width, DECODE_BYTES_A_PIXEL)
+        vae.tile_sample_min_height, vae.tile_sample_min_width = height, width
+        vae.tile_sample_stride_height, vae.tile_sample_stride_width = height - overlap, width - overlap
+        return _to_image(vae.tiled_decode(latents.to(device, self.dtype), return_dict=False)[0][0])
+
+    @torch.no_grad()
+    def decode_tiled(self, latents: torch.Tensor, tile_x: int, tile_y: int, overlap: int, tile_t: int | None = None,
+                     overlap_t: int | None = None) -> torch.Tensor:
+        """As `decode`, in overlapping tiles of so many latents, for core's VAE Decode (Tiled).
+
+        Tiles in time are not needed: the decoder is causal and takes a latent at a time.
+        """
+        sizes = (n * PIXELS_A_LATENT for n in (tile_y, tile_x, overlap))
+        height, width, overlap = sizes
+        return torch.stack([self._tiled(latent, height, width, overlap) for latent in latents.split(1)])
 
     def decode(self, latents: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
                ) -> torch.Tensor:
@@ -97,6 +142,11 @@ class WanVAE:
                 on_piece(done, total)
             clips.append(torch.cat(pieces))
         return torch.stack(clips)
+
+
+def _to_image(frames: torch.Tensor) -> torch.Tensor:
+    """Frames (3, F, H, W), -1..1, -> IMAGE (F, H, W, 3), 0..1, float32, CPU."""
+    return frames.permute(1, 2, 3, 0).float().add(1).div(2).clamp(0, 1).cpu()
 
 
 def _pieces(latents: int, pixels: int) -> Iterator[tuple[int, int]]:

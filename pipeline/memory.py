@@ -1,0 +1,48 @@
+"""What a run needs of the device's memory, and what to do when it runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from .host import Resident
+from .request import RequestError
+
+GB = 1e9
+T = TypeVar("T")
+
+
+def activation_bytes(latent_shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> int:
+    """Estimate of one pass's peak: about 11 hidden states, as measured at full size (3.75 GB for 32,760 tokens)."""
+    tokens = latent_shape[2] * latent_shape[3] * latent_shape[4] // 4
+    return 11 * tokens * dim * max(2, dtype.itemsize)
+
+
+def preflight(weights: int, activations: int, free: int, total: int) -> str:
+    """A sentence on what a pass needs and what there is; all in bytes, the weights of the larger expert."""
+    said = (f"A pass needs about {activations / GB:.1f} GB beside {weights / GB:.1f} GB of weights; "
+            f"{free / GB:.1f} of {total / GB:.1f} GB are free.")
+    if activations > total:
+        return said + " That is more than there is: choose a smaller size or fewer frames."
+    if weights + activations > total:
+        return said + " The weights stream from RAM."
+    return said
+
+
+def with_more_room(run: Callable[[], T], resident: Resident, need: int, what: str, advice: str) -> T:
+    """Run; when the device's memory runs out, make room and run once more.
+
+    Raises RequestError with the figures and the advice when that does not fit either.
+    """
+    try:
+        return run()
+    except torch.OutOfMemoryError:
+        pass  # what the failed run held is released only once its exception has gone
+    resident.make_room(2 * need)
+    try:
+        return run()
+    except torch.OutOfMemoryError as error:
+        raise RequestError(f"There is too little memory on the device for {what}, which needs about {need / GB:.1f} GB "
+                           f"beside the weights. {advice}") from error

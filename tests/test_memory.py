@@ -1,0 +1,122 @@
+"""Running out of memory: one more try with more room, then an error with the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import load as bundled
+from pipeline.checkpoint.read_ahead import read_ahead
+from pipeline.first_frame import encode_first_frame
+from pipeline.host import plain_host
+from pipeline.image_to_video import Wan22Model, describe_memory, sample
+from pipeline.memory import preflight
+from pipeline.prompt import encode_prompts
+from pipeline.request import RequestError, Sampling
+from pipeline.video.wan_vae import WanVAE
+
+SIDE, FRAMES = 64, 9
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple:
+    return bundled.load(plain_host())
+
+
+@contextmanager
+def running_out(module: torch.nn.Module, times: int) -> Iterator[list[int]]:
+    """The module's next passes fail as a full device makes them fail; gives the count of passes."""
+    passes: list[int] = []
+
+    def fail(*_: object) -> None:
+        passes.append(len(passes))
+        if len(passes) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = module.register_forward_pre_hook(fail)
+    try:
+        yield passes
+    finally:
+        hook.remove()
+
+
+def clip(loaded: tuple) -> torch.Tensor:
+    model, encoder, vae = loaded
+    image = torch.rand(1, SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0))
+    first = encode_first_frame(vae, image, SIDE, SIDE, FRAMES)
+    return sample(model, *encode_prompts(encoder, "nothing moves", ""), first, Sampling(0, num_inference_steps=4))
+
+
+def test_one_failed_pass_does_not_change_the_clip(loaded: tuple) -> None:
+    wanted = clip(loaded)
+    with running_out(loaded[0].low.model, 1) as passes:
+        assert torch.equal(clip(loaded), wanted)
+    assert len(passes) == 1 + 2 * 2  # two low-noise steps of two passes
+
+
+def test_two_failed_passes_end_the_run_with_the_figures(loaded: tuple) -> None:
+    said = r"too little memory .* the high-noise expert, which needs about 0\.0 GB.*Lower the size"
+    with running_out(loaded[0].high.model, 2), pytest.raises(RequestError, match=said):
+        clip(loaded)
+
+
+def test_decoding_goes_on_in_tiles(loaded: tuple) -> None:
+    """The second piece fails; what comes in tiles is the same clip."""
+    vae: WanVAE = loaded[2]
+    latents = clip(loaded)
+    wanted = vae.decode(latents)
+    calls = 0
+
+    def fail_once(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = vae.resident.module.decoder.register_forward_pre_hook(fail_once)
+    try:
+        found = vae.decode(latents)
+    finally:
+        hook.remove()
+    assert calls > 2
+    torch.testing.assert_close(found, wanted, atol=2e-4, rtol=1e-3)
+
+
+def test_tiles_join_without_seams(loaded: tuple) -> None:
+    vae: WanVAE = loaded[2]
+    t, y, x = torch.meshgrid(torch.arange(5) / 5, torch.arange(192) / 192, torch.arange(192) / 192, indexing="ij")
+    latents = vae.encode(torch.stack([(x + t / 4).sin(), y, (x * y + t / 4).cos()], -1).clamp(0, 1))
+    whole, tiled = vae.decode(latents), vae.decode_tiled(latents, tile_x=16, tile_y=16, overlap=8)
+    assert tiled.shape == whole.shape
+    assert (tiled - whole).abs().max() < 0.02
+
+
+def test_preflight() -> None:
+    assert preflight(14_300_000_000, 3_750_000_000, 22_000_000_000, 24_000_000_000) == (
+        "A pass needs about 3.8 GB beside 14.3 GB of weights; 22.0 of 24.0 GB are free.")
+    assert preflight(28 * 10**9, 4 * 10**9, 20 * 10**9, 24 * 10**9).endswith(" The weights stream from RAM.")
+    assert "choose a smaller size" in preflight(10**9, 30 * 10**9, 20 * 10**9, 24 * 10**9)
+
+
+def test_full_size_needs_what_was_measured(loaded: tuple) -> None:
+    """480p x 81: 3.75 GB a pass of a 5120-wide expert in 2 bytes; the bundled expert is 20 times narrower, in 4."""
+    from pipeline.first_frame import FirstFrame
+
+    model: Wan22Model = loaded[0]
+    first = FirstFrame(torch.zeros(1, 16, 21, 60, 104))
+    said = describe_memory(model, first, Sampling(0), 10**9, 10**9)
+    assert said.startswith("A pass needs about 0.4 GB beside 0.0 GB of weights")
+    assert "about 0.7 GB" in describe_memory(model, first, Sampling(0, batched_guidance=True), 10**9, 10**9)
+
+
+def test_read_ahead_reads(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(1 << 20))
+    thread = read_ahead([file])
+    thread.join(30)
+    assert not thread.is_alive()
+    assert read_ahead([tmp_path / "gone"]) is None
