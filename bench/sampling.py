@@ -52,7 +52,7 @@ GUIDANCE = 5.0
 
 
 def write_expert(path: Path, dtype: torch.dtype) -> None:
-    """Random weights under the original names, with the sizes in the metadata as ComfyUI reads them."""
+    """Random weights under the original names; ComfyUI reads the text width from the metadata."""
     dim = 128 * HEADS
     shapes: dict[str, tuple[int, ...]] = {"patch_embedding.weight": (dim, 36, 1, 2, 2), "patch_embedding.bias": (dim,),
                                           "head.modulation": (1, 2, dim)}
@@ -69,7 +69,7 @@ def write_expert(path: Path, dtype: torch.dtype) -> None:
     g = torch.Generator().manual_seed(0)
     weights = {k: torch.randn(s, generator=g) * 0.02 + (1.0 if "norm" in k and k.endswith("weight") else 0.0)
                for k, s in shapes.items()}
-    config = {"transformer": {"num_heads": HEADS, "text_dim": TEXT}}
+    config = {"transformer": {"text_dim": TEXT}}
     save_file({k: v.to(dtype) for k, v in weights.items()}, path, metadata={"config": json.dumps(config)})
 
 
