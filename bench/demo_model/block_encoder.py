@@ -58,3 +58,15 @@ class BlockEncoder:
         features = torch.cat([first @ self.first, later @ self.later], 1) + self.constant
         z = F.silu(F.normalize(features, dim=-1) * self.gamma) @ self.head + self.bias
         return z.permute(0, 4, 1, 2, 3).contiguous()
+
+
+@torch.no_grad()
+def pixel_weights(clips: torch.Tensor, latents: torch.Tensor, floor: float = 0.25) -> torch.Tensor:
+    """(C,), mean 1: how much an error of one in each latent channel changes the pixels, by least squares.
+
+    clips: (B, 3, 4n + 1, H, W); latents: theirs, (B, C, n + 1, H / 8, W / 8). A part of `floor` is the same for all.
+    """
+    x = latents[:, :, 1:].permute(0, 2, 3, 4, 1).flatten(0, -2)
+    x = torch.cat([x, torch.ones(len(x), 1)], 1)
+    seen = torch.linalg.lstsq(x, _blocks(clips)[1].flatten(0, -2)).solution[:-1].pow(2).sum(1)
+    return floor + (1 - floor) * seen / seen.mean()
