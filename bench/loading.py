@@ -28,7 +28,7 @@ WIDTH, FEED_FORWARD, TEXT, FREQUENCIES = 5120, 13824, 4096, 256
 CONFIG = {"num_attention_heads": 40, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16,
           "text_dim": TEXT, "freq_dim": FREQUENCIES, "ffn_dim": FEED_FORWARD, "cross_attn_norm": True}
 LOADERS = {"fp16": ("ours", "diffusers", "comfyui"), "fp8_scaled": ("ours", "comfyui"), "Q4_K": ("ours", "diffusers")}
-"""diffusers opens fp8_scaled files without their scales, and ComfyUI itself reads no GGUF."""
+"""diffusers opens fp8_scaled files without their scales, GGUF only with accelerate; ComfyUI itself reads no GGUF."""
 
 
 def shapes(blocks: int) -> dict[str, tuple[int, ...]]:

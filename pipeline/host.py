@@ -40,7 +40,7 @@ class Host:
     """How modules are built and where they live."""
 
     linear: Callable[[torch.dtype], Callable[..., WeightTaker]]
-    """Dtype to calculate in -> class of the transformer blocks' linear layers, built as torch.nn.Linear is."""
+    """Dtype to calculate in -> class of the transformer's linear layers, built as torch.nn.Linear is."""
     compute_dtype: Callable[[torch.dtype], torch.dtype]
     """Dtype of the weights -> dtype to calculate in."""
     adopt: Callable[[nn.Module], Resident]

@@ -86,14 +86,16 @@ def _empty(config: dict[str, int | bool]) -> WanTransformer3DModel:
 
 def _fill(model: WanTransformer3DModel, weights: dict[str, Weight], compute: torch.dtype,
           linear: Callable[..., WeightTaker]) -> None:
-    """Give the model its weights: the blocks' linear layers, 98 % of them, become the host's and keep them as stored;
-    of the rest, what diffusers wants exact is float32."""
+    """Give the model its weights: linear layers, 99 % of them, become the host's and keep theirs as stored; of the
+    rest, and of the time embedding, what diffusers wants exact is float32."""
     import torch
 
-    layers = {name: layer for name, layer in model.blocks.named_modules(prefix="blocks")
-              if isinstance(layer, torch.nn.Linear)}
-    exact = model._keep_in_fp32_modules
-    rest = {key: dequantise(weight, torch.float32 if any(part in key for part in exact) else compute)
+    def exact(name: str) -> bool:
+        return any(part in name for part in model._keep_in_fp32_modules)
+
+    layers = {name: layer for name, layer in model.named_modules()
+              if isinstance(layer, torch.nn.Linear) and not exact(name)}
+    rest = {key: dequantise(weight, torch.float32 if exact(key) else compute)
             for key, weight in weights.items() if key.rpartition(".")[0] not in layers}
     model.load_state_dict(rest, assign=True, strict=False)
     for name, layer in layers.items():
@@ -115,7 +117,7 @@ def _stored_dtype(weight: Weight) -> torch.dtype:
 def load_expert(path: Path, host: Host) -> Expert:
     """Load one expert from a .safetensors or .gguf file or a diffusers folder.
 
-    Raises CheckpointError when it is not a whole Wan 2.2 I2V-A14B expert. The blocks' linear layers stay
+    Raises CheckpointError when it is not a whole Wan 2.2 I2V-A14B expert. Linear layers stay
     memory-mapped, in the dtype and the packing they have.
     """
     found = probe(path)
