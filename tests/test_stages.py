@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_denoise_starts_on_the_straight_path_to_noise(model: Wan22Model, inputs:
             return (new_noise(given.shape, sampling.seed) - normalise(given),)
 
     resident = type(model.low.resident)(TruePath(), torch.device("cpu"))
-    expert = type(model.low)("true path", resident, torch.float32, model.low.text_dim, None)
+    expert = replace(model.low, name="true path", resident=resident)
     found = sample_latent(Wan22Model(expert, expert), *inputs, sampling, latent={"samples": given})["samples"]
     torch.testing.assert_close(found, given, atol=1e-4, rtol=0)
     sigma = float(schedule.sigma_table(16, 5.0)[6])
