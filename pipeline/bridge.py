@@ -1,6 +1,6 @@
 """The two stages of a clip on models that another program samples: its loaders, patches and solvers, our schedule.
 
-What differs from program to program is one function, `RunStage`; ComfyUI's is comfy_host/.
+What differs from program to program is one function, `RunStage`; ComfyUI's is comfy_host.py.
 """
 
 from __future__ import annotations

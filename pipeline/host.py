@@ -1,6 +1,6 @@
 """What the pipeline needs of the program that hosts it, and a host of plain torch.
 
-ComfyUI's is comfy_host/. The plain one serves tests, benchmarks and scripts: no memory manager, one device.
+ComfyUI's is comfy_host.py. The plain one serves tests, benchmarks and scripts: no memory manager, one device.
 """
 
 from __future__ import annotations

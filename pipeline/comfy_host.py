@@ -1,0 +1,327 @@
+"""ComfyUI as the host: the only file of the pipeline that touches it.
+
+Linear layers and memory, progress and Stop, its own sampling, folders and results. Written for ComfyUI 0.30; imported
+only inside a running ComfyUI, and only once a node is executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.samplers
+import comfy.utils
+import folder_paths
+import latent_preview
+import torch
+from comfy.cli_args import args
+from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
+from comfy_kitchen.tensor.base import BaseLayoutParams
+from PIL import Image
+
+from .bridge import RunStage, Stage
+from .checkpoint.errors import CheckpointError
+from .checkpoint.expert import Expert
+from .checkpoint.kinds import I2V_IN_CHANNELS
+from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
+from .host import Host
+from .latents import CHANNELS
+from .request import RequestError, Sampling
+from .sampling.schedule import EXPERT_NAMES
+
+PREVIEW_SIDE = 512
+SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
+"""Our scheduler -> ComfyUI's sampler of that family."""
+
+
+class _GGUFLayout(QuantizedLayout):
+    """GGUF blocks as one of ComfyUI's quantised tensors: paged, moved and patched by LoRAs like its own formats."""
+
+    NAME = "Wan22GGUFLayout"
+
+    @dataclass(frozen=True)
+    class Params(BaseLayoutParams):
+        """No scale of its own: the blocks hold theirs. `kind` is the ggml type's name."""
+
+        kind: str = ""
+
+        def _tensor_fields(self) -> list[str]:
+            return []
+
+    @classmethod
+    def quantize(cls, tensor: torch.Tensor, **kwargs: Any) -> Any:
+        raise NotImplementedError("GGUF weights cannot be packed again.")
+
+    @classmethod
+    def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
+        return dequantise_gguf(qdata, params.kind, params.orig_dtype).view(params.orig_shape)
+
+    @classmethod
+    def get_plain_tensors(cls, qtensor: QuantizedTensor) -> tuple[torch.Tensor, ...]:
+        return (qtensor._qdata,)
+
+    @classmethod
+    def state_dict_tensors(cls, qdata: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
+        return {"": qdata}
+
+
+register_layout_class(_GGUFLayout.NAME, _GGUFLayout)
+
+
+def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
+    """ComfyUI's linear layer for weights of any kind, packed or not."""
+    device = comfy.model_management.get_torch_device()
+    native = {"nvfp4": comfy.model_management.supports_nvfp4_compute,
+              "mxfp8": comfy.model_management.supports_mxfp8_compute,
+              **dict.fromkeys(FP8_FORMATS, comfy.model_management.supports_fp8_compute)}
+    emulated = {name for name, supported in native.items() if not supported(device)}
+
+    class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
+        _home: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
+
+        def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
+            # Back from the GPU the weights are the file's mapped pages again; a copy would fill the RAM.
+            if self.weight.device.type != "cpu" and fn(torch.empty(0)).device.type == "cpu":
+                self.weight, self.bias = self._home
+                return self
+            return super()._apply(fn, recurse)
+
+        def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
+            """See host.WeightTaker."""
+            self._set(weight, bias)
+            self._home = (self.weight, self.bias)
+
+        def _set(self, weight: Weight, bias: torch.Tensor | None) -> None:
+            self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+            if not isinstance(weight, QuantisedWeight):
+                self.weight = torch.nn.Parameter(weight, requires_grad=False)
+            elif weight.format == GGUF:
+                self.quant_format = GGUF
+                params = _GGUFLayout.Params(None, compute, weight.shape, weight.options["type"])
+                self.weight = torch.nn.Parameter(QuantizedTensor(weight.data, _GGUFLayout.NAME, params),
+                                                 requires_grad=False)
+            elif weight.format not in QUANT_ALGOS:
+                raise CheckpointError(f"This ComfyUI does not read {weight.format} weights. Update it, or choose an "
+                                      "fp16, fp8_scaled or GGUF file.")
+            else:
+                entry = json.dumps({"format": weight.format, **weight.options}).encode()
+                self.load_state_dict({"weight": weight.data, **weight.scales,
+                                      "comfy_quant": torch.tensor(list(entry), dtype=torch.uint8),
+                                      **({} if bias is None else {"bias": bias})}, assign=True)
+
+    return Linear
+
+
+class _Holder(torch.nn.Module):
+    """Keeps a diffusers model from ComfyUI's patcher, which sets `.device`: a read-only property of theirs."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.device = None
+
+
+class PatchedResident:
+    """A module that ComfyUI's memory manager counts, moves and evicts."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            _Holder(module),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+        self._streams = any(hasattr(m, "comfy_cast_weights") for m in module.modules())
+        self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
+
+    def bring(self, activation_bytes: int) -> torch.device:
+        """Load the module; others make room. Needed before every use: it may have been evicted.
+
+        A module of ComfyUI's own linear layers is loaded as far as there is room and streams the rest from RAM.
+        """
+        device = self.patcher.load_device
+        own = sum(p.nbytes for m in self._strays for p in m.parameters(recurse=False)) if self._streams else 0
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes + own,
+                                               force_full_load=not self._streams)
+        # ComfyUI streams its own layers only; everything beside them has to be there.
+        for module in self._strays:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data = tensor.data.to(device)
+        return device
+
+    def make_room(self, activation_bytes: int) -> None:
+        """Free that much more on the device, this module's own layers included: they stream from then on."""
+        device = self.patcher.load_device
+        comfy.model_management.soft_empty_cache()
+        comfy.model_management.free_memory(activation_bytes, device)
+        if self._streams and not comfy.model_management.is_device_cpu(device):
+            self.patcher.partially_unload(self.patcher.offload_device, activation_bytes)
+
+
+def _compute_dtype(stored: torch.dtype) -> torch.dtype:
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_management.unet_manual_cast(stored, device) or stored
+
+
+def _clip(path: Path) -> Any:
+    """UMT5-XXL through ComfyUI's own loader, as its CLIPLoader node of type wan does."""
+    import comfy.sd
+
+    return comfy.sd.load_clip([str(path)], embedding_directory=folder_paths.get_folder_paths("embeddings"),
+                              clip_type=comfy.sd.CLIPType.WAN)
+
+
+def host() -> Host:
+    """ComfyUI's linear layers, dtypes, memory management and UMT5-XXL."""
+    return Host(linear=_linear, compute_dtype=_compute_dtype, adopt=PatchedResident, clip=_clip)
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of the device's memory, free and in all; of the RAM where there is no GPU."""
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_management.get_free_memory(device), comfy.model_management.get_total_memory(device)
+
+
+def stop_if_asked() -> None:
+    """Raise ComfyUI's own interrupt when the user pressed Stop, so that the run reads as cancelled."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress() -> Callable[[int, int], None]:
+    """(done, total) -> shown as the running node's progress bar. Raises the interrupt on Stop."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def update(done: int, total: int) -> None:
+        stop_if_asked()
+        bar.update_absolute(done, total)
+
+    return update
+
+
+def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Tensor], None]:
+    """(step index, clean latents) -> progress bar and a film strip of the clip's begin, middle and end."""
+    bar = comfy.utils.ProgressBar(total)
+    stock = comfy.latent_formats.Wan21
+    factors, bias = expert.latent_rgb or (stock.latent_rgb_factors, stock.latent_rgb_factors_bias)
+    factors, bias = torch.tensor(factors), torch.tensor(bias)
+
+    def update(step: int, clean: torch.Tensor) -> None:
+        frames = clean[0][:, [0, clean.shape[2] // 2, clean.shape[2] - 1]].float().cpu()
+        rgb = torch.einsum("cfhw,cd->hfwd", frames, factors) + bias
+        strip = rgb.flatten(1, 2).add(1).mul(127.5).clamp(0, 255).byte().numpy()
+        image = Image.fromarray(strip).resize((strip.shape[1] * 4, strip.shape[0] * 4), Image.Resampling.BILINEAR)
+        bar.update_absolute(step + 1, total, ("JPEG", image, PREVIEW_SIDE))
+
+    return update
+
+
+def say(node_id: str | None, text: str) -> None:
+    """Show a line of text on the node, to the client that runs the graph."""
+    from server import PromptServer
+
+    server = PromptServer.instance
+    if node_id is not None and server is not None:
+        server.send_progress_text(text, node_id, server.client_id)
+
+
+@contextmanager
+def errors_on_node(node_id: str | None) -> Iterator[None]:
+    """Show the pack's own errors on the node too: ComfyUI's message box hides them behind a click."""
+    try:
+        yield
+    except (RequestError, CheckpointError) as error:
+        say(node_id, str(error))
+        raise
+
+
+def _check_i2v_model(model: Any, which: str, conditionings: dict[str, list[list[Any]]]) -> None:
+    """Raise RequestError unless a MODEL is a Wan 2.2 I2V-A14B expert that reads these text embeddings."""
+    transformer = model.model.diffusion_model
+    channels = model.get_model_object("latent_format").latent_channels
+    patches = getattr(transformer, "patch_embedding", None)
+    inputs = None if patches is None else patches.weight.shape[1]
+    projection = getattr(transformer, "img_emb", None) is not None
+    if (channels, inputs, projection) != (CHANNELS, I2V_IN_CHANNELS, False):
+        raise RequestError(f"The {which} MODEL is no Wan 2.2 I2V-A14B expert, which has {CHANNELS} latent channels, "
+                           f"{I2V_IN_CHANNELS} input channels and no image projection: ComfyUI takes it for "
+                           f"{type(model.model).__name__} with {channels}, {inputs or 'unknown'} and "
+                           f"{'one' if projection else 'none'}. Load wan2.2_i2v_{which.replace('-', '_')}_14B.")
+    for name, conditioning in conditionings.items():
+        for embeddings, _ in conditioning:
+            if embeddings.shape[-1] != transformer.text_dim:
+                raise RequestError(f"The {name} text embeddings are {embeddings.shape[-1]} wide, the {which} MODEL "
+                                   f"reads {transformer.text_dim}. Use the text encoder that belongs to it: umt5_xxl "
+                                   "for Wan 2.2.")
+
+
+def stage_runner(models: tuple[Any, Any], positive: list[list[Any]], negative: list[list[Any]], sampling: Sampling,
+                 ) -> RunStage:
+    """Stages on ComfyUI's own sampling, with everything that patches a MODEL in force.
+
+    `models` are indexed by schedule.HIGH and schedule.LOW. The sigmas are given, so that a MODEL's own shift does not
+    matter: a flow model's timestep is sigma * 1000 (comfy/model_sampling.py, ModelSamplingDiscreteFlow.timestep).
+    Raises RequestError for a MODEL of another kind.
+    """
+    for model, which in zip(models, EXPERT_NAMES, strict=True):
+        _check_i2v_model(model, which, {"positive": positive, "negative": negative})
+    total = sampling.num_inference_steps
+    show = latent_preview.prepare_callback(models[0], total)
+
+    def run(stage: Stage) -> torch.Tensor:
+        def on_step(step: int, clean: torch.Tensor, latents: torch.Tensor, steps_of_stage: int) -> None:
+            show(stage.steps.start + step, clean, latents, total)
+
+        guider = comfy.samplers.CFGGuider(models[stage.expert])
+        guider.set_conds(stage.positive, stage.negative)
+        guider.set_cfg(stage.guidance_scale)
+        samples = guider.sample(stage.noise, stage.latents, comfy.samplers.sampler_object(SAMPLERS[sampling.scheduler]),
+                                stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                                seed=sampling.seed).float().cpu()
+        if not bool(samples.isfinite().all()):
+            raise RuntimeError(f"The {EXPERT_NAMES[stage.expert]} MODEL gave values that are not numbers. Its file may "
+                               "be damaged, or a patch on it (attention, compile) does not suit this GPU.")
+        return samples
+
+    return run
+
+
+def new_output_file(prefix: str, width: int, height: int, suffix: str) -> tuple[Path, str]:
+    """A path in ComfyUI's output folder that no file has yet, and its subfolder as ComfyUI names it."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory(), width, height)
+    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def output_path(name: str) -> Path:
+    """Full path of a file in ComfyUI's output folder. Raises RequestError when it has gone or lies outside."""
+    try:
+        path = Path(folder_paths.get_annotated_filepath(f"{name} [output]"))
+    except ValueError:
+        path = None
+    if path is None or not path.is_file():
+        raise RequestError(f"{name} is not in ComfyUI's output folder. Refresh the list of files (R on the canvas), or "
+                           "choose another.")
+    return path
+
+
+def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
+    """The graph as metadata, under the names from which the canvas restores it; empty when the user disabled that."""
+    if args.disable_metadata:
+        return {}
+    found = {**(extra_pnginfo or {}), **({} if prompt is None else {"prompt": prompt})}
+    return {key: json.dumps(value) for key, value in found.items()}
+
+
+def video_from(path: Path) -> Any:
+    """A VIDEO of ComfyUI's that reads the file when asked."""
+    from comfy_api.latest import InputImpl
+
+    return InputImpl.VideoFromFile(str(path))
