@@ -7,13 +7,14 @@ only inside a running ComfyUI, and only once a node is executed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import comfy.latent_formats
+import comfy.lora
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -24,6 +25,7 @@ import latent_preview
 import torch
 from comfy.cli_args import args
 from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
+from comfy.weight_adapter.base import WeightAdapterBase
 from comfy_kitchen.tensor.base import BaseLayoutParams
 from PIL import Image
 
@@ -32,7 +34,7 @@ from .checkpoint.errors import CheckpointError
 from .checkpoint.expert import Expert
 from .checkpoint.kinds import I2V_IN_CHANNELS
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
-from .host import Host
+from .host import Host, Patch
 from .latents import CHANNELS
 from .request import RequestError, Sampling
 from .sampling.schedule import EXPERT_NAMES
@@ -129,6 +131,17 @@ class _Holder(torch.nn.Module):
         self.device = None
 
 
+class _Change:
+    """What LoRAs add to a weight, worked out anew for each use: the weight itself stays as it is stored."""
+
+    def __init__(self, name: str, patches: list[tuple[Any, ...]]) -> None:
+        self.name, self.patches = name, patches
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        # calculate_weight adds in place, and ComfyUI may hand over the resident weight itself.
+        return comfy.lora.calculate_weight(self.patches, weight.clone(), self.name, intermediate_dtype=weight.dtype)
+
+
 class PatchedResident:
     """A module that ComfyUI's memory manager counts, moves and evicts."""
 
@@ -139,10 +152,12 @@ class PatchedResident:
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
-        self._streams = any(hasattr(m, "comfy_cast_weights") for m in module.modules())
+        self._layers = {name: m for name, m in module.named_modules() if hasattr(m, "comfy_cast_weights")}
+        self._streams = bool(self._layers)
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
+        self._patched: dict[str, torch.Tensor] = {}
 
-    def bring(self, activation_bytes: int) -> torch.device:
+    def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """Load the module; others make room. Needed before every use: it may have been evicted.
 
         A module of ComfyUI's own linear layers is loaded as far as there is room and streams the rest from RAM.
@@ -155,7 +170,30 @@ class PatchedResident:
         for module in self._strays:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 tensor.data = tensor.data.to(device)
+        self._patch(patches)
         return device
+
+    def _patch(self, patches: Sequence[Patch]) -> None:
+        """Put these patches in force and no others.
+
+        ComfyUI's layers work theirs out for each use, so that changing a LoRA loads nothing anew; the few parameters
+        beside them, norms for the most part, are changed and changed back.
+        """
+        wanted: dict[str, list[tuple[Any, ...]]] = {}
+        for patch in patches:
+            wanted.setdefault(patch.parameter, []).append((patch.scale, patch.change, 1.0, None, None))
+        for name, layer in self._layers.items():
+            for part in ("weight", "bias"):
+                found = wanted.pop(f"{name}.{part}", None)
+                setattr(layer, f"{part}_function", [] if found is None else [_Change(name, found)])
+        for name, original in self._patched.items():
+            parameter = self.module.get_parameter(name)
+            parameter.data = original.to(parameter.device)
+        self._patched = {name: self.module.get_parameter(name).data for name in wanted}
+        for name, found in wanted.items():
+            parameter, original = self.module.get_parameter(name), self._patched[name]
+            changed = comfy.lora.calculate_weight(found, original.to(torch.float32, copy=True), name)
+            parameter.data = changed.to(original.dtype)
 
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, this module's own layers included: they stream from then on."""
@@ -179,9 +217,55 @@ def _clip(path: Path) -> Any:
                               clip_type=comfy.sd.CLIPType.WAN)
 
 
+class _DoRA(WeightAdapterBase):
+    """A change whose rows (or columns) are brought to given magnitudes: m (W + d) / |W + d| (arXiv:2402.09353, 5).
+
+    ComfyUI 0.30's own divides rows by |W| and spreads a flat m over the wrong axis (its pull requests 15458 and 13011).
+    """
+
+    name = "dora"
+
+    def __init__(self, change: Any, magnitude: torch.Tensor) -> None:
+        self.change, self.magnitude = change, magnitude
+        self.weights = [magnitude]
+
+    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, *options: Any,
+                         **more: Any) -> torch.Tensor:
+        """See WeightAdapterBase; a magnitude of shape (1, in) is that of columns, any other that of rows."""
+        entry = (1.0, self.change, 1.0, None, None)
+        summed = comfy.lora.calculate_weight([entry], weight.clone(), key, intermediate_dtype=weight.dtype).flatten(1)
+        columns = self.magnitude.ndim > 1 and self.magnitude.shape[0] == 1
+        axis = 0 if columns else 1
+        magnitude = self.magnitude.to(summed).reshape((1, -1) if columns else (-1, 1))
+        changed = summed * (magnitude / summed.norm(dim=axis, keepdim=True).clamp_min(torch.finfo(summed.dtype).eps))
+        return weight.lerp(changed.view_as(weight), strength)
+
+
+MAGNITUDES = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+"""How LyCORIS and PEFT name DoRA's magnitudes, behind the module's name."""
+
+
+def _read_lora(tensors: dict[str, torch.Tensor], names: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
+    """See Host.ReadLora: LoRA, LoHa, LoKr, DoRA, diff and the rest of what ComfyUI reads."""
+    magnitudes = {name: next((end for end in MAGNITUDES if name.endswith(end)), None) for name in tensors}
+    changes = comfy.lora.load_lora({k: t for k, t in tensors.items() if magnitudes[k] is None}, names,
+                                   log_missing=False)
+    used, values = set(), set()
+    for change in changes.values():
+        used |= getattr(change, "loaded_keys", set())
+        values |= {id(v) for v in change[1]} if isinstance(change, tuple) else set()
+    used |= {name for name, tensor in tensors.items() if id(tensor) in values}
+    for name, end in magnitudes.items():
+        parameter = names.get(name.removesuffix(end)) if end else None
+        if parameter in changes:
+            changes[parameter] = _DoRA(changes[parameter], tensors[name])
+            used.add(name)
+    return changes, used
+
+
 def host() -> Host:
-    """ComfyUI's linear layers, dtypes, memory management and UMT5-XXL."""
-    return Host(linear=_linear, compute_dtype=_compute_dtype, adopt=PatchedResident, clip=_clip)
+    """ComfyUI's linear layers, dtypes, memory management, UMT5-XXL and LoRA algebra."""
+    return Host(linear=_linear, compute_dtype=_compute_dtype, adopt=PatchedResident, clip=_clip, read_lora=_read_lora)
 
 
 def memory() -> tuple[int, int]:

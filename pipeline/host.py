@@ -5,7 +5,7 @@ ComfyUI's is comfy_host.py. The plain one serves tests, benchmarks and scripts: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,13 +16,24 @@ from torch import nn
 from .checkpoint.quantised import QuantisedWeight, Weight, check_unpackable, dequantise
 
 
+@dataclass(frozen=True)
+class Patch:
+    """A change to one parameter of a module while it runs."""
+
+    parameter: str
+    scale: float
+    change: Any
+    """The host's own, from `Host.read_lora`."""
+
+
 class Resident(Protocol):
     """A module that the host may move between devices."""
 
     module: nn.Module
 
-    def bring(self, activation_bytes: int) -> torch.device:
-        """Make the module ready to run with that much memory for activations; return the device to run on."""
+    def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+        """Make the module ready to run with that much memory for activations and with these patches, no others, in
+        force; return the device to run on."""
 
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, after it has run out."""
@@ -33,6 +44,10 @@ class WeightTaker(Protocol):
 
     def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """Make the weight (out, in), packed or not, and the bias (out,) the layer's own."""
+
+
+ReadLora = Callable[[dict[str, torch.Tensor], dict[str, str]], tuple[dict[str, Any], set[str]]]
+"""(a LoRA file's tensors, name of a module in it -> parameter) -> (parameter -> change, names of the tensors used)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,8 @@ class Host:
     """Hand a module over to the host's memory management."""
     clip: Callable[[Path], Any] | None = None
     """The host's own loader of a UMT5-XXL file, with the two calls of `prompt.TextEncoder`; None: it has none."""
+    read_lora: ReadLora | None = None
+    """None: the host applies no LoRAs."""
 
 
 @dataclass
@@ -56,7 +73,8 @@ class PlainResident:
     module: nn.Module
     device: torch.device
 
-    def bring(self, activation_bytes: int) -> torch.device:
+    def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+        """See Resident; there are never patches, because this host reads no LoRAs."""
         return self.device
 
     def make_room(self, activation_bytes: int) -> None:

@@ -132,7 +132,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
         need = pass_bytes(expert, shape, sampling, index)
 
         def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            device = expert.resident.bring(need)
+            device = expert.resident.bring(need, expert.patches)
             velocity = velocity_of(expert.model, condition.to(device), lambda: watch.before_pass(step, index))
             inner = guidance(velocity, *(text.to(device, expert.compute_dtype) for text in texts[index]),
                              sampling.guidance[index])

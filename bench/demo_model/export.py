@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -18,27 +19,9 @@ from pictures import canvas
 from safetensors.torch import save_file
 from train_experts import CONFIG, normalise, read_states
 
-RENAMES = (
-    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
-    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
-    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
-    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
-    ("condition_embedder.time_proj", "time_projection.1"),
-    ("attn1.", "self_attn."), ("attn2.", "cross_attn."), ("norm2.", "norm3."),
-    ("to_out.0.", "o."), ("to_q.", "q."), ("to_k.", "k."), ("to_v.", "v."),
-    ("ffn.net.0.proj", "ffn.0"), ("ffn.net.2", "ffn.2"), ("proj_out", "head.head"),
-)
-"""diffusers' names -> the original ones (wan/modules/model.py)."""
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-
-def original_name(key: str) -> str:
-    """Name of a WanTransformer3DModel parameter in the original Wan files."""
-    if key == "scale_shift_table":
-        return "head.modulation"
-    key = key.replace("scale_shift_table", "modulation")
-    for ours, theirs in RENAMES:
-        key = key.replace(ours, theirs)
-    return key
+from pipeline.lora.key_map import original_name
 
 
 def original_vae(vae: AutoencoderKLWan) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..host import Host, Resident, WeightTaker
+from ..host import Host, Patch, Resident, WeightTaker
 from .errors import CheckpointError, check_weights
 from .probe import Found, probe
 from .quantised import FP8_FORMATS, QuantisedWeight, Weight, dequantise
@@ -33,7 +33,7 @@ class Expert:
     """One expert, ready to run.
 
     `latent_rgb` maps its normalised latents to preview colours, where the file says; `size` is that of its files, in
-    bytes.
+    bytes; `patches` are in force while it runs.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Expert:
     latent_rgb: tuple[list[list[float]], list[float]] | None
     files: tuple[Path, ...]
     size: int
+    patches: tuple[Patch, ...] = ()
 
     @property
     def model(self) -> WanTransformer3DModel:

@@ -1,0 +1,1 @@
+"""LoRAs: from what a user names to patches on an expert."""

@@ -1,0 +1,210 @@
+"""What LoRA files do to an expert: every format, on plain and packed weights, against the sum worked out here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pipeline import load as bundled
+from pipeline.checkpoint.expert import Expert, load_expert
+from pipeline.checkpoint.quantised import dequantise
+from pipeline.host import CastingLinear, plain_host
+from pipeline.image_to_video import Wan22Model
+from pipeline.lora.apply import LoraFile, apply_loras
+from pipeline.lora.key_map import original_name
+from pipeline.lora.lora import Lora
+from pipeline.request import RequestError
+from tests import layouts, lora_files
+from tests.comfy_in_process import comfy_host
+
+BASES = {"fp16": layouts.plain(torch.float16), "fp8_scaled": layouts.fp8_comfy(torch.float8_e4m3fn),
+         "GGUF Q8_0": layouts.gguf_file("Q8_0")}
+
+
+@torch.no_grad()
+def velocity(expert: Expert) -> torch.Tensor:
+    """The expert's answer to fixed noise and text, (1, 16, 3, 12, 8), its own patches in force."""
+    g = torch.Generator().manual_seed(0)
+    noisy, text = torch.randn(1, 36, 3, 12, 8, generator=g), torch.randn(1, 512, expert.text_dim, generator=g)
+    expert.resident.bring(0, expert.patches)
+    return expert.model(noisy, torch.tensor([500.0]), text, return_dict=False)[0].float()
+
+
+def apart(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return ((found - wanted).abs().max() / wanted.std()).item()
+
+
+class Base:
+    """An expert in one layout, inside ComfyUI, and its weights unpacked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.host = comfy_host().host()
+        self.expert = load_expert(path, self.host)
+        self.original = velocity(self.expert)
+        unpacked = load_expert(path, plain_host()).model
+        self.weights = {name: value.float() for name, value in unpacked.named_parameters()}
+        self.weights |= {f"{name}.weight": dequantise(layer.packed, torch.float32)
+                         for name, layer in unpacked.named_modules()
+                         if isinstance(layer, CastingLinear) and layer.packed is not None}
+
+    def with_change(self, changes: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the expert answers with the changes (parameter name -> its own) added to its weights in float32."""
+        expert = load_expert(self.path, plain_host())
+        for name, delta in changes.items():
+            module = expert.model.get_submodule(name.rpartition(".")[0]) if "." in name else expert.model
+            if isinstance(module, CastingLinear) and name.endswith(".weight"):
+                module.packed = None
+            setattr(module, name.rpartition(".")[2], nn.Parameter(self.weights[name] + delta, requires_grad=False))
+        return velocity(expert)
+
+    def with_lora(self, *files: LoraFile) -> tuple[Expert, list[str]]:
+        model, report = apply_loras(Wan22Model(self.expert, self.expert), files, self.host)
+        return model.high, report
+
+
+def lora_file(tensors: dict[str, torch.Tensor], folder: Path, scale: float = 1.0, **options: object) -> LoraFile:
+    path = folder / f"{len(list(folder.iterdir()))}.safetensors"
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path)
+    return LoraFile(Lora(path.name, scale, **{"expert": "high", **options}), path, path.name)
+
+
+@pytest.fixture(scope="module", params=BASES)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    path = tmp_path_factory.mktemp("base") / ("expert.gguf" if "GGUF" in request.param else "expert.safetensors")
+    BASES[request.param](load_file(bundled.DEMO_HIGH), path)
+    return Base(path)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return Base(bundled.DEMO_HIGH)
+
+
+def weights(changes: lora_files.Changes, scale: float = 1.0) -> dict[str, torch.Tensor]:
+    return {f"{module}.weight": scale * change.matrix for module, change in changes.items()}
+
+
+@pytest.mark.parametrize("name", lora_files.FORMATS)
+def test_format(name: str, base: Base, tmp_path: Path) -> None:
+    changes = lora_files.changes_of(base.weights)
+    wanted = base.with_change(weights(changes))
+    assert apart(base.original, wanted) > 0.1
+    expert, report = base.with_lora(lora_file(lora_files.FORMATS[name](changes), tmp_path))
+    assert apart(velocity(expert), wanted) < 1e-4
+    count = len(lora_files.FORMATS[name](changes))
+    assert report == [f"0.safetensors, scale 1, high-noise expert: {count} of {count} keys."]
+    assert torch.equal(velocity(base.expert), base.original)
+
+
+@pytest.mark.parametrize("names, by_column", [("dora_scale", False), ("dora_scale", True),
+                                              ("lora_magnitude_vector", False)], ids=["rows", "columns", "PEFT"])
+def test_dora(names: str, by_column: bool, base: Base, tmp_path: Path) -> None:
+    file, effect = lora_files.dora(lora_files.changes_of(base.weights), base.weights, names, by_column)
+    for scale in (1.0, 0.5):
+        expert, report = base.with_lora(lora_file(file, tmp_path, scale))
+        wanted = base.with_change({name: scale * delta for name, delta in effect.items()})
+        assert apart(velocity(expert), wanted) < 1e-4
+        assert f"{len(file)} of {len(file)} keys" in report[0]
+
+
+def test_scale_partial_files_and_stacks(base: Base, tmp_path: Path) -> None:
+    attention, ffn = (lora_files.changes_of(base.weights, part) for part in ("attn1", "ffn"))
+    assert attention and ffn
+    write = lora_files.FORMATS["musubi"]
+    expert, report = base.with_lora(lora_file(write(attention), tmp_path, 0.5), lora_file(write(ffn), tmp_path, -0.25),
+                                    lora_file(write(ffn), tmp_path, 1.0))
+    wanted = weights(attention, 0.5) | weights(ffn, 0.75)
+    assert apart(velocity(expert), base.with_change(wanted)) < 1e-4
+    assert len(report) == 3
+
+
+def test_scale_0_is_no_lora_at_all(base: Base, tmp_path: Path) -> None:
+    changes = lora_files.changes_of(base.weights)
+    expert, _ = base.with_lora(lora_file(lora_files.FORMATS["lightx2v"](changes), tmp_path, 0.0))
+    assert torch.equal(velocity(expert), base.original)
+
+
+def test_changes_beside_the_linear_layers(base: Base, tmp_path: Path) -> None:
+    """lightx2v's distilled LoRAs and Kijai's extracted ones hold differences of biases, norms and embeddings too."""
+    chosen = ("patch_embedding.weight", "patch_embedding.bias", "proj_out.weight", "proj_out.bias",
+              "scale_shift_table", "blocks.0.scale_shift_table", "blocks.1.norm2.weight", "blocks.1.norm2.bias",
+              "blocks.2.attn1.norm_q.weight", "blocks.0.attn1.to_q.bias", "blocks.3.ffn.net.2.weight",
+              "condition_embedder.time_embedder.linear_1.weight", "condition_embedder.time_proj.bias")
+    g = torch.Generator().manual_seed(1)
+    changes = {name: 0.05 * torch.randn(base.weights[name].shape, generator=g) for name in chosen}
+    file = {}
+    for name, delta in changes.items():
+        module, _, part = original_name(name).rpartition(".")
+        if part in ("weight", "bias"):
+            file[f"diffusion_model.{module}.{'diff' if part == 'weight' else 'diff_b'}"] = delta
+        else:
+            file[f"diffusion_model.{original_name(name)}.diff"] = delta
+    expert, report = base.with_lora(lora_file(file, tmp_path))
+    assert apart(velocity(expert), base.with_change(changes)) < 1e-4
+    assert "13 of 13 keys" in report[0]
+    assert torch.equal(velocity(base.expert), base.original)
+
+
+def test_one_file_for_both_experts_of_diffusers(plain: Base, tmp_path: Path) -> None:
+    high, low = (lora_files.changes_of(plain.weights, part) for part in ("attn1", "ffn"))
+    both = lora_files.FORMATS["diffusers"](high) | {
+        k.replace("transformer.", "transformer_2.", 1): v for k, v in lora_files.FORMATS["diffusers"](low).items()}
+    model, report = apply_loras(Wan22Model(plain.expert, plain.expert), [lora_file(both, tmp_path, expert="both")],
+                                plain.host)
+    assert apart(velocity(model.high), plain.with_change(weights(high))) < 1e-4
+    assert apart(velocity(model.low), plain.with_change(weights(low))) < 1e-4
+    assert [line.partition(": ")[2] for line in report] == [f"{2 * len(high)} of {2 * len(high)} keys.",
+                                                           f"{2 * len(low)} of {2 * len(low)} keys."]
+
+
+def test_keys_of_wan_2_1_are_named_and_harmless(plain: Base, tmp_path: Path) -> None:
+    changes = lora_files.changes_of(plain.weights, "attn2")
+    file = lora_files.FORMATS["diffusion-pipe"](changes)
+    for block in range(5):
+        for layer in ("k_img", "v_img"):
+            file[f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_A.weight"] = torch.randn(4, 256)
+            file[f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_B.weight"] = torch.randn(256, 4)
+    expert, report = plain.with_lora(lora_file(file, tmp_path))
+    assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
+    assert "40 of 60 keys; 20 image projection of Wan 2.1" in report[0]
+
+
+def test_too_few_matching_keys_is_an_error_unless_allowed(plain: Base, tmp_path: Path) -> None:
+    changes = lora_files.changes_of(plain.weights, "attn1.to_q")
+    file = lora_files.FORMATS["lightx2v"](changes)
+    file |= {k.replace("self_attn", "joint_attn"): v for k, v in file.items()}
+    refused = lora_file(file, tmp_path)
+    with pytest.raises(RequestError, match=r"10 of 20 keys; 10 not known.*50%.*min_match"):
+        plain.with_lora(refused)
+    expert, _ = plain.with_lora(replace(refused, lora=replace(refused.lora, min_match=0.4)))
+    assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["lightx2v", "musubi", "LoKr", "LoHa", "diff"])
+def test_another_size_is_an_error(name: str, plain: Base, tmp_path: Path) -> None:
+    file = lora_files.FORMATS[name]({"blocks.0.attn1.to_q": lora_files.change_of(512, 512)})
+    with pytest.raises(RequestError, match="512 x 512, the expert's is 256 x 256"):
+        plain.with_lora(lora_file(file, tmp_path))
+
+
+def test_a_host_without_loras_says_so(plain: Base, tmp_path: Path) -> None:
+    expert = load_expert(bundled.DEMO_HIGH, plain_host())
+    file = lora_file(lora_files.FORMATS["diff"](lora_files.changes_of(plain.weights)), tmp_path)
+    with pytest.raises(RequestError, match="need ComfyUI"):
+        apply_loras(Wan22Model(expert, expert), [file], plain_host())
+
+
+@pytest.mark.parametrize("wrong, said", [
+    (Lora(""), "no source"), (Lora("a", 4.5), "4.5"), (Lora("a", float("nan")), "nan"),
+    (Lora("a", expert="middle"), "auto, both, high, low"), (Lora("a", sha256="abc"), "3 characters"),
+    (Lora("a", min_match=1.5), "0 to 1"),
+])
+def test_values_out_of_range(wrong: Lora, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        wrong.check()
