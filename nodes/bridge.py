@@ -6,11 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .sampling_inputs import read_sampling, refusal, sampling_inputs
+from .sampling_inputs import SamplerNode, read_sampling, sampling_inputs
 from .sockets import CATEGORY, FirstFrame
 
 
-class BridgeSampler(io.ComfyNode):
+class BridgeSampler(SamplerNode):
     """Denoises a clip with two MODELs, through ComfyUI's own sampling."""
 
     @classmethod
@@ -37,12 +37,6 @@ class BridgeSampler(io.ComfyNode):
             outputs=[io.Latent.Output(display_name="latent", tooltip="The clip's latents, for Decode or VAE Decode.")],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, seed: int | None = None, num_inference_steps: int | None = None,
-                        guidance_scale: float | None = None, guidance_scale_2: float | None = None) -> bool | str:
-        return refusal(seed=seed, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
-                       guidance_scale_2=guidance_scale_2)
 
     @classmethod
     def execute(cls, model_high: object, model_low: object, positive: list, negative: list, first_frame: object,

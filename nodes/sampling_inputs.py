@@ -53,14 +53,20 @@ def read_sampling(settings: dict[str, Any]) -> request.Sampling:
     return sampling
 
 
-def refusal(**given: float | None) -> bool | str:
-    """What a node's validation answers: True, or the sentence of the first setting out of range.
+class SamplerNode(io.ComfyNode):
+    """What both samplers refuse at /prompt."""
 
-    A linked value is None, not known yet; `read_sampling` checks it when the node runs.
-    """
-    given["guidance_scale_2"] = given["guidance_scale_2"] or None
-    try:
-        request.Sampling(**{"seed": 0} | {k: v for k, v in given.items() if v is not None}).check()
-    except request.RequestError as error:
-        return str(error)
-    return True
+    @classmethod
+    def validate_inputs(cls, seed: int | None = None, num_inference_steps: int | None = None,
+                        guidance_scale: float | None = None, guidance_scale_2: float | None = None) -> bool | str:
+        """True, or the sentence of the first setting out of range.
+
+        A linked value is None, not known yet; `read_sampling` checks it when the node runs.
+        """
+        given = {"seed": seed, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
+                 "guidance_scale_2": guidance_scale_2 or None}
+        try:
+            request.Sampling(**{"seed": 0} | {k: v for k, v in given.items() if v is not None}).check()
+        except request.RequestError as error:
+            return str(error)
+        return True

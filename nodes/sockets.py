@@ -7,3 +7,5 @@ Model = io.Custom("WAN22_MODEL")
 """pipeline.image_to_video.Wan22Model: both experts."""
 FirstFrame = io.Custom("WAN22_FIRST_FRAME")
 """pipeline.first_frame.FirstFrame: the picture, encoded for a clip of a size and length."""
+Loras = io.Custom("WAN22_LORAS")
+"""A tuple of pipeline.lora.lora.Lora, as they were asked for: nothing of them has been fetched."""

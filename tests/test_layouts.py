@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipeline import load as bundled
 from pipeline.checkpoint.errors import CheckpointError
@@ -125,6 +125,23 @@ def test_leftover_scales_are_an_error(weights: dict[str, torch.Tensor], tmp_path
 
     save_file({**weights, "blocks.0.norm3.scale_weight": torch.ones(())}, tmp_path / "expert.safetensors")
     with pytest.raises(CheckpointError, match="scale_weight not known"):
+        load_expert(tmp_path / "expert.safetensors", plain_host())
+
+
+@pytest.mark.parametrize("entry", [b'{"format": ', b'{"scheme": "float8_e4m3fn"}', b"[]", b"\xff\xfe"])
+def test_damaged_entries_are_an_error(entry: bytes, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    SAFETENSORS["fp8_scaled e4m3"][0](weights, tmp_path / "expert.safetensors")
+    found = load_file(tmp_path / "expert.safetensors")
+    damaged = next(k for k in found if k.endswith(".comfy_quant"))
+    found[damaged] = torch.tensor(list(entry), dtype=torch.uint8)
+    save_file(found, tmp_path / "expert.safetensors")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_expert(tmp_path / "expert.safetensors", plain_host())
+
+
+def test_a_damaged_header_entry_is_an_error(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(weights, tmp_path / "expert.safetensors", {"_quantization_metadata": "{"})
+    with pytest.raises(CheckpointError, match="cannot be read"):
         load_expert(tmp_path / "expert.safetensors", plain_host())
 
 

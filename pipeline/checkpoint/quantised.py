@@ -70,19 +70,24 @@ def dequantise_gguf(data: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.
 def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, Weight]:
     """A file's tensors with every packed weight and what belongs to it put together.
 
-    Scales that belong to no weight stay where they are, so that the check for unknown names reports them.
+    Scales that belong to no weight stay where they are, so that the check for unknown names reports them. Raises
+    CheckpointError when what the file says of them cannot be read.
     """
     tensors = dict(tensors)
-    formats = _legacy_formats(tensors) or _header_formats(metadata)
-    for key in [k for k in tensors if k.endswith(".comfy_quant")]:
-        formats[key.removesuffix(".comfy_quant")] = json.loads(tensors.pop(key).numpy().tobytes())
+    try:
+        formats = _legacy_formats(tensors) or _header_formats(metadata)
+        formats |= _entries(tensors)
+        names = {layer: str(options["format"]) for layer, options in formats.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"What the file says of its packed weights cannot be read ({error!r}): it is damaged. "
+                              "Fetch it again, or choose another.") from error
     found: dict[str, Weight] = dict(tensors)
     for layer, options in formats.items():
         if f"{layer}.weight" not in found:
             continue
         data = found.pop(f"{layer}.weight")
         scales = {name: found.pop(f"{layer}.{name}") for name in SCALES if f"{layer}.{name}" in found}
-        name, rest = options["format"], {k: v for k, v in options.items() if k != "format"}
+        name, rest = names[layer], {k: v for k, v in options.items() if k != "format"}
         if name in FP8_FORMATS and ("weight_scale" not in scales or scales["weight_scale"].numel() != 1):
             raise CheckpointError(f"{layer} is packed as {name} but has no single scale to unpack it with. "
                                   "Fetch the file again, or choose another.")
@@ -91,6 +96,12 @@ def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -
         columns = data.shape[1] * (2 if name in ("nvfp4", "convrot_w4a4") else 1)
         found[f"{layer}.weight"] = QuantisedWeight(name, data, (data.shape[0], columns), scales, rest)
     return found
+
+
+def _entries(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    """Formats that stand beside the weights, as JSON in bytes; they are taken out of the tensors."""
+    keys = [k for k in tensors if k.endswith(".comfy_quant")]
+    return {key.removesuffix(".comfy_quant"): json.loads(tensors.pop(key).numpy().tobytes()) for key in keys}
 
 
 def _legacy_formats(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:

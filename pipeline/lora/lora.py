@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..request import RequestError
 
@@ -44,3 +44,25 @@ class Lora:
                                "is 64 hexadecimal digits, as `sha256sum` and Civitai show it.")
         if not 0.0 <= self.min_match <= 1.0:
             raise RequestError(f"The LoRA's min_match is {self.min_match:g}; choose 0 to 1.")
+
+
+def new_loras(source: str, scale: float, expert: str, min_match: float, sha256: str = "", source_low: str = "",
+              sha256_low: str = "") -> tuple[Lora, ...]:
+    """One LoRA, or the two halves of a pair when there is a source for the low-noise expert.
+
+    Raises RequestError for values out of range, and for an expert chosen beside a pair, which settles that itself.
+    """
+    first = Lora(source.strip(), scale, expert, sha256.strip() or None, min_match)
+    if not source_low.strip():
+        first.check()
+        if sha256_low.strip():
+            raise RequestError("There is a sha256_low but no source_low. Give the low-noise file too, or clear it.")
+        return (first,)
+    if expert not in (AUTO, BOTH):
+        raise RequestError(f"The expert is {expert!r}, but with source_low there is a file for each. Choose auto, or "
+                           "clear source_low.")
+    pair = (replace(first, expert=HIGH),
+            Lora(source_low.strip(), scale, LOW, sha256_low.strip() or None, min_match))
+    for half in pair:
+        half.check()
+    return pair

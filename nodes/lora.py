@@ -1,0 +1,83 @@
+"""LoRA: a link or a file, for one expert or both, in a list that every sampler takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..pipeline.lora import lora as request
+from ..pipeline.request import RequestError
+from .sockets import CATEGORY, Loras
+
+
+class LoraNode(io.ComfyNode):
+    """Adds a LoRA, or a pair, to the list."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22Lora",
+            display_name="LoRA (Wan 2.2)",
+            category=CATEGORY,
+            description="A LoRA by link or from the loras folder, .safetensors only. The sampler fetches it once, "
+                        "checks it before its body is downloaded, and applies it without changing the model. Chain "
+                        "several.",
+            search_aliases=["lora", "lora url", "load lora", "civitai", "hugging face"],
+            inputs=[
+                io.String.Input("source", default="",
+                                tooltip="An https link to a .safetensors file; owner/repo or "
+                                        "owner/repo/file.safetensors of Hugging Face, or a link to it; a Civitai page, "
+                                        "download link or AIR; or the name of a file in the loras folder."),
+                io.Float.Input("scale", default=request.DEFAULT_SCALE, min=0.0, max=1.0, step=0.05,
+                               display_mode=io.NumberDisplay.slider,
+                               tooltip="How strongly it acts: 0 not at all, 1 as it was trained."),
+                io.Combo.Input("expert", options=list(request.EXPERTS), default=request.AUTO,
+                               tooltip="Which expert it is for. auto goes by what the file and its name say, and the "
+                                       "sampler shows what it chose."),
+                Loras.Input("loras", optional=True, tooltip="More LoRAs, from another of these nodes."),
+                io.String.Input("source_low", default="", optional=True,
+                                tooltip="The low-noise file, when the LoRA is a pair; source is then the high-noise "
+                                        "one."),
+                io.Float.Input("exact_scale", default=0.0, min=-request.MAX_SCALE, max=request.MAX_SCALE, step=0.05,
+                               optional=True, advanced=True,
+                               tooltip="A scale beyond the slider, -4 to 4, as some distilled LoRAs want; 0: the "
+                                       "slider's."),
+                io.String.Input("sha256", default="", optional=True, advanced=True,
+                                tooltip="What the file must hash to, 64 hexadecimal digits. With it the network is not "
+                                        "asked again once the file is here."),
+                io.String.Input("sha256_low", default="", optional=True, advanced=True,
+                                tooltip="The same for source_low."),
+                io.Float.Input("min_match", default=request.DEFAULT_MIN_MATCH, min=0.0, max=1.0, step=0.05,
+                               optional=True, advanced=True,
+                               tooltip="The share of its keys that must fit the model; below it the run stops."),
+            ],
+            outputs=[Loras.Output(display_name="loras", tooltip="For a sampler, or for another of these nodes.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, source: str | None = None, expert: str | None = None, source_low: str | None = "",
+                        sha256: str | None = "", sha256_low: str | None = "") -> bool | str:
+        if None in (source, expert, source_low, sha256, sha256_low):  # linked: checked when the node runs
+            return True
+        try:
+            request.new_loras(source, request.DEFAULT_SCALE, expert, request.DEFAULT_MIN_MATCH, sha256, source_low,
+                              sha256_low)
+        except RequestError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, source: str, source_low: str = "", **given: object) -> list[tuple[int, int]]:
+        """Size and time of the files of the loras folder, so that one that was replaced is read again."""
+        import folder_paths
+
+        paths = [folder_paths.get_full_path("loras", name) for name in (source, source_low) if name]
+        return [(stat.st_size, stat.st_mtime_ns) for stat in (Path(path).stat() for path in paths if path)]
+
+    @classmethod
+    def execute(cls, source: str, scale: float, expert: str, loras: tuple = (), source_low: str = "",
+                exact_scale: float = 0.0, sha256: str = "", sha256_low: str = "",
+                min_match: float = request.DEFAULT_MIN_MATCH) -> io.NodeOutput:
+        return io.NodeOutput((*loras, *request.new_loras(source, exact_scale or scale, expert, min_match, sha256,
+                                                         source_low, sha256_low)))
