@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 import time
@@ -609,17 +610,21 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 def test_two_hundred_big_files_are_listed_quickly(tmp_path: Path) -> None:
     """Headers of 14B experts before gigabytes of nothing (the files are sparse), listed cold and then warm."""
-    entry: dict[str, dict[str, object]] = {}
+    shapes: dict[str, list[int]] = {}
     for name, tensor in expert(layers=40).items():
         for part in (name, *(f"{name}.{i}" for i in range(8) if name.startswith("blocks."))):
-            entry[part] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [0, 8]}
-    entry["padding"] = {"dtype": "F16", "shape": [7 * 2**30], "data_offsets": [8, 8 + 14 * 2**30]}
+            shapes[part] = list(tensor.shape)
+    entry: dict[str, dict[str, object]] = {}
+    end = 0
+    for name, shape in (shapes | {"padding": [7 * 2**30]}).items():
+        begin, end = end, end + 2 * math.prod(shape)
+        entry[name] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(entry).encode()
     assert len(entry) > 1000
     for number in range(200):
         with (tmp_path / f"{number}.safetensors").open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
-            file.truncate(8 + len(text) + 8 + 14 * 2**30)
+            file.truncate(8 + len(text) + end)
     times = []
     for _ in range(2):
         began = time.process_time()

@@ -9,6 +9,8 @@ from .errors import CheckpointError
 
 MIN_BYTES = 8
 """Bytes that every format needs before anything can be told."""
+OPENING_BYTES = 64
+"""Bytes that tell a format, or that a file is no weights."""
 
 
 @dataclass(frozen=True)
@@ -27,36 +29,52 @@ class Header:
 
 @dataclass(frozen=True)
 class FileHeader(Header):
-    """The header of one file, which also says where each tensor's first byte is, counted from the file's start."""
+    """The header of one file, which also says where each tensor's first byte is, counted from the file's start.
+
+    `whole` is the file's size in bytes as its header has it, which safetensors says and GGUF does not.
+    """
 
     offsets: dict[str, int]
+    whole: int | None = None
+
+
+def check_opening(name: str, start: bytes) -> None:
+    """Raise CheckpointError when a file's first bytes, of which 64 are enough, are those of no weights.
+
+    That is what a failed download leaves behind: nothing, a Git LFS pointer (github.com/git-lfs/git-lfs,
+    docs/spec.md), a web page or a server's answer in JSON. PyTorch's own files (pickles, in a zip since PyTorch 1.6:
+    torch/serialization.py) are refused too: opening one can run code. The content decides, whatever the name ends in.
+    """
+    if not start:
+        raise CheckpointError(f"{name} is empty (0 bytes): its download failed. Fetch it again.")
+    if start.startswith(b"version "):
+        raise CheckpointError(f"{name} is a Git LFS pointer, not the weights. Run `git lfs pull` where it "
+                              "came from, or download the file itself.")
+    # A safetensors length may happen to start like a tag, but its upper bytes are zero.
+    is_text = b"\0" not in start[:MIN_BYTES]
+    if start.lstrip().startswith(b"<") and is_text:
+        raise CheckpointError(f"{name} is a web page, not weights. Download the file itself.")
+    if start.lstrip().startswith(b"{") and is_text:
+        raise CheckpointError(f"{name} is a server's answer in JSON, not weights. Download the file itself.")
+    pickled = start[0] == 0x80 and start[1:2] in b"\2\3\4\5" and start[MIN_BYTES:MIN_BYTES + 1] != b"{"
+    if start.startswith(b"PK\x03\x04") or pickled:
+        raise CheckpointError(f"{name} is a PyTorch pickle, which can run code when it is opened, or a zip archive. "
+                              "Choose the same weights as .safetensors or .gguf.")
 
 
 def opening(path: Path) -> tuple[bytes, int]:
     """The first bytes of a file, at most 64, and its size in bytes.
 
-    Raises CheckpointError for a file that is missing, unreadable, empty, or what a failed download leaves behind: a
-    Git LFS pointer (github.com/git-lfs/git-lfs, docs/spec.md) or a web page. PyTorch's own files (pickles, in a zip
-    since PyTorch 1.6: torch/serialization.py) are refused too: opening one can run code.
+    Raises CheckpointError for a file that is missing or unreadable, and as `check_opening` does.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is not there. Check the name, or choose another file.")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(64)
+            start = file.read(OPENING_BYTES)
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read ({error.strerror}). Check its permissions, or choose "
                               "another file.") from error
-    if size == 0:
-        raise CheckpointError(f"{path.name} is empty (0 bytes): its download failed. Fetch it again.")
-    if start.startswith(b"version "):
-        raise CheckpointError(f"{path.name} is a Git LFS pointer, not the weights. Run `git lfs pull` where it "
-                              "came from, or download the file itself.")
-    # A safetensors length may happen to start like a tag, but its upper bytes are zero.
-    if start.lstrip().startswith(b"<") and b"\0" not in start[:MIN_BYTES]:
-        raise CheckpointError(f"{path.name} is a web page, not weights. Download the file itself.")
-    if start.startswith((b"PK\x03\x04", b"\x80\x02\x8a\n")):
-        raise CheckpointError(f"{path.name} is a PyTorch pickle, which can run code when it is opened. Choose the "
-                              "same weights as .safetensors or .gguf.")
+    check_opening(path.name, start)
     return start, size

@@ -1,1 +1,1 @@
-"""LoRAs: from what a user names to patches on an expert."""
+"""LoRAs: what a file holds, which model and expert it is for, and how it becomes patches on an expert."""

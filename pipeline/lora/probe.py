@@ -1,0 +1,191 @@
+"""What a LoRA file is for and whether it fits the experts at hand, told from its header alone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.header import Header
+from ..checkpoint.kinds import VARIANTS
+from .adapters import Adapter, Shape, adapter_of, outline
+from .families import family_of, what_else
+from .names import IMAGE_PROJECTION, LoraKey, Style, split
+
+SIZES = {5120: "14B", 3072: "5B", 2048: "1.7B", 1536: "1.3B"}
+"""Of the Wan models, by width."""
+TASKS = {16: "T2V", 36: "I2V", 48: "Fun-Control or 5B", 52: "Fun-Control"}
+"""By the channels of the patch embedding."""
+BASE_KEYS = ("ss_sd_model_name", "ss_base_model_version", "base_model", "modelspec.title")
+"""Where trainers note the model they start from. `modelspec.architecture` says wan2.1 for 2.2 as well (musubi-tuner's
+src/musubi_tuner/utils/sai_model_spec.py), so it is not asked."""
+GENERATION = re.compile(r"wan[\s_.-]*(?:video[\s_.-]*)?2[._-]?([12])(?![0-9])", re.IGNORECASE)
+TASK = re.compile(r"(?<![a-z0-9])(ti2v|i2v|t2v|vace|animate|s2v)(?![a-z0-9])", re.IGNORECASE)
+ADVICE = "Choose a LoRA for Wan 2.2 I2V-A14B, or for Wan 2.1 14B."
+DEMO_WIDTH = 256
+"""Of the experts in models/demo."""
+
+
+@dataclass(frozen=True)
+class LoraFacts:
+    """What a LoRA's header tells.
+
+    `adapters`: the kinds of patch in it, most first. `ranks`: the lowest and highest, None when no patch has a rank.
+    `modules`: how many of the model's modules it changes, by part of the model: self_attn, cross_attn, ffn, outside
+    (of the blocks), image (Wan 2.1's image projection), vace and unknown. `experts`: those that tensors are named for,
+    "high" and "low". `width`: of the model, None when no module tells. `blocks`: one more than the highest that is
+    changed. `channels`: those of the patch embedding, where it is changed. `made_for` says the model in words.
+    """
+
+    name: str
+    style: Style
+    adapters: tuple[Adapter, ...]
+    ranks: tuple[int, int] | None
+    modules: Mapping[str, int]
+    experts: frozenset[str]
+    width: int | None
+    blocks: int
+    channels: int | None
+    made_for: str
+
+
+Group = dict[str, Shape]
+"""The parts of one module's patch, with their shapes."""
+
+
+def _grouped(header: Header, keys: Mapping[str, LoraKey]) -> dict[tuple[str | None, str], Group]:
+    """The parts by expert and module. Raises CheckpointError when a module has a part twice."""
+    groups: dict[tuple[str | None, str], Group] = {}
+    for name, key in keys.items():
+        group = groups.setdefault((key.expert, key.module), {})
+        if key.part in group:
+            raise CheckpointError(f"{header.path.name} holds two patches for {_shown(key.module)}: it is several LoRAs "
+                                  "in one file. Save each on its own.")
+        group[key.part] = header.shapes[name]
+    return groups
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:80])[1:-1]
+
+
+def _part_of_model(key: LoraKey) -> str:
+    if not key.known:
+        return "unknown"
+    if key.module.startswith("vace_blocks."):
+        return "vace"
+    if IMAGE_PROJECTION.search(key.module):
+        return "image"
+    block = key.module.split(".")
+    if block[0] != "blocks":
+        return "outside"
+    return block[2] if block[2] in ("self_attn", "cross_attn", "ffn") else "outside"
+
+
+def _widths(module: str, sizes: tuple[int | None, int | None]) -> Iterator[int]:
+    """The model's width, as a module's numbers of outputs and inputs tell it."""
+    tail = module.split(".")[2:]
+    outputs, inputs = sizes
+    if tail[:1] in (["self_attn"], ["cross_attn"]) and len(tail) == 2 and not tail[1].startswith("norm"):
+        yield from (size for size in sizes if size is not None)
+    elif tail == ["ffn", "0"] and inputs is not None:
+        yield inputs
+    elif tail == ["ffn", "2"] and outputs is not None:
+        yield outputs
+
+
+def _base(header: Header, facts: Mapping[str, int], width: int | None, channels: int | None,
+          modules: Iterable[str]) -> str:
+    """The model a LoRA was made for, in words: what its tensors prove before what its trainer noted."""
+    if width == DEMO_WIDTH:
+        return "the bundled demo model"
+    noted = " ".join(header.metadata.get(key, "")[:300] for key in BASE_KEYS)
+    generation = "2.1" if facts.get("image") else "2.2" if width == 3072 else None
+    if generation is None and (match := GENERATION.search(noted)):
+        generation = f"2.{match[1]}"
+    parts = {module.partition(".")[0] for module in modules}
+    variant = next((kind for part, kind in VARIANTS.items() if part in parts), None)
+    task = match[1].upper() if (match := TASK.search(noted)) else None
+    if variant is not None:
+        task = variant.value.replace("_", " ").upper()
+    elif facts.get("image"):
+        task = "I2V"
+    elif width == 3072:
+        task = "TI2V"
+    elif channels is not None:
+        task = TASKS.get(channels, task)
+    size = SIZES.get(width or 0, f"({width} wide)" if width else None)
+    return " ".join(word for word in ("Wan", generation, task, size) if word)
+
+
+def probe_lora(header: Header) -> LoraFacts:
+    """What a LoRA file holds and what it was made for.
+
+    Raises CheckpointError for a file that is no LoRA, a LoRA for another family of models, one that is damaged, such
+    as a half of a pair without the other, or whose modules do not agree on the model's width.
+    """
+    name = header.path.name
+    keys = split(header.shapes)
+    groups = _grouped(header, keys)
+    kinds = {place: adapter_of(parts) for place, parts in groups.items()}
+    if not any(kinds.values()):
+        raise CheckpointError(f"{name} is {what_else(header)}, not a LoRA. {ADVICE}")
+    by_place = {(key.expert, key.module): key for key in keys.values()}
+    known = [key.module for key in by_place.values() if key.known]
+    in_blocks = any("blocks." in module for module in known)
+    family = None if in_blocks else family_of(key.module for key in by_place.values())
+    if family or not known:
+        called = f"a LoRA for {family}" if family else "a LoRA for a model that is not known here"
+        raise CheckpointError(f"{name} is {called}, not for Wan. {ADVICE}")
+    ranks: set[int] = set()
+    widths: Counter[int] = Counter()
+    channels = None
+    for place, parts in groups.items():
+        adapter = kinds[place]
+        if adapter is None:
+            continue
+        try:
+            found = outline(adapter, parts)
+        except ValueError as error:
+            raise CheckpointError(f"{name} is damaged: {_shown(place[1])} {error}. Fetch it again.") from error
+        ranks |= {found.rank} if found.rank is not None else set()
+        if by_place[place].known:
+            widths.update(_widths(place[1], found.sizes))
+        if place[1] == "patch_embedding":
+            channels = found.channels
+    if len(widths) > 1:
+        said = " and ".join(f"{width}" for width, _ in widths.most_common(2))
+        raise CheckpointError(f"{name} is damaged: its modules are for models of different widths, {said}. "
+                              "Fetch it again.")
+    width = next(iter(widths), None)
+    changed = [by_place[place] for place, adapter in kinds.items() if adapter is not None]
+    modules = Counter(_part_of_model(key) for key in changed)
+    blocks = [int(key.module.split(".")[1]) for key in changed if key.known and key.module.startswith("blocks.")]
+    return LoraFacts(
+        name=name,
+        style=Counter(key.style for key in keys.values()).most_common(1)[0][0],
+        adapters=tuple(kind for kind, _ in Counter(filter(None, kinds.values())).most_common()),
+        ranks=(min(ranks), max(ranks)) if ranks else None,
+        modules=modules,
+        experts=frozenset(key.expert for key in changed if key.expert is not None),
+        width=width,
+        blocks=max(blocks, default=-1) + 1,
+        channels=channels,
+        made_for=_base(header, modules, width, channels, (key.module for key in changed)),
+    )
+
+
+def check_fits(facts: LoraFacts, width: int, num_layers: int) -> None:
+    """Raise CheckpointError unless a LoRA fits experts of this width and number of blocks.
+
+    One made for Wan 2.1 or for text to video fits when the sizes are the same: most of its modules are there.
+    """
+    advice = "Choose one that was made for these experts." if width == DEMO_WIDTH else ADVICE
+    if facts.width is not None and facts.width != width:
+        raise CheckpointError(f"{facts.name} is a LoRA for {facts.made_for} ({facts.width} wide); these experts are "
+                              f"{width} wide. {advice}")
+    if facts.blocks > num_layers:
+        raise CheckpointError(f"{facts.name} is a LoRA for {facts.made_for} with {facts.blocks} blocks or more; these "
+                              f"experts have {num_layers}. {advice}")
