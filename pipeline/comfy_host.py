@@ -241,22 +241,20 @@ class _DoRA(WeightAdapterBase):
         return weight.lerp(changed.view_as(weight), strength)
 
 
-MAGNITUDES = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
-"""How LyCORIS and PEFT name DoRA's magnitudes, behind the module's name."""
+MAGNITUDE = ".dora_scale"
 
 
-def _read_lora(tensors: dict[str, torch.Tensor], names: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
-    """See Host.ReadLora: LoRA, LoHa, LoKr, DoRA, diff and the rest of what ComfyUI reads."""
-    magnitudes = {name: next((end for end in MAGNITUDES if name.endswith(end)), None) for name in tensors}
-    changes = comfy.lora.load_lora({k: t for k, t in tensors.items() if magnitudes[k] is None}, names,
-                                   log_missing=False)
+def _read_lora(tensors: dict[str, torch.Tensor], targets: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
+    """See host.ReadLora: LoRA, LoHa, LoKr, DoRA, differences and the rest of what ComfyUI reads."""
+    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(MAGNITUDE)}
+    changes = comfy.lora.load_lora(plain, targets, log_missing=False)
     used, values = set(), set()
     for change in changes.values():
         used |= getattr(change, "loaded_keys", set())
         values |= {id(v) for v in change[1]} if isinstance(change, tuple) else set()
-    used |= {name for name, tensor in tensors.items() if id(tensor) in values}
-    for name, end in magnitudes.items():
-        parameter = names.get(name.removesuffix(end)) if end else None
+    used |= {name for name, tensor in plain.items() if id(tensor) in values}
+    for name in tensors.keys() - plain.keys():
+        parameter = targets.get(name.removesuffix(MAGNITUDE))
         if parameter in changes:
             changes[parameter] = _DoRA(changes[parameter], tensors[name])
             used.add(name)

@@ -47,7 +47,10 @@ class WeightTaker(Protocol):
 
 
 ReadLora = Callable[[dict[str, torch.Tensor], dict[str, str]], tuple[dict[str, Any], set[str]]]
-"""(a LoRA file's tensors, name of a module in it -> parameter) -> (parameter -> change, names of the tensors used)."""
+"""(a LoRA's tensors, module name in it -> parameter) -> (parameter -> change, names of the tensors used).
+
+The tensors are named as ComfyUI writes them, `blocks.0.self_attn.q.lora_up.weight`, without a prefix.
+"""
 
 
 @dataclass(frozen=True)

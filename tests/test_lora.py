@@ -11,13 +11,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline import load as bundled
+from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.expert import Expert, load_expert
 from pipeline.checkpoint.quantised import dequantise
+from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.host import CastingLinear, plain_host
 from pipeline.image_to_video import Wan22Model
 from pipeline.lora.apply import LoraFile, apply_loras
-from pipeline.lora.key_map import original_name
 from pipeline.lora.lora import Lora
+from pipeline.lora.original_names import original_name
+from pipeline.lora.probe import probe_lora
 from pipeline.request import RequestError
 from tests import layouts, lora_files
 from tests.comfy_in_process import comfy_host
@@ -71,7 +74,8 @@ class Base:
 def lora_file(tensors: dict[str, torch.Tensor], folder: Path, scale: float = 1.0, **options: object) -> LoraFile:
     path = folder / f"{len(list(folder.iterdir()))}.safetensors"
     save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path)
-    return LoraFile(Lora(path.name, scale, **{"expert": "high", **options}), path, path.name)
+    lora = Lora(path.name, scale, **{"expert": "high", **options})
+    return LoraFile(lora, path, path.name, probe_lora(read_header(path)))
 
 
 @pytest.fixture(scope="module", params=BASES)
@@ -172,7 +176,7 @@ def test_keys_of_wan_2_1_are_named_and_harmless(plain: Base, tmp_path: Path) -> 
             file[f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_B.weight"] = torch.randn(256, 4)
     expert, report = plain.with_lora(lora_file(file, tmp_path))
     assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
-    assert "40 of 60 keys; 20 image projection of Wan 2.1" in report[0]
+    assert "40 of 60 keys; 20 are image projection of Wan 2.1" in report[0]
 
 
 def test_too_few_matching_keys_is_an_error_unless_allowed(plain: Base, tmp_path: Path) -> None:
@@ -180,7 +184,7 @@ def test_too_few_matching_keys_is_an_error_unless_allowed(plain: Base, tmp_path:
     file = lora_files.FORMATS["lightx2v"](changes)
     file |= {k.replace("self_attn", "joint_attn"): v for k, v in file.items()}
     refused = lora_file(file, tmp_path)
-    with pytest.raises(RequestError, match=r"10 of 20 keys; 10 not known.*50%.*min_match"):
+    with pytest.raises(RequestError, match=r"10 of 20 keys; 10 are not known.*50%.*min_match"):
         plain.with_lora(refused)
     expert, _ = plain.with_lora(replace(refused, lora=replace(refused.lora, min_match=0.4)))
     assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
@@ -188,9 +192,13 @@ def test_too_few_matching_keys_is_an_error_unless_allowed(plain: Base, tmp_path:
 
 @pytest.mark.parametrize("name", ["lightx2v", "musubi", "LoKr", "LoHa", "diff"])
 def test_another_size_is_an_error(name: str, plain: Base, tmp_path: Path) -> None:
-    file = lora_files.FORMATS[name]({"blocks.0.attn1.to_q": lora_files.change_of(512, 512)})
-    with pytest.raises(RequestError, match="512 x 512, the expert's is 256 x 256"):
-        plain.with_lora(lora_file(file, tmp_path))
+    write = lora_files.FORMATS[name]
+    with pytest.raises(CheckpointError, match="512 wide.*experts are 256 wide"):
+        plain.with_lora(lora_file(write({"blocks.0.attn1.to_q": lora_files.change_of(512, 512)}), tmp_path))
+    with pytest.raises(RequestError, match="512 x 256, the expert's is 768 x 256"):
+        plain.with_lora(lora_file(write({"blocks.0.ffn.net.0.proj": lora_files.change_of(512, 256)}), tmp_path))
+    with pytest.raises(CheckpointError, match="9 blocks or more; these experts have 5"):
+        plain.with_lora(lora_file(write({"blocks.8.attn1.to_q": lora_files.change_of(256, 256)}), tmp_path))
 
 
 def test_a_host_without_loras_says_so(plain: Base, tmp_path: Path) -> None:

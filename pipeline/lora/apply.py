@@ -2,118 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoint.expert import Expert
+from ..checkpoint.expert import HEAD_DIM, Expert
 from ..checkpoint.safetensors_file import read_tensors
 from ..host import Host, Patch, ReadLora
 from ..image_to_video import Wan22Model
 from ..request import RequestError
-from ..sampling.schedule import EXPERT_NAMES, HIGH, LOW
-from .delta import as_matrix, delta_shape
-from .key_map import lora_names
-from .lora import BOTH, Lora
-from .lora import HIGH as HIGH_EXPERT
-from .lora import LOW as LOW_EXPERT
+from ..sampling.schedule import EXPERT_NAMES
+from .adapters import adapter_of, outline
+from .lora import BOTH, HIGH, LOW, Lora
+from .names import IMAGE_PROJECTION, LoraKey, split
+from .original_names import original_name
+from .probe import LoraFacts, check_fits
 
 if TYPE_CHECKING:
     import torch
 
-LOW_PREFIX = "transformer_2."
-HARMLESS = {
-    "image projection of Wan 2.1, which 2.2 does without": ("k_img", "v_img", "norm_k_img", "img_emb"),
-    "for the text encoder, which stays as it is": ("lora_te", "text_encoder.", "text_encoders."),
-}
-"""Why some keys find no place though the LoRA is the right one -> what their names hold."""
+NO_PLACE = "image projection of Wan 2.1, which 2.2 does without"
+FOR_EXPERT = (HIGH, LOW)
+"""Indexed by schedule.HIGH and schedule.LOW."""
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA whose file is here; `lora.expert` is settled: both, high or low."""
+    """A LoRA whose file is here. `lora.expert` is settled, for the reason `why` if that was left to the file."""
 
     lora: Lora
     path: Path
     name: str
     """As it is shown to the user."""
+    facts: LoraFacts
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class Match:
-    """How much of a LoRA file found its place on one expert, in keys."""
+    """How much of a LoRA file found its place on one expert, in tensors."""
 
     used: int
-    harmless: dict[str, int]
-    """Reason -> keys."""
+    no_place: int
+    """Of the image projection of Wan 2.1, which are missing from every 2.2 model."""
     unused: tuple[str, ...]
 
     @property
+    def total(self) -> int:
+        return self.used + self.no_place + len(self.unused)
+
+    @property
     def share(self) -> float:
-        """Of the keys that should fit, 0..1."""
-        total = self.used + len(self.unused)
-        return self.used / total if total else 0.0
+        """Of the tensors that should fit, 0..1."""
+        return self.used / max(1, self.total - self.no_place)
 
 
-def _part_for(tensors: dict[str, torch.Tensor], index: int) -> dict[str, torch.Tensor]:
-    """What a file holds for an expert: with diffusers' two prefixes in one file, each has its own half."""
-    low = {name: tensor for name, tensor in tensors.items() if name.startswith(LOW_PREFIX)}
-    if not low:
-        return tensors
-    return low if index == LOW else {name: tensor for name, tensor in tensors.items() if name not in low}
-
-
-def _match(names: list[str], used: set[str]) -> Match:
-    unused, harmless = [], {}
-    for name in names:
-        if name in used:
-            continue
-        reason = next((r for r, parts in HARMLESS.items() if any(part in name for part in parts)), None)
-        if reason is None:
-            unused.append(name)
-        else:
-            harmless[reason] = harmless.get(reason, 0) + 1
-    return Match(len(names) - len(unused) - sum(harmless.values()), harmless, tuple(unused))
-
-
-def _module_of(key: str, names: dict[str, str]) -> str | None:
-    """The module that a key of a LoRA file speaks of: the longest beginning, dot by dot, that is one's name."""
-    module = key
-    while module and module not in names:
-        module = module.rpartition(".")[0]
-    return module or None
-
-
-def _check_shapes(file: LoraFile, tensors: dict[str, torch.Tensor], names: dict[str, str], expert: Expert) -> None:
+def _check_shapes(name: str, keys: Mapping[str, LoraKey], tensors: Mapping[str, torch.Tensor],
+                  targets: Mapping[str, str], expert: Expert) -> None:
     """Raise RequestError for a change of another shape than its weight: ComfyUI would only log it and go on."""
-    parts: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, tensor in tensors.items():
-        module = _module_of(key, names)
-        if module is not None:
-            parts.setdefault(module, {})[key.removeprefix(f"{module}.")] = tuple(tensor.shape)
-    for module, shapes in parts.items():
-        found, wanted = delta_shape(shapes), as_matrix(tuple(expert.model.get_parameter(names[module]).shape))
-        if found is not None and found != wanted:
-            raise RequestError(f"{file.name} does not fit {expert.name}: its {module} changes a matrix of "
-                               f"{found[0]} x {found[1]}, the expert's is {wanted[0]} x {wanted[1]}. It was made for "
-                               "a model of another size; choose a LoRA for this one.")
+    modules: dict[str, dict[str, tuple[int, ...]]] = {}
+    for tensor, key in keys.items():
+        if key.module in targets:
+            modules.setdefault(key.module, {})[key.part] = tuple(tensors[tensor].shape)
+    for module, parts in modules.items():
+        kind, (rows, *columns) = adapter_of(parts), expert.model.get_parameter(targets[module]).shape
+        wanted = (rows, prod(columns))
+        sizes = (None, None) if kind is None else outline(kind, parts).sizes
+        if any(size not in (None, there) for size, there in zip(sizes, wanted, strict=True)):
+            raise RequestError(f"{name} does not fit {expert.name}: its {module} changes a matrix of {sizes[0]} x "
+                               f"{sizes[1]}, the expert's is {wanted[0]} x {wanted[1]}. It was made for a model of "
+                               "another size; choose a LoRA for this one.")
 
 
-def _patched(expert: Expert, index: int, file: LoraFile, tensors: dict[str, torch.Tensor],
+def _match(keys: Mapping[str, LoraKey], others: Sequence[str], used: set[str]) -> Match:
+    unused = [name for name, key in keys.items() if f"{key.module}.{key.part}" not in used]
+    no_place = {name for name in unused if IMAGE_PROJECTION.search(keys[name].module)}
+    return Match(len(keys) - len(unused), len(no_place), (*(n for n in unused if n not in no_place), *others))
+
+
+def _patched(expert: Expert, index: int, file: LoraFile, tensors: Mapping[str, torch.Tensor],
              read_lora: ReadLora) -> tuple[Expert, str]:
     """The expert with the LoRA's patches added, and a sentence on how much of it fitted."""
-    which = EXPERT_NAMES[index]
+    config = expert.model.config
+    check_fits(file.facts, config.num_attention_heads * HEAD_DIM, config.num_layers)
     parameters = dict(expert.model.named_parameters())
-    names, part = lora_names(parameters), _part_for(tensors, index)
-    _check_shapes(file, part, names, expert)
-    changes, used = read_lora(part, names)
-    match = _match(list(part), used)
-    said = f"{file.name}, scale {file.lora.scale:g}, {which} expert: {match.used} of {len(part)} keys"
-    for reason, count in match.harmless.items():
-        said += f"; {count} {reason}"
-    if match.unused:
-        said += f"; {len(match.unused)} not known, such as {match.unused[0]}"
+    targets = {original_name(name).removesuffix(".weight"): name for name in parameters if not name.endswith(".bias")}
+    named = split(tensors)
+    keys = {name: key for name, key in named.items() if key.expert in (None, FOR_EXPERT[index])}
+    _check_shapes(file.name, keys, tensors, targets, expert)
+    changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in keys.items()}, targets)
+    match = _match(keys, [name for name in tensors if name not in named], used)
+    said = f"{file.name}, scale {file.lora.scale:g}, {EXPERT_NAMES[index]} expert"
+    said += f" ({file.why})" if file.why else ""
+    said += f": {match.used} of {match.total} keys"
+    said += f"; {match.no_place} are {NO_PLACE}" if match.no_place else ""
+    said += f"; {len(match.unused)} are not known, such as {match.unused[0]}" if match.unused else ""
     if match.share < file.lora.min_match:
         raise RequestError(f"{said}. That is {match.share:.0%}, and min_match asks for {file.lora.min_match:.0%}. It "
                            "is not made for this model, or not for this expert; choose another LoRA or expert, or "
@@ -126,14 +111,14 @@ def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tup
     """The model with every LoRA in force, and a line on each for each expert it went to.
 
     Nothing is merged or copied: the experts are the same, with patches that their residents work out for each use.
-    Raises RequestError for a LoRA of another model, CheckpointError for a damaged file.
+    Raises RequestError or CheckpointError for a LoRA of another model and for a damaged file.
     """
     if files and host.read_lora is None:
         raise RequestError("LoRAs need ComfyUI: this host cannot apply them.")
     experts, report = list(model.experts), []
     for file in files:
         tensors = read_tensors(file.path)
-        for index, own in ((HIGH, HIGH_EXPERT), (LOW, LOW_EXPERT)):
+        for index, own in enumerate(FOR_EXPERT):
             if file.lora.expert in (BOTH, own):
                 experts[index], line = _patched(experts[index], index, file, tensors, host.read_lora)
                 report.append(line)

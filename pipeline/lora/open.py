@@ -1,0 +1,74 @@
+"""A LoRA as it was asked for -> its file, checked by its header, and the expert it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from ..checkpoint.header import FileHeader
+from ..checkpoint.safetensors_file import read_header, read_remote_header
+from ..download.errors import DownloadError
+from ..download.hashing import hash_file
+from ..download.source import is_remote
+from ..request import RequestError
+from .apply import LoraFile
+from .expert import choose_expert
+from .lora import AUTO, Lora
+from .probe import LoraFacts, probe_lora
+
+Read = Callable[[int, int], bytes]
+Find = Callable[[str], Path | None]
+"""Name in the loras folder -> the file, None when there is none."""
+Fetch = Callable[[str, str | None, Callable[[Read, int | None], None]], Path]
+"""(link, SHA-256 or None, inspection of the beginning) -> the file, fetched if need be."""
+Stop = Callable[[], None]
+
+
+def shown_name(source: str) -> str:
+    """What a LoRA is called on the node: the file's name, without the rest of its link and what may be secret."""
+    return PurePosixPath(urlsplit(source).path).name or source
+
+
+def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop) -> LoraFile:
+    """Find or fetch a LoRA's file and settle its expert.
+
+    A file of the loras folder goes before a link that reads the same. Of a link nothing but the header is fetched
+    before that has said that it is a LoRA for Wan. Raises RequestError, CheckpointError or DownloadError.
+    """
+    path = find(lora.source)
+    if path is not None:
+        header = read_header(path)
+        facts = probe_lora(header)
+        _check_hash(lora, path, stop)
+        return _settled(lora, path, path.name, facts, header)
+    if not is_remote(lora.source):
+        raise RequestError(f"There is no {lora.source!r} in the loras folder, and it is no link. Give a file's name as "
+                           "ComfyUI's Load LoRA lists it, an https link, a Hugging Face owner/repo/file.safetensors or "
+                           "a Civitai link.")
+    name, seen = shown_name(lora.source), []
+
+    def inspect(read: Read, size: int | None) -> None:
+        header = read_remote_header(name, read, size)
+        seen[:] = [(header, probe_lora(header))]
+
+    path = fetch(lora.source, lora.sha256, inspect)
+    header, facts = seen[0]
+    return _settled(lora, path, name, facts, header)
+
+
+def _settled(lora: Lora, path: Path, name: str, facts: LoraFacts, header: FileHeader) -> LoraFile:
+    if lora.expert != AUTO:
+        return LoraFile(lora, path, name, facts)
+    expert, why = choose_expert(facts, lora.source, header.metadata)
+    return LoraFile(replace(lora, expert=expert), path, name, facts, why)
+
+
+def _check_hash(lora: Lora, path: Path, stop: Stop) -> None:
+    if lora.sha256 is None:
+        return
+    found = hash_file(path, stop)
+    if found != lora.sha256.lower():
+        raise DownloadError(f"{path.name} has the SHA-256 {found}, not {lora.sha256} as asked. It is another file, or "
+                            "a damaged one.")
