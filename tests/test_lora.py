@@ -193,7 +193,7 @@ def test_too_few_matching_keys_is_an_error_unless_allowed(plain: Base, tmp_path:
 @pytest.mark.parametrize("name", ["lightx2v", "musubi", "LoKr", "LoHa", "diff"])
 def test_another_size_is_an_error(name: str, plain: Base, tmp_path: Path) -> None:
     write = lora_files.FORMATS[name]
-    with pytest.raises(CheckpointError, match="512 wide.*experts are 256 wide"):
+    with pytest.raises(CheckpointError, match=r"512 wide.*experts are 256 wide"):
         plain.with_lora(lora_file(write({"blocks.0.attn1.to_q": lora_files.change_of(512, 512)}), tmp_path))
     with pytest.raises(RequestError, match="512 x 256, the expert's is 768 x 256"):
         plain.with_lora(lora_file(write({"blocks.0.ffn.net.0.proj": lora_files.change_of(512, 256)}), tmp_path))

@@ -64,6 +64,18 @@ def test_two_failed_passes_end_the_run_with_the_figures(loaded: tuple) -> None:
         clip(loaded)
 
 
+def test_encoding_starts_again_in_tiles(loaded: tuple) -> None:
+    """Of a picture of one tile, so that the latents are the same."""
+    vae: WanVAE = loaded[2]
+    image = torch.rand(9, SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0))
+    wanted = vae.encode(image)
+    with running_out(vae.resident.module.encoder, 1):
+        assert torch.allclose(vae.encode(image), wanted, atol=1e-5)
+    said = "too little memory on the device to encode even 256x256"
+    with running_out(vae.resident.module.encoder, 2), pytest.raises(RequestError, match=said):
+        vae.encode(image)
+
+
 def test_decoding_goes_on_in_tiles(loaded: tuple) -> None:
     """The second piece fails; what comes in tiles is the same clip."""
     vae: WanVAE = loaded[2]

@@ -25,6 +25,8 @@ PIXELS_A_PIECE = 1 << 18
 """Pixels x frames of a piece: small frames go several at once, for speed; from 256x256 on, 4 at once."""
 TILE, TILE_OVERLAP = 256, 64
 """Pixels a side of a tile, and of its overlap, when the memory runs out: 0.93 GB at base_dim 96 and 2 bytes."""
+NO_ROOM = (f"There is too little memory on the device to {{}} even {TILE}x{TILE} pixels at a time. Close what else "
+           "uses the GPU.")
 ENCODE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL = 8000, 10200
 """Peak activations a pixel of the frame, at base_dim 96 and 2 bytes a number: 3.2 and 4.05 GB at 832x480."""
 
@@ -64,19 +66,43 @@ class WanVAE:
         """IMAGE (F, H, W, 3), 0..1, as one clip -> raw latents (1, 16, (F - 1) // 4 + 1, H / 8, W / 8), float32, CPU.
 
         Frames beyond the last 4n + 1 and pixels beyond the last multiple of 8 are left out, as ComfyUI's VAE does.
+        When the device's memory runs out, the clip is encoded in tiles. Raises RequestError when even a tile does not
+        fit.
         """
-        latents = (pixels.shape[0] - 1) // FRAMES_A_LATENT + 1
         height, width = (side // PIXELS_A_LATENT * PIXELS_A_LATENT for side in pixels.shape[1:3])
+        frames = (pixels.shape[0] - 1) // FRAMES_A_LATENT * FRAMES_A_LATENT + 1
+        pixels = pixels[:frames, :height, :width, :3]
+        try:
+            return self._encoded(pixels, on_piece)
+        except torch.OutOfMemoryError:
+            pass  # what the failed piece held is released only once its exception has gone
+        self.resident.make_room(0)
+        try:
+            return self._encoded_in_tiles(pixels)
+        except torch.OutOfMemoryError as error:
+            raise RequestError(NO_ROOM.format("encode")) from error
+
+    def _encoded(self, pixels: torch.Tensor, on_piece: Callable[[int, int], None]) -> torch.Tensor:
+        frames, height, width, _ = pixels.shape
+        latents = (frames - 1) // FRAMES_A_LATENT + 1
         vae, device = self._ready(height, width, ENCODE_BYTES_A_PIXEL)
         cache: list[Any] = [None] * vae._cached_conv_counts["encoder"]
         pieces = []
         for start, count in _pieces(latents, height * width):
             first = max(0, 1 + (start - 1) * FRAMES_A_LATENT)
-            frames = pixels[first : first + (1 if start == 0 else count * FRAMES_A_LATENT), :height, :width, :3]
-            clip = frames.permute(3, 0, 1, 2)[None].to(device, self.dtype) * 2 - 1
-            pieces.append(vae.quant_conv(vae.encoder(clip, feat_cache=cache, feat_idx=[0])))
+            piece = _to_clip(pixels[first : first + (1 if start == 0 else count * FRAMES_A_LATENT)])
+            pieces.append(vae.quant_conv(vae.encoder(piece.to(device, self.dtype), feat_cache=cache, feat_idx=[0])))
             on_piece(start + count, latents)
-        return torch.cat(pieces, 2)[:, : self.latent_channels].float().cpu()
+        return self._mean(torch.cat(pieces, 2))
+
+    def _encoded_in_tiles(self, pixels: torch.Tensor) -> torch.Tensor:
+        """By diffusers' blending of the latents of overlapping tiles."""
+        vae, device = self._ready(TILE, TILE, ENCODE_BYTES_A_PIXEL)
+        _set_tiles(vae, TILE, TILE, TILE_OVERLAP)
+        return self._mean(vae.tiled_encode(_to_clip(pixels).to(device, self.dtype)))
+
+    def _mean(self, moments: torch.Tensor) -> torch.Tensor:
+        return moments[:, : self.latent_channels].float().cpu()
 
     @torch.no_grad()
     def stream(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -97,8 +123,7 @@ class WanVAE:
         try:
             frames = self._tiled(latents, TILE, TILE, TILE_OVERLAP)
         except torch.OutOfMemoryError as error:
-            raise RequestError(f"There is too little memory on the device to decode even {TILE}x{TILE} pixels at a "
-                               "time. Close what else uses the GPU.") from error
+            raise RequestError(NO_ROOM.format("decode")) from error
         yield frames[done:]
 
     def _pieces_of(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -113,8 +138,7 @@ class WanVAE:
     def _tiled(self, latents: torch.Tensor, height: int, width: int, overlap: int) -> torch.Tensor:
         """Raw latents (1, 16, T, h, w) -> IMAGE of the clip, by diffusers' blending of overlapping tiles, in pixels."""
         vae, device = self._ready(height, width, DECODE_BYTES_A_PIXEL)
-        vae.tile_sample_min_height, vae.tile_sample_min_width = height, width
-        vae.tile_sample_stride_height, vae.tile_sample_stride_width = height - overlap, width - overlap
+        _set_tiles(vae, height, width, overlap)
         return _to_image(vae.tiled_decode(latents.to(device, self.dtype), return_dict=False)[0][0])
 
     @torch.no_grad()
@@ -142,6 +166,17 @@ class WanVAE:
                 on_piece(done, total)
             clips.append(torch.cat(pieces))
         return torch.stack(clips)
+
+
+def _set_tiles(vae: AutoencoderKLWan, height: int, width: int, overlap: int) -> None:
+    """Size and overlap of diffusers' tiles, in pixels."""
+    vae.tile_sample_min_height, vae.tile_sample_min_width = height, width
+    vae.tile_sample_stride_height, vae.tile_sample_stride_width = height - overlap, width - overlap
+
+
+def _to_clip(image: torch.Tensor) -> torch.Tensor:
+    """IMAGE (F, H, W, 3), 0..1, -> frames (1, 3, F, H, W), -1..1."""
+    return image.permute(3, 0, 1, 2)[None] * 2 - 1
 
 
 def _to_image(frames: torch.Tensor) -> torch.Tensor:
