@@ -1,8 +1,8 @@
 """The fitted encoder as two matrix products: what lets training draw new clips without end.
 
-`fit_encoder.py` builds an encoder that is linear, block of pixels by block of pixels, up to its last norm. Probed
-once with unit blocks, it gives the matrices; a clip then encodes in milliseconds instead of seconds, with the same
-latents.
+`fit_encoder.py` builds an encoder that is linear, block of pixels by block of pixels, up to its last norm, and
+`mark_position.py` adds what depends on the place alone. Probed once with unit blocks, it gives the matrices; a clip
+then encodes in milliseconds instead of seconds, with the same latents.
 """
 
 from __future__ import annotations
@@ -37,25 +37,37 @@ class BlockEncoder:
         clip[:, :, :1] = first.reshape(2, 1, 16, 16, 3, 8, 8).permute(0, 4, 1, 2, 5, 3, 6).reshape(2, 3, 1, 128, 128)
         later = later.reshape(2, 8, 16, 16, 3, 4, 8, 8).permute(0, 4, 1, 5, 2, 6, 3, 7)
         clip[:, :, 1:] = later.reshape(2, 3, 32, 128, 128)
-        features: list[torch.Tensor] = []
-        hook = vae.encoder.norm_out.register_forward_pre_hook(lambda _, args: features.append(args[0].float()))
-        whole_clip_vae.encode(vae, clip)
-        hook.remove()
-        answer = features[0].permute(0, 2, 3, 4, 1)  # (2, 9, 16, 16, C)
-        self.constant = answer[1, 0, 0, 0].clone()
-        self.first = answer[0, 0].reshape(256, -1)[:FIRST] - self.constant
-        self.later = answer[0, 1:].reshape(2048, -1)[:LATER] - self.constant
+        self.vae, self.constants = vae, {}
+        answer = self._features(clip)  # (2, 9, 16, 16, C)
+        constant = answer[1, 0].reshape(256, -1)
+        self.first = answer[0, 0].reshape(256, -1)[:FIRST] - constant[:FIRST]
+        self.later = answer[0, 1:].reshape(2048, -1)[:LATER] - constant.repeat(8, 1)[:LATER]
         norm, out = vae.encoder.norm_out, vae.encoder.conv_out
         self.gamma = norm.gamma.flatten() * norm.scale
         mix = vae.quant_conv.weight[:16, :, 0, 0, 0]
         self.head = (mix @ out.weight[:, :, -1, 1, 1]).T
         self.bias = mix @ out.bias + vae.quant_conv.bias[:16]
 
+    def _features(self, clips: torch.Tensor) -> torch.Tensor:
+        """What the encoder's last norm is given, (B, n + 1, H / 8, W / 8, C)."""
+        seen: list[torch.Tensor] = []
+        hook = self.vae.encoder.norm_out.register_forward_pre_hook(lambda _, args: seen.append(args[0].float()))
+        whole_clip_vae.encode(self.vae, clips)
+        hook.remove()
+        return seen[0].permute(0, 2, 3, 4, 1)
+
+    def _constant(self, height: int, width: int) -> torch.Tensor:
+        """The features of grey, which tell the place: (height, width, C)."""
+        if (height, width) not in self.constants:
+            grey = torch.zeros(1, 3, 1, 8 * height, 8 * width)
+            self.constants[height, width] = self._features(grey)[0, 0]
+        return self.constants[height, width]
+
     @torch.no_grad()
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, 3, 4n + 1, H, W) in -1..1 -> raw latent mean (B, 16, n + 1, H / 8, W / 8)."""
         first, later = _blocks(clips)
-        features = torch.cat([first @ self.first, later @ self.later], 1) + self.constant
+        features = torch.cat([first @ self.first, later @ self.later], 1) + self._constant(*first.shape[2:4])
         z = F.silu(F.normalize(features, dim=-1) * self.gamma) @ self.head + self.bias
         return z.permute(0, 4, 1, 2, 3).contiguous()
 

@@ -9,8 +9,8 @@ The experts learn for the guidance the nodes use by default: the loss is on
 empty prompt, learned from every eighth clip. So guidance 5 gives the clip the prompt describes, a lower one less
 of it, a higher one more. The first stage sees crops of 64x64 and 17 frames and trains everything together; the
 second sees pictures of 128x128 and 33 frames and trains one expert at a time, the text encoder fixed, so that both
-may run side by side. Latents of each stage are cached in OUT_DIR; weights are averages over the last steps, written
-every hundred.
+may run side by side. VAE_DIR is that of mark_position.py, without which zooms cannot be learned. Latents of each
+stage are cached in OUT_DIR; weights are averages over the last steps, written every hundred.
 
 Errors do not count alike. Three of the 16 latent channels hold 95 % of what the eye sees, so that a channel counts as
 its error shows in the pixels (`block_encoder.pixel_weights`); and what moves counts more than what stays, or a ball
@@ -130,6 +130,18 @@ def motion_weights(clean: torch.Tensor, first: torch.Tensor, strength: float = 2
     return weight / weight.mean((1, 2, 3, 4), keepdim=True)
 
 
+SHARES = {"zoom": 0.3, "ball": 0.3}
+"""Of the clips drawn in training: what is hardest to learn comes up more often than the rest."""
+
+
+def draw_weights(labels: list[tuple[str, str, int]]) -> torch.Tensor:
+    """(N,): how often to draw each clip, so that every kind has its share."""
+    kinds = [motion.partition(" ")[0] for motion, _, _ in labels]
+    rest = sum(kind not in SHARES for kind in kinds)
+    return torch.tensor([SHARES[kind] / kinds.count(kind) if kind in SHARES else (1 - sum(SHARES.values())) / rest
+                         for kind in kinds])
+
+
 STAGES = {
     # pixels a side, frames, scenes, clips a scene, seed, steps, learning rate factor, batches as (clips, latents)
     "small": (64, 17, 700, 4, 11, 2500, 1.0, ((24, 5),)),
@@ -181,12 +193,13 @@ def main() -> None:
     optimizers = [Muon(matrices, lr=0.02 * lr), torch.optim.AdamW(rest, lr=1.5e-3 * lr, betas=(0.9, 0.98))]
     average = [p.detach().clone() for _, p in named]
     g = torch.Generator().manual_seed(args.seed)
+    drawn = draw_weights(data["labels"])
     start, losses = time.time(), {0: [], 1: []}
     for step in range(steps):
         set_lr(optimizers, warm_then_linear_decay(step, steps, floor=0.01))
         expert = order[step % len(order)]
         batch, length = batches[step % len(batches)]
-        rows = torch.randint(len(data["labels"]), (batch,), generator=g).tolist()
+        rows = torch.multinomial(drawn, batch, generator=g).tolist()
         labels = [data["labels"][r] for r in rows]
         # The VAE is causal: the first latents of a clip are those of the shorter clip.
         x0 = data["clips"][rows][:, :, :length].float()
