@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.expert import HEAD_DIM, Expert
+from ..checkpoint.expert import Expert
 from ..checkpoint.safetensors_file import read_tensors
 from ..host import Host, Patch, ReadLora
 from ..image_to_video import Wan22Model
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 NO_PLACE = "image projection of Wan 2.1, which 2.2 does without"
 FOR_EXPERT = (HIGH, LOW)
 """Indexed by schedule.HIGH and schedule.LOW."""
+Targets = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Original name of a module -> the parameter of it that a LoRA changes, and its shape."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +62,19 @@ class Match:
 
 
 def _check_shapes(name: str, keys: Mapping[str, LoraKey], tensors: Mapping[str, torch.Tensor],
-                  targets: Mapping[str, str], expert: Expert) -> None:
+                  targets: Targets) -> None:
     """Raise RequestError for a change of another shape than its weight: ComfyUI would only log it and go on."""
     modules: dict[str, dict[str, tuple[int, ...]]] = {}
     for tensor, key in keys.items():
         if key.module in targets:
             modules.setdefault(key.module, {})[key.part] = tuple(tensors[tensor].shape)
     for module, parts in modules.items():
-        kind, (rows, *columns) = adapter_of(parts), expert.model.get_parameter(targets[module]).shape
-        wanted = (rows, prod(columns))
-        sizes = (None, None) if kind is None else outline(kind, parts).sizes
+        kind, (rows, *columns) = adapter_of(parts), targets[module][1]
+        sizes, wanted = (None, None) if kind is None else outline(kind, parts).sizes, (rows, prod(columns))
         if any(size not in (None, there) for size, there in zip(sizes, wanted, strict=True)):
-            raise RequestError(f"{name} does not fit {expert.name}: its {module} changes a matrix of {sizes[0]} x "
-                               f"{sizes[1]}, the expert's is {wanted[0]} x {wanted[1]}. It was made for a model of "
-                               "another size; choose a LoRA for this one.")
+            raise RequestError(f"{name} does not fit: its {module} changes a matrix of {sizes[0]} x {sizes[1]}, the "
+                               f"expert's is {wanted[0]} x {wanted[1]}. It was made for a model of another size; "
+                               "choose a LoRA for this one.")
 
 
 def _match(keys: Mapping[str, LoraKey], others: Sequence[str], used: set[str]) -> Match:
@@ -82,17 +83,19 @@ def _match(keys: Mapping[str, LoraKey], others: Sequence[str], used: set[str]) -
     return Match(len(keys) - len(unused), len(no_place), (*(n for n in unused if n not in no_place), *others))
 
 
-def _patched(expert: Expert, index: int, file: LoraFile, tensors: Mapping[str, torch.Tensor],
-             read_lora: ReadLora) -> tuple[Expert, str]:
-    """The expert with the LoRA's patches added, and a sentence on how much of it fitted."""
-    config = expert.model.config
-    check_fits(file.facts, config.num_attention_heads * HEAD_DIM, config.num_layers)
-    parameters = dict(expert.model.named_parameters())
-    targets = {original_name(name).removesuffix(".weight"): name for name in parameters if not name.endswith(".bias")}
+def fit(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tuple[dict[str, Any], str]:
+    """The changes that a LoRA makes to an expert (parameter -> the host's own), and a sentence on what fitted.
+
+    `index` is schedule.HIGH or LOW. Raises RequestError or CheckpointError when it does not fit.
+    """
+    blocks = {module.split(".")[1] for module in targets if module.startswith("blocks.")}
+    check_fits(file.facts, targets["blocks.0.self_attn.q"][1][0], len(blocks))
+    tensors = read_tensors(file.path)
     named = split(tensors)
     keys = {name: key for name, key in named.items() if key.expert in (None, FOR_EXPERT[index])}
-    _check_shapes(file.name, keys, tensors, targets, expert)
-    changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in keys.items()}, targets)
+    _check_shapes(file.name, keys, tensors, targets)
+    changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in keys.items()},
+                              {module: parameter for module, (parameter, _) in targets.items()})
     match = _match(keys, [name for name in tensors if name not in named], used)
     said = f"{file.name}, scale {file.lora.scale:g}, {EXPERT_NAMES[index]} expert"
     said += f" ({file.why})" if file.why else ""
@@ -103,8 +106,17 @@ def _patched(expert: Expert, index: int, file: LoraFile, tensors: Mapping[str, t
         raise RequestError(f"{said}. That is {match.share:.0%}, and min_match asks for {file.lora.min_match:.0%}. It "
                            "is not made for this model, or not for this expert; choose another LoRA or expert, or "
                            "lower min_match to use what fits.")
+    return changes, f"{said}."
+
+
+def _patched(expert: Expert, index: int, file: LoraFile, read_lora: ReadLora) -> tuple[Expert, str]:
+    """The expert with the LoRA's patches added, and what `fit` says."""
+    parameters = {name: tuple(value.shape) for name, value in expert.model.named_parameters()}
+    targets = {original_name(name).removesuffix(".weight"): (name, shape) for name, shape in parameters.items()
+               if not name.endswith(".bias")}
+    changes, said = fit(file, index, targets, read_lora)
     patches = tuple(Patch(name, file.lora.scale, change) for name, change in changes.items() if name in parameters)
-    return replace(expert, patches=(*expert.patches, *patches)), f"{said}."
+    return replace(expert, patches=(*expert.patches, *patches)), said
 
 
 def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tuple[Wan22Model, list[str]]:
@@ -117,9 +129,8 @@ def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tup
         raise RequestError("LoRAs need ComfyUI: this host cannot apply them.")
     experts, report = list(model.experts), []
     for file in files:
-        tensors = read_tensors(file.path)
         for index, own in enumerate(FOR_EXPERT):
             if file.lora.expert in (BOTH, own):
-                experts[index], line = _patched(experts[index], index, file, tensors, host.read_lora)
+                experts[index], line = _patched(experts[index], index, file, host.read_lora)
                 report.append(line)
     return Wan22Model(*experts), report
