@@ -40,7 +40,8 @@ def check_file(answer: Answer) -> None:
     if coding != "identity":
         raise DownloadError(f"{answer.url.host} sends the file packed ({coding[:20]}), though asked not to. Its size "
                             "cannot be checked; fetch it yourself and put it into a models folder.")
-    if (answer.header("Content-Type") or "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
+    kind = (answer.header("Content-Type") or "").partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml"):
         raise _web_page(answer)
     response = answer.response
     if answer.status == 200 and response.length is None and not response.chunked:
@@ -78,10 +79,11 @@ def _no_access(answer: Answer) -> DownloadError:
     if not answer.token_sent and tokens.of(service) is None:
         said = f"No {service.name} token was sent: set {tokens.where(service)}."
     elif answer.token_sent:
-        said = f"The {service.name} token that was sent does not open it: it may have expired or lack the right to read."
+        said = (f"The {service.name} token that was sent does not open it: it may have expired, or lack the right to "
+                "read.")
     else:
         said = f"The {service.name} token was not sent there, because the link leads to another server."
-    hint = {HUGGING_FACE: " A gated model must also be asked for on its page; a private or misspelt one looks the same.",
+    hint = {HUGGING_FACE: " A gated model must be asked for on its page too; a private or misspelt one looks the same.",
             CIVITAI: " Early-access files need to be bought on the page."}[service]
     return DownloadError(what + said + hint)
 

@@ -1,4 +1,4 @@
-"""Fetched files, named after their content: <root>/sha256/ab/abcdef... The same bytes are there once, whatever the link.
+"""Fetched files, named after their content: <root>/sha256/ab/abcdef... The same bytes are kept once for all links.
 
 A file comes in by a rename once it is whole, hashed and on the disk, so that a file in the cache is never half-written.
 """

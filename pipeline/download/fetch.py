@@ -7,19 +7,19 @@ transport.py makes every connection, to addresses that address.py allows; policy
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .address import parse_url
 from .body import Progress, fetch_body
 from .cache import Cache, check_sha256
 from .errors import DownloadError, TransientError, UnknownHostError, redact, size_text
 from .hashing import PrefixHash
 from .index import Entry
 from .lookup import file_link
-from .opening import ChangedError, NotChanged, Opening, open_file
+from .opening import OPENING, NotChanged, Opening, open_file
 from .partial import Partial, disk_error, sync
 from .policy import Policy, policy_from_environment
 from .source import Remote, parse_source
@@ -93,14 +93,15 @@ def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: st
 def _offline(wish: _Wish) -> Path:
     known = wish.cache.known(wish.remote.link, wish.stop)
     if known is None:
-        raise DownloadError(f"{redact(wish.remote.link)} was not fetched yet, and offline is set. Clear offline, or put "
-                            "the file into a models folder.")
+        raise DownloadError(f"{redact(wish.remote.link)} was not fetched yet, and offline is set. Clear offline, or "
+                            "put the file into a models folder.")
     return _pinned(wish, *known)
 
 
 def _pinned(wish: _Wish, entry: Entry, path: Path) -> Path:
     if wish.sha256 not in (None, entry.sha256):
-        raise DownloadError(f"{redact(wish.remote.link)} has the SHA-256 {entry.sha256}, not {wish.sha256}. Check both.")
+        raise DownloadError(f"{redact(wish.remote.link)} has the SHA-256 {entry.sha256}, not {wish.sha256} as asked. "
+                            "Check both.")
     return path
 
 
@@ -115,9 +116,6 @@ def _online(wish: _Wish) -> Path:
             try:
                 return _attempt(wish, partial)
             except TransientError as error:
-                known = wish.cache.known(wish.remote.link, wish.stop)
-                if known is not None and not isinstance(error, ChangedError):
-                    return _pinned(wish, *known)  # better than nothing: what it was last time
                 if isinstance(error, UnknownHostError):
                     raise
                 vain = vain + 1 if partial.done - before < pace.step else 0
@@ -135,18 +133,22 @@ def _kept(partial: Partial) -> str:
 
 
 def _attempt(wish: _Wish, partial: Partial) -> Path:
-    stop, cache = wish.stop, wish.cache
+    stop, cache, patience = wish.stop, wish.cache, wish.client.policy.pace.patience(OPENING)
     known = cache.known(wish.remote.link, stop)
     try:
         opening = stoppable(lambda: open_file(wish.client, file_link(wish.client, wish.remote),
-                                              known[0] if known else None), stop)
+                                              known[0] if known else None), stop, patience)
     except NotChanged:
         return _pinned(wish, *known)
+    except TransientError:
+        if known is None:
+            raise
+        return _pinned(wish, *known)  # nobody to ask whether it changed: better than nothing
     try:
         expected = wish.sha256 or opening.announced_sha256
         if wish.sha256 not in (None, opening.announced_sha256) and opening.announced_sha256 is not None:
-            raise DownloadError(f"{opening.url} has the SHA-256 {opening.announced_sha256}, not {wish.sha256} as asked. "
-                                "Nothing was fetched. Check both.")
+            raise DownloadError(f"{opening.url} has the SHA-256 {opening.announced_sha256}, not {wish.sha256} as "
+                                "asked. Nothing was fetched. Check both.")
         there = cache.find(expected, stop) if expected else None  # the same file under another link
         if there is None:
             there, expected = _download(wish, opening, partial, expected)
@@ -166,7 +168,8 @@ def _download(wish: _Wish, opening: Opening, partial: Partial, expected: str | N
     if size == 0:
         raise DownloadError(f"{opening.url} is empty. Check the link.")
     if wish.inspect is not None:
-        wish.inspect(lambda offset, length: stoppable(lambda: opening.read(offset, length), wish.stop), size)
+        wish.inspect(lambda offset, length: stoppable(lambda: opening.read(offset, length), wish.stop,
+                                                      wish.client.policy.pace.patience(length)), size)
     partial.begin(opening.validator, size, parts=opening.ranged)
     partial.write(0, opening.data)
     hashed = PrefixHash(partial.path)
@@ -181,7 +184,7 @@ def _download(wish: _Wish, opening: Opening, partial: Partial, expected: str | N
         partial.discard()
         raise DownloadError(f"{opening.url} has the SHA-256 {found}, not {expected} as "
                             f"{'asked' if wish.sha256 else 'Hugging Face announces'}. It was thrown away; check both.")
-    stoppable(lambda: sync(partial.path), wish.stop)
+    stoppable(lambda: sync(partial.path), wish.stop, math.inf)
     path = wish.cache.take(partial, found, wish.stop)
     wish.cache.clean(wish.cache_bytes)
     return path, found

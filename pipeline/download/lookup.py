@@ -45,8 +45,8 @@ def _of_repository(client: Client, remote: Remote) -> str:
         raise DownloadError(f"{unquote(remote.link)} holds no safetensors file. Give the link of the file.")
     if len(files) > 1:
         more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-        raise DownloadError(f"{repo} holds {len(files)} safetensors files: {', '.join(files[:NAMED])}{more}. Say which, "
-                            f"as in {repo}/{files[0]}.")
+        raise DownloadError(f"{repo} holds {len(files)} safetensors files: {', '.join(files[:NAMED])}{more}. Say "
+                            f"which, as in {repo}/{files[0]}.")
     return f"{url.origin}/{repo}/resolve/{revision}/{quote(files[0])}"
 
 

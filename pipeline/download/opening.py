@@ -1,4 +1,4 @@
-"""The first request for a file: does it exist, has it changed, how long is it, can it be had in parts, how does it begin.
+"""The first request for a file: has it changed, how long is it, can it be had in parts, and how does it begin.
 
 RFC 9110: ranges (14), validators and preconditions (8.8, 13).
 """

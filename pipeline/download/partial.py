@@ -27,8 +27,8 @@ def disk_error(error: OSError, folder: Path, kept: str = "") -> DownloadError:
         return DownloadError(f"The disk of {folder} took no more: {os.strerror(error.errno)}. {kept}Make room, and run "
                              "again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DownloadError(f"{folder} may not be written to: {os.strerror(error.errno)}. {kept}Give ComfyUI the right "
-                             "to write there, and run again.")
+        return DownloadError(f"{folder} may not be written to: {os.strerror(error.errno)}. {kept}Give ComfyUI the "
+                             "right to write there, and run again.")
     return DownloadError(f"{folder} could not be written to: {error.strerror or error}. {kept}")
 
 

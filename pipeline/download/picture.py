@@ -6,7 +6,6 @@ import random
 
 from .answers import check_file, check_opening, check_status
 from .errors import DownloadError, TransientError, size_text
-from .lookup import file_link
 from .policy import Policy, policy_from_environment
 from .source import parse_source
 from .tokens import Tokens
@@ -30,18 +29,20 @@ def kind_of_picture(data: bytes) -> str | None:
 
 def fetch_picture(url: str, *, policy: Policy | None = None, stop: Stop = never,
                   tokens: Tokens = Tokens()) -> bytes:  # noqa: B008
-    """The JPEG, PNG or WebP file behind an https link (or a file of a Hugging Face repository), at most 10 MB.
+    """The JPEG, PNG or WebP file behind an https link (or `owner/repo/file` of Hugging Face), at most 10 MB.
 
     stop: called about ten times a second; what it raises ends the download.
     Raises DownloadError with a sentence for the user.
     """
+    remote = parse_source(url)
+    if remote.look_up:
+        raise DownloadError(f"{remote.link} is a page, not a picture. Give the link of the picture itself.")
     client = Client(policy or policy_from_environment(), tokens)
     pace, tries = client.policy.pace, 0
     try:
-        link = file_link(client, parse_source(url))
         while True:
             try:
-                return stoppable(lambda: _read(client, link), stop)
+                return stoppable(lambda: _read(client, remote.link), stop, pace.patience(MAX_PICTURE_BYTES))
             except TransientError as error:
                 tries += 1
                 if tries >= pace.attempts:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from .address import resolve
 
+SLOWEST = 100_000
+"""Bytes a second that a small answer is expected to come with."""
 LOOPBACK_VARIABLE = "WAN22_TEST_LOOPBACK"
 
 
@@ -31,12 +33,16 @@ class Pace:
     """Seconds before the second try, doubled with each further one, times a random factor ("full jitter")."""
     longest_wait: float = 60.0
     """Seconds, for what Retry-After asks too."""
-    measure: float = 1.0
+    measure: float = 0.5
     """Seconds over which a rate is measured before connections are added."""
     worth: float = 4.0
     """Seconds that must be left to go for more connections to be worth it."""
     streams: int = 8
     """Connections at most."""
+
+    def patience(self, size: int) -> float:
+        """Seconds after which so many bytes must be there, connections and redirects included."""
+        return 2 * self.window + size / SLOWEST
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Policy:
     loopback: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """For tests: host or host:port -> loopback address and port of the server that stands for it."""
     loopback_ca: str | None = None
-    """For tests: a file with the authority that signed those servers' certificates; no other host's are checked by it."""
+    """For tests: a file with the authority that signed those servers' certificates, and counts for them alone."""
 
 
 def policy_from_environment(environ: Mapping[str, str] = os.environ) -> Policy:

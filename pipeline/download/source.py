@@ -20,7 +20,8 @@ HUB_REPO, CIVITAI_MODEL = "hub repository", "civitai model"
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".sft")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _REPO = re.compile(rf"(?:hf:(?://)?)?({_NAME})/({_NAME})(?:@([\w./-]+?))?(?:/(.+))?")
-_AIR = re.compile(r"(?:urn:)?(?:air:)?(?:[\w-]+:)?(?:[\w-]+:)?civitai:(\d+)(?:@(\d+))?(?:\+\d+)?(?:\.\w+)?", re.IGNORECASE)
+_AIR = re.compile(r"(?:urn:)?(?:air:)?(?:[\w-]+:)?(?:[\w-]+:)?civitai:(\d+)(?:@(\d+))?(?:\+\d+)?(?:\.\w+)?",
+                  re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TOKEN_NAMES = ("token", "access_token", "api_key", "apikey")
 
@@ -75,9 +76,9 @@ def parse_source(text: str) -> Remote:
 def _from_link(url: Url) -> Remote:
     query = parse_qs(urlsplit(url.text).query)
     if any(name in query for name in _TOKEN_NAMES):
-        raise DownloadError(f"{url}: the link holds a token, which would be saved with the workflow and read by whoever "
-                            "gets it. Take it out, and set an environment variable instead (HF_TOKEN, "
-                            "CIVITAI_API_TOKEN).")
+        raise DownloadError(f"{url}: the link holds a token, which would be saved with the workflow and read by "
+                            "whoever gets it. Take it out, and set the environment variable HF_TOKEN or "
+                            "CIVITAI_API_TOKEN instead.")
     parts = [unquote(part) for part in url.path.split("/") if part]
     host = url.host.removeprefix("www.")
     if host in ("huggingface.co", "hf.co") and len(parts) >= 2 and parts[0] not in ("datasets", "spaces", "api"):

@@ -79,7 +79,10 @@ class Stream(threading.Thread):
                     self._end_of_body(position)
                     return
                 took = time.monotonic() - began
-                length = min(2 * length, LARGEST) if took < QUICK else max(length // 2, SMALLEST) if took > SLOW else length
+                if took < QUICK:
+                    length = min(2 * length, LARGEST)
+                elif took > SLOW:
+                    length = max(length // 2, SMALLEST)
                 if position > self._max_bytes:
                     raise DownloadError(f"{self._answer.url} does not end: it is over the limit of "
                                         f"{size_text(self._max_bytes)}.")

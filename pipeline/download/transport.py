@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 from .address import Url, check_public, parse_url
 from .errors import DownloadError, TransientError
@@ -26,6 +26,17 @@ from .tokens import HUGGING_FACE, Service, Tokens, service_of
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 AGENT = "ComfyUI-Wan22"
+
+
+@cache
+def _trust(authorities: str | None) -> ssl.SSLContext:
+    """Whom to believe: the authorities of a file, or those of the system (SSL_CERT_FILE included) and of certifi."""
+    context = ssl.create_default_context(cafile=authorities)
+    if authorities is None:
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
 
 
 class _Connection(http.client.HTTPSConnection):
@@ -119,18 +130,6 @@ class Client:
         self._idle: dict[str, list[_Connection]] = defaultdict(list)
         self._lock = threading.Lock()
 
-    @cached_property
-    def _context(self) -> ssl.SSLContext:
-        import certifi
-
-        context = ssl.create_default_context()  # what the system trusts, SSL_CERT_FILE included
-        context.load_verify_locations(certifi.where())
-        return context
-
-    @cached_property
-    def _loopback_context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self.policy.loopback_ca)
-
     def get(self, link: str | Url, headers: Mapping[str, str]) -> Answer:
         """GET, through at most five redirects, each checked like the first link.
 
@@ -200,7 +199,7 @@ class Client:
     def _connection(self, url: Url) -> _Connection:
         test = self.policy.loopback.get(url.authority)
         if test is not None:
-            return _Connection(url, [test], self._loopback_context, self.policy)
+            return _Connection(url, [test], _trust(self.policy.loopback_ca), self.policy)
         with self._lock:
             known = self._addresses.get(url.origin)
         if known is None:
@@ -208,7 +207,7 @@ class Client:
             known = [(address, url.port) for address in found]
             with self._lock:
                 known = self._addresses.setdefault(url.origin, known)
-        return _Connection(url, known, self._context, self.policy)
+        return _Connection(url, known, _trust(None), self.policy)
 
 
 def _sha256_of(etag: str | None) -> str | None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from .errors import TransientError
+
 T = TypeVar("T")
 Stop = Callable[[], None]
 """Raises when the user pressed Stop; called about ten times a second, in the thread that called the download."""
@@ -36,15 +38,21 @@ class _Work(threading.Thread, Generic[T]):
             self.error = error
 
 
-def stoppable(work: Callable[[], T], stop: Stop) -> T:
-    """Return or raise what blocking work does. When stop raises, the work is left behind to end by itself."""
+def stoppable(work: Callable[[], T], stop: Stop, patience: float) -> T:
+    """Return or raise what blocking work does.
+
+    When stop raises, the work is left behind to end by itself; after `patience` seconds too, with TransientError.
+    """
     thread = _Work(work)
     thread.start()
+    end = time.monotonic() + patience
     while True:
         thread.join(POLL)
         if not thread.is_alive():
             break
         stop()
+        if time.monotonic() > end:
+            raise TransientError(f"The server took more than {patience:.0f} seconds.")
     if thread.error is not None:
         raise thread.error
     return thread.result[0]
