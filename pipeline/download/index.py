@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import DownloadError
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS links (link TEXT PRIMARY KEY, shown TEXT, etag TEXT, last_modified TEXT, sha256 TEXT);
@@ -56,17 +58,18 @@ class Index:
     def _open(self) -> Iterator[sqlite3.Connection]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            connection = self._connect()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise OSError(f"the index {self._path} cannot be used: {error}") from None
-            self._path.unlink(missing_ok=True)  # damaged; the files are hashed again when they are asked for
-            connection = self._connect()
-        try:
-            with connection:
+            try:
+                connection = self._connect()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                self._path.unlink(missing_ok=True)  # damaged; the files are hashed again when they are asked for
+                connection = self._connect()
+            with closing(connection), connection:
                 yield connection
-        finally:
-            connection.close()
+        except sqlite3.Error as error:
+            raise DownloadError(f"The cache's index {self._path} cannot be used: {error}. Delete that file alone (the "
+                                "cache makes a new one), or make room on its disk, and run again.") from None
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY)
@@ -106,7 +109,7 @@ class Index:
             db.execute("UPDATE files SET used = ? WHERE sha256 = ?", (now, sha256))
 
     def drop_file(self, sha256: str) -> None:
-        with self._open() as db, suppress(sqlite3.OperationalError):
+        with self._open() as db:
             db.execute("DELETE FROM files WHERE sha256 = ?", (sha256,))
 
     def by_last_use(self) -> list[File]:

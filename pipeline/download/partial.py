@@ -64,7 +64,8 @@ class Partial:
         `parts` tells whether the server sends parts at all. Raises DownloadError when the disk has no room for the
         rest.
         """
-        if not parts or validator is None or (self.validator, self.size) != (validator, size):
+        validator = validator if parts else None
+        if validator is None or (self.validator, self.size) != (validator, size):
             self.ranges = Ranges()
         self.validator, self.size = validator, size
         try:

@@ -58,20 +58,21 @@ def service_of(origin: str) -> Service | None:
 def _from_store(path: Path, key: str) -> str:
     """A token out of the key store, "" when there is none. Raises DownloadError for a store that must not be used."""
     try:
-        with path.open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise DownloadError(f"The key store {path} can be read by others on this machine. Close it with "
-                                    f"`chmod 600 {path}`, and run again.")
-            keys = json.load(file)
+        with path.open("rb") as file:
+            mode, text = os.fstat(file.fileno()).st_mode, file.read()
     except FileNotFoundError:
         return ""
     except OSError as error:
         raise DownloadError(f"The key store {path} cannot be read: {error.strerror}.") from None
+    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise DownloadError(f"The key store {path} can be read by others on this machine. Close it with "
+                            f"`chmod 600 {path}`, and run again.")
+    try:
+        keys = json.loads(text)
     except ValueError:
         keys = None
     if not isinstance(keys, dict) or not isinstance(keys.get(key, ""), str):
-        raise DownloadError(f'The key store {path} is not valid. It holds JSON such as {{"{key}": "..."}}.') from None
+        raise DownloadError(f'The key store {path} is not valid. It holds JSON such as {{"{key}": "..."}}.')
     return keys.get(key, "")
 
 
