@@ -4,9 +4,11 @@ from .bridge import BridgeSampler
 from .decode import Decode
 from .encode_prompt import EncodePrompt
 from .first_frame import FirstFrameNode
+from .image_from_url import ImageFromURL
 from .latent_file import LoadLatent, SaveLatent
 from .load import Load
 from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
-NODES = [Load, EncodePrompt, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent, Decode, SaveMP4]
+NODES = [Load, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent, Decode,
+         SaveMP4]

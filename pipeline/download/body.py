@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .errors import TransientError
+from .errors import DownloadError, TransientError
 from .hashing import PrefixHash
 from .opening import Opening, open_range
 from .partial import Partial
@@ -85,9 +85,10 @@ def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes
     try:
         streams[0].start()
         _watch(streams, new_stream, opening, partial, hashed, keeper, woken, pace, on_progress, stop)
-    except BaseException:
+    except BaseException as error:
         cancel_all(streams)
-        keeper.last_time(patience=0.5)
+        stopped = not isinstance(error, (DownloadError, OSError))
+        keeper.last_time(patience=0.5 if stopped else 30.0)
         raise
     keeper.wait(stop)
     if streams[0].whole:

@@ -126,9 +126,9 @@ def _online(wish: _Wish) -> Path:
 
 
 def _kept(partial: Partial) -> str:
-    if partial.done and partial.validator:
+    if partial.noted and partial.validator:
         of = f" of {size_text(partial.size)}" if partial.size else ""
-        return f"{size_text(partial.done)}{of} are kept: run again to go on from there."
+        return f"{size_text(partial.noted)}{of} are kept: run again to go on from there."
     return "Nothing was kept; run again to start anew."
 
 

@@ -49,6 +49,8 @@ class Partial:
         self.validator: str | None = None
         self.size: int | None = None
         self.ranges = Ranges()
+        self.noted = 0
+        """Bytes that the next run finds."""
         self._load()
 
     def _load(self) -> None:
@@ -57,6 +59,7 @@ class Partial:
             ranges = Ranges((int(start), int(end)) for start, end in note["ranges"])
             if max((end for _, end in ranges), default=0) <= self.path.stat().st_size:
                 self.validator, self.size, self.ranges = note["validator"], note["size"], ranges
+                self.noted = ranges.total
 
     def begin(self, validator: str | None, size: int | None, *, parts: bool) -> None:
         """Go on where the last try ended, or start anew when what is there is of another version.
@@ -73,6 +76,7 @@ class Partial:
             if not self.ranges.total:  # a new file, not an emptied one: a thread left behind may hold the old one
                 self.path.unlink(missing_ok=True)
                 self._note.unlink(missing_ok=True)
+                self.noted = 0
                 self.path.touch()
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
@@ -112,12 +116,13 @@ class Partial:
         temporary = self._note.with_suffix(".tmp")
         temporary.write_text(json.dumps({"validator": self.validator, "size": self.size, "ranges": ranges}), "utf-8")
         temporary.replace(self._note)
+        self.noted = Ranges(ranges).total
 
     def discard(self) -> None:
         """Throw the bytes and the note away."""
         for path in (self._note, self.path):
             path.unlink(missing_ok=True)
-        self.ranges = Ranges()
+        self.ranges, self.noted = Ranges(), 0
 
     def taken(self) -> None:
         """The whole file was moved elsewhere; the note goes too."""

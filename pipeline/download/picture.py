@@ -27,6 +27,16 @@ def kind_of_picture(data: bytes) -> str | None:
     return None
 
 
+def check_picture_link(url: str) -> str:
+    """The https link of a picture. Raises DownloadError, without a request, for what is no link of a file."""
+    if not url.strip():
+        raise DownloadError("url is empty. Give the https link of a JPEG, PNG or WebP picture.")
+    remote = parse_source(url)
+    if remote.look_up:
+        raise DownloadError(f"{remote.link} is a page, not a picture. Give the link of the picture itself.")
+    return remote.link
+
+
 def fetch_picture(url: str, *, policy: Policy | None = None, stop: Stop = never,
                   tokens: Tokens = Tokens()) -> bytes:  # noqa: B008
     """The JPEG, PNG or WebP file behind an https link (or `owner/repo/file` of Hugging Face), at most 10 MB.
@@ -34,15 +44,13 @@ def fetch_picture(url: str, *, policy: Policy | None = None, stop: Stop = never,
     stop: called about ten times a second; what it raises ends the download.
     Raises DownloadError with a sentence for the user.
     """
-    remote = parse_source(url)
-    if remote.look_up:
-        raise DownloadError(f"{remote.link} is a page, not a picture. Give the link of the picture itself.")
+    link = check_picture_link(url)
     client = Client(policy or policy_from_environment(), tokens)
     pace, tries = client.policy.pace, 0
     try:
         while True:
             try:
-                return stoppable(lambda: _read(client, remote.link), stop, pace.patience(MAX_PICTURE_BYTES))
+                return stoppable(lambda: _read(client, link), stop, pace.patience(MAX_PICTURE_BYTES))
             except TransientError as error:
                 tries += 1
                 if tries >= pace.attempts:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from .errors import DownloadError, TransientError, size_text
-from .partial import Partial, disk_error
+from .partial import Partial
 from .ranges import Work
 from .transport import Answer
 
@@ -42,10 +42,6 @@ class Stream(threading.Thread):
             with self._partial.path.open("r+b", buffering=0) as file:
                 while not self._cancelled and not self.whole and (piece := self._work.claim()):
                     self._fetch(file, *piece)
-        except DownloadError as error:
-            self.error = error
-        except OSError as error:
-            self.error = disk_error(error, self._partial.folder)
         except BaseException as error:  # raised again by the thread that waits
             self.error = error
         finally:
