@@ -4,10 +4,12 @@ from .bridge import BridgeSampler
 from .decode import Decode
 from .encode_prompt import EncodePrompt
 from .first_frame import FirstFrameNode
+from .image_from_url import ImageFromURL
 from .latent_file import LoadLatent, SaveLatent
 from .load import Load
 from .lora import LoraNode
 from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
-NODES = [Load, LoraNode, EncodePrompt, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent, Decode, SaveMP4]
+NODES = [Load, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent,
+         Decode, SaveMP4]

@@ -34,6 +34,8 @@ from .checkpoint.errors import CheckpointError
 from .checkpoint.expert import Expert
 from .checkpoint.kinds import I2V_IN_CHANNELS
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
+from .download.errors import DownloadError
+from .download.tokens import Tokens
 from .host import Host, Patch
 from .latents import CHANNELS
 from .request import RequestError, Sampling
@@ -277,6 +279,16 @@ def stop_if_asked() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
+def download_folder() -> Path:
+    """Where fetched files are kept: beside the model folders, where a big disk is, and in none that ComfyUI lists."""
+    return Path(folder_paths.models_dir, "wan22_downloads")
+
+
+def tokens() -> Tokens:
+    """The user's tokens: of the environment, else of a key store that ComfyUI's server hands out to nobody."""
+    return Tokens(store=Path(folder_paths.get_system_user_directory("wan22"), "keys.json"))
+
+
 def progress() -> Callable[[int, int], None]:
     """(done, total) -> shown as the running node's progress bar. Raises the interrupt on Stop."""
     bar = comfy.utils.ProgressBar(1)
@@ -319,7 +331,7 @@ def errors_on_node(node_id: str | None) -> Iterator[None]:
     """Show the pack's own errors on the node too: ComfyUI's message box hides them behind a click."""
     try:
         yield
-    except (RequestError, CheckpointError) as error:
+    except (RequestError, CheckpointError, DownloadError) as error:
         say(node_id, str(error))
         raise
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from devtools.paths import CACHE, ROOT
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
 from tests.comfy_client import ComfyClient, clip_workflow, sample_picture
+from tests.hostile_server import HostileServer
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +64,10 @@ def models_of_comfyui(server: ComfyServer) -> dict[str, str]:
         kind = {"diffusion_models": "high" if "high" in file.name else "low", "text_encoders": "text", "vae": "vae"}
         names[kind[file.parent.name]] = file.name
     return names
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Iterator[HostileServer]:
+    """An https server that pretends to be any host and does to downloads what a server may do."""
+    with closing(HostileServer(tmp_path)) as hostile:
+        yield hostile

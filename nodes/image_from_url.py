@@ -1,0 +1,52 @@
+"""Image from URL: a picture that a link names, for requests that bring none along."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .sockets import CATEGORY
+
+
+class ImageFromURL(io.ComfyNode):
+    """Fetches a picture over https."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22ImageFromURL",
+            display_name="Image from URL (Wan 2.2)",
+            category=CATEGORY,
+            description="Fetches a JPEG, PNG or WebP picture of at most 10 MB and 64 megapixels over https, and turns "
+                        "it upright.",
+            search_aliases=["load image from url", "download image", "web image"],
+            inputs=[
+                io.String.Input("url", default="",
+                                tooltip="https link of the picture itself, not of a page with it. Links into this "
+                                        "machine or its network are refused. Saved with the workflow, so nothing "
+                                        "secret belongs in it."),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture, as Load Image gives it; transparency "
+                                                                   "is left out.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, url: str | None = None) -> bool | str:
+        from ..pipeline.download.picture import check_picture_link
+
+        try:
+            if url is not None:
+                check_picture_link(url)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, url: str) -> io.NodeOutput:
+        from ..pipeline import comfy_host
+        from ..pipeline.download.picture import fetch_picture
+        from ..pipeline.picture import decode_picture
+
+        with comfy_host.errors_on_node(cls.hidden.unique_id):
+            data = fetch_picture(url, stop=comfy_host.stop_if_asked, tokens=comfy_host.tokens())
+            return io.NodeOutput(decode_picture(data))

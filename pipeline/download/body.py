@@ -1,0 +1,138 @@
+"""The body of a file: one connection, or several when one is slow, written to a partial file and hashed on the way."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+
+from .errors import DownloadError, TransientError
+from .hashing import PrefixHash
+from .opening import Opening, open_range
+from .partial import Partial
+from .policy import Pace
+from .ranges import Work
+from .rate import Rate
+from .stream import Stream, cancel_all
+from .waiting import POLL, Stop
+
+Progress = Callable[[int, int | None], None]
+"""(bytes there, bytes in all or None) -> shown; called about ten times a second in the caller's thread."""
+
+PIECES = 64
+SMALLEST_PIECE, LARGEST_PIECE = 2**18, 2**23
+"""Bytes of one ranged request when there are several connections: a file is some 64 pieces, within these bounds."""
+KEEP_EVERY = 2.0
+"""Seconds between notes of what is there, which is the most that a kill can cost."""
+
+
+class _Keeper:
+    """Notes what is there now and then, in a thread of its own: it waits for the disk."""
+
+    def __init__(self, partial: Partial) -> None:
+        self._partial = partial
+        self._thread: threading.Thread | None = None
+        self._last = time.monotonic()
+        self._error: OSError | None = None
+
+    def _keep(self) -> None:
+        try:
+            self._partial.keep()
+        except OSError as error:
+            self._error = error
+
+    def now_and_then(self, now: float) -> None:
+        if self._error is not None:
+            raise self._error
+        if now - self._last >= KEEP_EVERY and (self._thread is None or not self._thread.is_alive()):
+            self._last = now
+            self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def wait(self, stop: Stop) -> None:
+        """Let a note under way be finished, unless stop raises."""
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(POLL)
+            stop()
+
+    def last_time(self, patience: float) -> None:
+        """Note what is there at the end; after so many seconds it goes on by itself."""
+        if self._thread is not None:
+            self._thread.join(patience)
+        self._start()
+        self._thread.join(patience)
+
+
+def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes: int, on_progress: Progress,
+               stop: Stop) -> None:
+    """Fill the gaps of a partial file, whose first bytes are in `opening`, and hash it as far as that goes.
+
+    Raises TransientError when the connection was lost, DownloadError for what another try does not mend, OSError when
+    the disk fails; and whatever stop raises. What came is noted in any case, so that the next try goes on from there.
+    """
+    pace = opening.client.policy.pace
+    end = opening.size if opening.size is not None else max_bytes + 1
+    work = Work(partial.ranges.gaps(end), min(max(end // PIECES, SMALLEST_PIECE), LARGEST_PIECE))
+    woken = threading.Event()
+    ask = functools.partial(open_range, opening.client, opening.url, opening.validator)
+    new_stream = functools.partial(Stream, work, partial, ask, woken, max_bytes)
+    keeper = _Keeper(partial)
+    streams = [new_stream(opening.answer)]
+    try:
+        streams[0].start()
+        _watch(streams, new_stream, opening, partial, hashed, keeper, woken, pace, on_progress, stop)
+    except BaseException as error:
+        cancel_all(streams)
+        stopped = not isinstance(error, (DownloadError, OSError))
+        keeper.last_time(patience=0.5 if stopped else 30.0)
+        raise
+    keeper.wait(stop)
+    if streams[0].whole:
+        partial.size = partial.prefix
+
+
+def _watch(streams: list[Stream], new_stream: Callable[[], Stream], opening: Opening, partial: Partial,
+           hashed: PrefixHash, keeper: _Keeper, woken: threading.Event, pace: Pace, on_progress: Progress, stop: Stop,
+           ) -> None:
+    """Wait for the streams; meanwhile hash, ask for Stop, show the progress, add streams, and see a stall."""
+    looked = time.monotonic()
+    before = partial.done
+    rate = Rate(pace, looked)
+    may_split = opening.ranged and opening.validator is not None
+    while True:
+        reached = hashed.follow(partial.prefix)
+        now = time.monotonic()
+        running = [stream for stream in streams if stream.is_alive()]
+        if now - looked >= POLL or not running:
+            looked = now
+            stop()
+            done = partial.done
+            on_progress(done, partial.size)
+            keeper.now_and_then(now)
+            failed = [stream for stream in streams if stream.error is not None]
+            fatal = next((s.error for s in failed if not isinstance(s.error, TransientError)), None)
+            if fatal is not None:
+                raise fatal
+            if not running:
+                if failed and done != partial.size:
+                    raise failed[0].error
+                return
+            if rate.stalled(now, done - before):
+                raise TransientError(f"{opening.url.host} sends less than {pace.floor} bytes a second.")
+            if failed:
+                rate.stop_growing()
+            if may_split:
+                wanted = rate.streams(now, done - before, len(running), (partial.size or done) - done)
+                for _ in range(wanted - len(running)):
+                    streams[0].alone = False
+                    streams.append(new_stream())
+                    streams[-1].alone = False
+                    streams[-1].start()
+        if reached and running:
+            woken.wait(POLL)
+            woken.clear()
+

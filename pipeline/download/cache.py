@@ -1,0 +1,140 @@
+"""Fetched files, named after their content: <root>/sha256/ab/abcdef... The same bytes are kept once for all links.
+
+A file comes in by a rename once it is whole, hashed and on the disk, so that a file in the cache is never half-written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .hashing import hash_file
+from .index import Entry, File, Index, link_name
+from .partial import Partial
+from .waiting import Stop, pause
+
+DAY = 86400.0
+KEPT_FOR = DAY
+"""Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""
+PARTIAL_KEPT_FOR = 7 * DAY
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Cache:
+    """The cache in a folder. Any number of threads and processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._index = Index(root / "index.sqlite3")
+
+    def path(self, sha256: str) -> Path:
+        """Where the file of that content is, or would be."""
+        return self.root / "sha256" / sha256[:2] / sha256
+
+    def find(self, sha256: str, stop: Stop) -> Path | None:
+        """The file of that content, None when it is not there.
+
+        Size and time of change tell that it is as it came in; hashed again only when they differ.
+        """
+        path = self.path(sha256)
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        known = self._index.file(sha256)
+        if known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            self._index.touch(sha256, time.time())
+            return path
+        if hash_file(path, stop) != sha256:
+            path.unlink(missing_ok=True)
+            self._index.drop_file(sha256)
+            return None
+        self._index.put_file(File(sha256, status.st_size, status.st_mtime_ns, time.time()))
+        return path
+
+    def known(self, link: str, stop: Stop) -> tuple[Entry, Path] | None:
+        """What a link gave last time, if the file is still there."""
+        entry = self._index.entry(link)
+        path = self.find(entry.sha256, stop) if entry is not None else None
+        return (entry, path) if path is not None else None
+
+    def note(self, link: str, shown: str, entry: Entry) -> None:
+        """Remember what a link gave."""
+        self._index.put_entry(link, shown, entry)
+
+    def partial(self, link: str) -> Partial:
+        """The download of a link as far as it got. To be used under `lock`."""
+        return Partial(self.root / "partial", link_name(link))
+
+    def take(self, partial: Partial, sha256: str, stop: Stop) -> Path:
+        """Bring a whole file in that is on the disk and has been hashed."""
+        if (there := self.find(sha256, stop)) is not None:
+            partial.discard()
+            return there
+        path = self.path(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial.path, path)
+        if os.name == "posix":  # the rename itself must outlive a power cut
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        partial.taken()
+        status = path.stat()
+        self._index.put_file(File(sha256, status.st_size, status.st_mtime_ns, time.time()))
+        return path
+
+    @contextmanager
+    def lock(self, link: str, stop: Stop) -> Iterator[None]:
+        """Be the only thread of the only process that fetches a link; wait for another, unless stop raises."""
+        from filelock import FileLock, Timeout
+
+        folder = self.root / "partial"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{link_name(link)}.lock", thread_local=False)
+        while True:
+            try:
+                lock.acquire(blocking=False)
+                break
+            except Timeout:
+                pause(0.1, stop)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def clean(self, max_bytes: int, now: float | None = None) -> None:
+        """Remove the files unused for longest until at most `max_bytes` remain, and downloads given up a week ago.
+
+        A file used within the last day stays, even beyond the limit.
+        """
+        now = time.time() if now is None else now
+        files = self._index.by_last_use()
+        total = sum(file.size for file in files)
+        for file in files:
+            if total <= max_bytes or file.used > now - KEPT_FOR:
+                break
+            try:
+                self.path(file.sha256).unlink(missing_ok=True)
+            except OSError:
+                continue  # open in another program (Windows)
+            self._index.drop_file(file.sha256)
+            total -= file.size
+        for path in (self.root / "partial").glob("*.part"):
+            with suppress(OSError):
+                if path.stat().st_mtime < now - PARTIAL_KEPT_FOR:
+                    path.with_suffix(".json").unlink(missing_ok=True)
+                    path.unlink()
+
+
+def check_sha256(text: str) -> str:
+    """A hash as typed -> 64 hex digits in lower case. Raises ValueError for anything else."""
+    text = text.strip().lower().removeprefix("sha256:")
+    if not _SHA256.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no SHA-256, which is 64 digits of 0-9 and a-f.")
+    return text

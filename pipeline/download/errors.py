@@ -1,0 +1,42 @@
+"""The error of a download, and links as they may be shown."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+
+class DownloadError(ValueError):
+    """A file could not be fetched. The message says what, why, what was kept and what to do; never a secret."""
+
+
+class TransientError(DownloadError):
+    """The same request may well succeed a little later."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+        """Seconds that the server asked to wait, if it did."""
+
+
+class UnknownHostError(TransientError):
+    """The host's name leads nowhere: it is misspelt, or this machine is not online."""
+
+
+def redact(link: str) -> str:
+    """A link without what may be secret in it: name and password, query, fragment."""
+    try:
+        parts = urlsplit(link)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return "the link"
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else link.partition("?")[0]
+
+
+def size_text(count: int) -> str:
+    """Bytes for people: 812 bytes, 3.4 MB, 1.21 GB (decimal, as download pages have it)."""
+    if count < 1000:
+        return f"{count} bytes"
+    for unit, factor in (("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):
+        if count < 999.5 * factor or unit == "GB":
+            return f"{count / factor:.3g} {unit}"
+    raise AssertionError

@@ -1,0 +1,154 @@
+"""The first request for a file: has it changed, how long is it, can it be had in parts, and how does it begin.
+
+RFC 9110: ranges (14), validators and preconditions (8.8, 13).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .address import Url
+from .answers import check_file, check_opening, check_status
+from .errors import DownloadError, TransientError, size_text
+from .transport import Answer, Client
+
+if TYPE_CHECKING:
+    from .index import Entry
+
+OPENING = 2**16
+"""Bytes asked for first: the headers of most safetensors files."""
+MAX_INSPECTED = 2**27
+"""Bytes from the beginning that may be looked at before the body is fetched: over the 100 MB of the longest header."""
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+
+
+class NotChanged(Exception):  # noqa: N818 - an outcome, not an error
+    """The file is the one that is known already."""
+
+
+class ChangedError(TransientError):
+    """The file was replaced on the server while it was fetched."""
+
+
+def strong_validator(etag: str | None, last_modified: str | None) -> str | None:
+    """What If-Range may hold: a strong ETag, else the date of the last change; None when there is neither."""
+    if etag and not etag.startswith("W/"):
+        return etag
+    return last_modified
+
+
+def content_range(answer: Answer) -> tuple[int, int, int | None]:
+    """First byte, end (exclusive) and whole size that a 206 says it holds. Raises DownloadError for none."""
+    match = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
+    if match is None:
+        raise DownloadError(f"{answer.url.host} answers a request for a part without saying which part it is.")
+    first, last, size = match.groups()
+    return int(first), int(last) + 1, None if size == "*" else int(size)
+
+
+def open_range(client: Client, url: Url, validator: str | None, start: int, end: int) -> Answer:
+    """Ask for the bytes start..end-1 of the same file. Raises ChangedError when it is no longer the same."""
+    headers = {"Range": f"bytes={start}-{end - 1}", **({"If-Range": validator} if validator else {})}
+    answer = client.get(url, headers)
+    try:
+        if answer.status == 200:
+            raise ChangedError(f"{url} changed while it was fetched.")
+        check_status(answer, 206)
+        check_file(answer)
+        if validator not in (None, strong_validator(answer.header("ETag"), answer.header("Last-Modified"))):
+            raise ChangedError(f"{url} changed while it was fetched.")
+        if content_range(answer)[:2] != (start, end):
+            raise TransientError(f"{url.host} sends another part of the file than was asked for.")
+    except BaseException:
+        answer.close()
+        raise
+    return answer
+
+
+@dataclass
+class Opening:
+    """How a file begins, and how the rest of it can be had."""
+
+    client: Client
+    url: Url
+    """Where the file itself is, after redirects."""
+    size: int | None
+    """Bytes of the whole file; None when the server does not say before the end."""
+    etag: str | None
+    last_modified: str | None
+    ranged: bool
+    """Whether the server sends parts."""
+    announced_sha256: str | None
+    answer: Answer | None
+    """The body under way from byte len(data), of a server that does not send parts."""
+    data: bytearray = field(default_factory=bytearray)
+
+    @property
+    def validator(self) -> str | None:
+        """What tells this version of the file from any other; None when nothing does."""
+        return strong_validator(self.etag, self.last_modified)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes offset..offset+length-1, fewer at the file's end; asks for what has not come yet and no more.
+
+        Raises DownloadError past the first 128 MiB.
+        """
+        end = offset + length if self.size is None else min(offset + length, self.size)
+        if end > MAX_INSPECTED:
+            raise DownloadError(f"{self.url} has a header of more than {size_text(MAX_INSPECTED)}, which no model has.")
+        if end > len(self.data):
+            self._extend(end)
+        return bytes(self.data[offset:end])
+
+    def _extend(self, end: int) -> None:
+        answer = self.answer or open_range(self.client, self.url, self.validator, len(self.data), end)
+        try:
+            self.data += answer.read(end - len(self.data))
+        finally:
+            if answer is not self.answer:
+                answer.close()
+        if len(self.data) < end and self.size is not None:
+            raise TransientError(f"The connection to {self.url.host} broke off.")
+
+    def close(self) -> None:
+        if self.answer is not None:
+            self.answer.close()
+
+
+def open_file(client: Client, link: str, known: Entry | None = None) -> Opening:
+    """Ask for the first 64 KiB of a file.
+
+    Raises NotChanged when it is still the one that is `known`; DownloadError or TransientError when it is not to be
+    had.
+    """
+    headers = {"Range": f"bytes=0-{OPENING - 1}"}
+    if known is not None and known.etag:
+        headers["If-None-Match"] = known.etag
+    elif known is not None and known.last_modified:
+        headers["If-Modified-Since"] = known.last_modified
+    answer = client.get(link, headers)
+    keep = False
+    try:
+        if answer.status == 304 and known is not None:
+            raise NotChanged
+        check_status(answer, 200, 206)
+        check_file(answer)
+        ranged = answer.status == 206
+        if ranged:
+            first, end, size = content_range(answer)
+            if size is None or (first, end) != (0, min(OPENING, size)):
+                raise DownloadError(f"{answer.url.host} sends another part of the file than was asked for.")
+        else:
+            end, size = OPENING, answer.response.length
+        data = answer.read(end if size is None else min(end, size))
+        if len(data) < (0 if size is None else min(end, size)):
+            raise TransientError(f"The connection to {answer.url.host} broke off.")
+        check_opening(answer, data)
+        keep = not ranged
+        return Opening(client, answer.url, size, answer.header("ETag"), answer.header("Last-Modified"), ranged,
+                       answer.announced_sha256, answer if keep else None, bytearray(data))
+    finally:
+        if not keep:
+            answer.close()

@@ -1,0 +1,129 @@
+"""A file that is not whole yet, and the note beside it that says which bytes are there and of which version.
+
+The note is written after the bytes it speaks of are on the disk, so that whatever ends the process (or the machine),
+nothing that is noted is missing. It names no link.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import DownloadError, size_text
+from .ranges import Ranges
+
+MARGIN = 2**26
+"""Bytes of the disk that a download leaves free."""
+
+
+def disk_error(error: OSError, folder: Path, kept: str = "") -> DownloadError:
+    """The sentence for an error of the file system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DownloadError(f"The disk of {folder} took no more: {os.strerror(error.errno)}. {kept}Make room, and run "
+                             "again.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DownloadError(f"{folder} may not be written to: {os.strerror(error.errno)}. {kept}Give ComfyUI the "
+                             "right to write there, and run again.")
+    return DownloadError(f"{folder} could not be written to: {error.strerror or error}. {kept}")
+
+
+def sync(path: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+class Partial:
+    """The bytes of one download, in a folder, under a name that stands for its link. One process has it at a time."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.path = folder / f"{name}.part"
+        self._note = folder / f"{name}.json"
+        self._lock = threading.Lock()
+        self.validator: str | None = None
+        self.size: int | None = None
+        self.ranges = Ranges()
+        self.noted = 0
+        """Bytes that the next run finds."""
+        self._load()
+
+    def _load(self) -> None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            note = json.loads(self._note.read_bytes())
+            ranges = Ranges((int(start), int(end)) for start, end in note["ranges"])
+            if max((end for _, end in ranges), default=0) <= self.path.stat().st_size:
+                self.validator, self.size, self.ranges = note["validator"], note["size"], ranges
+                self.noted = ranges.total
+
+    def begin(self, validator: str | None, size: int | None, *, parts: bool) -> None:
+        """Go on where the last try ended, or start anew when what is there is of another version.
+
+        `parts` tells whether the server sends parts at all. Raises DownloadError when the disk has no room for the
+        rest.
+        """
+        validator = validator if parts else None
+        if validator is None or (self.validator, self.size) != (validator, size):
+            self.ranges = Ranges()
+        self.validator, self.size = validator, size
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.ranges.total:  # a new file, not an emptied one: a thread left behind may hold the old one
+                self.path.unlink(missing_ok=True)
+                self._note.unlink(missing_ok=True)
+                self.noted = 0
+                self.path.touch()
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise disk_error(error, self.folder) from None
+        needed = (size or 0) - self.ranges.total + MARGIN
+        if free < needed:
+            raise DownloadError(f"The disk of {self.folder} has {size_text(free)} free; the file takes "
+                                f"{size_text(needed)} more. Make room, and run again.")
+
+    def write(self, start: int, data: bytes | bytearray) -> None:
+        """Put bytes in their place. Raises OSError."""
+        with self.path.open("r+b") as file:
+            file.seek(start)
+            file.write(data)
+        self.add(start, start + len(data))
+
+    def add(self, start: int, end: int) -> None:
+        """These bytes have been written."""
+        with self._lock:
+            self.ranges.add(start, end)
+
+    @property
+    def prefix(self) -> int:
+        with self._lock:
+            return self.ranges.prefix
+
+    @property
+    def done(self) -> int:
+        with self._lock:
+            return self.ranges.total
+
+    def keep(self) -> None:
+        """Make the bytes that are there last, then note them."""
+        with self._lock:
+            ranges = list(self.ranges)
+        sync(self.path)
+        temporary = self._note.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"validator": self.validator, "size": self.size, "ranges": ranges}), "utf-8")
+        temporary.replace(self._note)
+        self.noted = Ranges(ranges).total
+
+    def discard(self) -> None:
+        """Throw the bytes and the note away."""
+        for path in (self._note, self.path):
+            path.unlink(missing_ok=True)
+        self.ranges, self.noted = Ranges(), 0
+
+    def taken(self) -> None:
+        """The whole file was moved elsewhere; the note goes too."""
+        self._note.unlink(missing_ok=True)

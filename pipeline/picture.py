@@ -1,0 +1,48 @@
+"""The bytes of a JPEG, PNG or WebP file -> IMAGE, as ComfyUI's Load Image gives it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from .request import RequestError
+
+MAX_PIXELS = 64_000_000
+FORMATS = ("JPEG", "PNG", "WEBP")
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
+"""Pillow's modes of a PNG with 16 bits of grey."""
+
+
+def decode_picture(data: bytes) -> torch.Tensor:
+    """IMAGE (1, H, W, 3) in 0..1, upright as its EXIF says, the first frame of an animation, without transparency.
+
+    Raises RequestError for a file that is damaged, of another format, or of more than 64 megapixels; the last before
+    a pixel of it is decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours comes first
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise RequestError(_too_many(f"{picture.width}x{picture.height} pixels"))
+            picture = ImageOps.exif_transpose(picture)
+            if picture.mode in SIXTEEN_BIT:
+                grey = np.asarray(picture, np.float32)[..., None] / 65535
+                return torch.from_numpy(grey).clamp(0, 1).expand(-1, -1, 3)[None].contiguous()
+            pixels = np.asarray(picture.convert("RGB"))
+    except Image.DecompressionBombError:
+        raise RequestError(_too_many("far too large")) from None
+    except RequestError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow raises for damaged files
+        raise RequestError(f"The picture is no JPEG, PNG or WebP file, or a damaged one ({type(error).__name__}). Open "
+                           "it in an image editor and save it anew.") from None
+    return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
+
+
+def _too_many(size: str) -> str:
+    return f"The picture is {size}; at most {MAX_PIXELS // 10**6} megapixels are taken. Scale it down first."

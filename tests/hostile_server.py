@@ -1,0 +1,240 @@
+"""A loopback https server that does to a download whatever a server may do; pretends to be any host.
+
+Routes are functions of the request; `file` makes the one of an honest file server, with faults to choose. Everything
+asked is kept in `seen`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import trustme
+
+from pipeline.download.policy import Pace, Policy
+
+HOSTS = ("a.example", "b.example", "huggingface.co", "cdn.example", "civitai.com", "civitai.red")
+QUICK = Pace(connect=5.0, read=5.0, window=5.0, attempts=3, first_wait=0.01, longest_wait=0.05, measure=0.1, worth=0.3)
+"""Patience for tests, where waiting tells nothing."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request: its host as the client named it, its path and query, its headers in lower case."""
+
+    host: str
+    target: str
+    headers: dict[str, str]
+
+
+class Request(BaseHTTPRequestHandler):
+    """What a route is given: http.server's handler, with a short way to answer."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        host = self.headers["Host"]
+        seen = Seen(host, self.path, {k.lower(): v for k, v in self.headers.items()})
+        with self.server.lock:
+            self.server.seen.append(seen)
+        path = self.path.partition("?")[0]
+        route = self.server.routes.get(host + path) or self.server.routes.get(path)
+        if route is None:
+            self.answer(404)
+        else:
+            route(self)
+
+    def head(self, status: int, headers: dict[str, str]) -> None:
+        """Send the status and headers."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        """Send a whole answer."""
+        self.head(status, {"Content-Length": str(len(body)), **(headers or {})})
+        self.wfile.write(body)
+
+    def cut(self) -> None:
+        """Break the connection off."""
+        self.close_connection = True
+        self.connection.close()
+
+    def hang(self, seconds: float = 60.0) -> None:
+        """Keep the connection and say nothing until the server is closed."""
+        self.server.closing.wait(seconds)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+Route = Callable[[Request], None]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.context = context
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+        self.routes: dict[str, Route] = {}
+        self.seen: list[Seen] = []
+
+    def get_request(self) -> tuple[ssl.SSLSocket, object]:
+        plain, address = super().get_request()  # the handshake waits for the thread of the connection
+        return self.context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False), address
+
+    def handle_error(self, *_: object) -> None:
+        pass  # a client that goes away is what these tests are about
+
+
+@functools.cache
+def _authority(name: str = "") -> tuple[trustme.CA, ssl.SSLContext]:
+    """An authority made for this run, and what a server needs to show a certificate of its for HOSTS."""
+    authority = trustme.CA(organization_name=name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*HOSTS).configure_cert(context)
+    return authority, context
+
+
+class HostileServer:
+    """The server, running until it is closed. `name` is its authority's, which it shares with others of that name."""
+
+    def __init__(self, folder: Path, name: str = "") -> None:
+        authority, context = _authority(name)
+        self.ca = folder / "authority.pem"
+        authority.cert_pem.write_to_path(self.ca)
+        self._server = _Server(context)
+        self.routes, self.seen = self._server.routes, self._server.seen
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def policy(self, pace: Pace = QUICK, **changes: object) -> Policy:
+        """A policy by which all HOSTS are this server."""
+        return replace(Policy(pace, loopback=dict.fromkeys(HOSTS, ("127.0.0.1", self.port)),
+                              loopback_ca=str(self.ca)), **changes)
+
+    def environment(self) -> str:
+        """The same for a process of its own: the value of WAN22_TEST_LOOPBACK."""
+        return json.dumps({"ca": str(self.ca), "hosts": dict.fromkeys(HOSTS, f"127.0.0.1:{self.port}")})
+
+    def asked(self, path: str) -> list[Seen]:
+        """The requests for a path, in order."""
+        return [seen for seen in self.seen if seen.target.partition("?")[0] == path]
+
+    def close(self) -> None:
+        self._server.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@dataclass
+class File:
+    """A file as a file server has it, and what goes wrong with it. Served by calling it."""
+
+    data: bytes
+    etag: str | None = '"one"'
+    last_modified: str | None = None
+    ranges: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_after: int | None = None
+    """Bytes of the whole file's body (not of the opening's) that each connection sends before it breaks off."""
+    rate: float | None = None
+    """Bytes a second of each connection."""
+    hang_at: int | None = None
+    """Position in the file at which a connection says nothing any more."""
+    sent: int = 0
+    """Bytes of bodies sent in all."""
+    bodies: int = 0
+    """Answers that sent bytes beyond the opening."""
+    at_once: int = 0
+    """Most connections under way at one time."""
+    _running: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, request: Request) -> None:
+        asked = request.headers
+        headers = dict(self.headers)
+        if self.etag:
+            headers["ETag"] = self.etag
+        if self.last_modified:
+            headers["Last-Modified"] = self.last_modified
+        if (self.etag and asked.get("If-None-Match") == self.etag) or (
+                self.last_modified and asked.get("If-Modified-Since") == self.last_modified):
+            request.head(304, headers)
+            return
+        start, end, status = 0, len(self.data), 200
+        condition = asked.get("If-Range")
+        if self.ranges and asked.get("Range") and condition in (None, self.etag, self.last_modified):
+            first, _, last = asked["Range"].removeprefix("bytes=").partition("-")
+            start, end, status = int(first), min(int(last) + 1 if last else end, end), 206
+            if start >= len(self.data):
+                request.answer(416, {"Content-Range": f"bytes */{len(self.data)}"})
+                return
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(self.data)}"
+        request.head(status, {"Content-Length": str(end - start), **headers})
+        with self._lock:
+            self._running += 1
+            self.at_once = max(self.at_once, self._running)
+            self.bodies += start > 0 or status == 200
+        try:
+            self._send(request, start, end, opening=status == 206 and start == 0)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _send(self, request: Request, start: int, end: int, *, opening: bool) -> None:
+        position, block = start, 2**14
+        began = time.monotonic()
+        while position < end:
+            stop = min(end, position + block)
+            if self.cut_after is not None and not opening:
+                stop = min(stop, start + self.cut_after)
+            if self.hang_at is not None:
+                stop = min(stop, max(self.hang_at, position))
+            if stop == position:
+                if self.hang_at is not None and position >= self.hang_at:
+                    request.hang()
+                else:
+                    request.cut()
+                return
+            request.wfile.write(self.data[position:stop])
+            with self._lock:
+                self.sent += stop - position
+            position = stop
+            if self.rate and not opening:
+                time.sleep(max(0.0, (position - start) / self.rate - (time.monotonic() - began)))
+
+
+def status(code: int, headers: dict[str, str] | None = None, body: bytes = b"", then: Route | None = None,
+           times: int = 10**9) -> Route:
+    """A route that answers with a status so many times, and then as another route does."""
+    left = [times]
+
+    def route(request: Request) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            then(request)
+        else:
+            request.answer(code, headers, body)
+
+    return route
+
+
+def redirect(location: str, code: int = 302, headers: dict[str, str] | None = None) -> Route:
+    """A route that sends elsewhere."""
+    return status(code, {"Location": location, **(headers or {})})
