@@ -45,6 +45,7 @@ class ComfyServer:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.options: list[str] = []  # further options for ComfyUI's command line
+        self.environ: dict[str, str] = {}  # further environment variables
         # Proxies from the environment are for the outside, never for a loopback address.
         self._http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +66,8 @@ class ComfyServer:
         for folder in ("custom_nodes", "input", "models", "output"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         # Model hubs are never asked at run time: what a workflow needs is on the disk or an error says so.
-        environ = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+        environ = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1",
+                   **self.environ}
         with self.log.open("wb") as sink:
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=environ

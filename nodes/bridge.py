@@ -40,7 +40,7 @@ class BridgeSampler(SamplerNode):
 
     @classmethod
     def execute(cls, model_high: object, model_low: object, positive: list, negative: list, first_frame: object,
-                latent: dict | None = None, **settings: Any) -> io.NodeOutput:
+                latent: dict | None = None, loras: tuple = (), **settings: Any) -> io.NodeOutput:
         from ..pipeline import comfy_host
         from ..pipeline.bridge import sample_stages
         from ..pipeline.sampling.schedule import describe_run
@@ -48,6 +48,9 @@ class BridgeSampler(SamplerNode):
         node_id = cls.hidden.unique_id
         with comfy_host.errors_on_node(node_id):
             sampling = read_sampling(settings)
-            comfy_host.say(node_id, describe_run(sampling))
-            run = comfy_host.stage_runner((model_high, model_low), positive, negative, sampling)
+            models = (model_high, model_low)
+            comfy_host.check_i2v_models(models, positive, negative)
+            models, fitted = comfy_host.models_with_loras(models, loras, node_id)
+            comfy_host.say(node_id, "\n".join((describe_run(sampling), *fitted)))
+            run = comfy_host.stage_runner(models, sampling)
             return io.NodeOutput(sample_stages(run, positive, negative, first_frame, sampling, latent))

@@ -7,10 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline import request
+from .sockets import Loras
 
 
 def sampling_inputs(scheduler_note: str) -> list[io.Input]:
-    """Widgets and the latent socket; `scheduler_note` says what the schedulers are on this node."""
+    """Widgets and the sockets of LoRAs and of a latent; `scheduler_note` says what the schedulers are on this node."""
     return [
         io.Int.Input("seed", default=0, min=0, max=request.MAX_SEED, control_after_generate=True,
                      tooltip="The noise the clip grows from. The same seed and settings give the same clip."),
@@ -40,6 +41,9 @@ def sampling_inputs(scheduler_note: str) -> list[io.Input]:
                        tooltip="Which expert's steps to run. The latent of 'high-noise only' goes into the latent "
                                "input of a sampler with 'low-noise only' and the same settings; Save Latent "
                                "(Wan 2.2) keeps it on disk in between. In two runs the clip is the same as in one."),
+        Loras.Input("loras", optional=True,
+                    tooltip="LoRAs from LoRA (Wan 2.2). They are fetched, checked and applied here; the model stays as "
+                            "it is."),
         io.Latent.Input("latent", optional=True,
                         tooltip="A clip to change, when denoise is below 1; the latent of the high-noise stage, when "
                                 "stage is 'low-noise only'."),

@@ -35,9 +35,17 @@ from .checkpoint.expert import Expert
 from .checkpoint.kinds import I2V_IN_CHANNELS
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
 from .download.errors import DownloadError
+from .download.fetch import fetch
+from .download.meter import Meter
 from .download.tokens import Tokens
 from .host import Host, Patch
 from .latents import CHANNELS
+from .load import DEMO_LORAS
+from .lora.apply import experts_of, fit
+from .lora.lora import Lora
+from .lora.open import shown_name
+from .lora.probe import check_fits
+from .lora.use import open_loras
 from .request import RequestError, Sampling
 from .sampling.schedule import EXPERT_NAMES
 
@@ -227,19 +235,19 @@ class _DoRA(WeightAdapterBase):
 
     name = "dora"
 
-    def __init__(self, change: Any, magnitude: torch.Tensor) -> None:
-        self.change, self.magnitude = change, magnitude
-        self.weights = [magnitude]
+    def __init__(self, loaded_keys: set[str], weights: tuple[Any, torch.Tensor]) -> None:
+        """weights: the change, one of ComfyUI's patches, and the magnitudes, (out, 1), (out,) or (1, in)."""
+        self.loaded_keys, self.weights = loaded_keys, weights
 
     def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, *options: Any,
                          **more: Any) -> torch.Tensor:
-        """See WeightAdapterBase; a magnitude of shape (1, in) is that of columns, any other that of rows."""
-        entry = (1.0, self.change, 1.0, None, None)
-        summed = comfy.lora.calculate_weight([entry], weight.clone(), key, intermediate_dtype=weight.dtype).flatten(1)
-        columns = self.magnitude.ndim > 1 and self.magnitude.shape[0] == 1
-        axis = 0 if columns else 1
-        magnitude = self.magnitude.to(summed).reshape((1, -1) if columns else (-1, 1))
-        changed = summed * (magnitude / summed.norm(dim=axis, keepdim=True).clamp_min(torch.finfo(summed.dtype).eps))
+        """See WeightAdapterBase; magnitudes of shape (1, in) are those of columns, any others those of rows."""
+        change, magnitude = self.weights
+        summed = comfy.lora.calculate_weight([(1.0, change, 1.0, None, None)], weight.clone(), key,
+                                             intermediate_dtype=weight.dtype).flatten(1)
+        columns = magnitude.ndim > 1 and magnitude.shape[0] == 1
+        length = summed.norm(dim=0 if columns else 1, keepdim=True).clamp_min(torch.finfo(summed.dtype).eps)
+        changed = summed * (magnitude.to(summed).reshape(length.shape) / length)
         return weight.lerp(changed.view_as(weight), strength)
 
 
@@ -258,7 +266,7 @@ def _read_lora(tensors: dict[str, torch.Tensor], targets: dict[str, str]) -> tup
     for name in tensors.keys() - plain.keys():
         parameter = targets.get(name.removesuffix(MAGNITUDE))
         if parameter in changes:
-            changes[parameter] = _DoRA(changes[parameter], tensors[name])
+            changes[parameter] = _DoRA({name}, (changes[parameter], tensors[name]))
             used.add(name)
     return changes, used
 
@@ -287,6 +295,32 @@ def download_folder() -> Path:
 def tokens() -> Tokens:
     """The user's tokens: of the environment, else of a key store that ComfyUI's server hands out to nobody."""
     return Tokens(store=Path(folder_paths.get_system_user_directory("wan22"), "keys.json"))
+
+
+def lora_file(name: str) -> Path | None:
+    """A file of the loras folders, by the name that ComfyUI lists it under, or one of the bundled pair."""
+    path = folder_paths.get_full_path("loras", name)
+    if path is not None:
+        return Path(path)
+    return next((file for file in DEMO_LORAS.glob("*.safetensors") if file.name == name), None)
+
+
+def downloader(node_id: str | None) -> Callable[[str, str | None, Callable[..., None]], Path]:
+    """(source, SHA-256 or None, inspection) -> the file, with ComfyUI's progress bar, Stop, folders and keys."""
+
+    def get(source: str, sha256: str | None, inspect: Callable[..., None]) -> Path:
+        bar, meter = comfy.utils.ProgressBar(1), Meter(shown_name(source))
+
+        def on_progress(done: int, total: int | None) -> None:
+            bar.update_absolute(done, total or done + 1)
+            text = meter.text(done, total)
+            if text is not None:
+                say(node_id, text)
+
+        return fetch(source, folder=download_folder(), sha256=sha256, inspect=inspect, on_progress=on_progress,
+                     stop=stop_if_asked, tokens=tokens())
+
+    return get
 
 
 def progress() -> Callable[[int, int], None]:
@@ -336,8 +370,19 @@ def errors_on_node(node_id: str | None) -> Iterator[None]:
         raise
 
 
-def _check_i2v_model(model: Any, which: str, conditionings: dict[str, list[list[Any]]]) -> None:
-    """Raise RequestError unless a MODEL is a Wan 2.2 I2V-A14B expert that reads these text embeddings."""
+def check_i2v_models(models: tuple[Any, Any], positive: list[list[Any]], negative: list[list[Any]]) -> None:
+    """Raise RequestError unless the MODELs are Wan 2.2 I2V-A14B experts that read these text embeddings."""
+    for model, which in zip(models, EXPERT_NAMES, strict=True):
+        _check_i2v_model(model, which)
+        width = model.model.diffusion_model.text_dim
+        for name, conditioning in (("positive", positive), ("negative", negative)):
+            found = next((e.shape[-1] for e, _ in conditioning if e.shape[-1] != width), None)
+            if found is not None:
+                raise RequestError(f"The {name} text embeddings are {found} wide, the {which} MODEL reads {width}. Use "
+                                   "the text encoder that belongs to it: umt5_xxl for Wan 2.2.")
+
+
+def _check_i2v_model(model: Any, which: str) -> None:
     transformer = model.model.diffusion_model
     channels = model.get_model_object("latent_format").latent_channels
     patches = getattr(transformer, "patch_embedding", None)
@@ -348,24 +393,37 @@ def _check_i2v_model(model: Any, which: str, conditionings: dict[str, list[list[
                            f"{I2V_IN_CHANNELS} input channels and no image projection: ComfyUI takes it for "
                            f"{type(model.model).__name__} with {channels}, {inputs or 'unknown'} and "
                            f"{'one' if projection else 'none'}. Load wan2.2_i2v_{which.replace('-', '_')}_14B.")
-    for name, conditioning in conditionings.items():
-        for embeddings, _ in conditioning:
-            if embeddings.shape[-1] != transformer.text_dim:
-                raise RequestError(f"The {name} text embeddings are {embeddings.shape[-1]} wide, the {which} MODEL "
-                                   f"reads {transformer.text_dim}. Use the text encoder that belongs to it: umt5_xxl "
-                                   "for Wan 2.2.")
 
 
-def stage_runner(models: tuple[Any, Any], positive: list[list[Any]], negative: list[list[Any]], sampling: Sampling,
-                 ) -> RunStage:
+def models_with_loras(models: tuple[Any, Any], loras: Sequence[Lora], node_id: str | None,
+                      ) -> tuple[tuple[Any, Any], list[str]]:
+    """Clones of the MODELs with the LoRAs as patches, as ComfyUI's own loader makes them, and what `fit` says.
+
+    `models` are Wan 2.2 I2V-A14B experts, indexed by schedule.HIGH and schedule.LOW. Raises as `open_loras` and `fit`
+    do.
+    """
+    transformer = models[0].model.diffusion_model
+    files = open_loras(loras, lora_file, downloader(node_id), stop_if_asked,
+                       lambda facts: check_fits(facts, transformer.dim, len(transformer.blocks)))
+    patched, report = list(models), []
+    for file in files:
+        for index in experts_of(file.lora):
+            parameters = patched[index].model.diffusion_model.named_parameters()
+            targets = {name.removesuffix(".weight"): (f"diffusion_model.{name}", tuple(value.shape))
+                       for name, value in parameters if not name.endswith(".bias")}
+            changes, said = fit(file, index, targets, _read_lora)
+            patched[index] = patched[index].clone()
+            patched[index].add_patches(changes, file.lora.scale)
+            report.append(said)
+    return (patched[0], patched[1]), report
+
+
+def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:
     """Stages on ComfyUI's own sampling, with everything that patches a MODEL in force.
 
     `models` are indexed by schedule.HIGH and schedule.LOW. The sigmas are given, so that a MODEL's own shift does not
     matter: a flow model's timestep is sigma * 1000 (comfy/model_sampling.py, ModelSamplingDiscreteFlow.timestep).
-    Raises RequestError for a MODEL of another kind.
     """
-    for model, which in zip(models, EXPERT_NAMES, strict=True):
-        _check_i2v_model(model, which, {"positive": positive, "negative": negative})
     total = sampling.num_inference_steps
     show = latent_preview.prepare_callback(models[0], total)
 

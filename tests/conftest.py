@@ -20,13 +20,21 @@ from tests.hostile_server import HostileServer
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileServer]:
+    """All of the internet that the session's ComfyUI can reach."""
+    with closing(HostileServer(tmp_path_factory.mktemp("internet"), "internet")) as internet:
+        yield internet
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, internet: HostileServer) -> Iterator[ComfyServer]:
     """ComfyUI as dev.py starts it, with folders of its own."""
     comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
     if not comfyui.is_dir():
         pytest.fail("There is no ComfyUI to test with. `python3 dev.py test` fetches it.")
     base = tmp_path_factory.mktemp("comfyui")
     server = ComfyServer(comfyui, base, base / "server.log")
+    server.environ["WAN22_TEST_LOOPBACK"] = internet.environment()
     server.options.append("--cpu")  # float32 everywhere, which the comparisons of numbers rely on
     with server:
         yield server

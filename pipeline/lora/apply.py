@@ -61,6 +61,11 @@ class Match:
         return self.used / max(1, self.total - self.no_place)
 
 
+def experts_of(lora: Lora) -> list[int]:
+    """The experts that a settled LoRA goes to: schedule.HIGH, LOW or both."""
+    return [index for index, own in enumerate(FOR_EXPERT) if lora.expert in (BOTH, own)]
+
+
 def _check_shapes(name: str, keys: Mapping[str, LoraKey], tensors: Mapping[str, torch.Tensor],
                   targets: Targets) -> None:
     """Raise RequestError for a change of another shape than its weight: ComfyUI would only log it and go on."""
@@ -129,8 +134,7 @@ def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tup
         raise RequestError("LoRAs need ComfyUI: this host cannot apply them.")
     experts, report = list(model.experts), []
     for file in files:
-        for index, own in enumerate(FOR_EXPERT):
-            if file.lora.expert in (BOTH, own):
-                experts[index], line = _patched(experts[index], index, file, host.read_lora)
-                report.append(line)
+        for index in experts_of(file.lora):
+            experts[index], line = _patched(experts[index], index, file, host.read_lora)
+            report.append(line)
     return Wan22Model(*experts), report

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 
+from ..download.source import is_remote, parse_source
 from ..request import RequestError
 
 AUTO, BOTH, HIGH, LOW = EXPERTS = ("auto", "both", "high", "low")
@@ -30,10 +31,12 @@ class Lora:
     min_match: float = DEFAULT_MIN_MATCH
 
     def check(self) -> None:
-        """Raise RequestError for the first value out of its range."""
+        """Raise RequestError for the first value out of its range, DownloadError for a link that cannot be one."""
         if not self.source.strip():
             raise RequestError("The LoRA has no source. Paste a link to a .safetensors file, or choose a file of the "
                                "loras folder.")
+        if is_remote(self.source):
+            parse_source(self.source)
         if not (math.isfinite(self.scale) and -MAX_SCALE <= self.scale <= MAX_SCALE):
             raise RequestError(f"The LoRA's scale is {self.scale:g}; choose {-MAX_SCALE:g} to {MAX_SCALE:g} (0 to 1 is "
                                "usual).")
@@ -50,7 +53,7 @@ def new_loras(source: str, scale: float, expert: str, min_match: float, sha256: 
               sha256_low: str = "") -> tuple[Lora, ...]:
     """One LoRA, or the two halves of a pair when there is a source for the low-noise expert.
 
-    Raises RequestError for values out of range, and for an expert chosen beside a pair, which settles that itself.
+    Raises as Lora.check does, and RequestError for an expert chosen beside a pair, which settles that itself.
     """
     first = Lora(source.strip(), scale, expert, sha256.strip() or None, min_match)
     if not source_low.strip():

@@ -24,6 +24,8 @@ Find = Callable[[str], Path | None]
 Fetch = Callable[[str, str | None, Callable[[Read, int | None], None]], Path]
 """(link, SHA-256 or None, inspection of the beginning) -> the file, fetched if need be."""
 Stop = Callable[[], None]
+Check = Callable[[LoraFacts], None]
+"""Raises ValueError when the model at hand has no use for such a LoRA."""
 
 
 def shown_name(source: str) -> str:
@@ -31,16 +33,18 @@ def shown_name(source: str) -> str:
     return PurePosixPath(urlsplit(source).path).name or source
 
 
-def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop) -> LoraFile:
+def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) -> LoraFile:
     """Find or fetch a LoRA's file and settle its expert.
 
     A file of the loras folder goes before a link that reads the same. Of a link nothing but the header is fetched
-    before that has said that it is a LoRA for Wan. Raises RequestError, CheckpointError or DownloadError.
+    before that has said that it is a LoRA for Wan and `check` has let it pass. Raises RequestError, CheckpointError or
+    DownloadError.
     """
     path = find(lora.source)
     if path is not None:
         header = read_header(path)
         facts = probe_lora(header)
+        check(facts)
         _check_hash(lora, path, stop)
         return _settled(lora, path, path.name, facts, header)
     if not is_remote(lora.source):
@@ -51,7 +55,9 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop) -> LoraFile:
 
     def inspect(read: Read, size: int | None) -> None:
         header = read_remote_header(name, read, size)
-        seen[:] = [(header, probe_lora(header))]
+        facts = probe_lora(header)
+        check(facts)
+        seen[:] = [(header, facts)]
 
     path = fetch(lora.source, lora.sha256, inspect)
     header, facts = seen[0]
