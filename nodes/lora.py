@@ -27,9 +27,9 @@ class LoraNode(io.ComfyNode):
                 io.String.Input("source", default="",
                                 tooltip="An https link to a .safetensors file; owner/repo or "
                                         "owner/repo/file.safetensors of Hugging Face, or a link to it; a Civitai page, "
-                                        "download link or AIR; or the name of a file in the loras folder. The bundled pair, "
-                                        "for the bundled model: wan2.2_i2v_demo_drain_colours_high_noise.safetensors "
-                                        "and ..._low_noise.safetensors."),
+                                        "download link or AIR; or a file of the loras folder. The bundled model has a "
+                                        "pair of its own: wan2.2_i2v_demo_drain_colours_high_noise.safetensors and "
+                                        "..._low_noise.safetensors."),
                 io.Float.Input("scale", default=request.DEFAULT_SCALE, min=0.0, max=1.0, step=0.05,
                                display_mode=io.NumberDisplay.slider,
                                tooltip="How strongly it acts: 0 not at all, 1 as it was trained."),
