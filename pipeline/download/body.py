@@ -88,7 +88,7 @@ def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes
     except BaseException as error:
         cancel_all(streams)
         stopped = not isinstance(error, (DownloadError, OSError))
-        keeper.last_time(patience=0.5 if stopped else 30.0)
+        keeper.last_time(patience=0.2 if stopped else 30.0)
         raise
     keeper.wait(stop)
     if streams[0].whole:

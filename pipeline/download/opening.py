@@ -34,7 +34,7 @@ class ChangedError(TransientError):
 
 def strong_validator(etag: str | None, last_modified: str | None) -> str | None:
     """What If-Range may hold: a strong ETag, else the date of the last change; None when there is neither."""
-    if etag and not etag.startswith("W/"):
+    if etag and etag.startswith('"'):
         return etag
     return last_modified
 
@@ -49,16 +49,25 @@ def content_range(answer: Answer) -> tuple[int, int, int | None]:
 
 
 def open_range(client: Client, url: Url, validator: str | None, start: int, end: int) -> Answer:
-    """Ask for the bytes start..end-1 of the same file. Raises ChangedError when it is no longer the same."""
+    """Ask for the bytes start..end-1 of the same file.
+
+    Raises ChangedError when it is no longer the same, TransientError when it is no longer to be had there: links that
+    redirects lead to expire, and the first link tells.
+    """
     headers = {"Range": f"bytes={start}-{end - 1}", **({"If-Range": validator} if validator else {})}
     answer = client.get(url, headers)
     try:
         if answer.status == 200:
             raise ChangedError(f"{url} changed while it was fetched.")
-        check_status(answer, 206)
+        try:
+            check_status(answer, 206)
+        except TransientError:
+            raise
+        except DownloadError as error:
+            raise TransientError(str(error)) from None
         check_file(answer)
-        if validator not in (None, strong_validator(answer.header("ETag"), answer.header("Last-Modified"))):
-            raise ChangedError(f"{url} changed while it was fetched.")
+        if validator and answer.header("ETag" if validator.startswith('"') else "Last-Modified") not in (None, validator):
+            raise ChangedError(f"{url} changed while it was fetched.")  # the server did not mind If-Range
         if content_range(answer)[:2] != (start, end):
             raise TransientError(f"{url.host} sends another part of the file than was asked for.")
     except BaseException:
