@@ -89,7 +89,9 @@ def test_cut_at_every_tenth_and_resumed_by_the_next_run(hostile: HostileServer, 
     assert hostile.seen[-1].headers["if-range"] == '"one"'
 
 
-def test_by_the_date_when_there_is_no_etag(hostile: HostileServer, served: File, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bare", [True, False])
+def test_by_the_date_when_there_is_no_etag(hostile: HostileServer, served: File, tmp_path: Path, bare: bool) -> None:
+    served.bare_parts = bare
     served.etag, served.last_modified = None, "Sun, 01 Nov 2026 10:00:00 GMT"
     served.cut_after = SIZE // 2
     assert get(hostile, tmp_path).read_bytes() == served.data
