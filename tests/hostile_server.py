@@ -150,6 +150,8 @@ class File:
     etag: str | None = '"one"'
     last_modified: str | None = None
     ranges: bool = True
+    bare_parts: bool = False
+    """Parts come without the date, as If-Range allows (RFC 9110, 15.3.7)."""
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     """Bytes of the whole file's body (not of the opening's) that each connection sends before it breaks off."""
@@ -186,6 +188,8 @@ class File:
                 request.answer(416, {"Content-Range": f"bytes */{len(self.data)}"})
                 return
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(self.data)}"
+        if self.bare_parts and condition:
+            headers.pop("Last-Modified", None)
         request.head(status, {"Content-Length": str(end - start), **headers})
         with self._lock:
             self._running += 1

@@ -105,17 +105,17 @@ def test_a_token_goes_to_its_owner_and_no_further(hostile: HostileServer, tmp_pa
     """As the Hub does it: the file comes from another host, by a link that is a secret itself."""
     hostile.routes[HUB_PATH] = redirect("https://cdn.example/blob?X-Signature=presigned")
     hostile.routes["cdn.example/blob"] = redirect("https://huggingface.co/back")
-    hostile.routes["/back"] = File(b"weights")
-    assert get(hostile, tmp_path, HUB_FILE, BOTH) == b"weights"
+    hostile.routes["/back"] = File(bytes(200_000))
+    assert get(hostile, tmp_path, HUB_FILE, BOTH) == bytes(200_000)
     sent = [(seen.host, seen.headers.get("authorization")) for seen in hostile.seen]
-    assert sent == [("huggingface.co", f"Bearer {HF}"), ("cdn.example", None), ("huggingface.co", None)]
+    assert sent == [("huggingface.co", f"Bearer {HF}"), ("cdn.example", None), *[("huggingface.co", None)] * 2]
 
 
 def test_a_token_stays_within_its_origin(hostile: HostileServer, tmp_path: Path) -> None:
     hostile.routes[HUB_PATH] = redirect("/renamed/f.safetensors")
-    hostile.routes["/renamed/f.safetensors"] = File(b"weights")
+    hostile.routes["/renamed/f.safetensors"] = File(bytes(200_000))
     get(hostile, tmp_path, HUB_FILE, BOTH)
-    assert [seen.headers.get("authorization") for seen in hostile.seen] == [f"Bearer {HF}"] * 2
+    assert [seen.headers.get("authorization") for seen in hostile.seen] == [f"Bearer {HF}"] * 3
 
 
 @pytest.mark.parametrize(("source", "path", "token"), [
@@ -132,8 +132,9 @@ def test_each_service_gets_its_own(hostile: HostileServer, tmp_path: Path, sourc
 
 def test_a_stranger_cannot_have_a_token_sent(hostile: HostileServer, tmp_path: Path) -> None:
     hostile.routes["/f"] = redirect("https://huggingface.co" + HUB_PATH)
-    hostile.routes[HUB_PATH] = File(b"weights")
+    hostile.routes[HUB_PATH] = File(bytes(200_000))
     get(hostile, tmp_path, tokens=BOTH)
+    assert len(hostile.seen) == 3
     assert all("authorization" not in seen.headers for seen in hostile.seen)
 
 

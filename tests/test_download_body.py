@@ -89,7 +89,9 @@ def test_cut_at_every_tenth_and_resumed_by_the_next_run(hostile: HostileServer, 
     assert hostile.seen[-1].headers["if-range"] == '"one"'
 
 
-def test_by_the_date_when_there_is_no_etag(hostile: HostileServer, served: File, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bare", [True, False])
+def test_by_the_date_when_there_is_no_etag(hostile: HostileServer, served: File, tmp_path: Path, bare: bool) -> None:
+    served.bare_parts = bare
     served.etag, served.last_modified = None, "Sun, 01 Nov 2026 10:00:00 GMT"
     served.cut_after = SIZE // 2
     assert get(hostile, tmp_path).read_bytes() == served.data
@@ -313,6 +315,25 @@ def test_connections_beyond_the_first_may_be_refused(hostile: HostileServer, ser
     assert get(hostile, tmp_path, replace(QUICK, attempts=20)).read_bytes() == served.data
     assert served.at_once == 1
 
+
+def test_a_link_that_expires_midway_is_asked_for_anew(hostile: HostileServer, served: File, tmp_path: Path) -> None:
+    """The Hub and Civitai lead to a link that is good for a while only."""
+    good_for = 2
+
+    def blob(request: Request) -> None:
+        latest = f"sig={len(hostile.asked('/lora.safetensors'))}" in request.path
+        used = sum(seen.target == request.path for seen in hostile.asked("/blob"))
+        (served if latest and used <= good_for else status(403))(request)
+
+    def front(request: Request) -> None:
+        request.answer(302, {"Location": f"https://cdn.example/blob?sig={len(hostile.asked('/lora.safetensors'))}"})
+
+    hostile.routes["/lora.safetensors"], hostile.routes["/blob"] = front, blob
+    served.cut_after = SIZE // 4
+    assert get(hostile, tmp_path).read_bytes() == served.data
+    served.data, served.etag, served.rate, served.cut_after = data_of(seed=1), '"two"', 2_000_000, None
+    assert get(hostile, tmp_path, replace(QUICK, attempts=20)).read_bytes() == served.data
+    assert any("sig=3" in seen.target for seen in hostile.asked("/blob"))  # several connections used a link up
 
 def test_one_connection_when_it_is_fast(hostile: HostileServer, served: File, tmp_path: Path) -> None:
     get(hostile, tmp_path, replace(QUICK, worth=600.0))

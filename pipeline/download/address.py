@@ -161,6 +161,6 @@ def check_public(url: Url, addresses: list[str]) -> list[str]:
         raise UnknownHostError(f"There is no server named {url.host}, or this machine is not online.")
     for address in addresses:
         if not is_public(address):
-            raise DownloadError(f"{url} is refused: {url.host} is not on the public internet but an address of this "
-                                "machine or its network. Fetch the file yourself and put it into a models folder.")
+            raise DownloadError(f"{url} is refused: {url.host} is not on the public internet, but an address of this "
+                                "machine or its network. Fetch the file yourself.")
     return addresses

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .errors import DownloadError, TransientError
 from .hashing import PrefixHash
-from .opening import Opening, open_range
+from .opening import Opening
 from .partial import Partial
 from .policy import Pace
 from .ranges import Work
@@ -78,8 +78,7 @@ def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes
     end = opening.size if opening.size is not None else max_bytes + 1
     work = Work(partial.ranges.gaps(end), min(max(end // PIECES, SMALLEST_PIECE), LARGEST_PIECE))
     woken = threading.Event()
-    ask = functools.partial(open_range, opening.client, opening.url, opening.validator)
-    new_stream = functools.partial(Stream, work, partial, ask, woken, max_bytes)
+    new_stream = functools.partial(Stream, work, partial, opening.ask, woken, max_bytes)
     keeper = _Keeper(partial)
     streams = [new_stream(opening.answer)]
     try:
@@ -88,7 +87,7 @@ def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes
     except BaseException as error:
         cancel_all(streams)
         stopped = not isinstance(error, (DownloadError, OSError))
-        keeper.last_time(patience=0.5 if stopped else 30.0)
+        keeper.last_time(patience=0.2 if stopped else 30.0)
         raise
     keeper.wait(stop)
     if streams[0].whole:

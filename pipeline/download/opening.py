@@ -34,7 +34,7 @@ class ChangedError(TransientError):
 
 def strong_validator(etag: str | None, last_modified: str | None) -> str | None:
     """What If-Range may hold: a strong ETag, else the date of the last change; None when there is neither."""
-    if etag and not etag.startswith("W/"):
+    if etag and etag.startswith('"'):
         return etag
     return last_modified
 
@@ -48,17 +48,27 @@ def content_range(answer: Answer) -> tuple[int, int, int | None]:
     return int(first), int(last) + 1, None if size == "*" else int(size)
 
 
-def open_range(client: Client, url: Url, validator: str | None, start: int, end: int) -> Answer:
-    """Ask for the bytes start..end-1 of the same file. Raises ChangedError when it is no longer the same."""
+def open_range(client: Client, url: Url, validator: str | None, start: int, end: int, *, with_token: bool) -> Answer:
+    """Ask for the bytes start..end-1 of the same file.
+
+    Raises ChangedError when it is no longer the same, TransientError when it is no longer to be had there: links that
+    redirects lead to expire, and the first link tells.
+    """
     headers = {"Range": f"bytes={start}-{end - 1}", **({"If-Range": validator} if validator else {})}
-    answer = client.get(url, headers)
+    answer = client.get(url, headers, with_token=with_token)
     try:
         if answer.status == 200:
             raise ChangedError(f"{url} changed while it was fetched.")
-        check_status(answer, 206)
+        try:
+            check_status(answer, 206)
+        except TransientError:
+            raise
+        except DownloadError as error:
+            raise TransientError(str(error)) from None
         check_file(answer)
-        if validator not in (None, strong_validator(answer.header("ETag"), answer.header("Last-Modified"))):
-            raise ChangedError(f"{url} changed while it was fetched.")
+        name = "ETag" if validator and validator.startswith('"') else "Last-Modified"
+        if validator and answer.header(name) not in (None, validator):
+            raise ChangedError(f"{url} changed while it was fetched.")  # the server did not mind If-Range
         if content_range(answer)[:2] != (start, end):
             raise TransientError(f"{url.host} sends another part of the file than was asked for.")
     except BaseException:
@@ -81,6 +91,8 @@ class Opening:
     ranged: bool
     """Whether the server sends parts."""
     announced_sha256: str | None
+    token_sent: bool
+    """Whether a token went there, and so may go with the requests that follow."""
     answer: Answer | None
     """The body under way from byte len(data), of a server that does not send parts."""
     data: bytearray = field(default_factory=bytearray)
@@ -102,8 +114,12 @@ class Opening:
             self._extend(end)
         return bytes(self.data[offset:end])
 
+    def ask(self, start: int, end: int) -> Answer:
+        """Ask for the bytes start..end-1; see open_range."""
+        return open_range(self.client, self.url, self.validator, start, end, with_token=self.token_sent)
+
     def _extend(self, end: int) -> None:
-        answer = self.answer or open_range(self.client, self.url, self.validator, len(self.data), end)
+        answer = self.answer or self.ask(len(self.data), end)
         try:
             self.data += answer.read(end - len(self.data))
         finally:
@@ -148,7 +164,7 @@ def open_file(client: Client, link: str, known: Entry | None = None) -> Opening:
         check_opening(answer, data)
         keep = not ranged
         return Opening(client, answer.url, size, answer.header("ETag"), answer.header("Last-Modified"), ranged,
-                       answer.announced_sha256, answer if keep else None, bytearray(data))
+                       answer.announced_sha256, answer.token_sent, answer if keep else None, bytearray(data))
     finally:
         if not keep:
             answer.close()

@@ -9,7 +9,7 @@ from .errors import DownloadError, TransientError, size_text
 from .policy import Policy, policy_from_environment
 from .source import parse_source
 from .tokens import Tokens
-from .transport import Client
+from .transport import Answer, Client
 from .waiting import Stop, never, pause, stoppable
 
 MAX_PICTURE_BYTES = 10_000_000
@@ -68,10 +68,10 @@ def _read(client: Client, link: str) -> bytes:
         check_file(answer)
         size = answer.response.length
         if size is not None and size > MAX_PICTURE_BYTES:
-            raise _too_large(str(answer.url), size_text(size))
+            raise _too_large(answer)
         data = answer.read(MAX_PICTURE_BYTES + 1 if size is None else size)
         if len(data) > MAX_PICTURE_BYTES:
-            raise _too_large(str(answer.url), "larger")
+            raise _too_large(answer)
         if size is not None and len(data) < size:
             raise TransientError(f"The connection to {answer.url.host} broke off.")
         check_opening(answer, data)
@@ -82,5 +82,6 @@ def _read(client: Client, link: str) -> bytes:
         answer.close()
 
 
-def _too_large(what: str, size: str) -> DownloadError:
-    return DownloadError(f"{what} is {size}; a picture may have {size_text(MAX_PICTURE_BYTES)}. Scale it down first.")
+def _too_large(answer: Answer) -> DownloadError:
+    return DownloadError(f"{answer.url} is larger than the {size_text(MAX_PICTURE_BYTES)} that a picture may have. "
+                         "Scale it down first.")

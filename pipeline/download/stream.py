@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from .errors import DownloadError, TransientError, size_text
 from .partial import Partial
@@ -50,8 +49,9 @@ class Stream(threading.Thread):
     def cancel(self) -> None:
         """Stop at once; from another thread."""
         self._cancelled = True
-        if self._answer is not None:
-            self._answer.abort()
+        answer = self._answer
+        if answer is not None:
+            answer.abort()
 
     def _fetch(self, file, start: int, end: int) -> None:
         """Fetch the piece and, as far as nobody else has them, the ones after it in the same answer."""
@@ -104,11 +104,10 @@ class Stream(threading.Thread):
             data = data[file.write(data):]
 
 
-def cancel_all(streams: list[Stream], patience: float = 1.0) -> None:
+def cancel_all(streams: list[Stream], patience: float = 0.5) -> None:
     """Stop the streams and wait for them a moment; one that hangs in a connection writes nothing afterwards."""
     for stream in streams:
-        with suppress(OSError, AttributeError):
-            stream.cancel()
+        stream.cancel()
     end = time.monotonic() + patience
     for stream in streams:
         stream.join(max(0.0, end - time.monotonic()))

@@ -16,9 +16,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 
 from .address import Url, check_public, parse_url
+from .connection import Connection, trust
 from .errors import DownloadError, TransientError
 from .policy import Policy
 from .tokens import HUGGING_FACE, Service, Tokens, service_of
@@ -28,44 +28,6 @@ REDIRECTS = (301, 302, 303, 307, 308)
 AGENT = "ComfyUI-Wan22"
 
 
-@cache
-def _trust(authorities: str | None) -> ssl.SSLContext:
-    """Whom to believe: the authorities of a file, or those of the system (SSL_CERT_FILE included) and of certifi."""
-    context = ssl.create_default_context(cafile=authorities)
-    if authorities is None:
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-    return context
-
-
-class _Connection(http.client.HTTPSConnection):
-    """A connection to one of the checked addresses; the certificate is checked for the host's name."""
-
-    def __init__(self, url: Url, addresses: list[tuple[str, int]], context: ssl.SSLContext, policy: Policy) -> None:
-        super().__init__(url.host, url.port, context=context, timeout=policy.pace.connect)
-        self._addresses, self._tls, self._pace = addresses, context, policy.pace
-        self.socket: ssl.SSLSocket | None = None
-        """Stays when http.client has handed the socket over to the answer."""
-
-    def connect(self) -> None:
-        for address in self._addresses:
-            try:
-                plain = socket.create_connection(address, self._pace.connect)
-                break
-            except OSError as error:
-                failed = error
-        else:
-            raise failed
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.sock = self.socket = self._tls.wrap_socket(plain, server_hostname=self.host)
-            self.sock.settimeout(self._pace.read)
-        except BaseException:
-            plain.close()
-            raise
-
-
 @dataclass
 class Answer:
     """The head of an answer, and its body yet to be read. To be closed."""
@@ -73,7 +35,7 @@ class Answer:
     url: Url
     """Where it came from, after redirects."""
     response: http.client.HTTPResponse
-    connection: _Connection
+    connection: Connection
     service: Service | None
     """The service asked, if it is one that has tokens."""
     token_sent: bool
@@ -127,18 +89,19 @@ class Client:
     def __init__(self, policy: Policy, tokens: Tokens) -> None:
         self.policy, self.tokens = policy, tokens
         self._addresses: dict[str, list[tuple[str, int]]] = {}
-        self._idle: dict[str, list[_Connection]] = defaultdict(list)
+        self._idle: dict[str, list[Connection]] = defaultdict(list)
         self._lock = threading.Lock()
 
-    def get(self, link: str | Url, headers: Mapping[str, str]) -> Answer:
+    def get(self, link: str | Url, headers: Mapping[str, str], *, with_token: bool = True) -> Answer:
         """GET, through at most five redirects, each checked like the first link.
 
+        with_token: False for a link that a redirect led to from elsewhere; nobody's token is sent then.
         Raises DownloadError for a link, an address or a certificate that is refused, TransientError when the server
         cannot be reached or does not answer.
         """
         url = first = link if isinstance(link, Url) else parse_url(link)
         service = service_of(first.origin)
-        token = self.tokens.of(service) if service else None
+        token = self.tokens.of(service) if service and with_token else None
         announced = None
         for _ in range(MAX_REDIRECTS + 1):
             if url.origin != first.origin:
@@ -156,7 +119,7 @@ class Client:
             url = parse_url(location, url)
         raise DownloadError(f"{first} redirects more than {MAX_REDIRECTS} times. Give the link of the file itself.")
 
-    def keep(self, url: Url, connection: _Connection) -> None:
+    def keep(self, url: Url, connection: Connection) -> None:
         """Use a connection again for the next request to the same origin."""
         with self._lock:
             self._idle[url.origin].append(connection)
@@ -168,7 +131,7 @@ class Client:
                 connection.close()
             self._idle.clear()
 
-    def _ask(self, url: Url, headers: Mapping[str, str]) -> tuple[http.client.HTTPResponse, _Connection]:
+    def _ask(self, url: Url, headers: Mapping[str, str]) -> tuple[http.client.HTTPResponse, Connection]:
         with self._lock:
             idle = self._idle[url.origin].pop() if self._idle[url.origin] else None
         if idle is not None:
@@ -179,7 +142,7 @@ class Client:
         connection = self._connection(url)
         return self._exchange(connection, url, headers), connection
 
-    def _exchange(self, connection: _Connection, url: Url, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def _exchange(self, connection: Connection, url: Url, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         try:
             connection.request("GET", url.target, headers={
                 "Host": url.authority, "User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers})
@@ -196,10 +159,10 @@ class Client:
                 raise TransientError(f"{url.host} cannot be reached or does not answer.{hint}") from None
             raise _cut(url, error) from None
 
-    def _connection(self, url: Url) -> _Connection:
+    def _connection(self, url: Url) -> Connection:
         test = self.policy.loopback.get(url.authority)
         if test is not None:
-            return _Connection(url, [test], _trust(self.policy.loopback_ca), self.policy)
+            return Connection(url, [test], trust(self.policy.loopback_ca), self.policy.pace)
         with self._lock:
             known = self._addresses.get(url.origin)
         if known is None:
@@ -207,7 +170,7 @@ class Client:
             known = [(address, url.port) for address in found]
             with self._lock:
                 known = self._addresses.setdefault(url.origin, known)
-        return _Connection(url, known, _trust(None), self.policy)
+        return Connection(url, known, trust(None), self.policy.pace)
 
 
 def _sha256_of(etag: str | None) -> str | None:
