@@ -16,8 +16,9 @@ MAX_TENSORS = 32_768
 """In one file. A Wan expert has 1,100 tensors, quantised 2,500; a LoRA with every part of every module 4,000."""
 MAX_NAME, MAX_ENTRY, MAX_DIMS = 1_000, 1_000, 16
 """Bytes of a tensor's name; bytes of its dtype, shape and offsets; dimensions."""
-MAX_METADATA = 4_000_000
-"""Bytes of metadata that are kept. Values beyond, such as a trainer's count of all its captions, are passed over."""
+MAX_NOTES, MAX_METADATA = 10_000, 4_000_000
+"""Names in the metadata, of which trainers write a hundred; bytes of it that are kept. Values beyond, such as the count
+of every word in a trainer's captions, are passed over."""
 SPACE = re.compile(rb"[ \t\n\r]*")
 PIECE = re.compile(rb'[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*){0,1000}')
 """A stretch of a string. Bounded, for the engine keeps a record of every repetition of a group."""
@@ -107,7 +108,9 @@ class Cursor:
         """Pass over an object of strings, of which those are returned that fit into MAX_METADATA."""
         found: dict[str, str] = {}
         kept = 0
-        for _ in self.members():
+        for number, _ in enumerate(self.members()):
+            if number == MAX_NOTES:
+                raise ValueError(f"its metadata has more than {MAX_NOTES:,} names")
             begin = self.at
             key = self.string(MAX_NAME)
             self.take(b":")
