@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-MAX_TENSORS = 32_768
+MAX_TENSORS = 16_384
 """In one file. A Wan expert has 1,100 tensors, quantised 2,500; a LoRA with every part of every module 4,000."""
 MAX_NAME, MAX_ENTRY, MAX_DIMS = 1_000, 1_000, 16
 """Bytes of a tensor's name; bytes of its dtype, shape and offsets; dimensions."""
-MAX_METADATA = 4_000_000
-"""Bytes of metadata that are kept. Values beyond, such as a trainer's count of all its captions, are passed over."""
+MAX_NOTES, MAX_METADATA = 10_000, 4_000_000
+"""Names in the metadata, of which trainers write a hundred; bytes of it that are kept. Values beyond, such as the count
+of every word in a trainer's captions, are passed over."""
 SPACE = re.compile(rb"[ \t\n\r]*")
 PIECE = re.compile(rb'[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*){0,1000}')
 """A stretch of a string. Bounded, for the engine keeps a record of every repetition of a group."""
+DTYPE = re.compile(r"[A-Z][A-Z0-9_]{0,19}")
 PAIRS = json.JSONDecoder(object_pairs_hook=list)
 """Objects as lists of pairs, which show a name that comes twice."""
 if TYPE_CHECKING:
@@ -84,7 +86,8 @@ class Cursor:
         if len(pairs) != 3 or fields.keys() != {"dtype", "shape", "data_offsets"}:
             raise ValueError("an entry is not of dtype, shape and data_offsets")
         dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-        if not isinstance(dtype, str) or not isinstance(shape, list) or not isinstance(offsets, list):
+        if not (isinstance(dtype, str) and DTYPE.fullmatch(dtype)
+                and isinstance(shape, list) and isinstance(offsets, list)):
             raise ValueError("an entry is not of dtype, shape and data_offsets")
         if len(shape) > MAX_DIMS or len(offsets) != 2:
             raise ValueError(f"an entry has {len(shape)} dimensions and {len(offsets)} offsets")
@@ -107,7 +110,9 @@ class Cursor:
         """Pass over an object of strings, of which those are returned that fit into MAX_METADATA."""
         found: dict[str, str] = {}
         kept = 0
-        for _ in self.members():
+        for number, _ in enumerate(self.members()):
+            if number == MAX_NOTES:
+                raise ValueError(f"its metadata has more than {MAX_NOTES:,} names")
             begin = self.at
             key = self.string(MAX_NAME)
             self.take(b":")

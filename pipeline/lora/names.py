@@ -96,6 +96,8 @@ PART = re.compile(
     | \.(?P<same>alpha|dora_scale|diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|lokr_w[12](?:_[ab])?|lokr_t2
                 |hada_w[12]_[ab]|hada_t[12]|oft_blocks|rescale|[ab][12]\.weight)
     )$""", re.VERBOSE)
+MAX_PART = 120
+"""Characters of the longest part, with an adapter's name in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _module(name: str) -> tuple[str, bool]:
 
 
 def _split(name: str) -> LoraKey | None:
-    found = PART.search(name)
+    found = PART.search(name, max(len(name) - MAX_PART, 0))
     if found is None:
         return None
     stem, part = name[:found.start()], ""

@@ -156,7 +156,7 @@ def probe_lora(header: Header) -> LoraFacts:
         if place[1] == "patch_embedding":
             channels = found.channels
     if len(widths) > 1:
-        said = " and ".join(f"{width}" for width, _ in widths.most_common(2))
+        said = " and ".join(map(str, sorted(widths)[:2]))
         raise CheckpointError(f"{name} is damaged: its modules are for models of different widths, {said}. "
                               "Fetch it again.")
     width = next(iter(widths), None)
