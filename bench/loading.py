@@ -54,19 +54,25 @@ def is_packed(name: str, shape: tuple[int, ...]) -> bool:
     return name.startswith("blocks.") and len(shape) == 2 and name.endswith(".weight")
 
 
+def random_weights(blocks: int) -> dict[str, torch.Tensor]:
+    """An expert's weights in float16, at random."""
+    g = torch.Generator().manual_seed(0)
+    half = {}
+    for name, shape in shapes(blocks).items():  # 512 rows of noise over and over: drawing them all would take minutes
+        rows = (torch.randn(min(shape[0], 512), *shape[1:], generator=g) * 0.02).half()
+        half[name] = rows.repeat(-(-shape[0] // 512), *[1] * (len(shape) - 1))[: shape[0]].contiguous()
+    return half
+
+
 def write(folder: Path, blocks: int) -> dict[str, Path]:
     """The three files, all of random weights."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
     from safetensors.torch import save_file
 
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(1)
     files = {"fp16": folder / "expert_fp16.safetensors", "fp8_scaled": folder / "expert_fp8_scaled.safetensors",
              "Q4_K": folder / "expert_Q4_K.gguf"}
-    names = shapes(blocks)
-    half = {}
-    for name, shape in names.items():  # 512 rows of noise over and over: drawing them all would take minutes
-        rows = (torch.randn(min(shape[0], 512), *shape[1:], generator=g) * 0.02).half()
-        half[name] = rows.repeat(-(-shape[0] // 512), *[1] * (len(shape) - 1))[: shape[0]].contiguous()
+    names, half = shapes(blocks), random_weights(blocks)
     save_file(half, files["fp16"])
     eight: dict[str, torch.Tensor] = {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
     for name, weight in half.items():

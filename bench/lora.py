@@ -1,0 +1,171 @@
+"""How long it takes to put a LoRA on an expert of true width, and to change its strength, beside ComfyUI and diffusers.
+
+usage: lora.py [--blocks 8] [--rank 32] [--folder DIR] [--json FILE]
+
+Writes an fp16 expert (width 5120, feed-forward 13824, random weights) and a LoRA of all linear layers of its blocks.
+Each loader, in a process of its own, opens the expert and runs it once; then the clock runs from the LoRA's file until
+it is in force ("on"), until it is in force at another strength ("strength"), and until it is gone ("off"): ours
+(`use_loras`, then the resident is brought), ComfyUI's (what LoraLoaderModelOnly does, then load_models_gpu, which
+merges), diffusers' load_lora_adapter, set_adapters and delete_adapters (needs peft). Then a pass of a few tokens
+without and with the LoRA, because ours and diffusers' work it out in each pass; a real pass has thousands of tokens
+more, while ours stays what it is. On a CPU, where ComfyUI's and ours calculate in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from loading import CONFIG, ROOT, TEXT, is_packed, random_weights, shapes
+
+sys.path.insert(0, str(ROOT))
+
+Steps = tuple[Callable[[], None], Callable[[], None], Callable[[], None], Callable[..., torch.Tensor], torch.dtype]
+"""On at 0.8, then at 0.5, then off; a pass; its dtype."""
+
+
+def write(folder: Path, blocks: int, rank: int) -> tuple[Path, Path]:
+    from safetensors.torch import save_file
+
+    expert, lora = folder / "expert.safetensors", folder / "lora.safetensors"
+    save_file(random_weights(blocks), expert)
+    g, tensors = torch.Generator().manual_seed(2), {}
+    for name, shape in shapes(blocks).items():
+        if is_packed(name, shape):
+            module = f"diffusion_model.{name.removesuffix('.weight')}"
+            tensors[f"{module}.lora_A.weight"] = (torch.randn(rank, shape[1], generator=g) * 0.02).half()
+            tensors[f"{module}.lora_B.weight"] = (torch.randn(shape[0], rank, generator=g) * 0.02).half()
+    save_file(tensors, lora)
+    return expert, lora
+
+
+def ours(expert_file: Path, lora_file: Path) -> Steps:
+    from pipeline import comfy_host
+    from pipeline.checkpoint.expert import load_expert
+    from pipeline.image_to_video import Wan22Model
+    from pipeline.lora.lora import Lora
+    from pipeline.lora.use import use_loras
+
+    host = comfy_host.host()
+    expert = load_expert(expert_file, host)
+    expert.resident.bring(0)
+
+    def put(*loras: Lora) -> None:
+        model, _ = use_loras(Wan22Model(expert, expert), loras, host, Path, None, lambda: None)
+        expert.resident.bring(0, model.high.patches)
+
+    return (lambda: put(Lora(str(lora_file), 0.8, "high")), lambda: put(Lora(str(lora_file), 0.5, "high")), put,
+            lambda x, t, text: expert.model(x, t, text, return_dict=False)[0], expert.compute_dtype)
+
+
+def comfyui(expert_file: Path, lora_file: Path) -> Steps:
+    import comfy.model_management
+    import comfy.sd
+    import comfy.utils
+
+    base = comfy.sd.load_diffusion_model(str(expert_file))
+
+    def put(strength: float) -> None:
+        model = base
+        if strength:
+            tensors = comfy.utils.load_torch_file(str(lora_file), safe_load=True)
+            model, _ = comfy.sd.load_lora_for_models(base, None, tensors, strength, 0)
+        comfy.model_management.load_models_gpu([model])
+
+    put(0.0)
+    return (lambda: put(0.8), lambda: put(0.5), lambda: put(0.0),
+            lambda x, t, text: base.model.diffusion_model(x, t, context=text),
+            base.model.manual_cast_dtype or base.model.get_dtype())
+
+
+def diffusers(expert_file: Path, lora_file: Path) -> Steps:
+    from diffusers import WanTransformer3DModel
+    from diffusers.loaders import WanLoraLoaderMixin
+    from safetensors import safe_open
+
+    with safe_open(expert_file, "pt") as file, tempfile.TemporaryDirectory() as folder:
+        blocks = 1 + max(int(name.split(".")[1]) for name in file.keys() if name.startswith("blocks."))  # noqa: SIM118
+        Path(folder, "config.json").write_text(json.dumps(CONFIG | {"num_layers": blocks}), "utf-8")
+        model = WanTransformer3DModel.from_single_file(str(expert_file), config=folder, torch_dtype=torch.float16)
+
+    def on() -> None:
+        model.load_lora_adapter(WanLoraLoaderMixin.lora_state_dict(str(lora_file)), prefix="transformer",
+                                adapter_name="one")
+        model.set_adapters("one", 0.8)
+
+    return (on, lambda: model.set_adapters("one", 0.5), lambda: model.delete_adapters("one"),
+            lambda x, t, text: model(x, t, text, return_dict=False)[0], model.dtype)
+
+
+@torch.inference_mode()
+def measure(loader: str, expert: Path, lora: Path) -> dict[str, float]:
+    from tests.comfy_in_process import comfy_host
+
+    comfy_host()
+    steps: Any = {"ours": ours, "comfyui": comfyui, "diffusers": diffusers}[loader](expert, lora)
+    on, strength, off, run, dtype = steps
+    g = torch.Generator().manual_seed(0)
+    x, text = torch.randn(1, 36, 1, 4, 4, generator=g).to(dtype), torch.randn(1, 512, TEXT, generator=g).to(dtype)
+    found: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        answer = work()
+        found[name] = time.perf_counter() - start
+        return answer
+
+    def passed() -> torch.Tensor:
+        return run(x, torch.tensor([500.0]), text).float()
+
+    passed()
+    before = timed("plain_pass_s", passed)
+    timed("on_s", on)
+    with_lora = timed("lora_pass_s", passed)
+    timed("strength_s", strength)
+    weaker = passed()
+    timed("off_s", off)
+    after = passed()
+    found |= {"change": ((with_lora - before).std() / before.std()).item(),
+              "weaker": ((weaker - before).std() / before.std()).item(),
+              "left_over": (after - before).abs().max().item()}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--folder", type=Path, help="where to write the files; a temporary folder by default")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", nargs=3, metavar=("LOADER", "EXPERT", "LORA"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one[0], Path(args.one[1]), Path(args.one[2]))))
+        return
+    rows = {}
+    print("| loader | on s | strength s | off s | pass s | pass with LoRA s | change at 0.8 | at 0.5 | left over |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
+        expert, lora = write(Path(scratch), args.blocks, args.rank)
+        for loader in ("ours", "comfyui", "diffusers"):
+            answer = subprocess.run([sys.executable, __file__, "--one", loader, str(expert), str(lora)],
+                                    stdout=subprocess.PIPE, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+            row = rows[loader] = json.loads(answer.stdout.splitlines()[-1])
+            print(f"| {loader} | {row['on_s']:.2f} | {row['strength_s']:.2f} | {row['off_s']:.2f} | "
+                  f"{row['plain_pass_s']:.2f} | {row['lora_pass_s']:.2f} | {row['change']:.4f} | {row['weaker']:.4f} | "
+                  f"{row['left_over']:.1g} |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
