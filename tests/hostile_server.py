@@ -150,6 +150,8 @@ class File:
     etag: str | None = '"one"'
     last_modified: str | None = None
     ranges: bool = True
+    if_range: bool = True
+    """Otherwise a request with If-Range gets the whole file, whatever stands in it."""
     bare_parts: bool = False
     """Parts come without the date, as If-Range allows (RFC 9110, 15.3.7)."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -181,7 +183,8 @@ class File:
             return
         start, end, status = 0, len(self.data), 200
         condition = asked.get("If-Range")
-        if self.ranges and asked.get("Range") and condition in (None, self.etag, self.last_modified):
+        if self.ranges and asked.get("Range") and (
+                condition is None or (self.if_range and condition in (self.etag, self.last_modified))):
             first, _, last = asked["Range"].removeprefix("bytes=").partition("-")
             start, end, status = int(first), min(int(last) + 1 if last else end, end), 206
             if start >= len(self.data):

@@ -15,7 +15,7 @@ from pipeline.download.answers import retry_after
 from pipeline.download.errors import DownloadError, redact, size_text
 from pipeline.download.fetch import fetch
 from pipeline.download.tokens import CIVITAI, HUGGING_FACE, Token, Tokens, service_of
-from tests.hostile_server import QUICK, File, HostileServer, redirect, status
+from tests.hostile_server import QUICK, File, HostileServer, Request, redirect, status
 
 HF = "hf_SecretOfHuggingFace"
 CIV = "SecretOfCivitai0123456789"
@@ -78,6 +78,38 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 def test_a_web_page_is_no_file(hostile: HostileServer, tmp_path: Path, headers: dict[str, str], body: bytes) -> None:
     hostile.routes["/f"] = status(200, headers, body)
     refused(hostile, tmp_path, "is a web page, not a file. Give the link of the download button")
+
+
+@pytest.mark.parametrize("headers", [
+    {"ETag": '"a\r\n b"'}, {"ETag": '"' + "x" * 5000 + '"'}, {"ETag": '"\xe9\x7f"'}, {"ETag": "bare"}, {"ETag": ""},
+    {"ETag": "W/"}, {"Last-Modified": "never"}, {"Retry-After": "1"}, {"Set-Cookie": "a=b"}, {"X": "y" * 60_000},
+])
+def test_odd_headers_do_no_harm(hostile: HostileServer, tmp_path: Path, headers: dict[str, str]) -> None:
+    hostile.routes["/f"] = File(bytes(200_000), etag=None, headers=headers)
+    for _ in range(2):
+        assert get(hostile, tmp_path) == bytes(200_000)
+
+
+@pytest.mark.parametrize(("headers", "sentence"), [
+    ({"Content-Length": "many"}, "does not say how long"), ({"Content-Length": "-5"}, "does not say how long"),
+    ({"Content-Length": "9" * 30}, "over the limit"), ({"X": "y" * 70_000}, "broke off"),
+    ({f"X-{n}": "y" for n in range(200)}, "broke off"),
+])
+def test_headers_beyond_sense_have_their_sentence(hostile: HostileServer, tmp_path: Path, headers: dict[str, str],
+                                                  sentence: str) -> None:
+    def route(request: Request) -> None:
+        request.head(200, headers)
+        request.wfile.write(bytes(100_000))
+        request.cut()
+
+    hostile.routes["/f"] = route
+    refused(hostile, tmp_path, sentence)
+
+
+def test_a_redirect_in_utf_8_is_followed(hostile: HostileServer, tmp_path: Path) -> None:
+    hostile.routes["/f"] = redirect("/m\u00fcde".encode().decode("latin-1"))
+    hostile.routes["/m%C3%BCde"] = File(b"weights")
+    assert get(hostile, tmp_path) == b"weights"
 
 
 def test_redirects_are_followed_to_the_fifth(hostile: HostileServer, tmp_path: Path) -> None:

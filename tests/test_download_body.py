@@ -89,6 +89,14 @@ def test_cut_at_every_tenth_and_resumed_by_the_next_run(hostile: HostileServer, 
     assert hostile.seen[-1].headers["if-range"] == '"one"'
 
 
+@pytest.mark.parametrize("etag", [None, '"one"'])
+def test_a_server_that_does_not_know_if_range(hostile: HostileServer, served: File, tmp_path: Path, etag: str | None,
+                                              ) -> None:
+    served.etag, served.last_modified, served.if_range = etag, "Sun, 01 Nov 2026 10:00:00 GMT", False
+    served.cut_after = SIZE // 2
+    assert get(hostile, tmp_path, replace(QUICK, attempts=5)).read_bytes() == served.data
+
+
 @pytest.mark.parametrize("bare", [True, False])
 def test_by_the_date_when_there_is_no_etag(hostile: HostileServer, served: File, tmp_path: Path, bare: bool) -> None:
     served.bare_parts = bare
@@ -107,6 +115,7 @@ def test_without_a_strong_validator_halves_are_never_joined(hostile: HostileServ
     assert "Nothing was kept" in refused(hostile, tmp_path, "broke off", replace(ONCE, step=10**9))
     served.data, served.cut_after = data_of(seed=1), None
     assert get(hostile, tmp_path).read_bytes() == served.data
+    assert "range" not in hostile.seen[-1].headers  # not even the beginning and the rest
 
 
 def test_etag_changed_between_two_runs(hostile: HostileServer, served: File, tmp_path: Path) -> None:

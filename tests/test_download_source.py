@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from devtools.paths import ROOT
 from pipeline.download.errors import DownloadError
 from pipeline.download.fetch import fetch
 from pipeline.download.source import CIVITAI_MODEL, HUB_REPO, is_remote, parse_source
@@ -127,3 +130,10 @@ def test_an_answer_of_the_hub_that_makes_no_sense(hostile: HostileServer, tmp_pa
     hostile.routes["/api/models/o/r/revision/main"] = status(200, body=body)
     with pytest.raises(DownloadError, match=r"not answer as expected|not as expected"):
         _fetch(hostile, tmp_path, "o/r")
+
+
+def test_downloads_know_no_tensors() -> None:
+    program = ("import sys, pipeline.download.fetch, pipeline.download.picture\n"
+               "print({'torch', 'numpy', 'PIL', 'requests'} & set(sys.modules))")
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"

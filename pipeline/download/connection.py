@@ -23,7 +23,10 @@ def trust(authorities: str | None) -> ssl.SSLContext:
 
 
 class Connection(http.client.HTTPSConnection):
-    """A connection to one of the checked addresses; the certificate is checked for the host's name."""
+    """A connection to one of the checked addresses; the certificate is checked for the host's name.
+
+    The list of addresses is shared: the one that answered is tried first the next time.
+    """
 
     def __init__(self, url: Url, addresses: list[tuple[str, int]], context: ssl.SSLContext, pace: Pace) -> None:
         super().__init__(url.host, url.port, context=context, timeout=pace.connect)
@@ -32,9 +35,10 @@ class Connection(http.client.HTTPSConnection):
         """Stays when http.client has handed the socket over to the answer."""
 
     def connect(self) -> None:
-        for address in self._addresses:
+        for address in tuple(self._addresses):
             try:
                 plain = socket.create_connection(address, self._pace.connect)
+                self._addresses.sort(key=lambda known: known != address)
                 break
             except OSError as error:
                 failed = error

@@ -21,6 +21,7 @@ OPENING = 2**16
 """Bytes asked for first: the headers of most safetensors files."""
 MAX_INSPECTED = 2**27
 """Bytes from the beginning that may be looked at before the body is fetched: over the 100 MB of the longest header."""
+LONGEST_VALIDATOR = 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
@@ -39,6 +40,11 @@ def strong_validator(etag: str | None, last_modified: str | None) -> str | None:
     return last_modified
 
 
+def _usable(header: str | None) -> str | None:
+    """A header's value that may be sent back as it is, None for any other."""
+    return header if header and header.isascii() and header.isprintable() and len(header) <= LONGEST_VALIDATOR else None
+
+
 def content_range(answer: Answer) -> tuple[int, int, int | None]:
     """First byte, end (exclusive) and whole size that a 206 says it holds. Raises DownloadError for none."""
     match = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
@@ -54,8 +60,14 @@ def open_range(client: Client, url: Url, validator: str | None, start: int, end:
     Raises ChangedError when it is no longer the same, TransientError when it is no longer to be had there: links that
     redirects lead to expire, and the first link tells.
     """
-    headers = {"Range": f"bytes={start}-{end - 1}", **({"If-Range": validator} if validator else {})}
-    answer = client.get(url, headers, with_token=with_token)
+    name = "ETag" if validator and validator.startswith('"') else "Last-Modified"
+    headers = {"Range": f"bytes={start}-{end - 1}"}
+    answer = client.get(url, {**headers, **({"If-Range": validator} if validator else {})}, with_token=with_token)
+    trusted = (None, validator)
+    if answer.status == 200 and validator and answer.header(name) == validator:
+        answer.close()  # the same file: the server does not know If-Range
+        answer = client.get(url, headers, with_token=with_token)
+        trusted = (validator,)
     try:
         if answer.status == 200:
             raise ChangedError(f"{url} changed while it was fetched.")
@@ -66,8 +78,7 @@ def open_range(client: Client, url: Url, validator: str | None, start: int, end:
         except DownloadError as error:
             raise TransientError(str(error)) from None
         check_file(answer)
-        name = "ETag" if validator and validator.startswith('"') else "Last-Modified"
-        if validator and answer.header(name) not in (None, validator):
+        if validator and answer.header(name) not in trusted:
             raise ChangedError(f"{url} changed while it was fetched.")  # the server did not mind If-Range
         if content_range(answer)[:2] != (start, end):
             raise TransientError(f"{url.host} sends another part of the file than was asked for.")
@@ -133,13 +144,14 @@ class Opening:
             self.answer.close()
 
 
-def open_file(client: Client, link: str, known: Entry | None = None) -> Opening:
-    """Ask for the first 64 KiB of a file.
+def open_file(client: Client, link: str, known: Entry | None = None, *, parts: bool = True) -> Opening:
+    """Ask for the first 64 KiB of a file; for all of it without `parts`, and where nothing would tell whether two parts
+    belong together.
 
     Raises NotChanged when it is still the one that is `known`; DownloadError or TransientError when it is not to be
     had.
     """
-    headers = {"Range": f"bytes=0-{OPENING - 1}"}
+    headers = {"Range": f"bytes=0-{OPENING - 1}"} if parts else {}
     if known is not None and known.etag:
         headers["If-None-Match"] = known.etag
     elif known is not None and known.last_modified:
@@ -149,7 +161,7 @@ def open_file(client: Client, link: str, known: Entry | None = None) -> Opening:
     try:
         if answer.status == 304 and known is not None:
             raise NotChanged
-        check_status(answer, 200, 206)
+        check_status(answer, 200, *([206] if parts else []))
         check_file(answer)
         ranged = answer.status == 206
         if ranged:
@@ -162,8 +174,11 @@ def open_file(client: Client, link: str, known: Entry | None = None) -> Opening:
         if len(data) < (0 if size is None else min(end, size)):
             raise TransientError(f"The connection to {answer.url.host} broke off.")
         check_opening(answer, data)
+        etag, last_modified = _usable(answer.header("ETag")), _usable(answer.header("Last-Modified"))
+        if ranged and len(data) < size and strong_validator(etag, last_modified) is None:
+            return open_file(client, link, known, parts=False)
         keep = not ranged
-        return Opening(client, answer.url, size, answer.header("ETag"), answer.header("Last-Modified"), ranged,
+        return Opening(client, answer.url, size, etag, last_modified, ranged,
                        answer.announced_sha256, answer.token_sent, answer if keep else None, bytearray(data))
     finally:
         if not keep:

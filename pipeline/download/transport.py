@@ -116,7 +116,7 @@ class Client:
                 raise DownloadError(f"{url} answers with a redirect that leads nowhere.")
             if url.origin in HUGGING_FACE.origins:
                 announced = _sha256_of(response.getheader("X-Linked-Etag")) or announced
-            url = parse_url(location, url)
+            url = parse_url(location.encode("latin-1").decode("utf-8", "replace"), url)  # as browsers read it
         raise DownloadError(f"{first} redirects more than {MAX_REDIRECTS} times. Give the link of the file itself.")
 
     def keep(self, url: Url, connection: Connection) -> None:
