@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import trustme
@@ -123,8 +124,8 @@ class Server:
         subprocess.run(["curl", "-sS", "--fail", "--cacert", self.ca, "--resolve", f"{HOST}:{self.port}:127.0.0.1",
                         "-o", path, f"https://{HOST}:{self.port}/lora.safetensors"], check=True)
 
-    def fetch(self, folder: Path, **options: object) -> Path:
-        return fetch(LINK, folder=folder, policy=self.policy, tokens=Tokens({}), **options)
+    def fetch(self, folder: Path, offline: bool = False, **options: object) -> Path:
+        return fetch(LINK, folder=folder, policy=replace(self.policy, offline=offline), tokens=Tokens({}), **options)
 
 
 def timed(work: Callable[[], object]) -> float:

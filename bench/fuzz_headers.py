@@ -245,7 +245,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.bombs:
         explode()
-    share = options.count // options.workers
+    share = -(-options.count // options.workers)
     began = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(options.workers) as workers:
         tolds = workers.starmap(run, [(options.seed + worker, share) for worker in range(options.workers)])

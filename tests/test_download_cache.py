@@ -45,8 +45,8 @@ def served(hostile: HostileServer) -> File:
     return served
 
 
-def get(hostile: HostileServer, folder: Path, link: str = LINK, **options: object) -> Path:
-    return fetch(link, folder=folder / "cache", policy=hostile.policy(), tokens=Tokens({}), **options)
+def get(hostile: HostileServer, folder: Path, link: str = LINK, offline: bool = False, **options: object) -> Path:
+    return fetch(link, folder=folder / "cache", policy=hostile.policy(offline=offline), tokens=Tokens({}), **options)
 
 
 def process(hostile: HostileServer, folder: Path, link: str = LINK) -> subprocess.Popen[str]:
@@ -89,7 +89,7 @@ def test_a_pin_or_offline_asks_nobody(hostile: HostileServer, served: File, tmp_
 
 
 def test_offline_without_the_file(hostile: HostileServer, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="was not fetched yet, and offline is set"):
+    with pytest.raises(DownloadError, match="was not fetched yet, and WAN22_OFFLINE is set"):
         get(hostile, tmp_path, offline=True)
     assert hostile.seen == []
 

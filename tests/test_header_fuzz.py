@@ -92,6 +92,7 @@ def test_a_file_and_a_server_tell_the_same(tmp_path: Path) -> None:
     (b"null", "'{' expected"),
     (b"", "'{' expected"),
     (b'{"x', "does not end"),
+    (b'{"x":{"dtype":"U8","shape":[-0],"data_offsets":[0,0]}}', "sizes that are no sizes"),
     (b"{} x", "goes on after its end"),
     (b'{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}', "surrogates not allowed"),
     (b'{"\xff":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}', "can't decode byte"),

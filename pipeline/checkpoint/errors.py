@@ -15,6 +15,11 @@ class CheckpointError(ValueError):
     """A weight file cannot be used. The message names the file, says what is wrong and what to do."""
 
 
+def quoted(name: str) -> str:
+    """A name from a file that may be hostile, fit for a message: ASCII, and at most 80 characters of it."""
+    return ascii(name[:80])[1:-1]
+
+
 def check_keys(file: str, what: str, expected: Collection[str], found: Collection[str]) -> None:
     """Raise CheckpointError unless `found` holds the expected names, all of them and no other."""
     said = []

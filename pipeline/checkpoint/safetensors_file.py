@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError
+from .errors import CheckpointError, quoted
 from .header import MIN_BYTES, OPENING_BYTES, FileHeader, check_opening, opening
 from .safetensors_json import Entry, read_json
 
@@ -38,9 +38,9 @@ def _check_span(name: str, entry: Entry) -> None:
     for size in entry.shape:
         bits *= size
         if bits >= 2**64:
-            raise ValueError(f"{_shown(name)} is larger than any file")
+            raise ValueError(f"{quoted(name)} is larger than any file")
     if bits != 8 * (entry.end - entry.begin):
-        raise ValueError(f"{_shown(name)} of {entry.dtype} {list(entry.shape)} cannot be of "
+        raise ValueError(f"{quoted(name)} of {entry.dtype} {list(entry.shape)} cannot be of "
                          f"{entry.end - entry.begin:,} bytes")
 
 
@@ -49,15 +49,10 @@ def _check_layout(entries: Mapping[str, Entry]) -> int:
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != end or entry.end < entry.begin:
-            raise ValueError(f"{_shown(name)} is at bytes {entry.begin:,} to {entry.end:,}, where {end:,} is next")
+            raise ValueError(f"{quoted(name)} is at bytes {entry.begin:,} to {entry.end:,}, where {end:,} is next")
         _check_span(name, entry)
         end = entry.end
     return end
-
-
-def _shown(name: str) -> str:
-    """A name from a file, fit for a message."""
-    return ascii(name[:80])[1:-1]
 
 
 def _header_length(name: str, start: bytes, size: int | None, limit: int) -> int:

@@ -80,7 +80,8 @@ class Cursor:
         end = self.text.find(b"}", self.at, self.at + MAX_ENTRY) + 1
         if end == 0:
             raise ValueError(f"an entry does not end at byte {self.at:,} of it")
-        pairs = PAIRS.decode(self.text[self.at - 1:end].decode("ascii"))
+        described = self.text[self.at - 1:end].decode("ascii")
+        pairs = PAIRS.decode(described)
         self.at = end
         fields = dict(pairs)
         if len(pairs) != 3 or fields.keys() != {"dtype", "shape", "data_offsets"}:
@@ -91,7 +92,7 @@ class Cursor:
             raise ValueError("an entry is not of dtype, shape and data_offsets")
         if len(shape) > MAX_DIMS or len(offsets) != 2:
             raise ValueError(f"an entry has {len(shape)} dimensions and {len(offsets)} offsets")
-        if not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, *offsets)):
+        if "-" in described or not all(type(number) is int and number < 2**63 for number in (*shape, *offsets)):
             raise ValueError("an entry has sizes that are no sizes")
         return Entry(dtype, tuple(shape), *offsets)
 

@@ -15,7 +15,7 @@ from .cache import Cache, check_sha256
 from .errors import DownloadError, redact
 from .online import Inspect, Wish, as_pinned, online
 from .partial import disk_error
-from .policy import Policy, policy_from_environment
+from .policy import OFFLINE_VARIABLE, Policy, policy_from_environment
 from .source import parse_source
 from .tokens import Tokens
 from .transport import Client
@@ -29,14 +29,14 @@ def _silent(done: int, total: int | None) -> None:
     """The progress of a caller that shows none."""
 
 
-def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: str | None = None, offline: bool = False,
+def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: str | None = None,
           max_bytes: int = MAX_BYTES, cache_bytes: int = CACHE_BYTES, inspect: Inspect | None = None,
           on_progress: Progress = _silent, stop: Stop = never, tokens: Tokens = Tokens()) -> Path:  # noqa: B008
     """The file that `source` names, out of the cache in `folder` or off the network. Never half a file.
 
     source: an https link; `owner/repo` or `owner/repo/file.safetensors` of Hugging Face; a link or AIR of Civitai.
     sha256: what the file must be; one that is in the cache is then used without asking the network.
-    offline: use what the cache has, whatever its age.
+    policy: when it is offline, what the cache has is used, whatever its age.
     cache_bytes: files unused for longest make room beyond it.
     inspect: called with (read, size) before the body is asked for, and once more with the file at hand, out of the
         cache or just fetched; what it raises ends the download, and not a byte more is fetched. `read(offset, length)`
@@ -50,11 +50,13 @@ def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: st
         wanted = check_sha256(sha256) if sha256 else None
     except ValueError as error:
         raise DownloadError(str(error)) from None
-    client = Client(policy or policy_from_environment(), tokens)
+    policy = policy or policy_from_environment()
+    client = Client(policy, tokens)
     wish = Wish(parse_source(source), Cache(folder), client, wanted, max_bytes, cache_bytes, inspect,
                 on_progress, stop)
     try:
-        path = (wish.cache.find(wanted, stop) if wanted else None) or (_offline(wish) if offline else online(wish))
+        path = wish.cache.find(wanted, stop) if wanted else None
+        path = path or (_offline(wish) if policy.offline else online(wish))
         if inspect is not None:
             with path.open("rb") as file:
                 inspect(lambda offset, length: (file.seek(offset), file.read(length))[1], path.stat().st_size)
@@ -68,6 +70,6 @@ def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: st
 def _offline(wish: Wish) -> Path:
     known = wish.cache.known(wish.remote.link, wish.stop)
     if known is None:
-        raise DownloadError(f"{redact(wish.remote.link)} was not fetched yet, and offline is set. Clear offline, or "
-                            "put the file into a models folder.")
+        raise DownloadError(f"{redact(wish.remote.link)} was not fetched yet, and {OFFLINE_VARIABLE} is set. Clear it, "
+                            "or put the file into a models folder.")
     return as_pinned(wish, *known)

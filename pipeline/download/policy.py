@@ -13,6 +13,7 @@ from .address import resolve
 SLOWEST = 100_000
 """Bytes a second that a small answer is expected to come with."""
 LOOPBACK_VARIABLE = "WAN22_TEST_LOOPBACK"
+OFFLINE_VARIABLE = "WAN22_OFFLINE"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Policy:
     pace: Pace = Pace()
     resolve: Callable[[str, int], list[str]] = resolve
     """(host, port) -> addresses; each is checked before a connection is made to it."""
+    offline: bool = False
+    """No connection is made; only what the cache has can be had."""
     loopback: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """For tests: host or host:port -> loopback address and port of the server that stands for it."""
     loopback_ca: str | None = None
@@ -61,13 +64,16 @@ class Policy:
 def policy_from_environment(environ: Mapping[str, str] = os.environ) -> Policy:
     """The policy of normal use, which follows no link into this machine or its network.
 
+    WAN22_OFFLINE, set to anything but nothing and 0, forbids every connection.
+
     Tests set WAN22_TEST_LOOPBACK to JSON, `{"ca": path, "hosts": {"huggingface.co": "127.0.0.1:4443", ...}}`: these
     hosts, and no other, are then looked for at these loopback addresses. Raises ValueError when it names another
     address.
     """
+    offline = environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
     given = environ.get(LOOPBACK_VARIABLE)
     if not given:
-        return Policy()
+        return Policy(offline=offline)
     settings = json.loads(given)
     loopback = {}
     for host, place in settings["hosts"].items():
@@ -75,4 +81,4 @@ def policy_from_environment(environ: Mapping[str, str] = os.environ) -> Policy:
         if not ipaddress.ip_address(address.strip("[]")).is_loopback:
             raise ValueError(f"{LOOPBACK_VARIABLE}: {place} is not a loopback address.")
         loopback[host] = (address.strip("[]"), int(port))
-    return Policy(loopback=loopback, loopback_ca=settings["ca"])
+    return Policy(offline=offline, loopback=loopback, loopback_ca=settings["ca"])

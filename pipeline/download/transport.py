@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from .address import Url, check_public, parse_url
 from .connection import Connection, trust
 from .errors import DownloadError, TransientError
-from .policy import Policy
+from .policy import OFFLINE_VARIABLE, Policy
 from .tokens import HUGGING_FACE, Service, Tokens, service_of
 
 MAX_REDIRECTS = 5
@@ -100,6 +100,8 @@ class Client:
         cannot be reached or does not answer.
         """
         url = first = link if isinstance(link, Url) else parse_url(link)
+        if self.policy.offline:
+            raise DownloadError(f"{url} is not asked for: {OFFLINE_VARIABLE} is set. Clear it to use the network.")
         service = service_of(first.origin)
         token = self.tokens.of(service) if service and with_token else None
         announced = None

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..checkpoint.errors import CheckpointError
+from ..checkpoint.errors import CheckpointError, quoted
 from ..checkpoint.header import Header
 from ..checkpoint.kinds import VARIANTS
 from .adapters import Adapter, Shape, adapter_of, outline
@@ -61,14 +61,10 @@ def _grouped(header: Header, keys: Mapping[str, LoraKey]) -> dict[tuple[str | No
     for name, key in keys.items():
         group = groups.setdefault((key.expert, key.module), {})
         if key.part in group:
-            raise CheckpointError(f"{header.path.name} holds two patches for {_shown(key.module)}: it is several LoRAs "
+            raise CheckpointError(f"{header.path.name} holds two patches for {quoted(key.module)}: it is several LoRAs "
                                   "in one file. Save each on its own.")
         group[key.part] = header.shapes[name]
     return groups
-
-
-def _shown(name: str) -> str:
-    return ascii(name[:80])[1:-1]
 
 
 def _part_of_model(key: LoraKey) -> str:
@@ -149,7 +145,7 @@ def probe_lora(header: Header) -> LoraFacts:
         try:
             found = outline(adapter, parts)
         except ValueError as error:
-            raise CheckpointError(f"{name} is damaged: {_shown(place[1])} {error}. Fetch it again.") from error
+            raise CheckpointError(f"{name} is damaged: {quoted(place[1])} {error}. Fetch it again.") from error
         ranks |= {found.rank} if found.rank is not None else set()
         if by_place[place].known:
             widths.update(_widths(place[1], found.sizes))
