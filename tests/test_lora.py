@@ -179,6 +179,15 @@ def test_keys_of_wan_2_1_are_named_and_harmless(plain: Base, tmp_path: Path) -> 
     assert "40 of 60 keys; 20 are image projection of Wan 2.1" in report[0]
 
 
+def test_a_lora_for_text_to_video_is_used_but_for_its_input_layer(plain: Base, tmp_path: Path) -> None:
+    changes = lora_files.changes_of(plain.weights, "ffn")
+    file = lora_files.FORMATS["lightx2v"](changes)
+    file["diffusion_model.patch_embedding.diff"] = torch.randn(256, 16, 1, 2, 2)
+    expert, report = plain.with_lora(lora_file(file, tmp_path))
+    assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
+    assert "20 of 21 keys; 1 are for a patch embedding of another number of channels" in report[0]
+
+
 def test_too_few_matching_keys_is_an_error_unless_allowed(plain: Base, tmp_path: Path) -> None:
     changes = lora_files.changes_of(plain.weights, "attn1.to_q")
     file = lora_files.FORMATS["lightx2v"](changes)
