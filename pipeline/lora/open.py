@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..checkpoint.header import FileHeader
 from ..checkpoint.safetensors_file import read_header, read_remote_header
-from ..download.errors import DownloadError
+from ..download.errors import DownloadError, redact
 from ..download.hashing import hash_file
 from ..download.source import is_remote
 from ..request import RequestError
@@ -30,7 +30,12 @@ Check = Callable[[LoraFacts], None]
 
 def shown_name(source: str) -> str:
     """What a LoRA is called on the node: the file's name, without the rest of its link and what may be secret."""
-    return PurePosixPath(urlsplit(source).path).name or source
+    return PurePosixPath(urlsplit(source).path).name or redact(source)
+
+
+def _path_in(source: str) -> str:
+    """The names of folders and file in a link, not for show; neither its host nor its query, which name no file."""
+    return unquote(urlsplit(source).path)
 
 
 def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) -> LoraFile:
@@ -67,7 +72,8 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) ->
 def _settled(lora: Lora, path: Path, name: str, facts: LoraFacts, header: FileHeader) -> LoraFile:
     if lora.expert != AUTO:
         return LoraFile(lora, path, name, facts)
-    expert, why = choose_expert(facts, lora.source, header.metadata)
+    named = _path_in(lora.source) if is_remote(lora.source) else lora.source
+    expert, why = choose_expert(facts, named, header.metadata)
     return LoraFile(replace(lora, expert=expert), path, name, facts, why)
 
 
