@@ -38,7 +38,7 @@ from .download.errors import DownloadError
 from .download.fetch import fetch
 from .download.meter import Meter
 from .download.tokens import Tokens
-from .host import Host, Patch
+from .host import Host, Patch, Targets
 from .latents import CHANNELS
 from .load import DEMO_LORAS
 from .lora.apply import experts_of, fit
@@ -141,15 +141,38 @@ class _Holder(torch.nn.Module):
         self.device = None
 
 
+def _changed(weight: torch.Tensor, changes: list[tuple[float, Any]], name: str) -> torch.Tensor:
+    """The weight with LoRAs added, each (scale, change), in place; in the weight's own dtype.
+
+    Raises torch.OutOfMemoryError when one was not added: ComfyUI's adapters log every error and leave the weight as it
+    is, and what is left at run time, after `_try_out`, is memory.
+    """
+    added: list[bool] = []
+
+    def witness(delta: torch.Tensor) -> torch.Tensor:
+        added.append(True)
+        return delta
+
+    patches = [(scale, change, 1.0, None, witness) for scale, change in changes]
+    weight = comfy.lora.calculate_weight(patches, weight, name, intermediate_dtype=weight.dtype)
+    if len(added) < sum(not _replaces(change) for _, change in changes):
+        raise torch.OutOfMemoryError(f"A LoRA's change of {name} could not be worked out; ComfyUI's log says why.")
+    return weight
+
+
+def _replaces(change: Any) -> bool:
+    return isinstance(change, tuple) and change[0] == "set"
+
+
 class _Change:
     """What LoRAs add to a weight, worked out anew for each use: the weight itself stays as it is stored."""
 
-    def __init__(self, name: str, patches: list[tuple[Any, ...]]) -> None:
-        self.name, self.patches = name, patches
+    def __init__(self, name: str, changes: list[tuple[float, Any]]) -> None:
+        self.name, self.changes = name, changes
 
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
-        # calculate_weight adds in place, and ComfyUI may hand over the resident weight itself.
-        return comfy.lora.calculate_weight(self.patches, weight.clone(), self.name, intermediate_dtype=weight.dtype)
+        # The sum is in place, and ComfyUI may hand over the resident weight itself.
+        return _changed(weight.clone(), self.changes, self.name)
 
 
 class PatchedResident:
@@ -189,9 +212,9 @@ class PatchedResident:
         ComfyUI's layers work theirs out for each use, so that changing a LoRA loads nothing anew; the few parameters
         beside them, norms for the most part, are changed and changed back.
         """
-        wanted: dict[str, list[tuple[Any, ...]]] = {}
+        wanted: dict[str, list[tuple[float, Any]]] = {}
         for patch in patches:
-            wanted.setdefault(patch.parameter, []).append((patch.scale, patch.change, 1.0, None, None))
+            wanted.setdefault(patch.parameter, []).append((patch.scale, patch.change))
         for name, layer in self._layers.items():
             for part in ("weight", "bias"):
                 found = wanted.pop(f"{name}.{part}", None)
@@ -202,8 +225,7 @@ class PatchedResident:
         self._patched = {name: self.module.get_parameter(name).data for name in wanted}
         for name, found in wanted.items():
             parameter, original = self.module.get_parameter(name), self._patched[name]
-            changed = comfy.lora.calculate_weight(found, original.to(torch.float32, copy=True), name)
-            parameter.data = changed.to(original.dtype)
+            parameter.data = _changed(original.to(torch.float32, copy=True), found, name).to(original.dtype)
 
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, this module's own layers included: they stream from then on."""
@@ -239,11 +261,11 @@ class _DoRA(WeightAdapterBase):
         """weights: the change, one of ComfyUI's patches, and the magnitudes, (out, 1), (out,) or (1, in)."""
         self.loaded_keys, self.weights = loaded_keys, weights
 
-    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, *options: Any,
-                         **more: Any) -> torch.Tensor:
+    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: None,
+                         function: Callable[[torch.Tensor], torch.Tensor], *options: Any) -> torch.Tensor:
         """See WeightAdapterBase; magnitudes of shape (1, in) are those of columns, any others those of rows."""
         change, magnitude = self.weights
-        summed = comfy.lora.calculate_weight([(1.0, change, 1.0, None, None)], weight.clone(), key,
+        summed = comfy.lora.calculate_weight([(1.0, change, 1.0, None, function)], weight.clone(), key,
                                              intermediate_dtype=weight.dtype).flatten(1)
         columns = magnitude.ndim > 1 and magnitude.shape[0] == 1
         length = summed.norm(dim=0 if columns else 1, keepdim=True).clamp_min(torch.finfo(summed.dtype).eps)
@@ -254,21 +276,40 @@ class _DoRA(WeightAdapterBase):
 MAGNITUDE = ".dora_scale"
 
 
-def _read_lora(tensors: dict[str, torch.Tensor], targets: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
+def _read_lora(tensors: dict[str, torch.Tensor], targets: Targets) -> tuple[dict[str, Any], set[str]]:
     """See host.ReadLora: LoRA, LoHa, LoKr, DoRA, differences and the rest of what ComfyUI reads."""
     plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(MAGNITUDE)}
-    changes = comfy.lora.load_lora(plain, targets, log_missing=False)
-    used, values = set(), set()
-    for change in changes.values():
+    modules = {module: parameter for module, (parameter, _) in targets.items() if not module.endswith(".bias")}
+    try:
+        changes = comfy.lora.load_lora(plain, modules, log_missing=False)
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"its tensors do not go together ({error})") from error
+    shapes = dict(targets.values())
+    dropped = [name for name in changes if name not in shapes]  # a change of a bias that the module does not have
+    used, values, lost = set(), set(), set()
+    for name, change in changes.items():
         used |= getattr(change, "loaded_keys", set())
-        values |= {id(v) for v in change[1]} if isinstance(change, tuple) else set()
+        ids = {id(v) for v in change[1]} if isinstance(change, tuple) else set()
+        (lost if name in dropped else values).update(ids)
     used |= {name for name, tensor in plain.items() if id(tensor) in values}
+    used -= {name for name, tensor in plain.items() if id(tensor) in lost}
+    changes = {name: change for name, change in changes.items() if name not in dropped}
     for name in tensors.keys() - plain.keys():
-        parameter = targets.get(name.removesuffix(MAGNITUDE))
+        parameter = modules.get(name.removesuffix(MAGNITUDE))
         if parameter in changes:
             changes[parameter] = _DoRA({name}, (changes[parameter], tensors[name]))
             used.add(name)
+    for name, change in changes.items():
+        _try_out(change, shapes[name], name)
     return changes, used
+
+
+def _try_out(change: Any, shape: tuple[int, ...], name: str) -> None:
+    """Raise ValueError for a change that ComfyUI cannot work out for a parameter of this shape. Costs no arithmetic."""
+    try:
+        _changed(torch.empty(shape, device="meta"), [(1.0, change)], name)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        raise ValueError(f"its change of {name} does not fit a weight of {' x '.join(map(str, shape))}") from error
 
 
 def host() -> Host:
@@ -410,11 +451,12 @@ def models_with_loras(models: tuple[Any, Any], loras: Sequence[Lora], node_id: s
         for index in experts_of(file.lora):
             parameters = patched[index].model.diffusion_model.named_parameters()
             targets = {name.removesuffix(".weight"): (f"diffusion_model.{name}", tuple(value.shape))
-                       for name, value in parameters if not name.endswith(".bias")}
+                       for name, value in parameters}
             changes, said = fit(file, index, targets, _read_lora)
-            patched[index] = patched[index].clone()
-            patched[index].add_patches(changes, file.lora.scale)
             report.append(said)
+            if file.lora.scale != 0.0:
+                patched[index] = patched[index].clone()
+                patched[index].add_patches(changes, file.lora.scale)
     return (patched[0], patched[1]), report
 
 

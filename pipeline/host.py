@@ -5,7 +5,7 @@ ComfyUI's is comfy_host.py. The plain one serves tests, benchmarks and scripts: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,10 +46,13 @@ class WeightTaker(Protocol):
         """Make the weight (out, in), packed or not, and the bias (out,) the layer's own."""
 
 
-ReadLora = Callable[[dict[str, torch.Tensor], dict[str, str]], tuple[dict[str, Any], set[str]]]
-"""(a LoRA's tensors, module name in it -> parameter) -> (parameter -> change, names of the tensors used).
+Targets = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Original name of a module -> the parameter of it that a LoRA changes, and its shape; of a bias, with `.bias`."""
+ReadLora = Callable[[dict[str, torch.Tensor], Targets], tuple[dict[str, Any], set[str]]]
+"""(a LoRA's tensors, what there is to change) -> (parameter -> change, names of the tensors used).
 
-The tensors are named as ComfyUI writes them, `blocks.0.self_attn.q.lora_up.weight`, without a prefix.
+The tensors are named as ComfyUI writes them, `blocks.0.self_attn.q.lora_up.weight`, without a prefix. Raises
+ValueError, with a clause, for a change that cannot be worked out for its parameter.
 """
 
 

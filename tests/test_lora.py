@@ -210,6 +210,41 @@ def test_another_size_is_an_error(name: str, plain: Base, tmp_path: Path) -> Non
         plain.with_lora(lora_file(write({"blocks.8.attn1.to_q": lora_files.change_of(256, 256)}), tmp_path))
 
 
+@pytest.mark.parametrize("parts", [
+    {"q.hada_w1_a": (256, 4), "q.hada_w1_b": (4, 256), "q.hada_w2_a": (128, 4), "q.hada_w2_b": (4, 256)},
+    {"norm_q.diff": (77,)},
+    {"q.diff_b": (77,)},
+    {"q.lora_up.weight": (256, 4), "q.lora_down.weight": (4, 256), "q.dora_scale": (77, 1)},
+    {"q.lora_up.weight": (256, 4), "q.lora_down.weight": (4, 256), "q.alpha": (2,)},
+], ids=["LoHa", "norm", "bias", "DoRA", "alpha"])
+def test_parts_that_do_not_fit_are_told_at_once(parts: dict[str, tuple], plain: Base, tmp_path: Path) -> None:
+    """ComfyUI would log them and leave the weight as it is, or stop in the middle of sampling."""
+    file = {f"diffusion_model.blocks.0.self_attn.{name}": torch.ones(shape) for name, shape in parts.items()}
+    with pytest.raises(CheckpointError, match="is damaged"):
+        plain.with_lora(lora_file(file, tmp_path))
+
+
+def test_a_bias_that_is_not_there_is_not_counted(plain: Base, tmp_path: Path) -> None:
+    file = {"diffusion_model.blocks.0.self_attn.norm_q.diff_b": torch.ones(256)}
+    with pytest.raises(RequestError, match="0 of 1 keys"):
+        plain.with_lora(lora_file(file, tmp_path))
+
+
+def test_scale_0_forgets_even_what_replaces_weights(plain: Base, tmp_path: Path) -> None:
+    file = {"diffusion_model.blocks.0.self_attn.q.set_weight": torch.full((256, 256), float("nan"))}
+    expert, _ = plain.with_lora(lora_file(file, tmp_path, 0.0))
+    assert torch.equal(velocity(expert), plain.original)
+
+
+def test_a_change_that_fails_at_run_time_is_no_silence(plain: Base, tmp_path: Path) -> None:
+    file = lora_files.FORMATS["lightx2v"](lora_files.changes_of(plain.weights, "attn1.to_q"))
+    expert, _ = plain.with_lora(lora_file(file, tmp_path))
+    change = expert.patches[0].change
+    change.weights = (change.weights[0][:128], *change.weights[1:])
+    with pytest.raises(torch.OutOfMemoryError, match=r"blocks\.0\.attn1\.to_q"):
+        velocity(expert)
+
+
 def test_a_host_without_loras_says_so(plain: Base, tmp_path: Path) -> None:
     expert = load_expert(bundled.DEMO_HIGH, plain_host())
     file = lora_file(lora_files.FORMATS["diff"](lora_files.changes_of(plain.weights)), tmp_path)

@@ -10,9 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.errors import CheckpointError
 from ..checkpoint.expert import Expert
 from ..checkpoint.safetensors_file import read_tensors
-from ..host import Host, Patch, ReadLora
+from ..host import Host, Patch, ReadLora, Targets
 from ..image_to_video import Wan22Model
 from ..request import RequestError
 from ..sampling.schedule import EXPERT_NAMES
@@ -34,9 +35,6 @@ INPUT_LAYER = "patch_embedding"
 OTHER_INPUT = "for a patch embedding of another number of channels, such as that of text to video"
 FOR_EXPERT = (HIGH, LOW)
 """Indexed by schedule.HIGH and schedule.LOW."""
-Targets = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Original name of a module -> the parameter of it that a LoRA changes, and its shape."""
-
 
 @dataclass(frozen=True)
 class LoraFile:
@@ -127,8 +125,10 @@ def fit(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tu
             raise RequestError(f"{file.name} does not fit: its {module} changes a matrix of {sizes[0]} x {sizes[1]}, "
                                f"the expert's is {wanted[0]} x {wanted[1]}. It was made for a model of another size; "
                                "choose a LoRA for this one.")
-    changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in keys.items()},
-                              {module: parameter for module, (parameter, _) in targets.items()})
+    try:
+        changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in keys.items()}, targets)
+    except ValueError as error:
+        raise CheckpointError(f"{file.name} is damaged: {error}. Fetch it again, or choose another.") from error
     match = _match(keys, [name for name in tensors if name not in named], used)
     if other_input:
         match = replace(match, no_place={**match.no_place, OTHER_INPUT: len(other_input)})
@@ -148,10 +148,11 @@ def fit(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tu
 def _patched(expert: Expert, index: int, file: LoraFile, read_lora: ReadLora) -> tuple[Expert, str]:
     """The expert with the LoRA's patches added, and what `fit` says."""
     parameters = {name: tuple(value.shape) for name, value in expert.model.named_parameters()}
-    targets = {original_name(name).removesuffix(".weight"): (name, shape) for name, shape in parameters.items()
-               if not name.endswith(".bias")}
+    targets = {original_name(name).removesuffix(".weight"): (name, shape) for name, shape in parameters.items()}
     changes, said = fit(file, index, targets, read_lora)
-    patches = tuple(Patch(name, file.lora.scale, change) for name, change in changes.items() if name in parameters)
+    if file.lora.scale == 0.0:  # nothing at all, whatever the file holds
+        return expert, said
+    patches = tuple(Patch(name, file.lora.scale, change) for name, change in changes.items())
     return replace(expert, patches=(*expert.patches, *patches)), said
 
 
