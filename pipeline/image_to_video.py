@@ -119,6 +119,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     condition = first_frame.condition()
     guidance = guided_in_one_pass if sampling.batched_guidance else guided
     high, _ = spans(sampling)
+    room = [pass_bytes(expert, shape, sampling, index) for index, expert in enumerate(model.experts)]
 
     def expert_of(step: int) -> int:
         return HIGH if step in high else LOW
@@ -129,16 +130,16 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     def predict_for(step: int) -> Predict:
         index = expert_of(step)
         expert = model.experts[index]
-        need = pass_bytes(expert, shape, sampling, index)
 
-        def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        def predict(x: torch.Tensor, t: torch.Tensor, need: int) -> torch.Tensor:
+            room[index] = need  # what one pass was given the next ones get too
             device = expert.resident.bring(need, expert.patches)
             velocity = velocity_of(expert.model, condition.to(device), lambda: watch.before_pass(step, index))
             inner = guidance(velocity, *(text.to(device, expert.compute_dtype) for text in texts[index]),
                              sampling.guidance[index])
             return inner(x.to(device), t.to(device)).to(x.device)
 
-        return lambda x, t: with_more_room(lambda: predict(x, t), expert.resident, need,
+        return lambda x, t: with_more_room(lambda need: predict(x, t, need), expert.resident, room[index],
                                            f"a pass through the {EXPERT_NAMES[index]} expert", ADVICE)
 
     def after_step(step: int, x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

@@ -31,18 +31,18 @@ def preflight(weights: int, activations: int, free: int, total: int) -> str:
     return said
 
 
-def with_more_room(run: Callable[[], T], resident: Resident, need: int, what: str, advice: str) -> T:
-    """Run; when the device's memory runs out, make room and run once more.
+def with_more_room(run: Callable[[int], T], resident: Resident, need: int, what: str, advice: str) -> T:
+    """Run with that much room asked for; when the device's memory runs out, make room and run once more with twice.
 
     Raises RequestError with the figures and the advice when that does not fit either.
     """
     try:
-        return run()
+        return run(need)
     except torch.OutOfMemoryError:
         pass  # what the failed run held is released only once its exception has gone
     resident.make_room(2 * need)
     try:
-        return run()
+        return run(2 * need)
     except torch.OutOfMemoryError as error:
         raise RequestError(f"There is too little memory on the device for {what}, which needs about {need / GB:.1f} GB "
                            f"beside the weights. {advice}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from pipeline import load as bundled
 from pipeline.checkpoint.read_ahead import read_ahead
 from pipeline.first_frame import encode_first_frame
-from pipeline.host import plain_host
+from pipeline.host import Patch, PlainResident, plain_host
 from pipeline.image_to_video import Wan22Model, describe_memory, sample
 from pipeline.memory import preflight
 from pipeline.prompt import encode_prompts
@@ -56,6 +57,22 @@ def test_one_failed_pass_does_not_change_the_clip(loaded: tuple) -> None:
     with running_out(loaded[0].low.model, 1) as passes:
         assert torch.equal(clip(loaded), wanted)
     assert len(passes) == 1 + 2 * 2  # two low-noise steps of two passes
+
+
+def test_a_failed_pass_gets_twice_the_room_and_so_do_the_next(loaded: tuple) -> None:
+    """What the host is asked for, as seen from behind a resident that does what it is told."""
+    model, encoder, vae = loaded
+    asked: list[int] = []
+
+    class Recorder(PlainResident):
+        def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+            asked.append(activation_bytes)
+            return super().bring(activation_bytes, patches)
+
+    low = replace(model.low, resident=Recorder(model.low.model, torch.device("cpu")))
+    with running_out(low.model, 1):
+        clip((Wan22Model(model.high, low), encoder, vae))
+    assert asked == [asked[0], 2 * asked[0], 2 * asked[0]]  # the failed step, its second try, the other low-noise step
 
 
 def test_two_failed_passes_end_the_run_with_the_figures(loaded: tuple) -> None:
