@@ -313,7 +313,9 @@ BAD_HEADERS: Cases = {
              r"{name} is a web page, not weights\."),
     "lfs pointer": ("vae", lambda: LFS_POINTER, r"{name} is a Git LFS pointer, not the weights\. Run `git lfs pull`"),
     "no json": ("high_noise_expert", lambda: (4).to_bytes(8, "little") + b"abcd",
-                r"{name} is not a safetensors file: its header cannot be read"),
+                r"{name} is not a safetensors file, or it is damaged: its header cannot be read"),
+    "longer": ("high_noise_expert", lambda: HIGH.read_bytes() + bytes(10),
+               r"{name} is damaged: it should hold [\d,]+ bytes and holds [\d,]+\. Fetch it again\."),
     "no tensors": ("high_noise_expert", lambda: save({}), r"{name} holds no Wan transformer\. Choose "),
     "t2v": ("high_noise_expert", with_input_channels(16),
             r"{name} is a text-to-video model: 16 input channels, Wan 2\.2 I2V-A14B needs 36\. Choose "),
@@ -336,7 +338,6 @@ BAD_HEADERS: Cases = {
 }
 
 BAD_INSIDE: Cases = {
-    "longer": ("high_noise_expert", lambda: HIGH.read_bytes() + bytes(10), r"{name} .*Fetch it again\."),
     "key missing": ("low_noise_expert", missing(HIGH, "blocks.1.self_attn.q.weight"),
                     NOT_WHOLE + r"blocks\.1\.attn1\.to_q\.weight missing\."),
     "key missing that tells a size": ("high_noise_expert", missing(HIGH, "blocks.0.ffn.0.weight"), NOT_WHOLE),
