@@ -1,0 +1,80 @@
+"""From a planned clip to an accepted job: upload, check, quote, and the one request that costs money."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from .client import Client
+from .desk import Desk
+from .errors import PASSING, Kind, NotAcceptedError, RemoteError
+from .job import Job, State
+from .model import PRICES_READ
+from .plan import Plan
+from .search import search
+
+
+async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: Client, desk: Desk) -> Job:
+    """Submit the job and return it accepted, or of unknown outcome when even the provider's history does not tell.
+
+    Raises NotAcceptedError, with the job noted as failed, when nothing was bought; what desk.stop raises.
+    """
+    adapter = client.adapter
+    try:
+        desk.say(f"{adapter.title}: sending the picture.")
+        job = desk.ledger.update(job, state=State.UPLOADING)
+        image_url = await client.converse(adapter.upload(picture, content_type))
+        body = adapter.body(plan, image_url)
+        await _check_fields(plan, body, client)
+        price, source = await _quote(plan, body, client)
+        cost = "the price is not known" if price is None else f"${price:.3f} ({source})"
+        desk.say(f"{adapter.title}: submitting, {cost}.")
+        job = desk.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest())
+        job = desk.ledger.about_to_spend(job, price, source, desk.limits)
+        webhook = f"{desk.public_url}/wan22/webhook/{adapter.name}/{job.id}" if desk.public_url else ""
+        await client.buy(
+            adapter.submit(plan, body, webhook),
+            note_sent=lambda sent: desk.ledger.update(job, sent=sent),
+            note_accepted=lambda remote_id: desk.ledger.update(job, remote_id=remote_id, state=State.QUEUED))
+        return desk.ledger.get(job.id)
+    except RemoteError as error:
+        if error.kind == Kind.SUBMIT_UNKNOWN:
+            job = desk.ledger.update(job, state=State.SUBMIT_UNKNOWN, error_kind=error.kind.value, error=str(error))
+            return await search(job, client, desk)
+        desk.ledger.update(job, state=State.FAILED, error_kind=error.kind.value, error=str(error))
+        raise error if isinstance(error, NotAcceptedError) else NotAcceptedError(error) from None
+    except BaseException:
+        now = desk.ledger.get(job.id)
+        if not now.sent:
+            desk.ledger.update(now, state=State.CANCELED, error="stopped before it was submitted")
+        raise
+
+
+async def _check_fields(plan: Plan, body: dict[str, Any], client: Client) -> None:
+    """Compare what would be sent with the schema that the provider publishes today, if it does."""
+    try:
+        known = await client.converse(client.adapter.fields(plan.model_name))
+    except RemoteError as error:
+        if error.kind not in PASSING:
+            raise
+        return  # the paid request will tell
+    unknown = sorted(set(body) - known) if known else []
+    if unknown:
+        raise RemoteError(Kind.VALIDATION, f"{client.adapter.title} has changed {plan.model_name}: it no longer takes "
+                          f"{', '.join(unknown)}. Update this pack, or choose another model. Nothing was bought.")
+
+
+async def _quote(plan: Plan, body: dict[str, Any], client: Client) -> tuple[float | None, str]:
+    """US dollars and who says so: the provider's own pricing call, else the table beside the model."""
+    try:
+        price = await client.converse(client.adapter.price(plan, body))
+    except RemoteError as error:
+        if error.kind in (Kind.AUTH, Kind.QUOTA):
+            raise
+        price = None
+    if price is not None:
+        return price, f"quoted by {client.adapter.title}"
+    rate = plan.model.rates.get(plan.clip.resolution)
+    if rate is None:
+        return None, ""
+    return rate.of(plan.billed_seconds), f"{rate.source}; prices of {PRICES_READ}"

@@ -1,0 +1,57 @@
+"""What remote jobs need of this machine: where things are kept, who may spend what, and how the user is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..download.policy import Policy
+from .hints import hinted
+from .keys import Keys
+from .ledger import Ledger, Limits
+from .patience import Patience
+
+SLICE = 0.25
+"""Seconds within which Stop is heard."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The surroundings of a run."""
+
+    ledger: Ledger
+    keys: Keys
+    policy: Policy
+    patience: Patience
+    results: Path
+    """Folder of finished clips."""
+    say: Callable[[str], None]
+    """Shows a text to the user."""
+    stop: Callable[[], None]
+    """Raises the host's interrupt when the user pressed Stop."""
+    check_clip: Callable[[Path], object]
+    """Raises ValueError for a file that is no whole video."""
+    limits: Limits = Limits()
+    local_only: bool = False
+    public_url: str = ""
+    """https base under which providers reach this server's webhook, "" for none."""
+
+    async def wait(self, seconds: float) -> None:
+        """Sleep, unless stop raises."""
+        end = time.monotonic() + seconds
+        while True:
+            self.stop()
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(SLICE, left))
+
+    async def wait_for_news(self, job_id: str, seconds: float, tell: Callable[[], None]) -> None:
+        """Sleep, calling `tell` each second, until a webhook speaks of the job, or stop raises."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not hinted(job_id):
+            tell()
+            await self.wait(min(1.0, left))

@@ -1,0 +1,153 @@
+"""From an accepted job to the file: polling, the download, and what Stop does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from .adapter import Progress
+from .client import Client
+from .desk import Desk
+from .errors import PASSING, Kind, RemoteError
+from .job import Job, State
+from .result import fetch_clip
+
+DOWNLOADS = 4
+"""Tries to fetch a finished clip before the run ends."""
+ENDS = {State.FAILED: "could not make the clip", State.CANCELED: "has cancelled the job", State.LOST: "has lost the job"}
+
+
+async def follow(job: Job, client: Client, desk: Desk) -> Job:
+    """Wait for an accepted job and fetch its clip; returns it done, with the path of the file.
+
+    Raises RemoteError; what desk.stop raises, once the job was called off where the provider can. Any other end leaves
+    the job as it is, to be taken up again.
+    """
+    if job.state == State.DONE:
+        if Path(job.result).is_file():
+            return job
+        job = desk.ledger.reopen(job, state=State.RUNNING)
+    try:
+        progress = await _wait(job, client, desk)
+        return await _fetch(desk.ledger.update(job, state=State.DOWNLOADING), progress.url, client, desk)
+    except (RemoteError, OSError, asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException:  # the host's interrupt
+        await _call_off(job, client, desk)
+        raise
+
+
+async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
+    """Poll until the clip is finished."""
+    began, polled = time.monotonic(), 0
+    told = Progress(job.state)
+    fresh = time.time() - job.submitted < client.patience.polls[0]
+    while True:
+        if polled or fresh:
+            await desk.wait_for_news(job.id, client.patience.before_poll(polled),
+                                     lambda: desk.say(_sentence(client, told, job)))
+        polled += 1
+        told = await _poll(job, client)
+        if told.price is not None:
+            desk.ledger.update(job, price=told.price, price_source=f"billed by {client.adapter.title}")
+        if told.state == State.DOWNLOADING:
+            return told
+        if told.state in ENDS:
+            sentence = f"{client.adapter.title} {ENDS[told.state]} {job.short_id}: {told.message or 'no reason given'}."
+            desk.ledger.update(job, state=told.state, error_kind=told.kind.value, error=sentence)
+            raise RemoteError(told.kind, sentence)
+        job = desk.ledger.update(job, state=told.state)
+        if time.monotonic() - began > client.patience.deadline * client.patience.pace:
+            desk.ledger.update(job, state=State.TIMED_OUT)
+            raise RemoteError(Kind.TIMEOUT, f"{client.adapter.title} has not finished the job {job.short_id} after "
+                              f"{client.patience.deadline / 60:.0f} minutes. It goes on there: run again, or resume it "
+                              f"with the id {job.short_id}.")
+
+
+async def _poll(job: Job, client: Client) -> Progress:
+    try:
+        return await client.converse(client.adapter.poll(job.model, job.remote_id))
+    except RemoteError as error:
+        if error.kind == Kind.LOST:
+            if time.time() - job.submitted < client.adapter.patient:
+                return Progress(job.state)  # not known there yet
+            return Progress(State.LOST, kind=Kind.LOST, message=str(error))
+        raise RemoteError(error.kind, f"{error} The job {job.short_id} goes on there: run again to go on "
+                          "waiting for it.") from None
+
+
+def _sentence(client: Client, told: Progress, job: Job) -> str:
+    words = {State.QUEUED: "queued", State.RUNNING: "at work"}
+    place = "" if told.place is None else f", place {told.place + 1} in the queue"
+    odd = f" ({told.message})" if told.message else ""
+    seconds = max(0, round(time.time() - job.submitted))
+    return f"{client.adapter.title}: {words.get(told.state, told.state.value)}{place}{odd}, {seconds} s"
+
+
+async def _fetch(job: Job, link: str, client: Client, desk: Desk) -> Job:
+    desk.say(f"{client.adapter.title}: fetching the clip.")
+    desk.results.mkdir(parents=True, exist_ok=True)
+    path = desk.results / f"{job.provider}_{job.short_id}.mp4"
+    tried, expired = 0, False
+    while True:
+        try:
+            await _in_thread(lambda: _bring(link, path, client, desk), desk)  # noqa: B023 - awaited at once
+            return desk.ledger.update(job, state=State.DONE, result=str(path), error="", error_kind="")
+        except RemoteError as error:
+            tried += 1
+            if error.kind == Kind.DOWNLOAD_EXPIRED and not expired:
+                expired = True
+                link = (await _poll(job, client)).url or link
+                continue
+            if error.kind == Kind.DOWNLOAD_EXPIRED:
+                desk.ledger.update(job, state=State.LOST, error_kind=error.kind.value, error=str(error))
+                raise RemoteError(error.kind, f"{error} {client.adapter.title} keeps clips for a short time only, and "
+                                  f"that of the job {job.short_id} is gone.") from None
+            if error.kind not in (*PASSING, Kind.INTEGRITY) or tried >= DOWNLOADS:
+                raise RemoteError(error.kind, f"{error} The clip of the job {job.short_id} is paid and still at "
+                                  f"{client.adapter.title}: run again to fetch it.") from None
+            await desk.wait(client.patience.before_retry(tried, error.retry_after))
+
+
+def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
+    arriving = path.with_name(f".{path.stem}.arriving{path.suffix}")
+    try:
+        fetch_clip(link, arriving, desk.policy, client.patience.download)
+        try:
+            desk.check_clip(arriving)
+        except ValueError as error:
+            raise RemoteError(Kind.INTEGRITY, f"What came is no whole clip: {error}") from None
+        os.replace(arriving, path)
+    finally:
+        arriving.unlink(missing_ok=True)
+
+
+async def _in_thread(work, desk: Desk) -> None:
+    """Do blocking work, unless stop raises: then it is left behind to end by itself."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    while not (await asyncio.wait({task}, timeout=0.25))[0]:
+        try:
+            desk.stop()
+        except BaseException:
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            raise
+    return task.result()
+
+
+async def _call_off(job: Job, client: Client, desk: Desk) -> None:
+    """Cancel the job at the provider, where that can be; tell the user how it stands."""
+    request = client.adapter.cancel(job.model, job.remote_id)
+    if request is None:
+        desk.say(f"Stopped waiting. {client.adapter.title} cannot cancel: the job goes on and is billed. Resume it with "
+                 f"the id {job.short_id}, or run again.")
+        return
+    try:
+        await client.ask(request, attempts=1)
+    except RemoteError as error:
+        desk.say(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. Resume it with the id "
+                 f"{job.short_id}, or run again.")
+        return
+    desk.ledger.update(job, state=State.CANCELED, error="cancelled by the user")
+    desk.say(f"{client.adapter.title}: the job {job.short_id} is cancelled.")

@@ -1,0 +1,123 @@
+"""The user's API keys: of the environment, else of a file that its owner alone can read. Nodes name a profile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import Kind, RemoteError
+
+DEFAULT_PROFILE = "default"
+PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+class Key:
+    """An API key that does not show itself."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def header(self, scheme: str) -> str:
+        """The Authorization header (RFC 9110, 11.6.2)."""
+        return f"{scheme} {self._value}"
+
+    def hide_in(self, text: str) -> str:
+        """The text without the key, should a server have sent it back."""
+        return text.replace(self._value, "***")
+
+    def __repr__(self) -> str:
+        return "Key(hidden)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a key is never stored")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Where keys are looked for, each time that one is needed.
+
+    The store is JSON, {"profiles": {"default": {"fal": "..."}}}, readable by its owner alone. The environment's keys
+    are those of the profile `default`, and go before the store's.
+    """
+
+    store: Path | None = None
+    environ: Mapping[str, str] | None = field(default=None, repr=False)
+    """None: the process's own."""
+
+    def of(self, provider: str, title: str, variables: tuple[str, ...], profile: str = DEFAULT_PROFILE) -> Key:
+        """The key of a provider. Raises RemoteError (AUTH), with what to do, when there is none or it is no key."""
+        environ = os.environ if self.environ is None else self.environ
+        named = next((name for name in variables if environ.get(name, "").strip()), None)
+        if profile == DEFAULT_PROFILE and named is not None:
+            value, place = environ[named].strip(), f"the environment variable {named}"
+        else:
+            value, place = self._profiles().get(profile, {}).get(provider, "").strip(), f"the profile {profile!r}"
+        if not value:
+            where = f"the environment variable {variables[0]}" if profile == DEFAULT_PROFILE else "another profile"
+            raise RemoteError(Kind.AUTH, f"There is no API key of {title} in the profile {profile!r}. Set {where}, or "
+                              "save the key in ComfyUI's settings (Wan 2.2). Nothing was sent.")
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise RemoteError(Kind.AUTH, f"The API key of {title} in {place} holds a space or a character that no key "
+                              "has. Copy it again. Nothing was sent.")
+        return Key(value)
+
+    def known(self) -> dict[str, list[str]]:
+        """Profile -> providers that it has a key of, and never the keys."""
+        return {profile: sorted(name for name, value in keys.items() if value)
+                for profile, keys in sorted(self._profiles().items())}
+
+    def save(self, profile: str, provider: str, value: str) -> None:
+        """Put a key into the store, or with "" take it out. Raises ValueError for a name that is none, OSError."""
+        if self.store is None or not PROFILE.fullmatch(profile) or not PROFILE.fullmatch(provider):
+            raise ValueError("A profile is named with 1 to 40 letters, digits, - and _.")
+        profiles = self._profiles()
+        keys = {**profiles.get(profile, {}), provider: value.strip()}
+        profiles[profile] = {name: key for name, key in keys.items() if key}
+        whole = {**self._read(), "profiles": {name: found for name, found in profiles.items() if found}}
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.store.parent, prefix=".keys-")  # readable by its owner alone
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(whole, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self.store)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def _profiles(self) -> dict[str, dict[str, str]]:
+        found = self._read().get("profiles", {})
+        good = isinstance(found, dict) and all(
+            isinstance(keys, dict) and all(isinstance(key, str) for key in keys.values()) for keys in found.values())
+        if not good:
+            raise RemoteError(Kind.AUTH, f'The key store {self.store} is not valid: "profiles" holds profile -> '
+                              'provider -> key, such as {"default": {"fal": "..."}}.')
+        return {name: dict(keys) for name, keys in found.items()}
+
+    def _read(self) -> dict[str, object]:
+        if self.store is None:
+            return {}
+        try:
+            with self.store.open("rb") as file:
+                mode, text = os.fstat(file.fileno()).st_mode, file.read()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise RemoteError(Kind.AUTH, f"The key store {self.store} cannot be read: {error.strerror}.") from None
+        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise RemoteError(Kind.AUTH, f"The key store {self.store} can be read by others on this machine. Close it "
+                              f"with `chmod 600 {self.store}`, and run again.")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise RemoteError(Kind.AUTH, f"The key store {self.store} is not valid JSON.")
+        return found

@@ -1,0 +1,211 @@
+"""Every remote job, on disk before its money is spent: SQLite in ComfyUI's user directory.
+
+Write-ahead log with synchronous=FULL: a commit that returned survives a crash of the machine (sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from .errors import Kind, RemoteError
+from .job import OVER, UNSENT, Job, State
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, profile TEXT NOT NULL, digest TEXT NOT NULL,
+    state TEXT NOT NULL, remote_id TEXT NOT NULL, sent INTEGER NOT NULL, created REAL NOT NULL,
+    submitted REAL NOT NULL, updated REAL NOT NULL, price REAL, price_source TEXT NOT NULL, image_mark TEXT NOT NULL,
+    result TEXT NOT NULL, error_kind TEXT NOT NULL, error TEXT NOT NULL, summary TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS jobs_by_digest ON jobs (digest, created);
+CREATE INDEX IF NOT EXISTS jobs_by_remote_id ON jobs (remote_id);
+CREATE INDEX IF NOT EXISTS jobs_by_created ON jobs (created);
+"""
+_COLUMNS = ("id", "provider", "model", "profile", "digest", "state", "remote_id", "sent", "created", "submitted",
+            "updated", "price", "price_source", "image_mark", "result", "error_kind", "error", "summary")
+_END = {*OVER, State.DONE}
+BUSY_SECONDS = 30.0
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """US dollars that may be spent; 0: no limit."""
+
+    clip: float = 0.0
+    day: float = 0.0
+
+
+def _row(job: Job) -> tuple[object, ...]:
+    values = {**job.__dict__, "state": job.state.value, "sent": int(job.sent), "summary": json.dumps(job.summary)}
+    return tuple(values[name] for name in _COLUMNS)
+
+
+def _job(row: sqlite3.Row) -> Job:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    return Job(**{**values, "state": State(values["state"]), "sent": bool(values["sent"]),
+                  "summary": json.loads(values["summary"])})
+
+
+class Ledger:
+    """The jobs of one ComfyUI user directory; may be used by several threads and processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._open() as base:
+            base.executescript(_SCHEMA)
+
+    def claim(self, job: Job) -> Job:
+        """The job of the same request at the same model that is still of use; else `job`, entered as new.
+
+        Of use: under way, finished, or of unknown outcome. There is at most one such job.
+        """
+        with self._writing() as base:
+            known = self._known(base, job.digest, [(job.provider, job.model)])
+            if known is not None:
+                return known
+            new = replace(job, id=uuid.uuid4().hex, created=time.time(), updated=time.time())
+            base.execute(f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})",
+                         _row(new))
+            return new
+
+    def known(self, digest: str, models: Sequence[tuple[str, str]]) -> Job | None:
+        """The newest job of the same request, at one of these (provider, model), that is still of use."""
+        with self._open() as base:
+            return self._known(base, digest, models)
+
+    def update(self, job: Job, **changes: object) -> Job:
+        """Write changes of a job and return it. A job that is over stays so, whatever a late answer says."""
+        with self._writing() as base:
+            now = self._get(base, job.id)
+            if now.state in _END and "state" in changes and now.state != changes["state"]:
+                return now
+            new = replace(now, **changes, updated=time.time())
+            values = ", ".join(f"{name} = ?" for name in _COLUMNS)
+            base.execute(f"UPDATE jobs SET {values} WHERE id = ?", (*_row(new), job.id))
+            return new
+
+    def reopen(self, job: Job, **changes: object) -> Job:
+        """As `update`, for a job that was over: the user found it again, or its file has gone."""
+        with self._writing() as base:
+            new = replace(self._get(base, job.id), **changes, updated=time.time())
+            values = ", ".join(f"{name} = ?" for name in _COLUMNS)
+            base.execute(f"UPDATE jobs SET {values} WHERE id = ?", (*_row(new), job.id))
+            return new
+
+    def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits) -> Job:
+        """Note the price and that the paid request is about to leave; money under way counts as spent.
+
+        Raises RemoteError (BUDGET) when a limit does not allow it, or a limit is set and the price is not known.
+        """
+        with self._writing() as base:
+            spent = self._spent(base, time.time() - DAY, job.id)
+            _check_limits(price, spent, limits)
+            base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
+                         "WHERE id = ?", (State.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
+            return self._get(base, job.id)
+
+    def get(self, job_id: str) -> Job:
+        """A job as it stands. Raises KeyError when there is none of this id."""
+        with self._open() as base:
+            return self._get(base, job_id)
+
+    def find(self, name: str) -> Job | None:
+        """The newest job by its id, the beginning of it (8 letters at least), or the provider's id; None for none."""
+        with self._open() as base:
+            row = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE remote_id = ?1 OR id = ?1 OR "
+                               "(length(?1) >= 8 AND substr(id, 1, length(?1)) = ?1) ORDER BY created DESC",
+                               (name,)).fetchone()
+        return None if row is None else _job(row)
+
+    def jobs(self, states: Sequence[State] = tuple(State), newest: int = 1000) -> list[Job]:
+        """Jobs in these states, the newest first."""
+        marks = ", ".join("?" * len(states))
+        with self._open() as base:
+            rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE state IN ({marks}) "
+                                "ORDER BY created DESC LIMIT ?", (*(s.value for s in states), newest)).fetchall()
+        return [_job(row) for row in rows]
+
+    def owns(self, provider: str, remote_id: str) -> bool:
+        """Whether a provider's job is already one of ours."""
+        with self._open() as base:
+            return base.execute("SELECT 1 FROM jobs WHERE provider = ? AND remote_id = ?",
+                                (provider, remote_id)).fetchone() is not None
+
+    def spent(self, seconds: float = DAY) -> float:
+        """US dollars of the last so many seconds: what was paid or may have been."""
+        with self._open() as base:
+            return self._spent(base, time.time() - seconds, "")
+
+    def driver(self, job: Job) -> FileLock:
+        """The lock whose holder alone drives the job; of the process, so that a kill lets it go."""
+        (self.folder / "locks").mkdir(exist_ok=True)
+        return FileLock(self.folder / "locks" / f"{job.id}.lock", timeout=0, thread_local=False)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.folder / "jobs.sqlite", timeout=BUSY_SECONDS,
+                                         isolation_level=None)) as base:
+                base.execute("PRAGMA journal_mode = WAL")
+                base.execute("PRAGMA synchronous = FULL")
+                yield base
+        except sqlite3.Error as error:
+            raise RemoteError(Kind.REFUSED_HERE, f"The ledger of jobs in {self.folder} cannot be used: {error}. "
+                              "Free some space there, or check its permissions. Nothing is bought without it.") from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._open() as base:
+            base.execute("BEGIN IMMEDIATE")
+            try:
+                yield base
+            except BaseException:
+                base.execute("ROLLBACK")
+                raise
+            base.execute("COMMIT")
+
+    @staticmethod
+    def _get(base: sqlite3.Connection, job_id: str) -> Job:
+        row = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise KeyError(job_id)
+        return _job(row)
+
+    @staticmethod
+    def _known(base: sqlite3.Connection, digest: str, models: Sequence[tuple[str, str]]) -> Job | None:
+        rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE digest = ? ORDER BY created DESC",
+                            (digest,)).fetchall()
+        return next((job for job in map(_job, rows)
+                     if job.state not in OVER and (job.provider, job.model) in models), None)
+
+    @staticmethod
+    def _spent(base: sqlite3.Connection, since: float, but: str) -> float:
+        free = [state.value for state in (*UNSENT, State.FAILED, State.CANCELED)]
+        marks = ", ".join("?" * len(free))
+        return base.execute(f"SELECT COALESCE(SUM(price), 0) FROM jobs WHERE submitted >= ? AND id != ? AND state NOT "
+                            f"IN ({marks})", (since, but, *free)).fetchone()[0]
+
+
+def _check_limits(price: float | None, spent: float, limits: Limits) -> None:
+    if price is None and (limits.clip or limits.day):
+        raise RemoteError(Kind.BUDGET, "The price of this clip is not known, so max_cost cannot hold. Set the limits "
+                          "to 0 to buy it all the same, or choose another provider. Nothing was sent.")
+    if price is not None and limits.clip and price > limits.clip:
+        raise RemoteError(Kind.BUDGET, f"The clip costs ${price:.3f}, more than max_cost, ${limits.clip:.3f}. Nothing "
+                          "was sent.")
+    if price is not None and limits.day and spent + price > limits.day:
+        raise RemoteError(Kind.BUDGET, f"${spent:.3f} were spent in the last 24 hours and the clip costs ${price:.3f}: "
+                          f"together more than max_cost_per_day, ${limits.day:.3f}. Nothing was sent.")
+
+

@@ -1,0 +1,117 @@
+"""What a model will be asked for a clip, and what of the request it cannot honour: settled before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..clip_request import ClipRequest
+from ..download.source import is_remote
+from ..lora.expert import noise_in
+from ..lora.lora import AUTO, BOTH, HIGH, LOW, Lora
+from ..request import FPS
+from .errors import Kind, RemoteError
+from .model import RemoteModel
+from .weights_link import weights_link
+
+TRIM, KEEP, REFUSE = FRAME_CHOICES = ("trim", "keep", "refuse")
+LONG_PROMPT = 1600
+"""Characters, beyond which English prompts come near 512 tokens."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A clip as it will be asked of a model."""
+
+    model: RemoteModel
+    clip: ClipRequest
+    loras: tuple[tuple[str, float, str], ...]
+    """(https link, scale, BOTH, HIGH or LOW)."""
+    ask_frames: int | None
+    """Frames to ask for, where frames can be."""
+    duration: int | None
+    """Seconds to buy, where they are bought."""
+    notes: tuple[str, ...]
+    """What will be ignored or changed, a sentence each."""
+
+    @property
+    def model_name(self) -> str:
+        return self.model.name(self.clip.resolution)
+
+    @property
+    def billed_seconds(self) -> float:
+        return float(self.duration) if self.duration else (self.ask_frames or self.clip.num_frames) / FPS
+
+
+def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str) -> Plan:
+    """Settle what to send; `frames` is one of FRAME_CHOICES, for a clip that is bought longer than asked.
+
+    Raises RemoteError (VALIDATION) for what the model cannot do and nobody would want left out: LoRAs, length.
+    """
+    notes = []
+    ask, duration = _length(model, clip, frames, notes)
+    if clip.negative_prompt.strip() and not model.negative_prompt:
+        notes.append("It takes no negative prompt: yours is not sent.")
+    if not model.steps:
+        notes.append(f"It decides on the number of steps itself: {clip.num_inference_steps} is not sent.")
+    if not model.guidance:
+        notes.append(f"It decides on the guidance itself: {clip.guidance_scale:g} is not sent.")
+    if len(clip.prompt) > LONG_PROMPT:
+        notes.append(f"The prompt is {len(clip.prompt)} characters long; what is beyond 512 tokens is not read.")
+    return Plan(model, clip, _loras(model, clip.loras), ask, duration, tuple(notes))
+
+
+def _length(model: RemoteModel, clip: ClipRequest, frames: str, notes: list[str]) -> tuple[int | None, int | None]:
+    wanted = clip.num_frames
+    if model.num_frames is not None:
+        fewest, most = model.num_frames
+        if wanted > most:
+            raise RemoteError(Kind.VALIDATION, f"{model.id} makes {fewest} to {most} frames; {wanted} are asked for. "
+                              "Nothing was sent.")
+        if wanted < fewest:
+            _note_longer(model, frames, wanted, f"{fewest} frames", notes)
+        return max(wanted, fewest), None
+    duration = next((d for d in model.durations if wanted <= d * FPS + 1), None)
+    if duration is None:
+        raise RemoteError(Kind.VALIDATION, f"{model.id} makes clips of {' or '.join(map(str, model.durations))} "
+                          f"seconds; {wanted} frames are {wanted / FPS:.1f} seconds. Nothing was sent.")
+    if wanted != duration * FPS + 1:
+        _note_longer(model, frames, wanted, f"{duration} seconds", notes)
+    return None, duration
+
+
+def _note_longer(model: RemoteModel, frames: str, wanted: int, least: str, notes: list[str]) -> None:
+    if frames == REFUSE:
+        raise RemoteError(Kind.VALIDATION, f"{model.id} makes {least} at least, and {wanted} frames are asked for. "
+                          "Choose trim or keep for longer_clips. Nothing was sent.")
+    then = f"cut to {wanted} here" if frames == TRIM else "kept as they come"
+    notes.append(f"{least} are bought and billed, and {then}.")
+
+
+def _loras(model: RemoteModel, loras: tuple[Lora, ...]) -> tuple[tuple[str, float, str], ...]:
+    if loras and not model.loras:
+        raise RemoteError(Kind.VALIDATION, f"{model.id} takes no LoRAs. Choose a model that does, or disconnect them. "
+                          "Nothing was sent.")
+    asked = tuple((_link(lora), lora.scale, _expert(lora)) for lora in loras if lora.scale != 0.0)
+    low, high = model.lora_scales
+    for _, scale, _ in asked:
+        if not low <= scale <= high:
+            raise RemoteError(Kind.VALIDATION, f"{model.id} takes LoRA scales of {low:g} to {high:g}; {scale:g} is "
+                              "asked for. Nothing was sent.")
+    for expert in (HIGH, LOW):
+        count = sum(chosen in (BOTH, expert) for *_, chosen in asked)
+        if count > model.loras:
+            raise RemoteError(Kind.VALIDATION, f"{model.id} takes {model.loras} LoRAs an expert at most; {count} are "
+                              f"for the {expert}-noise one. Nothing was sent.")
+    return asked
+
+
+def _expert(lora: Lora) -> str:
+    """The expert that was chosen; of `auto`, the one that the name speaks of, since the file is not read here."""
+    return (noise_in(lora.source) or BOTH) if lora.expert == AUTO else lora.expert
+
+
+def _link(lora: Lora) -> str:
+    if not is_remote(lora.source):
+        raise RemoteError(Kind.VALIDATION, f"The LoRA {lora.source!r} is a file of this machine, which no provider can "
+                          "read. Give an https link to it. Nothing was sent.")
+    return weights_link(lora.source)

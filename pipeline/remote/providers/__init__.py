@@ -1,0 +1,11 @@
+"""The providers, one file each, in the order in which they are offered."""
+
+from __future__ import annotations
+
+from ..adapter import Adapter
+from .atlascloud import AtlasCloud
+from .fal import Fal
+from .replicate import Replicate
+from .wavespeed import WaveSpeed
+
+ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (WaveSpeed(), AtlasCloud(), Fal(), Replicate())}

@@ -1,0 +1,155 @@
+"""fal.ai, its queue API (fal.ai/docs: queue, errors; its Python client 1.0.3) and Platform APIs v1."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import urlencode
+
+from ...lora.lora import BOTH
+from ..adapter import Candidate, Progress, Steps, clip_url, number_part, part, seconds_of, speaks_of, text_part
+from ..errors import PASSING, Kind, RemoteError
+from ..http import Reply, Request, get, post
+from ..job import State
+from ..model import Rate, RemoteModel
+from ..plan import Plan
+
+QUEUE, REST, PLATFORM = "https://queue.fal.run", "https://rest.fal.ai", "https://api.fal.ai/v1"
+UPLOAD = "https://v3.fal.media/files/upload"
+APP = "fal-ai/wan"
+"""Requests are asked after under the endpoint's first two names."""
+READ = "fal.ai's own list (llms.txt), read 2026-09"
+TURBO = {"480p": Rate(clip=0.05, source=READ), "720p": Rate(clip=0.10, source=READ)}
+PLAIN = {"480p": Rate(second=0.04, source=READ), "720p": Rate(second=0.08, source=READ)}
+
+
+class Fal:
+    name, title = "fal", "fal.ai"
+    variables = ("FAL_KEY",)
+    scheme = "Key"
+    origins = (QUEUE, REST, "https://api.fal.ai")
+    concurrent = 10
+    patient = 0.0
+    models = (
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, steps=True,
+                    guidance=True, num_frames=(17, 161),
+                    rates=dict.fromkeys(("480p", "720p"), Rate(second=0.10, source=READ))),
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, steps=True, guidance=True,
+                    num_frames=(17, 161), rates=PLAIN),
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", durations=(5,), rates=TURBO),
+    )
+
+    def refusal(self, reply: Reply) -> RemoteError | None:
+        found = reply.json()
+        if reply.good and isinstance(found, dict):
+            return None
+        detail = part(found, "detail")
+        first = detail[0] if isinstance(detail, list) and detail else None
+        said = str(part(first, "msg") or (detail if isinstance(detail, str) else "") or "")
+        kind_of_error = str(part(first, "type") or part(found, "error_type") or "")
+        again = reply.headers.get("x-fal-retryable", "").lower()
+        if reply.status == 429:
+            return RemoteError(Kind.RATE_LIMIT, "fal.ai takes no more requests of this key just now.",
+                               retry_after=reply.retry_after())
+        if kind_of_error == "content_policy_violation":
+            return RemoteError(Kind.POLICY, f"fal.ai's content rules refuse the request: {said}")
+        if again != "false" and (reply.good or reply.status >= 500 or reply.status == 408 or again == "true"):
+            return RemoteError(Kind.TRANSIENT, f"fal.ai is in trouble (status {reply.status}). {said}".strip(),
+                               retry_after=reply.retry_after())
+        if speaks_of(said, "balance", "locked"):
+            return RemoteError(Kind.QUOTA, f"fal.ai asks for money: {said}")
+        if reply.status in (401, 403):
+            return RemoteError(Kind.AUTH, f"fal.ai refuses the API key. {said}".strip())
+        if reply.status == 404:
+            return RemoteError(Kind.LOST, f"fal.ai does not know it. {said}".strip())
+        if reply.status >= 500:
+            return RemoteError(Kind.PROVIDER_FAILED, f"fal.ai could not make the clip: {said}")
+        where = ".".join(map(str, part(first, "loc") or ()))
+        return RemoteError(Kind.VALIDATION, f"fal.ai refuses the request (status {reply.status}): {where} {said}")
+
+    def upload(self, picture: bytes, content_type: str) -> Steps[str]:
+        reply = yield post(f"{REST}/storage/auth/token?storage_type=fal-cdn-v3", {})
+        token = f"{part(reply.json(), 'token_type') or 'Bearer'} {text_part(reply, 'token')}"
+        name = f"picture.{content_type.rpartition('/')[2]}"
+        reply = yield Request("POST", UPLOAD, {"Authorization": token, "Content-Type": content_type,
+                                               "X-Fal-File-Name": name}, picture, auth=False)
+        return text_part(reply, "access_url")
+
+    def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
+        clip, model = plan.clip, plan.model
+        body: dict[str, Any] = {"image_url": image_url, "prompt": clip.prompt, "seed": clip.seed,
+                                "resolution": clip.resolution}
+        if model.num_frames:
+            # Left to itself it interpolates, and what comes is not num_frames at 16 a second.
+            body |= {"num_frames": plan.ask_frames, "frames_per_second": 16, "interpolator_model": "none",
+                     "num_interpolated_frames": 0}
+        if model.negative_prompt and clip.negative_prompt:
+            body["negative_prompt"] = clip.negative_prompt
+        if model.steps:
+            body |= {"num_inference_steps": clip.num_inference_steps, "guidance_scale": clip.guidance_scale,
+                     "guidance_scale_2": clip.guidance_scale}
+        if plan.loras:
+            body["loras"] = [{"path": link, "scale": scale, "transformer": "both" if expert == BOTH else expert}
+                             for link, scale, expert in plan.loras]
+        return body
+
+    def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
+        query = f"?{urlencode({'fal_webhook': webhook})}" if webhook else ""
+        return post(f"{QUEUE}/{plan.model_name}{query}", body, {"x-fal-no-retry": "1"})
+
+    def accepted(self, reply: Reply) -> str:
+        return text_part(reply, "request_id")
+
+    def poll(self, model_name: str, remote_id: str) -> Steps[Progress]:
+        reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}/status")
+        found = reply.json()
+        word = part(found, "status")
+        place = part(found, "queue_position")
+        if word == "IN_QUEUE":
+            return Progress(State.QUEUED, place=place if isinstance(place, int) else None)
+        if word != "COMPLETED":
+            return Progress(State.RUNNING, message="" if word == "IN_PROGRESS" else f"status {word!r}")
+        if part(found, "error"):
+            return Progress(State.FAILED, message=str(part(found, "error")))
+        try:
+            reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}")
+        except RemoteError as error:  # a finished request tells with its result how it failed
+            if error.kind in (Kind.AUTH, Kind.QUOTA, *PASSING):
+                raise
+            if error.kind == Kind.LOST:
+                return Progress(State.LOST, message=str(error))
+            return Progress(State.FAILED, kind=error.kind, message=str(error))
+        url = clip_url(part(reply.json(), "video"))
+        return Progress(State.DOWNLOADING, url) if url else Progress(
+            State.FAILED, message="it is finished, but holds no clip")
+
+    def cancel(self, model_name: str, remote_id: str) -> Request | None:
+        return Request("PUT", f"{QUEUE}/{APP}/requests/{remote_id}/cancel", json_answer=False)
+
+    def price(self, plan: Plan, body: dict[str, Any]) -> Steps[float | None]:
+        reply = yield get(f"{PLATFORM}/models/pricing?{urlencode({'endpoint_id': plan.model_name})}")
+        price = part(reply.json(), "prices", 0)
+        amount = number_part(price, "unit_price")
+        if amount is None or part(price, "currency") not in (None, "USD"):
+            return None
+        unit = str(part(price, "unit"))
+        return amount * plan.billed_seconds if "second" in unit else amount if "video" in unit else None
+
+    def fields(self, model_name: str) -> Steps[frozenset[str] | None]:
+        query = urlencode({"endpoint_id": model_name, "expand": "openapi-3.0"})
+        reply = yield get(f"{PLATFORM}/models?{query}")
+        model = part(reply.json(), "models", 0)
+        if model is None:
+            raise RemoteError(Kind.VALIDATION, f"fal.ai offers no model {model_name} any more. Nothing was sent.")
+        schemas = part(model, "openapi", "components", "schemas")
+        inputs = [part(schema, "properties") for name, schema in (schemas if isinstance(schemas, dict) else {}).items()
+                  if name.endswith("Input")]
+        return frozenset(inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], dict) else None
+
+    def history(self, model_name: str, since: float) -> Steps[list[Candidate] | None]:
+        start = datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        query = urlencode({"endpoint_id": model_name, "start": start, "expand": "payloads", "limit": 100})
+        reply = yield get(f"{PLATFORM}/models/requests/by-endpoint?{query}")
+        return [Candidate(str(part(item, "request_id")), str(part(item, "endpoint_id")),
+                          seconds_of(part(item, "sent_at")), str(part(item, "json_input", "image_url") or ""))
+                for item in part(reply.json(), "items") or ()]

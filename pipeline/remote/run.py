@@ -1,0 +1,179 @@
+"""One clip from a provider, from the request to the file: bought at most once, whatever happens on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import Timeout
+
+from ..clip_request import ClipRequest
+from ..download.errors import redact
+from .adapter import Adapter
+from .buy import buy
+from .client import Client
+from .desk import Desk
+from .errors import ELSEWHERE, Kind, NotAcceptedError, RemoteError
+from .follow import follow
+from .job import OVER, UNSENT, Job, State
+from .model import RemoteModel
+from .plan import Plan, plan_clip
+from .search import search
+from .slots import slot
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The picture as it is uploaded: a JPEG or PNG file without metadata."""
+
+    data: bytes
+    content_type: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A provider's model, and whose key to use for it."""
+
+    adapter: Adapter
+    model: RemoteModel
+    profile: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A finished clip."""
+
+    job: Job
+    path: Path
+    notes: tuple[str, ...]
+    """What was ignored or changed."""
+
+
+def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict: bool) -> list[Plan]:
+    """What each target would be asked. Raises RemoteError when one cannot, or when `strict` and something is changed.
+
+    `frames` is one of plan.FRAME_CHOICES.
+    """
+    plans = [plan_clip(target.model, clip, frames) for target in targets]
+    for target, plan in zip(targets, plans, strict=True):
+        if strict and plan.notes:
+            raise RemoteError(Kind.VALIDATION, f"strict is on, and {target.adapter.title} would not do all that is "
+                              f"asked: {' '.join(plan.notes)} Nothing was sent.")
+    return plans
+
+
+async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Picture, desk: Desk, *,
+                    frames: str = "trim", strict: bool = False) -> Delivery:
+    """Have the clip made by the first target that takes it; by the others only when the ones before provably did not.
+
+    A job of the same request and picture at one of the targets that is under way or finished is taken up instead.
+    Raises RequestError or RemoteError with a sentence for the user, and what desk.stop raises.
+    """
+    clip.check()
+    plans = plans_for(targets, clip, frames, strict)
+    _check_allowed(desk)
+    digest = clip.digest(picture.data)
+    offers = list(zip(targets, plans, strict=True))
+    known = desk.ledger.known(digest, [(target.adapter.name, plan.model_name) for target, plan in offers])
+    if known is not None:  # whoever has it goes first
+        offers.sort(key=lambda offer: (offer[0].adapter.name, offer[1].model_name) != (known.provider, known.model))
+    for number, (target, plan) in enumerate(offers):
+        try:
+            return await _at(target, plan, digest, picture, desk)
+        except NotAcceptedError as error:
+            if error.kind not in ELSEWHERE or number + 1 == len(offers):
+                raise
+            desk.say(f"{error} Asking {offers[number + 1][0].adapter.title} instead.")
+    raise AssertionError("there is always a target")
+
+
+def _check_allowed(desk: Desk) -> None:
+    if desk.local_only:
+        raise RemoteError(Kind.REFUSED_HERE, "Nothing may leave this machine: `local only` is set in the pack's "
+                          "settings, or WAN22_LOCAL_ONLY. Clear it to use a provider.")
+
+
+async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: Desk) -> Delivery:
+    adapter, clip = target.adapter, plan.clip
+    if plan.notes:
+        desk.say("\n".join((f"{adapter.title}, {plan.model_name}:", *plan.notes)))
+    summary = {"prompt": clip.prompt, "negative_prompt": clip.negative_prompt, "resolution": clip.resolution,
+               "num_frames": clip.num_frames, "num_inference_steps": clip.num_inference_steps,
+               "guidance_scale": clip.guidance_scale, "seed": clip.seed,
+               "loras": [{"source": redact(link), "scale": scale, "expert": expert}
+                         for link, scale, expert in plan.loras]}
+    wanted = Job("", adapter.name, plan.model_name, target.profile, digest, summary=summary)
+    while True:
+        job = desk.ledger.claim(wanted)
+        async with _driving(job, desk):
+            job = desk.ledger.get(job.id)
+            if job.state in OVER:
+                continue  # whoever drove it before has failed
+            client = _client(adapter, target.profile, desk, job)
+            async with slot(adapter.name, target.profile, adapter.concurrent, desk.wait):
+                if job.state in UNSENT or (job.state == State.SUBMITTING and not job.sent):
+                    job = await buy(job, plan, picture.data, picture.content_type, client, desk)
+                return await _finish(job, client, desk, plan.notes)
+
+
+async def resume(job: Job, adapter: Adapter, desk: Desk) -> Delivery:
+    """Go on with a job of the ledger: wait for it, or fetch it again. Raises as make_clip does."""
+    _check_allowed(desk)
+    async with _driving(job, desk):
+        job = desk.ledger.get(job.id)
+        if job.remote_id and job.state in (State.TIMED_OUT, State.LOST, State.FAILED, State.CANCELED):
+            job = desk.ledger.reopen(job, state=State.RUNNING, error="", error_kind="")
+        if not job.remote_id and not job.sent:
+            raise RemoteError(Kind.LOST, f"The job {job.short_id} never reached {adapter.title}: there is nothing to "
+                              "resume. Queue its workflow again.")
+        return await _finish(job, _client(adapter, job.profile, desk, job), desk, ())
+
+
+async def _finish(job: Job, client: Client, desk: Desk, notes: tuple[str, ...]) -> Delivery:
+    if job.state == State.SUBMITTING:  # the program ended between the request and its answer
+        job = desk.ledger.update(job, state=State.SUBMIT_UNKNOWN)
+    if job.state == State.SUBMIT_UNKNOWN:
+        job = await search(job, client, desk)
+    job = await follow(job, client, desk)
+    return Delivery(job, Path(job.result), notes)
+
+
+def _client(adapter: Adapter, profile: str, desk: Desk, job: Job) -> Client:
+    try:
+        key = desk.keys.of(adapter.name, adapter.title, adapter.variables, profile)
+    except RemoteError as error:
+        if job.state not in UNSENT:
+            raise
+        desk.ledger.update(job, state=State.FAILED, error_kind=error.kind.value, error=str(error))
+        raise NotAcceptedError(error) from None
+    return Client(adapter, key, desk.policy, desk.patience, desk.wait)
+
+
+@asynccontextmanager
+async def _driving(job: Job, desk: Desk):
+    """Be the only one, in this process and others, who drives the job."""
+    lock = desk.ledger.driver(job)
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            desk.say(f"Another run drives the job {job.short_id}; waiting for it.")
+            await desk.wait(0.5)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def report(delivery: Delivery, adapter: Adapter) -> dict[str, object]:
+    """What became of a clip, for people and scripts; holds no key and no link."""
+    job = delivery.job
+    return {"job": job.id, "provider": adapter.name, "model": job.model, "remote_id": job.remote_id,
+            "seconds": round(job.updated - job.submitted, 1) if job.submitted else None,
+            "price": {"usd": job.price, "source": job.price_source}, "asked": job.summary,
+            "changed": list(delivery.notes), "file": delivery.path.name}
+
+
