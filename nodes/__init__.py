@@ -8,8 +8,11 @@ from .image_from_url import ImageFromURL
 from .latent_file import LoadLatent, SaveLatent
 from .load import Load
 from .lora import LoraNode
+from .remote_fallback import RemoteFallback
+from .remote_image_to_video import RemoteImageToVideo
+from .resume_remote_clip import ResumeRemoteClip
 from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
 NODES = [Load, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent,
-         Decode, SaveMP4]
+         Decode, SaveMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip]

@@ -26,6 +26,15 @@ MAX_PROMPT_CHARACTERS = 10_000
 """Far beyond 512 tokens in any language; the providers count the tokens themselves."""
 
 
+def check_prompt(text: str, which: str) -> None:
+    """Raise RequestError for a prompt that is empty, or far longer than Wan 2.2 reads."""
+    if not text.strip():
+        raise RequestError(f"The {which} is empty. Say what is to happen in the clip.")
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(f"The {which} is {len(text)} characters long; Wan 2.2 reads at most 512 tokens, some 2,000 "
+                           "characters. Shorten it.")
+
+
 @dataclass(frozen=True)
 class ClipRequest:
     """What makes one clip, beside its picture. Frames are at 16 a second; the picture decides the orientation."""
@@ -46,12 +55,9 @@ class ClipRequest:
 
     def check(self) -> None:
         """Raise RequestError for the first value out of its range, DownloadError for a LoRA's link that is none."""
-        if not self.prompt.strip():
-            raise RequestError("The prompt is empty. Say what is to happen in the clip.")
-        for name, text in (("prompt", self.prompt), ("negative_prompt", self.negative_prompt)):
-            if len(text) > MAX_PROMPT_CHARACTERS:
-                raise RequestError(f"The {name} is {len(text)} characters long; Wan 2.2 reads at most 512 tokens, some "
-                                   "2,000 characters. Shorten it.")
+        check_prompt(self.prompt, "prompt")
+        if self.negative_prompt.strip():
+            check_prompt(self.negative_prompt, "negative_prompt")
         if self.resolution not in REMOTE_RESOLUTIONS:
             raise RequestError(f"resolution is {self.resolution!r}; choose one of {', '.join(REMOTE_RESOLUTIONS)}.")
         check_num_frames(self.num_frames)

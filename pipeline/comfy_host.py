@@ -37,6 +37,7 @@ from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, de
 from .download.errors import DownloadError
 from .download.fetch import fetch
 from .download.meter import Meter
+from .download.policy import policy_from_environment
 from .download.tokens import Tokens
 from .host import Host, Patch, Targets
 from .latents import CHANNELS
@@ -46,10 +47,19 @@ from .lora.lora import Lora
 from .lora.open import shown_name
 from .lora.probe import check_fits
 from .lora.use import open_loras
+from .remote.desk import Desk
+from .remote.errors import RemoteError
+from .remote.keys import Keys
+from .remote.ledger import Ledger, Limits
+from .remote.patience import patience_from_environment
+from .remote.settings import read_settings
 from .request import RequestError, Sampling
 from .sampling.schedule import EXPERT_NAMES
+from .video.probe import probe
 
 PREVIEW_SIDE = 512
+REMOTE_RESULTS = "wan22/remote"
+"""Folder of clips that providers made, in ComfyUI's output folder."""
 SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
 """Our scheduler -> ComfyUI's sampler of that family."""
 
@@ -364,6 +374,34 @@ def downloader(node_id: str | None) -> Callable[[str, str | None, Callable[..., 
     return get
 
 
+def system_folder() -> Path:
+    """Where the pack keeps what ComfyUI's server hands out to nobody: keys, settings, the ledger of remote jobs."""
+    return Path(folder_paths.get_system_user_directory("wan22"))
+
+
+def remote_desk(node_id: str | None, limits: Limits) -> Desk:
+    """The surroundings of a remote job: ComfyUI's folders, Stop, and the text on the node."""
+    folder = system_folder()
+    settings = read_settings(folder)
+    return Desk(ledger=Ledger(folder), keys=Keys(folder / "keys.json"), policy=policy_from_environment(),
+                patience=patience_from_environment(), results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
+                say=lambda text: say(node_id, text), stop=stop_if_asked, check_clip=probe, limits=limits,
+                local_only=settings.local_only, public_url=settings.public_url)
+
+
+def is_linked(output: int) -> bool:
+    """Whether anything in the running graph takes this output of the running node."""
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+
+    running = get_executing_context()
+    graphs = [item[2] for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0]
+              if running is not None and item[1] == running.prompt_id]
+    if not graphs or running.node_id not in graphs[0]:
+        return True  # made by another node while the graph runs: nobody can tell
+    return any([running.node_id, output] == value for node in graphs[0].values() for value in node["inputs"].values())
+
+
 def progress() -> Callable[[int, int], None]:
     """(done, total) -> shown as the running node's progress bar. Raises the interrupt on Stop."""
     bar = comfy.utils.ProgressBar(1)
@@ -406,7 +444,7 @@ def errors_on_node(node_id: str | None) -> Iterator[None]:
     """Show the pack's own errors on the node too: ComfyUI's message box hides them behind a click."""
     try:
         yield
-    except (RequestError, CheckpointError, DownloadError) as error:
+    except (RequestError, CheckpointError, DownloadError, RemoteError) as error:
         say(node_id, str(error))
         raise
 
@@ -512,6 +550,11 @@ def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict
         return {}
     found = {**(extra_pnginfo or {}), **({} if prompt is None else {"prompt": prompt})}
     return {key: json.dumps(value) for key, value in found.items()}
+
+
+def frames_of(video: Any) -> torch.Tensor:
+    """IMAGE (F, H, W, 3), float 0..1, of a VIDEO of ComfyUI's."""
+    return video.get_components().images
 
 
 def video_from(path: Path) -> Any:

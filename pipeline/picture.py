@@ -1,4 +1,4 @@
-"""The bytes of a JPEG, PNG or WebP file -> IMAGE, as ComfyUI's Load Image gives it."""
+"""The bytes of a JPEG, PNG or WebP file -> IMAGE, as ComfyUI's Load Image gives it; and back, to be sent away."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from .request import RequestError
 
 MAX_PIXELS = 64_000_000
+MAX_UPLOAD_SIDE, MAX_UPLOAD_BYTES = 2000, 10_000_000
 FORMATS = ("JPEG", "PNG", "WEBP")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 """Pillow's modes of a PNG with 16 bits of grey."""
@@ -42,6 +43,26 @@ def decode_picture(data: bytes) -> torch.Tensor:
         raise RequestError(f"The picture is no JPEG, PNG or WebP file, or a damaged one ({type(error).__name__}). Open "
                            "it in an image editor and save it anew.") from None
     return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
+
+
+def encode_picture(image: torch.Tensor) -> tuple[bytes, str]:
+    """The file to upload for IMAGE (1, H, W, 3), float 0..1, and its media type; the pixels and no metadata.
+
+    PNG while that is small enough, else JPEG; sides of at most 2000 pixels and 10 MB, which every provider takes.
+    """
+    pixels = image[0].clamp(0, 1).mul(255).round().byte().cpu().numpy()
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.thumbnail((MAX_UPLOAD_SIDE, MAX_UPLOAD_SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    if file.tell() <= MAX_UPLOAD_BYTES:
+        return file.getvalue(), "image/png"
+    for quality in (95, 85, 70):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality, subsampling=0)
+        if file.tell() <= MAX_UPLOAD_BYTES:
+            break
+    return file.getvalue(), "image/jpeg"
 
 
 def _too_many(size: str) -> str:

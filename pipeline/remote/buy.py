@@ -55,6 +55,9 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: Client) -> Non
     try:
         known = await client.converse(client.adapter.fields(plan.model_name))
     except RemoteError as error:
+        if error.kind == Kind.LOST:
+            raise RemoteError(Kind.VALIDATION, f"{client.adapter.title} no longer offers {plan.model_name}. Choose "
+                              "another model. Nothing was bought.") from None
         if error.kind not in PASSING:
             raise
         return  # the paid request will tell

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..download.policy import Policy
@@ -34,7 +34,7 @@ class Desk:
     """Raises the host's interrupt when the user pressed Stop."""
     check_clip: Callable[[Path], object]
     """Raises ValueError for a file that is no whole video."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     local_only: bool = False
     public_url: str = ""
     """https base under which providers reach this server's webhook, "" for none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from .adapter import Progress
@@ -16,7 +17,7 @@ from .result import fetch_clip
 
 DOWNLOADS = 4
 """Tries to fetch a finished clip before the run ends."""
-ENDS = {State.FAILED: "could not make the clip", State.CANCELED: "has cancelled the job", State.LOST: "has lost the job"}
+ENDS = {State.FAILED: "could not make the clip of", State.CANCELED: "has cancelled", State.LOST: "has lost"}
 
 
 async def follow(job: Job, client: Client, desk: Desk) -> Job:
@@ -47,7 +48,7 @@ async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
     while True:
         if polled or fresh:
             await desk.wait_for_news(job.id, client.patience.before_poll(polled),
-                                     lambda: desk.say(_sentence(client, told, job)))
+                                     partial(_tell, told, job, client, desk))
         polled += 1
         told = await _poll(job, client)
         if told.price is not None:
@@ -55,7 +56,8 @@ async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
         if told.state == State.DOWNLOADING:
             return told
         if told.state in ENDS:
-            sentence = f"{client.adapter.title} {ENDS[told.state]} {job.short_id}: {told.message or 'no reason given'}."
+            why = told.message or "no reason given"
+            sentence = f"{client.adapter.title} {ENDS[told.state]} the job {job.short_id}: {why}."
             desk.ledger.update(job, state=told.state, error_kind=told.kind.value, error=sentence)
             raise RemoteError(told.kind, sentence)
         job = desk.ledger.update(job, state=told.state)
@@ -78,12 +80,13 @@ async def _poll(job: Job, client: Client) -> Progress:
                           "waiting for it.") from None
 
 
-def _sentence(client: Client, told: Progress, job: Job) -> str:
+def _tell(told: Progress, job: Job, client: Client, desk: Desk) -> None:
     words = {State.QUEUED: "queued", State.RUNNING: "at work"}
     place = "" if told.place is None else f", place {told.place + 1} in the queue"
     odd = f" ({told.message})" if told.message else ""
     seconds = max(0, round(time.time() - job.submitted))
-    return f"{client.adapter.title}: {words.get(told.state, told.state.value)}{place}{odd}, {seconds} s"
+    word = words.get(told.state, told.state.value)
+    desk.say(f"{client.adapter.title}: {word}{place}{odd}, {seconds} s")
 
 
 async def _fetch(job: Job, link: str, client: Client, desk: Desk) -> Job:
@@ -93,7 +96,7 @@ async def _fetch(job: Job, link: str, client: Client, desk: Desk) -> Job:
     tried, expired = 0, False
     while True:
         try:
-            await _in_thread(lambda: _bring(link, path, client, desk), desk)  # noqa: B023 - awaited at once
+            await _in_thread(partial(_bring, link, path, client, desk), desk)
             return desk.ledger.update(job, state=State.DONE, result=str(path), error="", error_kind="")
         except RemoteError as error:
             tried += 1
@@ -140,14 +143,14 @@ async def _call_off(job: Job, client: Client, desk: Desk) -> None:
     """Cancel the job at the provider, where that can be; tell the user how it stands."""
     request = client.adapter.cancel(job.model, job.remote_id)
     if request is None:
-        desk.say(f"Stopped waiting. {client.adapter.title} cannot cancel: the job goes on and is billed. Resume it with "
-                 f"the id {job.short_id}, or run again.")
+        desk.say(f"Stopped waiting. {client.adapter.title} cannot cancel: the job goes on and is billed. Resume it "
+                 f"with the id {job.short_id}, or run again.")
         return
     try:
         await client.ask(request, attempts=1)
     except RemoteError as error:
-        desk.say(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. Resume it with the id "
-                 f"{job.short_id}, or run again.")
+        desk.say(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. Resume it with "
+                 f"the id {job.short_id}, or run again.")
         return
     desk.ledger.update(job, state=State.CANCELED, error="cancelled by the user")
     desk.say(f"{client.adapter.title}: the job {job.short_id} is cancelled.")

@@ -103,6 +103,19 @@ class Ledger:
             base.execute(f"UPDATE jobs SET {values} WHERE id = ?", (*_row(new), job.id))
             return new
 
+    def attach(self, job: Job, remote_id: str) -> Job:
+        """Give a job of unknown outcome the id that the user found at the provider. Raises RemoteError."""
+        job = self.get(job.id)
+        if job.remote_id and job.remote_id != remote_id:
+            raise RemoteError(Kind.VALIDATION, f"The job {job.short_id} already is {job.remote_id} at its provider.")
+        if not job.remote_id and self.owns(job.provider, remote_id):
+            raise RemoteError(Kind.VALIDATION, f"{remote_id} belongs to another job of the ledger.")
+        return self.reopen(job, remote_id=remote_id, sent=True, state=State.RUNNING, error="", error_kind="")
+
+    def give_up(self, job: Job) -> Job:
+        """Note that the user does not want a job any more; the same request may then be bought anew."""
+        return self.reopen(job, state=State.CANCELED, error="given up by the user")
+
     def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits) -> Job:
         """Note the price and that the paid request is about to leave; money under way counts as spent.
 
@@ -162,7 +175,8 @@ class Ledger:
                 yield base
         except sqlite3.Error as error:
             raise RemoteError(Kind.REFUSED_HERE, f"The ledger of jobs in {self.folder} cannot be used: {error}. "
-                              "Free some space there, or check its permissions. Nothing is bought without it.") from None
+                              "Free some space there, or check its permissions. Nothing is bought without it.",
+                              ) from None
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -31,7 +31,8 @@ class RemoteModel:
     """LoRAs that each expert takes at most."""
     lora_scales: tuple[float, float] = (0.0, 4.0)
     negative_prompt: bool = False
-    steps: bool = False
+    max_steps: int = 0
+    """Denoising steps that can be asked for at most; 0: none can."""
     guidance: bool = False
     num_frames: tuple[int, int] | None = None
     """Fewest and most frames; None where clips are bought by the second."""

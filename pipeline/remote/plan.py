@@ -38,6 +38,11 @@ class Plan:
         return self.model.name(self.clip.resolution)
 
     @property
+    def steps(self) -> int:
+        """Denoising steps to ask for, where they can be."""
+        return min(self.clip.num_inference_steps, self.model.max_steps)
+
+    @property
     def billed_seconds(self) -> float:
         return float(self.duration) if self.duration else (self.ask_frames or self.clip.num_frames) / FPS
 
@@ -51,8 +56,10 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str) -> Plan:
     ask, duration = _length(model, clip, frames, notes)
     if clip.negative_prompt.strip() and not model.negative_prompt:
         notes.append("It takes no negative prompt: yours is not sent.")
-    if not model.steps:
+    if not model.max_steps:
         notes.append(f"It decides on the number of steps itself: {clip.num_inference_steps} is not sent.")
+    elif clip.num_inference_steps > model.max_steps:
+        notes.append(f"It takes {model.max_steps} steps at most: {clip.num_inference_steps} become {model.max_steps}.")
     if not model.guidance:
         notes.append(f"It decides on the guidance itself: {clip.guidance_scale:g} is not sent.")
     if len(clip.prompt) > LONG_PROMPT:

@@ -30,17 +30,12 @@ async def search(job: Job, client: Client, desk: Desk) -> Job:
         if found is None:
             break
         ours = [one for one in found if _can_be(job, one) and not desk.ledger.owns(job.provider, one.remote_id)]
-        alone = sum(other.image_mark == "" or not _marked(ours) for other in _lost(job, desk)) == 0
-        if len(ours) == 1 and (_marked(ours) or alone):
+        if len(ours) == 1 and (ours[0].image_url is not None or not _others(job, desk)):
             return desk.ledger.reopen(job, remote_id=ours[0].remote_id, state=State.QUEUED, error="", error_kind="")
     raise RemoteError(Kind.SUBMIT_UNKNOWN, (
         f"Whether {title} took the job {job.short_id} is not known: the connection broke off after it was sent. It is "
         f"not sent again by itself, since that could cost twice. Look at your jobs on {title}'s site. If the clip is "
         f"there, give its id and {job.short_id} to Resume Remote Clip; if not, give the job up there, and run again."))
-
-
-def _marked(found: list[Candidate]) -> bool:
-    return all(one.image_url is not None for one in found)
 
 
 def _can_be(job: Job, one: Candidate) -> bool:
@@ -51,8 +46,8 @@ def _can_be(job: Job, one: Candidate) -> bool:
     return job.submitted - CLOCKS <= one.created <= job.submitted + WINDOW
 
 
-def _lost(job: Job, desk: Desk) -> list[Job]:
-    """Other jobs of the same model and time of which the same is not known."""
+def _others(job: Job, desk: Desk) -> list[Job]:
+    """Other jobs of the same model and time that the history's only one could be just as well."""
     return [other for other in desk.ledger.jobs((State.SUBMIT_UNKNOWN, State.SUBMITTING))
             if other.id != job.id and (other.provider, other.model) == (job.provider, job.model)
             and abs(other.submitted - job.submitted) <= WINDOW + CLOCKS]

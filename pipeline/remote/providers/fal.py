@@ -16,6 +16,7 @@ from ..plan import Plan
 
 QUEUE, REST, PLATFORM = "https://queue.fal.run", "https://rest.fal.ai", "https://api.fal.ai/v1"
 UPLOAD = "https://v3.fal.media/files/upload"
+SCHEMA = "https://fal.ai/api/openapi/queue/openapi.json"
 APP = "fal-ai/wan"
 """Requests are asked after under the endpoint's first two names."""
 READ = "fal.ai's own list (llms.txt), read 2026-09"
@@ -31,10 +32,10 @@ class Fal:
     concurrent = 10
     patient = 0.0
     models = (
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, steps=True,
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
                     guidance=True, num_frames=(17, 161),
                     rates=dict.fromkeys(("480p", "720p"), Rate(second=0.10, source=READ))),
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, steps=True, guidance=True,
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, max_steps=40, guidance=True,
                     num_frames=(17, 161), rates=PLAIN),
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", durations=(5,), rates=TURBO),
     )
@@ -85,8 +86,8 @@ class Fal:
                      "num_interpolated_frames": 0}
         if model.negative_prompt and clip.negative_prompt:
             body["negative_prompt"] = clip.negative_prompt
-        if model.steps:
-            body |= {"num_inference_steps": clip.num_inference_steps, "guidance_scale": clip.guidance_scale,
+        if model.max_steps:
+            body |= {"num_inference_steps": plan.steps, "guidance_scale": clip.guidance_scale,
                      "guidance_scale_2": clip.guidance_scale}
         if plan.loras:
             body["loras"] = [{"path": link, "scale": scale, "transformer": "both" if expert == BOTH else expert}
@@ -136,15 +137,11 @@ class Fal:
         return amount * plan.billed_seconds if "second" in unit else amount if "video" in unit else None
 
     def fields(self, model_name: str) -> Steps[frozenset[str] | None]:
-        query = urlencode({"endpoint_id": model_name, "expand": "openapi-3.0"})
-        reply = yield get(f"{PLATFORM}/models?{query}")
-        model = part(reply.json(), "models", 0)
-        if model is None:
-            raise RemoteError(Kind.VALIDATION, f"fal.ai offers no model {model_name} any more. Nothing was sent.")
-        schemas = part(model, "openapi", "components", "schemas")
-        inputs = [part(schema, "properties") for name, schema in (schemas if isinstance(schemas, dict) else {}).items()
-                  if name.endswith("Input")]
-        return frozenset(inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], dict) else None
+        reply = yield Request("GET", f"{SCHEMA}?{urlencode({'endpoint_id': model_name})}", auth=False)
+        asked = part(reply.json(), "paths", f"/{model_name}", "post", "requestBody", "content", "application/json",
+                     "schema", "$ref")
+        found = part(reply.json(), "components", "schemas", str(asked).rpartition("/")[2], "properties")
+        return frozenset(found) if isinstance(found, dict) else None
 
     def history(self, model_name: str, since: float) -> Steps[list[Candidate] | None]:
         start = datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -26,7 +26,7 @@ class Replicate:
     patient = 0.0
     models = (
         RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, num_frames=(81, 121)),
-        RemoteModel("wan-video/wan-2.2-i2v-a14b", steps=True, num_frames=(81, 100)),
+        RemoteModel("wan-video/wan-2.2-i2v-a14b", max_steps=50, num_frames=(81, 100)),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:
@@ -56,8 +56,8 @@ class Replicate:
         clip = plan.clip
         body: dict[str, Any] = {"image": image_url, "prompt": clip.prompt, "num_frames": plan.ask_frames,
                                 "resolution": clip.resolution, "frames_per_second": 16, "seed": clip.seed}
-        if plan.model.steps:
-            body["sample_steps"] = clip.num_inference_steps
+        if plan.model.max_steps:
+            body["sample_steps"] = plan.steps
         for expert, end in ((HIGH, ""), (LOW, "_2")):
             for link, scale, chosen in plan.loras:
                 if chosen in (BOTH, expert):

@@ -1,0 +1,120 @@
+"""Remote Image to Video: the same request as a local clip, made by a hosted provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..pipeline import clip_request, request
+from ..pipeline.remote.keys import DEFAULT_PROFILE
+from ..pipeline.remote.plan import FRAME_CHOICES, TRIM
+from .remote_inputs import profile_fault, provider_inputs, read_offer
+from .sockets import CATEGORY, Loras, Providers
+
+IMAGES = 1
+"""Place of the frames among the outputs."""
+
+
+class RemoteImageToVideo(io.ComfyNode):
+    """Buys one clip, at most once."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Wan22RemoteImageToVideo",
+            display_name="Remote Image to Video (Wan 2.2)",
+            category=CATEGORY,
+            description="A hosted provider makes the clip. The picture, the prompts and the links of the LoRAs are "
+                        "sent there, and the clip is billed to your account. A run that was cut off goes on where it "
+                        "was; the same request is not bought twice.",
+            search_aliases=["api", "cloud", "hosted", "fal", "replicate", "wavespeed", "atlascloud", "wan api"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture without transparency. Only its pixels are sent, as PNG or "
+                                                "JPEG, with no side over 2000 pixels."),
+                *provider_inputs(),
+                io.String.Input("prompt", multiline=True, default="",
+                                tooltip="What is to happen in the clip. Wan 2.2 reads at most 512 tokens."),
+                io.String.Input("negative_prompt", multiline=True, default="", optional=True,
+                                tooltip="What is not to be seen. Not every model takes one."),
+                io.Combo.Input("resolution", options=list(clip_request.REMOTE_RESOLUTIONS), default="480p",
+                               tooltip="480p or 720p; the picture decides whether the clip lies or stands."),
+                io.Int.Input("num_frames", default=81, min=17, max=161, step=4,
+                             tooltip="33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames a second). Where clips are "
+                                     "sold by the second, the next longer one is bought."),
+                io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=clip_request.MIN_REMOTE_STEPS,
+                             max=request.MAX_STEPS, tooltip="Denoising steps, 10 to 50, where the model lets you "
+                                                            "choose."),
+                io.Float.Input("guidance_scale", default=request.DEFAULT_GUIDANCE, min=request.MIN_GUIDANCE,
+                               max=request.MAX_GUIDANCE, step=0.1,
+                               tooltip="How strictly to follow the prompt, 1 to 10, where the model lets you choose."),
+                io.Int.Input("seed", default=0, min=0, max=clip_request.MAX_REMOTE_SEED, control_after_generate=True,
+                             tooltip="Another seed is another clip, and is bought anew; the same request with the same "
+                                     "seed is handed out again without a new purchase."),
+                Loras.Input("loras", optional=True, tooltip="LoRAs from LoRA (Wan 2.2), by links that anybody may "
+                                                            "open."),
+                Providers.Input("fallbacks", optional=True,
+                                tooltip="Whom to ask when this provider provably did not take the job, from Remote "
+                                        "Fallback."),
+                io.Float.Input("max_cost", default=0.0, min=0.0, max=1000.0, step=0.01, optional=True,
+                               tooltip="Most US dollars that this clip may cost; above it nothing is sent. 0: no "
+                                       "limit."),
+                io.Float.Input("max_cost_per_day", default=0.0, min=0.0, max=10000.0, step=0.1, optional=True,
+                               advanced=True,
+                               tooltip="Most US dollars that all remote clips of the last 24 hours may cost together, "
+                                       "this one included. 0: no limit."),
+                io.Combo.Input("longer_clips", options=list(FRAME_CHOICES), default=TRIM, optional=True, advanced=True,
+                               tooltip="When more frames are bought than asked for: trim cuts the clip here, keep "
+                                       "hands it on as it came, refuse stops before anything is sent."),
+                io.Boolean.Input("strict", default=False, optional=True, advanced=True,
+                                 tooltip="Refuse, before anything is sent, when the model would ignore or change any "
+                                         "part of the request."),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The provider's file, untouched unless it was cut."),
+                io.Image.Output(display_name="images", tooltip="Its frames; decoded only when something takes them."),
+                io.String.Output(display_name="report", tooltip="JSON: job, provider, seconds, price, what was asked "
+                                                                "and what was changed."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, provider: dict[str, Any] | None = None, prompt: str | None = None,
+                        num_frames: int | None = None, profile: str | None = None) -> bool | str:
+        if fault := profile_fault(profile):
+            return fault
+        try:
+            if prompt is not None:
+                clip_request.check_prompt(prompt, "prompt")
+            if num_frames is not None:
+                request.check_num_frames(num_frames)
+        except request.RequestError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **given: object) -> bool:
+        """Whether the frames are wanted: a run without them has none to hand on later."""
+        from ..pipeline import comfy_host
+
+        return comfy_host.is_linked(IMAGES)
+
+    @classmethod
+    async def execute(cls, image: object, provider: dict[str, Any], prompt: str, resolution: str, num_frames: int,
+                      num_inference_steps: int, guidance_scale: float, seed: int, negative_prompt: str = "",
+                      loras: tuple = (), fallbacks: tuple = (), profile: str = DEFAULT_PROFILE, max_cost: float = 0.0,
+                      max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False) -> io.NodeOutput:
+        from ..pipeline import comfy_host
+        from ..pipeline.remote.ledger import Limits
+        from ..pipeline.remote_clip import remote_clip
+
+        node_id = cls.hidden.unique_id
+        with comfy_host.errors_on_node(node_id):
+            clip = clip_request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
+                                            num_inference_steps, guidance_scale, seed)
+            desk = comfy_host.remote_desk(node_id, Limits(max_cost, max_cost_per_day))
+            path, report = await remote_clip(image, clip, (read_offer(provider, profile), *fallbacks), desk,
+                                             frames=longer_clips, strict=strict)
+            video = comfy_host.video_from(path)
+            return io.NodeOutput(video, comfy_host.frames_of(video) if comfy_host.is_linked(IMAGES) else None, report)

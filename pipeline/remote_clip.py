@@ -1,0 +1,100 @@
+"""A clip from a provider, as the nodes hand it on: the picture goes out as a file, the finished file comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .clip_request import ClipRequest
+from .picture import encode_picture
+from .remote.desk import Desk
+from .remote.errors import Kind, RemoteError
+from .remote.job import Job
+from .remote.plan import TRIM
+from .remote.providers import ADAPTERS
+from .remote.run import Delivery, Picture, Target, make_clip, report, resume
+from .request import check_image
+from .video.probe import probe
+from .video.trim import trim
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A provider's model and whose key to use: what a WAN22_PROVIDERS socket carries a tuple of."""
+
+    provider: str
+    """Its title, as the nodes show it."""
+    model: str
+    profile: str
+
+
+def target_of(offer: Offer) -> Target:
+    """What an offer names. Raises RemoteError (VALIDATION) for a name that nobody has."""
+    adapter = next((adapter for adapter in ADAPTERS.values() if adapter.title == offer.provider), None)
+    model = adapter and next((model for model in adapter.models if model.id == offer.model), None)
+    if adapter is None or model is None:
+        known = [model.id for model in adapter.models] if adapter else [a.title for a in ADAPTERS.values()]
+        raise RemoteError(Kind.VALIDATION, f"{offer.model if adapter else offer.provider!r} is not known; choose one "
+                          f"of {', '.join(known)}.")
+    return Target(adapter, model, offer.profile)
+
+
+async def remote_clip(image: torch.Tensor, clip: ClipRequest, offers: Sequence[Offer], desk: Desk, *, frames: str,
+                      strict: bool) -> tuple[Path, str]:
+    """Have a clip made; returns the file and a report in JSON.
+
+    image: IMAGE (1, H, W, 3), float 0..1. Raises as make_clip does.
+    """
+    check_image(image)
+    picture = Picture(*encode_picture(image))
+    delivery = await make_clip([target_of(offer) for offer in offers], clip, picture, desk, frames=frames,
+                               strict=strict)
+    return _handed_over(delivery, clip.num_frames, frames)
+
+
+async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) -> tuple[Path, str]:
+    """Go on with a job of the ledger by its id or the provider's. Raises RemoteError for one that is not there.
+
+    remote_id: what the provider calls a job of unknown outcome, when the user found it there; "" otherwise.
+    """
+    job = _find(name, desk)
+    if remote_id:
+        job = desk.ledger.attach(job, remote_id)
+    delivery = await resume(job, ADAPTERS[job.provider], desk)
+    return _handed_over(delivery, int(job.summary["num_frames"]), frames)
+
+
+def give_up(name: str, desk: Desk) -> str:
+    """Note that a job is not wanted any more; returns a sentence for the user. Raises as _find does."""
+    job = desk.ledger.give_up(_find(name, desk))
+    return f"The job {job.short_id} is given up; the same request can be bought anew."
+
+
+def _find(name: str, desk: Desk) -> Job:
+    """A job by its id or the provider's. Raises RemoteError (VALIDATION) when there is none."""
+    job = desk.ledger.find(name.strip())
+    if job is None:
+        raise RemoteError(Kind.VALIDATION, f"There is no job {name.strip()!r} in the ledger. Give the id that the "
+                          "remote node showed, its first 8 letters at least, or the provider's own id.")
+    return job
+
+
+def _handed_over(delivery: Delivery, num_frames: int, frames: str) -> tuple[Path, str]:
+    """The file, cut to the frames that were asked for where that was chosen, and the report."""
+    path, there = delivery.path, probe(delivery.path).frames
+    if frames == TRIM and there > num_frames:
+        shorter = path.with_name(f"{path.stem}_{num_frames}frames{path.suffix}")
+        if not shorter.is_file():
+            trim(path, lambda: shorter, 0, num_frames)
+        path = shorter
+    elif there < num_frames:
+        note = f"{there} frames came, of {num_frames} that were asked for."
+        delivery = replace(delivery, notes=(*delivery.notes, note))
+    told = report(replace(delivery, path=path), ADAPTERS[delivery.job.provider])
+    return path, json.dumps(told, indent=1, ensure_ascii=False)
