@@ -1,0 +1,317 @@
+"""fal.ai as its clients (py 1.0.3, js 1.10.1) and its documentation describe it.
+
+Decided here, because nothing settles it:
+- The queue takes any JSON object of a known endpoint and the model refuses it: COMPLETED with an error, and the result
+  is 422. `validates_at_submit` makes the submit itself answer 422.
+- A job that was cancelled ends COMPLETED with error_type client_cancelled, its result 499.
+- The base endpoint's inputs are those of /lora without loras. /turbo's are the client's types. No limit of the number
+  of LoRAs is documented, and none is kept; a LoRA here is an https link, never a Hugging Face repository, so
+  weight_name is an unknown field.
+- 422 details are pydantic's own (types like missing, extra_forbidden); a picture that is too large is
+  image_too_large, one that cannot be had file_download_error.
+- Jobs above `max_unfinished` stay in the queue instead of being refused; a submit is 429 by `rate` alone.
+- Pricing units are "second" and "video"; the platform's API gives one price an endpoint, whatever the resolution.
+- The clip lies at v3b.fal.media, uploads at v3.fal.media. The upload's token is asked for with {} as body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from .cdn_server import HOSTS, CdnServer
+from .inputs import BadPicture, Inputs, LoraPath, Prompt, is_public_https
+from .loopback_server import Answer, Request, Route, json_answer
+from .provider_server import Job, ProviderServer
+from .webhook_keys import Callback, SigningKey
+
+QUEUE, REST, MEDIA, API, SITE = "queue.fal.run", "rest.fal.ai", "v3.fal.media", "api.fal.ai", "fal.ai"
+APP = "fal-ai/wan"
+"""Owner and app: all that status, result and cancel have of an endpoint's id."""
+
+
+class FalLora(Inputs):
+    path: LoraPath
+    scale: Annotated[float, Field(ge=0, le=4)] = 1.0
+    transformer: Literal["high", "low", "both"] = "high"
+
+
+class Turbo(Inputs):
+    prompt: Prompt
+    image_url: str
+    end_image_url: str | None = None
+    seed: int | None = None
+    resolution: Literal["480p", "580p", "720p"] = "720p"
+    aspect_ratio: Literal["auto", "16:9", "9:16", "1:1"] = "auto"
+    enable_safety_checker: bool = False
+    enable_output_safety_checker: bool = False
+    enable_prompt_expansion: bool = False
+    acceleration: Literal["none", "regular"] = "regular"
+    video_quality: Literal["low", "medium", "high", "maximum"] = "high"
+    video_write_mode: Literal["fast", "balanced", "small"] = "balanced"
+
+
+class Base(Turbo):
+    negative_prompt: str = ""
+    num_frames: Annotated[int, Field(ge=17, le=161)] = 81
+    frames_per_second: Annotated[int, Field(ge=4, le=60)] = 16
+    num_inference_steps: Annotated[int, Field(ge=2, le=40)] = 27
+    guidance_scale: Annotated[float, Field(ge=1, le=10)] = 3.5
+    guidance_scale_2: Annotated[float, Field(ge=1, le=10)] = 4
+    shift: Annotated[float, Field(ge=1, le=10)] = 5
+    interpolator_model: Literal["none", "film", "rife"] = "film"
+    num_interpolated_frames: Annotated[int, Field(ge=0, le=4)] = 1
+    adjust_fps_for_interpolation: bool = True
+
+
+class WithLoras(Base):
+    loras: list[FalLora] = []
+    reverse_video: bool = False
+
+
+ENDPOINT = f"{APP}/v2.2-a14b/image-to-video"
+PRICES = {f"{ENDPOINT}/lora": (0.10, "second"), ENDPOINT: (0.08, "second"), f"{ENDPOINT}/turbo": (0.10, "video")}
+STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 422, "balance": 403, "limit": 429, "job": 404,
+          "webhook": 400}
+FAILURES: dict[str, tuple[int, str, str]] = {
+    "failed": (500, "internal_server_error", "An unexpected error occurred in the model."),
+    "refused": (422, "content_policy_violation", "The content could not be processed because it contained material "
+                                                 "flagged by a content checker."),
+    "timeout": (504, "generation_timeout", "The generation took too long."),
+    "downstream": (400, "downstream_service_error", "An upstream service failed."),
+    "infrastructure": (503, "runner_disconnected", "The runner disconnected unexpectedly."),
+    "cancelled": (499, "client_cancelled", "Request was cancelled."),
+}
+FLAT = ("infrastructure", "cancelled")
+"""Failures of fal's own, not of the model: {detail: text, error_type} and X-Fal-Error-Type."""
+RETRYABLE = ("timeout", "downstream")
+
+
+class FalServer(ProviderServer):
+    provider, cdn_host, scheme = "fal", HOSTS[2], "Key"
+    hosts = (QUEUE, REST, MEDIA, API, SITE)
+    media_hosts = (MEDIA,)
+    points = ("submit", "poll", "result", "cancel", "price", "models", "token", "upload", "secret")
+    ends = ("done", "failed", "refused", "timeout", "downstream", "infrastructure", "cancelled", "empty")
+    """empty: completed without a video."""
+    models = {f"{ENDPOINT}/lora": WithLoras, ENDPOINT: Base, f"{ENDPOINT}/turbo": Turbo}
+
+    def __init__(self, folder: Path, cdn: CdnServer | None = None, *, key: str | None = None) -> None:
+        self.validates_at_submit = False
+        self.webhook_keys = [SigningKey("fal-key-1")]
+        """The JWKS lists all of them; callbacks are signed with the last."""
+        self.upload_token = "fal-cdn-token-0123456789abcdef"
+        request = rf"/{APP}/requests/(?P<job_id>[^/]+)"
+        self.routes = [
+            Route("GET", QUEUE, rf"{request}/status", "poll", self._status),
+            Route("GET", QUEUE, request, "result", self._result),
+            Route("PUT", QUEUE, rf"{request}/cancel", "cancel", self._cancel),
+            Route("POST", QUEUE, r"/(?P<model>[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
+            Route("GET", API, r"/v1/models/pricing", "price", self._pricing),
+            Route("POST", API, r"/v1/models/pricing/estimate", "price", self._estimate),
+            Route("GET", SITE, r"/api/openapi/queue/openapi\.json", "models", self._schema, open=True),
+            Route("POST", REST, r"/storage/auth/token", "token", self._token),
+            Route("POST", MEDIA, r"/files/upload", "upload", self._upload, open=True),
+            Route("GET", REST, r"/\.well-known/jwks\.json", "secret", self._jwks, open=True),
+        ]
+        super().__init__(folder, cdn, key=key)
+
+    def native_error(self, kind: str, text: str, details: list[dict[str, Any]] | None = None) -> Answer:
+        if details is not None:
+            return json_answer(STATUS[kind], {"detail": details}, {"X-Fal-Retryable": "false"})
+        if kind == "auth":
+            text = "Cannot access application. Authentication is required to access this application."
+        elif kind == "balance":
+            text = "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
+        content = {"detail": text}
+        if kind in ("malformed", "webhook"):
+            content["error_type"] = "bad_request"
+        return json_answer(STATUS[kind], content, {
+            **({"X-Fal-Error-Type": "bad_request"} if "error_type" in content else {}),
+            **(self.limit_headers() if kind == "limit" else {})})
+
+    def unknown(self, request: Request) -> Answer:
+        if "/requests/" in request.seen.path:
+            return json_answer(405, {"detail": "Method Not Allowed"})
+        return json_answer(404, {"detail": f"Path {request.seen.path} not found"})
+
+    def new_id(self, number: int) -> str:
+        return str(uuid.UUID(super().new_id(number)))
+
+    def over_limit(self) -> bool:
+        return False
+
+    def cost(self, model: str, inputs: dict[str, Any]) -> float:
+        price, unit = PRICES[model]
+        scale = {"580p": 0.75, "480p": 0.5}.get(inputs.get("resolution", "720p"), 1)
+        return round(price * scale * (inputs.get("num_frames", 81) / 16 if unit == "second" else 1), 4)
+
+    def frames(self, job: Job) -> int:
+        """What film or rife add is made too: by default a clip has twice the frames at twice the rate, less one."""
+        wanted = job.inputs.get("num_frames", 81)
+        between = job.inputs.get("num_interpolated_frames", 1)
+        interpolated = self.models[job.model] is not Turbo and job.inputs.get("interpolator_model", "film") != "none"
+        return (wanted - 1) * (between + 1) + 1 if interpolated else wanted
+
+    def _submit(self, request: Request, model: str, **_: str) -> Answer:
+        self.allow_query(request, "fal_webhook")
+        if model not in self.models:
+            raise self.refuse("model", f"Application '{model}' not found")
+        inputs = self.object_body(request)
+        webhook = request.seen.query.get("fal_webhook")
+        if webhook is not None and not is_public_https(webhook):
+            raise self.refuse("webhook", "The webhook must be a public https URL.")
+        start = request.seen.headers.get("x-fal-request-timeout", "2")
+        if not start.replace(".", "", 1).isdigit() or float(start) <= 1:
+            raise self.refuse("malformed", "X-Fal-Request-Timeout must be a number above 1.")
+        invalid = self.errors(model, inputs) or self._picture_errors(inputs)
+        if invalid and self.validates_at_submit:
+            raise self.refuse("invalid", "", invalid)
+        job = self.accept(model, inputs, webhook=webhook, invalid=invalid)
+        return json_answer(200, {"status": "IN_QUEUE", "request_id": job.id, "gateway_request_id": job.id,
+                                 "queue_position": self._position(job), **self._links(job)})
+
+    def _picture_errors(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        for name in ("image_url", "end_image_url"):
+            try:
+                if inputs.get(name):
+                    self.check_picture(inputs[name])
+            except BadPicture as bad:
+                kind = {"fetch": "file_download_error", "format": "image_load_error"}.get(bad.reason, "image_too_large")
+                return [self._detail(["body", name], str(bad), kind, inputs[name][:200])]
+        return []
+
+    def _status(self, request: Request, job_id: str) -> Answer:
+        self.allow_query(request, "logs")
+        before = self.job(job_id)
+        waits = before.phase == "queued" and self._position(before) > 0 and self.max_unfinished is not None
+        job = before if waits else self.poll(job_id)
+        content: dict[str, Any] = {"request_id": job.id, **self._links(job), "logs": None, "metrics": {}}
+        if job.phase == "queued":
+            return json_answer(202, {"status": "IN_QUEUE", "queue_position": self._position(job), **content})
+        if job.phase == "running":
+            return json_answer(202, {"status": job.script.word or "IN_PROGRESS", **content})
+        failure = self._failure(job)
+        if failure:
+            content |= {"error": failure[2], "error_type": failure[1]}
+        return json_answer(200, {"status": "COMPLETED", **content, "metrics": {"inference_time": 41.0}})
+
+    def _result(self, request: Request, job_id: str) -> Answer:
+        self.allow_query(request)
+        job = self.job(job_id)
+        if not job.finished:
+            return json_answer(400, {"detail": "Request is still in progress"})
+        if job.invalid and not job.cancelled:
+            return self.native_error("invalid", "", job.invalid)
+        failure = self._failure(job)
+        if failure is None:
+            return json_answer(200, self._output(job))
+        status, kind, text = failure
+        if job.phase in FLAT:
+            return json_answer(status, {"detail": text, "error_type": kind}, {"X-Fal-Error-Type": kind})
+        place = ["body", "prompt"] if kind == "content_policy_violation" else ["body"]
+        return json_answer(status, {"detail": [self._detail(place, text, kind, None)]},
+                           {"X-Fal-Retryable": "true" if job.phase in RETRYABLE else "false"})
+
+    def _failure(self, job: Job) -> tuple[int, str, str] | None:
+        if job.invalid and not job.cancelled:
+            return 422, "validation_error", "Unprocessable Entity"
+        status, kind, text = FAILURES.get(job.phase, (0, "", ""))
+        return (status, kind, job.script.error or text) if status else None
+
+    def _output(self, job: Job) -> dict[str, Any]:
+        content: dict[str, Any] = {"seed": job.inputs.get("seed", 4242), "prompt": job.inputs["prompt"]}
+        if job.phase != "empty":
+            content["video"] = {"url": self.clip(job), "content_type": "video/mp4", "file_name": f"{job.id}.mp4",
+                                "file_size": None}
+        return content
+
+    def _cancel(self, request: Request, job_id: str) -> Answer:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return json_answer(404, {"status": "NOT_FOUND"})
+        if job.finished:
+            job.cancels += 1
+            return json_answer(400, {"status": "ALREADY_COMPLETED"})
+        self.cancel(job_id)
+        return json_answer(202, {"status": "CANCELLATION_REQUESTED"})
+
+    def _position(self, job: Job) -> int:
+        """How many unfinished jobs are ahead, less those that may run at once."""
+        ahead = [other for other in self.jobs.values() if not other.finished]
+        return max(0, ahead.index(job) + 1 - (self.max_unfinished or 1)) if job in ahead else 0
+
+    def _links(self, job: Job) -> dict[str, str]:
+        base = f"https://{QUEUE}/{APP}/requests/{job.id}"
+        return {"response_url": base, "status_url": f"{base}/status", "cancel_url": f"{base}/cancel"}
+
+    def _detail(self, place: list[str], text: str, kind: str, value: object) -> dict[str, Any]:
+        return {"loc": place, "msg": text, "type": kind, "url": f"https://docs.fal.ai/errors#{kind}", "input": value}
+
+    def _pricing(self, request: Request) -> Answer:
+        self.allow_query(request, "endpoint_id")
+        names = request.seen.query.get("endpoint_id", "").split(",")
+        if not set(names) <= set(PRICES):
+            return json_answer(404, {"error": {"type": "not_found", "message": "Endpoint not found."}})
+        return json_answer(200, {"prices": [
+            {"endpoint_id": name, "unit_price": PRICES[name][0], "unit": PRICES[name][1], "currency": "USD"}
+            for name in names], "next_cursor": None, "has_more": False})
+
+    def _estimate(self, request: Request) -> Answer:
+        asked = self.object_body(request)
+        wanted = asked.get("endpoints", {})
+        if asked.get("estimate_type") != "unit_price" or not wanted or not set(wanted) <= set(PRICES):
+            return json_answer(400, {"error": {"type": "validation_error", "message": "Invalid estimate."}})
+        total = sum(PRICES[name][0] * of["unit_quantity"] for name, of in wanted.items())
+        return json_answer(200, {"estimate_type": "unit_price", "total_cost": round(total, 6), "currency": "USD"})
+
+    def _schema(self, request: Request) -> Answer:
+        name = request.seen.query.get("endpoint_id", "")
+        if name not in self.models:
+            return json_answer(404, {"detail": "Not found"})
+        schema = self.models[name].model_json_schema(ref_template="#/components/schemas/{model}")
+        parts = schema.pop("$defs", {})
+        return json_answer(200, {"openapi": "3.0.4", "info": {"title": f"Queue OpenAPI for {name}"}, "paths": {
+            f"/{name}": {"post": {"requestBody": {"content": {"application/json": {
+                "schema": {"$ref": "#/components/schemas/Input"}}}}}}},
+            "components": {"schemas": {**parts, "Input": schema}}})
+
+    def _token(self, request: Request) -> Answer:
+        if request.seen.query != {"storage_type": "fal-cdn-v3"} or self.object_body(request):
+            raise self.refuse("malformed", "storage_type must be fal-cdn-v3 and the body {}.")
+        return json_answer(200, {"token": self.upload_token, "token_type": "Bearer", "base_url": f"https://{MEDIA}",
+                                 "expires_at": "2099-01-01T00:00:00+00:00"})
+
+    def _upload(self, request: Request) -> Answer:
+        headers = request.seen.headers
+        if headers.get("authorization") != f"Bearer {self.upload_token}":
+            raise self.refuse("auth", "")
+        kind, name = headers.get("content-type", ""), headers.get("x-fal-file-name", "upload.bin")
+        if not kind or not request.seen.raw:
+            raise self.refuse("malformed", "A content type and data are needed.")
+        upload = self.keep_upload(MEDIA, name, kind, request.seen.raw)
+        return json_answer(200, {"access_url": upload.url, "file_name": name, "content_type": kind,
+                                 "file_size": len(upload.data)})
+
+    def _jwks(self, request: Request) -> Answer:
+        return json_answer(200, {"keys": [key.jwk() for key in self.webhook_keys]})
+
+    def callback(self, job: Job, *, at: int | None = None, key: SigningKey | None = None) -> Callback:
+        """Ed25519 in hex over request id, user id, timestamp and the body's SHA-256 in hex, a line each."""
+        failure = self._failure(job)
+        content: dict[str, Any] = {"request_id": job.id, "gateway_request_id": job.id,
+                                   "status": "ERROR" if failure else "OK", "error": failure[2] if failure else None,
+                                   "payload": None if failure else self._output(job), "payload_error": None}
+        body = json.dumps(content).encode()
+        stamp = str(int(time.time()) if at is None else at)
+        message = "\n".join([job.id, "fal-user-1", stamp, hashlib.sha256(body).hexdigest()]).encode()
+        return Callback(job.webhook or "", {
+            "Content-Type": "application/json", "X-Fal-Webhook-Request-Id": job.id,
+            "X-Fal-Webhook-User-Id": "fal-user-1", "X-Fal-Webhook-Timestamp": stamp,
+            "X-Fal-Webhook-Signature": (key or self.webhook_keys[-1]).sign(message).hex()}, body)
