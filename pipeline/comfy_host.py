@@ -235,6 +235,10 @@ class PatchedResident:
         if self._streams and not comfy.model_management.is_device_cpu(device):
             self.patcher.partially_unload(self.patcher.offload_device, activation_bytes)
 
+    def free(self) -> int:
+        """Bytes of the device's memory that a pass may use now, PyTorch's reserve included."""
+        return comfy.model_management.get_free_memory(self.patcher.load_device)
+
 
 def _compute_dtype(stored: torch.dtype) -> torch.dtype:
     device = comfy.model_management.get_torch_device()
