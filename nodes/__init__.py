@@ -2,6 +2,7 @@
 
 from .bridge import BridgeSampler
 from .decode import Decode
+from .decode_to_mp4 import DecodeToMP4
 from .encode_prompt import EncodePrompt
 from .first_frame import FirstFrameNode
 from .image_from_url import ImageFromURL
@@ -15,4 +16,4 @@ from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
 NODES = [Load, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent,
-         Decode, SaveMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip]
+         Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip]

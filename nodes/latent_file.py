@@ -65,10 +65,9 @@ class SaveLatent(io.ComfyNode):
         with comfy_host.errors_on_node(cls.hidden.unique_id):
             if _name_fault(name):  # a linked name comes here unseen
                 raise RequestError(_name_fault(name))
-            path, subfolder = comfy_host.new_output_file(f"{FOLDER}/{name}", 0, 0, ".latent")
+            path = comfy_host.new_output_file(f"{FOLDER}/{name}", 0, 0, ".latent")
             save_latent(path, latent, comfy_host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
-        shown = {"filename": path.name, "subfolder": subfolder, "type": "output"}
-        return io.NodeOutput(latent, ui={"latents": [shown]})
+        return io.NodeOutput(latent, ui={"latents": [comfy_host.shown_in_output(path)]})
 
 
 class LoadLatent(io.ComfyNode):

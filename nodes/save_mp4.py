@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..pipeline.request import FPS
+from .mp4_inputs import HIDDEN, check_mp4, mp4_inputs, save_mp4
 from .sockets import CATEGORY
 
 
 class SaveMP4(io.ComfyNode):
-    """Writes the frames as H.264 MP4 into ComfyUI's output folder."""
+    """Writes the frames as MP4 into ComfyUI's output folder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,35 +22,21 @@ class SaveMP4(io.ComfyNode):
             description="An MP4 that plays everywhere: H.264, 4:2:0, BT.709. It keeps the workflow, so that dropping "
                         "the file on the canvas brings the graph back, and says that a model made it.",
             search_aliases=["save video", "video combine", "mp4", "export video"],
-            inputs=[
-                io.Image.Input("images", tooltip="The frames in order."),
-                io.Float.Input("fps", default=float(FPS), min=1.0, max=120.0, step=0.01,
-                               tooltip="Frames a second; Wan 2.2 makes 16."),
-                io.String.Input("filename_prefix", default="wan22/clip",
-                                tooltip="Folder and begin of the file's name inside ComfyUI's output folder; a number "
-                                        "follows. Takes %date:yyyy-MM-dd% and %NodeName.widget%."),
-                io.Float.Input("crf", default=17.0, min=0.0, max=51.0, step=1.0, optional=True, advanced=True,
-                               tooltip="Quality: 17 is visually clean, higher makes smaller files."),
-                io.Boolean.Input("mark_ai_generated", default=True, optional=True, advanced=True,
-                                 tooltip="Say in the file's metadata that the clip is AI-generated."),
-            ],
+            inputs=[io.Image.Input("images", tooltip="The frames in order."), *mp4_inputs()],
             outputs=[io.Video.Output(display_name="video", tooltip="The file, for core's video nodes.")],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=HIDDEN,
         )
 
     @classmethod
-    def execute(cls, images: object, fps: float, filename_prefix: str, crf: float = 17.0,
-                mark_ai_generated: bool = True) -> io.NodeOutput:
-        from comfy_api.latest import ui
+    def validate_inputs(cls, filename_prefix: str | None = None, codec: str | None = None,
+                        pix_fmt: str | None = None) -> bool | str:
+        return check_mp4({"filename_prefix": filename_prefix, "codec": codec, "pix_fmt": pix_fmt}) or True
 
-        from ..pipeline import comfy_host
+    @classmethod
+    def execute(cls, images: Any, **values: Any) -> io.NodeOutput:
         from ..pipeline.save import save_clip
 
-        with comfy_host.errors_on_node(cls.hidden.unique_id):
-            height, width = images.shape[1:3]
-            path, subfolder = comfy_host.new_output_file(filename_prefix, width, height, ".mp4")
-            metadata = comfy_host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
-            save_clip(path, images, fps, crf, metadata, mark_ai_generated, comfy_host.progress())
-        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
-        return io.NodeOutput(comfy_host.video_from(path), ui=shown)
+        height, width = images.shape[1:3]
+        return save_mp4(cls.hidden, width, height, values,
+                        lambda mp4, on_frame, stop: save_clip(mp4, images, on_frame, stop))

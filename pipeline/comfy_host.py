@@ -245,6 +245,10 @@ class PatchedResident:
         if self._streams and not comfy.model_management.is_device_cpu(device):
             self.patcher.partially_unload(self.patcher.offload_device, activation_bytes)
 
+    def free(self) -> int:
+        """Bytes of the device's memory that a pass may use now, PyTorch's reserve included."""
+        return comfy.model_management.get_free_memory(self.patcher.load_device)
+
 
 def _compute_dtype(stored: torch.dtype) -> torch.dtype:
     device = comfy.model_management.get_torch_device()
@@ -525,11 +529,24 @@ def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:
     return run
 
 
-def new_output_file(prefix: str, width: int, height: int, suffix: str) -> tuple[Path, str]:
-    """A path in ComfyUI's output folder that no file has yet, and its subfolder as ComfyUI names it."""
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix, folder_paths.get_output_directory(), width, height)
-    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
+    """A path in ComfyUI's output folder that no file has yet. Raises RequestError for a prefix that leads out of it."""
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory(), width, height)
+    except OSError as error:
+        raise RequestError(f"The folder for {prefix} cannot be made: {error.strerror or error}. Choose another in "
+                           "filename_prefix.") from error
+    except Exception as error:  # ComfyUI's own, of no class of its own
+        raise RequestError(f"filename_prefix is {prefix!r}, which leads out of ComfyUI's output folder. Choose a name "
+                           "inside, such as wan22/clip.") from error
+    return Path(folder) / f"{name}_{counter:05}_{suffix}"
+
+
+def shown_in_output(path: Path) -> dict[str, str]:
+    """How the canvas asks for a file of the output folder."""
+    folder = path.parent.relative_to(folder_paths.get_output_directory()).as_posix()
+    return {"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"}
 
 
 def output_path(name: str) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 from torch import nn
 
@@ -37,6 +38,9 @@ class Resident(Protocol):
 
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, after it has run out."""
+
+    def free(self) -> int:
+        """Bytes of the device's memory that a pass may use now."""
 
 
 class WeightTaker(Protocol):
@@ -87,6 +91,13 @@ class PlainResident:
         """The module stays where it is; only what PyTorch holds in reserve can be given back."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def free(self) -> int:
+        """See Resident; of the RAM where the device is no GPU of NVIDIA's or AMD's."""
+        if self.device.type != "cuda":
+            return psutil.virtual_memory().available
+        reserve = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return torch.cuda.mem_get_info(self.device)[0] + reserve
 
 
 class CastingLinear(nn.Linear):

@@ -223,8 +223,11 @@ def test_frames_with_an_alpha_channel(comfy: ComfyClient, clip: Workflow):
 def test_nothing_is_written_outside_the_output_folder(comfy: ComfyClient, clip: Workflow):
     outside = comfy.server.base / "outside"
     outside.mkdir(exist_ok=True)
-    sentence = failing(comfy, changed(clip, "save", filename_prefix="../outside/clip"), "save", typed=False)
-    assert "outside the output folder" in sentence
+    (sentence,) = refused(comfy, changed(clip, "save", filename_prefix="../outside/clip"), "save")
+    assert sentence.startswith("filename_prefix is '../outside/clip'; give a name inside ComfyUI's output folder")
+    graph = added(clip, "prefix", "PrimitiveString", value="../outside/clip")
+    sentence = failing(comfy, changed(graph, "save", filename_prefix=["prefix", 0]), "save")
+    assert sentence.startswith("filename_prefix is '../outside/clip'")
     assert list(outside.iterdir()) == []
 
 

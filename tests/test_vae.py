@@ -8,7 +8,7 @@ import torch
 from pipeline import load as bundled
 from pipeline.checkpoint.vae import load_vae
 from pipeline.host import plain_host
-from pipeline.video import wan_vae
+from pipeline.video import vae_decoder
 from pipeline.video.wan_vae import WanVAE
 
 
@@ -27,7 +27,7 @@ def clip() -> torch.Tensor:
 @pytest.mark.parametrize("budget", [1, 1 << 20])
 def test_pieces_are_exact(vae: WanVAE, clip: torch.Tensor, monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
     """One latent at a time or all at once: diffusers' result, to rounding."""
-    monkeypatch.setattr(wan_vae, "PIXELS_A_PIECE", budget)
+    monkeypatch.setattr(vae_decoder, "PIXELS_A_PIECE", budget)
     module = vae.resident.module
     with torch.no_grad():
         expected = module.encode(clip.permute(3, 0, 1, 2)[None] * 2 - 1).latent_dist.mode()

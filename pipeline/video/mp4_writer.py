@@ -1,60 +1,104 @@
-"""Frames -> an H.264 MP4 that plays everywhere: yuv420p, BT.709 and tagged so, index at the front."""
+"""Frames -> an MP4 that plays everywhere: BT.709 and tagged so, index at the front, written while frames come."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .encoder_thread import EncoderThread
+from .encoding import Encoding, choose_encoder, encoder_pix_fmt, options
+from .new_file import new_file
+from .sound import SoundTrack, read_sound
+
 if TYPE_CHECKING:
-    import numpy as np
+    from typing import Any
+
+    import torch
+    from av import VideoFrame
 
 BT709 = 1
 """Code of BT.709 primaries, transfer and matrix alike (ITU-T H.273, tables 2 to 4)."""
 LIMITED_RANGE = 1
-AI_GENERATED = {
-    "comment": "AI-generated video (Wan 2.2 image-to-video, ComfyUI-Wan22)",
-    "digital_source_type": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
-}
-"""Metadata of a clip that a model made; the second is IPTC's term for such media."""
+WAITING_FRAMES = 6
+"""Frames in Y'CbCr that wait for the encoder: more than a latent makes, so that the decoder need not wait."""
 
 
-def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float, crf: float, metadata: dict[str, str],
-              on_frame: Callable[[int], None] = lambda count: None) -> None:
-    """Encode frames (H, W, 3), uint8 RGB, as they come.
+@dataclass(frozen=True)
+class Written:
+    """The file that was made."""
 
-    crf: 0 (lossless) to 51, 17 is visually clean. Odd sides are repeated at the edge by one pixel, as 4:2:0 needs.
-    The file appears under `path` only when it is whole: it is written under another name beside it, and removed
-    when anything goes wrong. Raises OSError when it cannot be written, ValueError when there are no frames.
+    path: Path
+    note: str
+    """A sentence when another encoder than the one asked for has written it."""
+
+
+def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], encoding: Encoding,
+              metadata: dict[str, str], audio: dict[str, Any] | None = None,
+              on_frame: Callable[[int], None] = lambda count: None,
+              stop: Callable[[], None] = lambda: None) -> Written:
+    """Encode an IMAGE that comes in pieces (f, H, W, 3 or 4), float 0..1; its file is named by `new_path`.
+
+    `audio` is an AUDIO; it is cut or filled with silence to the clip's length. `stop` raises when the user wants no
+    more. Nothing is left behind when anything goes wrong. Raises OSError when the file cannot be written, RequestError
+    for images, settings or sound that no file can hold, ValueError when there are no frames.
     """
-    import av
-    import numpy as np
+    from .yuv import to_rgb, to_yuv
 
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
-    try:
-        with av.open(str(unfinished), "w", options={"movflags": "use_metadata_tags+faststart"}) as container:
-            container.metadata.update(metadata)
-            stream = None
-            for count, frame in enumerate(frames, start=1):
-                height, width = frame.shape[:2]
-                if height % 2 or width % 2:
-                    frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-                if stream is None:
-                    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-                    stream.width, stream.height, stream.pix_fmt = frame.shape[1], frame.shape[0], "yuv420p"
-                    stream.options = {"crf": f"{crf:g}", "preset": "medium"}
-                    context = stream.codec_context
-                    context.color_primaries = context.color_trc = context.colorspace = BT709
-                    context.color_range = LIMITED_RANGE
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-                container.mux(stream.encode(picture))
-                on_frame(count)
-            if stream is None:
-                raise ValueError("There are no frames to write.")
-            container.mux(stream.encode())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    encoding.check()
+    sound = None if audio is None else read_sound(audio)
+    frames = (frame for piece in images for frame in piece)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("There are no frames to write.")
+    rgb = to_rgb(first, 1, encoding)
+    height, width = rgb.shape[:2]
+    encoder, note = choose_encoder(encoding, width, height)
+    with new_file(new_path) as file:
+
+        def work(pictures: Iterator[VideoFrame], check: Callable[[], None]) -> None:
+            _encode(file.unfinished, pictures, encoder, encoding, (width, height), metadata, sound, check)
+
+        with EncoderThread(work, WAITING_FRAMES, stop) as thread:
+            thread.give(to_yuv(rgb, encoding))
+            on_frame(1)
+            for number, frame in enumerate(frames, start=2):
+                thread.give(to_yuv(to_rgb(frame, number, encoding), encoding))
+                on_frame(number)
+            thread.finish()
+    return Written(file.path, note)
+
+
+def _encode(path: Path, pictures: Iterable[VideoFrame], encoder: str, encoding: Encoding, size: tuple[int, int],
+            metadata: dict[str, str], sound: tuple[Any, int] | None, check: Callable[[], None]) -> None:
+    import av
+
+    with av.open(str(path), "w", options={"movflags": "use_metadata_tags+faststart"}) as container:
+        container.metadata.update(metadata)
+        stream = container.add_stream(encoder, rate=encoding.rate, options=options(encoder, encoding))
+        stream.width, stream.height = size
+        stream.pix_fmt = encoder_pix_fmt(encoder, encoding)
+        context = stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = BT709
+        context.color_range = LIMITED_RANGE
+        if stream.codec.canonical_name == "hevc":
+            context.codec_tag = "hvc1"  # Apple's players know no other
+        track = None if sound is None else SoundTrack(container, *sound)
+        count = 0
+        for count, picture in enumerate(pictures, start=1):
+            check()
+            picture.colorspace = picture.color_primaries = picture.color_trc = BT709
+            picture.color_range = LIMITED_RANGE
+            if picture.format.name != stream.pix_fmt:
+                picture = picture.reformat(format=stream.pix_fmt)
+            picture.pts, picture.time_base = count - 1, 1 / encoding.rate
+            container.mux(stream.encode(picture))
+            if track is not None:
+                container.mux(list(track.until(count / encoding.rate)))
+        for packet in context.encode_lazy(None):  # what the encoder holds back may take it a while
+            check()
+            packet.stream = stream
+            container.mux(packet)
+        if track is not None:
+            container.mux(list(track.rest()))

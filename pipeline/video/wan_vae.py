@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..request import RequestError
+from .tiles import Need, choose_layout, layout_of_size
+from .vae_decoder import FRAMES_A_LATENT, PIXELS_A_LATENT, decoded, pieces
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
     from ..host import Resident
 
-FRAMES_A_LATENT = 4
-PIXELS_A_LATENT = 8
-PIXELS_A_PIECE = 1 << 18
-"""Pixels x frames of a piece: small frames go several at once, for speed; from 256x256 on, 4 at once."""
 TILE, TILE_OVERLAP = 256, 64
-"""Pixels a side of a tile, and of its overlap, when the memory runs out: 0.93 GB at base_dim 96 and 2 bytes."""
+"""Pixels a side of a tile, and of its overlap, when encoding runs out of memory."""
 NO_ROOM = (f"There is too little memory on the device to {{}} even {TILE}x{TILE} pixels at a time. Close what else "
            "uses the GPU.")
 ENCODE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL = 8000, 10200
 """Peak activations a pixel of the frame, at base_dim 96 and 2 bytes a number: 3.2 and 4.05 GB at 832x480."""
+CACHE_BYTES_A_PIXEL = 4734
+"""What the decoder keeps of them for the next piece: 2,367 numbers, the last two inputs of each convolution."""
+SHARES = (0.9, 0.4, 0.0)
+"""Shares of the free memory that are tried one after the other; the last leads to the smallest tiles."""
 
 
 class WanVAE:
@@ -55,10 +57,12 @@ class WanVAE:
         """Frames a latent, under the name core's nodes ask for."""
         return FRAMES_A_LATENT
 
+    def _bytes(self, height: int, width: int, bytes_a_pixel: int) -> int:
+        factor = self.resident.module.config.base_dim / 96 * self.dtype.itemsize / 2
+        return int(height * width * bytes_a_pixel * factor)
+
     def _ready(self, height: int, width: int, bytes_a_pixel: int) -> tuple[AutoencoderKLWan, torch.device]:
-        vae = self.resident.module
-        factor = vae.config.base_dim / 96 * self.dtype.itemsize / 2
-        return vae, self.resident.bring(int(height * width * bytes_a_pixel * factor))
+        return self.resident.module, self.resident.bring(self._bytes(height, width, bytes_a_pixel))
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
@@ -87,13 +91,13 @@ class WanVAE:
         latents = (frames - 1) // FRAMES_A_LATENT + 1
         vae, device = self._ready(height, width, ENCODE_BYTES_A_PIXEL)
         cache: list[Any] = [None] * vae._cached_conv_counts["encoder"]
-        pieces = []
-        for start, count in _pieces(latents, height * width):
+        moments = []
+        for start, count in pieces(latents, height * width):
             first = max(0, 1 + (start - 1) * FRAMES_A_LATENT)
             piece = _to_clip(pixels[first : first + (1 if start == 0 else count * FRAMES_A_LATENT)])
-            pieces.append(vae.quant_conv(vae.encoder(piece.to(device, self.dtype), feat_cache=cache, feat_idx=[0])))
+            moments.append(vae.quant_conv(vae.encoder(piece.to(device, self.dtype), feat_cache=cache, feat_idx=[0])))
             on_piece(start + count, latents)
-        return self._mean(torch.cat(pieces, 2))
+        return self._mean(torch.cat(moments, 2))
 
     def _encoded_in_tiles(self, pixels: torch.Tensor) -> torch.Tensor:
         """By diffusers' blending of the latents of overlapping tiles."""
@@ -108,38 +112,28 @@ class WanVAE:
     def stream(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Raw latents (1, 16, T, h, w) -> IMAGE pieces (f, H, W, 3), 0..1, float32, CPU, in order.
 
-        When the device's memory runs out, the rest comes in one piece, decoded in tiles. Raises RequestError when
-        even a tile does not fit.
+        In as many tiles as the free memory asks for, and in smaller ones when it runs out all the same. Raises
+        RequestError when even the smallest do not fit.
         """
+        height, width = latents.shape[-2:]
+        need = Need(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
+                      for count in (DECODE_BYTES_A_PIXEL, CACHE_BYTES_A_PIXEL)))
         done = 0
-        try:
-            for frames in self._pieces_of(latents):
-                done += len(frames)
-                yield frames
-            return
-        except torch.OutOfMemoryError:
-            pass  # what the failed piece held is released only once its exception has gone
-        self.resident.make_room(0)
-        try:
-            frames = self._tiled(latents, TILE, TILE, TILE_OVERLAP)
-        except torch.OutOfMemoryError as error:
-            raise RequestError(NO_ROOM.format("decode")) from error
-        yield frames[done:]
-
-    def _pieces_of(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        height, width = (side * PIXELS_A_LATENT for side in latents.shape[-2:])
-        vae, device = self._ready(height, width, DECODE_BYTES_A_PIXEL)
-        cache: list[Any] = [None] * vae._cached_conv_counts["decoder"]
-        for start, count in _pieces(latents.shape[2], height * width):
-            z = vae.post_quant_conv(latents[:, :, start : start + count].to(device, self.dtype))
-            frames = vae.decoder(z, feat_cache=cache, feat_idx=[0], first_chunk=start == 0)
-            yield _to_image(frames[0])
-
-    def _tiled(self, latents: torch.Tensor, height: int, width: int, overlap: int) -> torch.Tensor:
-        """Raw latents (1, 16, T, h, w) -> IMAGE of the clip, by diffusers' blending of overlapping tiles, in pixels."""
-        vae, device = self._ready(height, width, DECODE_BYTES_A_PIXEL)
-        _set_tiles(vae, height, width, overlap)
-        return _to_image(vae.tiled_decode(latents.to(device, self.dtype), return_dict=False)[0][0])
+        for share in SHARES:
+            vae, device = self._ready(height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
+            layout = choose_layout(height, width, int(self.resident.free() * share), need)
+            seen = 0
+            try:
+                for frames in decoded(vae, latents, layout, device, self.dtype):
+                    seen += len(frames)
+                    if seen > done:  # the others were given before the memory ran out
+                        yield frames[max(0, len(frames) - (seen - done)) :]
+                        done = seen
+                return
+            except torch.OutOfMemoryError:
+                pass  # what the failed piece held is released only once its exception has gone
+            self.resident.make_room(0)
+        raise RequestError(NO_ROOM.format("decode"))
 
     @torch.no_grad()
     def decode_tiled(self, latents: torch.Tensor, tile_x: int, tile_y: int, overlap: int, tile_t: int | None = None,
@@ -148,24 +142,25 @@ class WanVAE:
 
         Tiles in time are not needed: the decoder is causal and takes a latent at a time.
         """
-        sizes = (n * PIXELS_A_LATENT for n in (tile_y, tile_x, overlap))
-        height, width, overlap = sizes
-        return torch.stack([self._tiled(latent, height, width, overlap) for latent in latents.split(1)])
+        layout = layout_of_size(*latents.shape[-2:], tile_y, tile_x, overlap)
+        vae, device = self._ready(tile_y * PIXELS_A_LATENT, tile_x * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
+        return torch.stack([torch.cat(list(decoded(vae, latent, layout, device, self.dtype)))
+                            for latent in latents.split(1)])
 
     def decode(self, latents: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
                ) -> torch.Tensor:
         """Raw latents (B, 16, T, h, w) -> IMAGE (B, 4 (T - 1) + 1, 8 h, 8 w, 3), 0..1, float32, CPU."""
-        clips = []
-        total = latents.shape[0] * (FRAMES_A_LATENT * (latents.shape[2] - 1) + 1)
+        batch, _, length, height, width = latents.shape
+        frames = FRAMES_A_LATENT * (length - 1) + 1
+        images = torch.empty(batch, frames, height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, 3)
         done = 0
-        for latent in latents.split(1):
-            pieces = []
+        for latent, image in zip(latents.split(1), images, strict=True):
             for piece in self.stream(latent):
-                pieces.append(piece)
+                at = done % frames
+                image[at : at + len(piece)] = piece
                 done += len(piece)
-                on_piece(done, total)
-            clips.append(torch.cat(pieces))
-        return torch.stack(clips)
+                on_piece(done, batch * frames)
+        return images
 
 
 def _set_tiles(vae: AutoencoderKLWan, height: int, width: int, overlap: int) -> None:
@@ -177,16 +172,3 @@ def _set_tiles(vae: AutoencoderKLWan, height: int, width: int, overlap: int) -> 
 def _to_clip(image: torch.Tensor) -> torch.Tensor:
     """IMAGE (F, H, W, 3), 0..1, -> frames (1, 3, F, H, W), -1..1."""
     return image.permute(3, 0, 1, 2)[None] * 2 - 1
-
-
-def _to_image(frames: torch.Tensor) -> torch.Tensor:
-    """Frames (3, F, H, W), -1..1, -> IMAGE (F, H, W, 3), 0..1, float32, CPU."""
-    return frames.permute(1, 2, 3, 0).float().add(1).div(2).clamp(0, 1).cpu()
-
-
-def _pieces(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
-    """(first latent, number of latents) of each piece: frame 0 alone, then as many as PIXELS_A_PIECE allows."""
-    yield 0, 1
-    length = max(1, PIXELS_A_PIECE // (FRAMES_A_LATENT * pixels))
-    for start in range(1, latents, length):
-        yield start, min(length, latents - start)

@@ -1,0 +1,65 @@
+"""The name of an output file: ComfyUI's %date:...% and %node.widget% tokens, and what no name may have.
+
+ComfyUI's canvas fills these tokens in for its own save nodes only (frontend, Comfy.SaveImageExtraOutput and
+applyTextReplacements, whose rules these are), so that ours has to do it, and can for graphs sent without a canvas too.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+_TOKEN = re.compile(r"%([^%]+)%")
+_DATE_PART = re.compile(r"d+|h+|m+|M+|s+|y+|.", re.DOTALL)
+_UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+
+
+def name_fault(prefix: str) -> str:
+    """A sentence when a file of that prefix would not be inside the output folder, or an empty string."""
+    path, windows = PurePosixPath(prefix.replace("\\", "/")), PureWindowsPath(prefix)
+    if prefix.strip() and not path.is_absolute() and not windows.drive and ".." not in path.parts:
+        return ""
+    return (f"filename_prefix is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, such "
+            "as wan22/clip.")
+
+
+def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None,
+            now: datetime) -> str:
+    """Replace %date:yyyy-MM-dd% and %Node name.widget%; what names nothing stays as it is.
+
+    A node is named by its "Node name for S&R" of the canvas, by its title, or by its type. ComfyUI itself replaces
+    %year%, %width% and their like later.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1].startswith("date:"):
+            return _date(match[1].removeprefix("date:"), now)
+        name, _, widget = match[1].partition(".")
+        node = (prompt or {}).get(_node_called(name, prompt or {}, extra_pnginfo or {}))
+        value = None if node is None else node["inputs"].get(widget)
+        return match[0] if value is None or isinstance(value, list) else _UNFIT.sub("_", str(value))
+
+    return _TOKEN.sub(replaced, prefix)
+
+
+def _node_called(name: str, prompt: dict[str, Any], extra_pnginfo: dict[str, Any]) -> str | None:
+    drawn = (extra_pnginfo.get("workflow") or {}).get("nodes") or []
+    named = [str(node.get("id")) for node in drawn
+             if (node.get("properties") or {}).get("Node name for S&R") == name]
+    titled = [id_ for id_, node in prompt.items() if (node.get("_meta") or {}).get("title") == name]
+    typed = [id_ for id_, node in prompt.items() if node["class_type"] == name]
+    return next(iter([id_ for id_ in named if id_ in prompt] + titled + typed), None)
+
+
+def _date(pattern: str, now: datetime) -> str:
+    fields = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
+
+    def part(match: re.Match[str]) -> str:
+        text, letter = match[0], match[0][0]
+        if letter == "y":
+            return str(now.year)[-len(text):] if len(text) < 4 else str(now.year)
+        return f"{fields[letter]:0{min(len(text), 2)}}" if letter in fields else text
+
+    return _UNFIT.sub("_", _DATE_PART.sub(part, pattern or "yyyyMMddhhmmss"))

@@ -1,0 +1,135 @@
+"""How a clip is to be encoded, and which encoder of FFmpeg's does it on this machine.
+
+Option names are FFmpeg's (doc/encoders.texi: libx264, libx265, libsvtav1; libavcodec/nvenc.c).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ..request import FPS, RequestError
+
+PIX_FMTS = ("yuv420p", "yuv444p", "yuv420p10le", "yuv444p10le")
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+DEFAULT_CRF, MAX_CRF = 17.0, 51.0
+MIN_FPS, MAX_FPS = 1.0, 120.0
+PAD, CROP = ODD_SIZES = ("pad", "crop")
+REFUSE, ON_BLACK, ON_WHITE = ALPHAS = ("refuse", "on black", "on white")
+
+X264, X265, SVT_AV1 = "libx264", "libx265", "libsvtav1"
+ENCODERS: dict[str, tuple[str, ...]] = {
+    "h264": (X264,),
+    "hevc": (X265, X264),
+    "av1": (SVT_AV1, X264),
+    "h264_nvenc": ("h264_nvenc", X264),
+    "hevc_nvenc": ("hevc_nvenc", X265, X264),
+    "av1_nvenc": ("av1_nvenc", SVT_AV1, X264),
+}
+"""Codec -> its encoders, the first that works is taken."""
+CODECS = tuple(ENCODERS)
+_HELD: dict[str, tuple[str, ...]] = {
+    "h264": PIX_FMTS,
+    "hevc": PIX_FMTS,
+    "av1": ("yuv420p", "yuv420p10le"),
+    "h264_nvenc": ("yuv420p", "yuv444p"),
+    "hevc_nvenc": ("yuv420p", "yuv444p", "yuv420p10le"),
+    "av1_nvenc": ("yuv420p", "yuv420p10le"),
+}
+"""Codec -> the pixel formats that its first encoder takes."""
+_SVT_PRESETS = dict(zip(PRESETS, (12, 11, 10, 9, 8, 7, 5, 4, 2), strict=True))
+_NVENC_PRESETS = dict(zip(PRESETS, ("p1", "p1", "p2", "p2", "p3", "p4", "p5", "p6", "p7"), strict=True))
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Settings of an MP4."""
+
+    fps: float = float(FPS)
+    crf: float = DEFAULT_CRF
+    codec: str = "h264"
+    pix_fmt: str = "yuv420p"
+    preset: str = "medium"
+    odd_size: str = PAD
+    alpha: str = REFUSE
+
+    def check(self) -> None:
+        """Raise RequestError for a value that no encoder takes."""
+        for name, value, allowed in (("codec", self.codec, CODECS), ("pix_fmt", self.pix_fmt, PIX_FMTS),
+                                     ("preset", self.preset, PRESETS), ("odd_size", self.odd_size, ODD_SIZES),
+                                     ("alpha", self.alpha, ALPHAS)):
+            if value not in allowed:
+                raise RequestError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
+        if not MIN_FPS <= self.fps <= MAX_FPS:
+            raise RequestError(f"fps is {self.fps:g}; choose {MIN_FPS:g} to {MAX_FPS:g} (Wan 2.2 makes {FPS}).")
+        if not 0 <= self.crf <= MAX_CRF:
+            raise RequestError(f"crf is {self.crf:g}; choose 0 to {MAX_CRF:g} (17 is visually clean).")
+        if self.pix_fmt not in _HELD[self.codec]:
+            raise RequestError(f"{self.codec} cannot hold {self.pix_fmt}; choose {' or '.join(_HELD[self.codec])}, or "
+                               "the codec h264, which holds all.")
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second; 23.98, 29.97, 59.94 and the like are the NTSC rates of 1000/1001."""
+        ntsc = Fraction(round(self.fps) * 1000, 1001)
+        if self.fps >= 10 and abs(self.fps - ntsc) < 0.005:
+            return ntsc
+        return Fraction(self.fps).limit_denominator(1000)
+
+    @property
+    def halves_chroma(self) -> bool:
+        """4:2:0, which needs even sides."""
+        return self.pix_fmt.startswith("yuv420")
+
+    @property
+    def bits(self) -> int:
+        """Bits a sample: 8 or 10."""
+        return 10 if self.pix_fmt.endswith("10le") else 8
+
+
+def options(encoder: str, encoding: Encoding) -> dict[str, str]:
+    """The encoder's own options for quality and speed."""
+    if encoder == SVT_AV1:
+        return {"crf": f"{round(encoding.crf)}", "preset": str(_SVT_PRESETS[encoding.preset])}
+    if encoder.endswith("_nvenc"):  # cq 0 would mean that the encoder chooses
+        return {"rc": "vbr", "cq": f"{max(1.0, encoding.crf):g}", "b": "0", "preset": _NVENC_PRESETS[encoding.preset]}
+    quiet = {"x265-params": "log-level=error"} if encoder == X265 else {}
+    return {"crf": f"{encoding.crf:g}", "preset": encoding.preset, **quiet}
+
+
+def encoder_pix_fmt(encoder: str, encoding: Encoding) -> str:
+    """NVENC takes 10 bits in a layout of its own."""
+    return "p010le" if encoder.endswith("_nvenc") and encoding.pix_fmt == "yuv420p10le" else encoding.pix_fmt
+
+
+def choose_encoder(encoding: Encoding, width: int, height: int) -> tuple[str, str]:
+    """The first encoder that starts with frames of this size, and a sentence when it is not the one asked for.
+
+    Raises RequestError when none does.
+    """
+    wanted, *others = ENCODERS[encoding.codec]
+    refusals = {}
+    for encoder in (wanted, *others):
+        fault = _fault(encoder, encoding, width, height)
+        if fault is None:
+            return encoder, "" if encoder == wanted else (
+                f"{wanted} does not work here ({refusals[wanted]}), so {encoder} wrote the file instead.")
+        refusals[encoder] = fault
+    told = "; ".join(f"{encoder}: {fault}" for encoder, fault in refusals.items())
+    raise RequestError(f"No encoder takes {encoding.codec} of {width}x{height} in {encoding.pix_fmt} ({told}). Choose "
+                       "another codec, size or pix_fmt; the frames are still in the graph.")
+
+
+def _fault(encoder: str, encoding: Encoding, width: int, height: int) -> str | None:
+    import av
+
+    try:
+        context = av.CodecContext.create(encoder, "w")
+        context.width, context.height = width, height
+        context.pix_fmt = encoder_pix_fmt(encoder, encoding)
+        context.time_base = 1 / encoding.rate
+        context.options = options(encoder, encoding)
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return None

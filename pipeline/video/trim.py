@@ -1,0 +1,101 @@
+"""The frames of a file from one to another, exactly: as they are stored where the stream allows it, else encoded anew.
+
+A stream can be cut without encoding where the wanted frames follow each other in the file too (B frames may lie
+elsewhere) and the first of them is a key frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..request import RequestError
+from .encoding import DEFAULT_CRF, X264
+from .new_file import new_file
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av.container import InputContainer, OutputContainer
+
+_OPTIONS = {"movflags": "use_metadata_tags+faststart"}
+
+
+def trim(source: Path, new_path: Callable[[], Path], start: int, frames: int) -> tuple[Path, bool]:
+    """Write `frames` frames of a file, from number `start` (0: the first) on, with its sound; True: encoded anew.
+
+    The sound is kept as stored, packet by packet, so it may end up to a packet (about 20 ms) early or late. Raises
+    RequestError when the file has not that many frames or cannot be read, OSError when the new one cannot be written.
+    """
+    import av
+
+    try:
+        with av.open(str(source)) as container:
+            stream = container.streams.video[0]
+            packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+    except (av.error.FFmpegError, IndexError) as error:
+        raise RequestError(f"{source.name} is no video or is damaged ({error}). Fetch it again.") from error
+    times = sorted(packet.pts for packet in packets)
+    if frames < 1 or start < 0 or start + frames > len(times):
+        raise RequestError(f"{source.name} has {len(times)} frames; frames {start + 1} to {start + frames} are not "
+                           "there.")
+    wanted = set(times[start : start + frames])
+    at = next(index for index, packet in enumerate(packets) if packet.pts == times[start])
+    kept = packets[at : at + frames]
+    as_stored = packets[at].is_keyframe and {packet.pts for packet in kept} == wanted
+    with new_file(new_path) as file, av.open(str(source)) as container, \
+            av.open(str(file.unfinished), "w", options=_OPTIONS) as output:
+        output.metadata.update(container.metadata)
+        time_base = container.streams.video[0].time_base
+        end = times[start + frames] if start + frames < len(times) else times[-1] + (packets[-1].duration or 0)
+        span = times[start] * time_base, end * time_base
+        write = _copy if as_stored else _encode
+        write(container, output, wanted, times[start], span)
+    return file.path, not as_stored
+
+
+def _copy(container: InputContainer, output: OutputContainer, wanted: set[int], first: int,
+          span: tuple[Fraction, Fraction]) -> None:
+    source = container.streams.video[0]
+    target = output.add_stream_from_template(source)
+    sound = [(stream, output.add_stream_from_template(stream)) for stream in container.streams.audio]
+    for packet in container.demux(source, *(stream for stream, _ in sound)):
+        if packet.stream.type == "audio":
+            _copy_sound(packet, output, dict(sound), span)
+        elif packet.pts in wanted:
+            packet.pts, packet.dts = packet.pts - first, packet.dts - first
+            packet.stream = target
+            output.mux(packet)
+
+
+def _encode(container: InputContainer, output: OutputContainer, wanted: set[int], first: int,
+            span: tuple[Fraction, Fraction]) -> None:
+    """In the source's pixel format and colours, whatever these are."""
+    source = container.streams.video[0]
+    target = output.add_stream(X264, rate=source.average_rate, options={"crf": f"{DEFAULT_CRF:g}"})
+    context, origin = target.codec_context, source.codec_context
+    target.width, target.height, target.pix_fmt = source.width, source.height, origin.pix_fmt
+    context.time_base = source.time_base
+    for name in ("color_primaries", "color_trc", "colorspace", "color_range"):
+        setattr(context, name, getattr(origin, name))
+    sound = [(stream, output.add_stream_from_template(stream)) for stream in container.streams.audio]
+    for packet in container.demux(source, *(stream for stream, _ in sound)):
+        if packet.stream.type == "audio":
+            _copy_sound(packet, output, dict(sound), span)
+            continue
+        for frame in packet.decode():
+            if frame.pts in wanted:
+                frame.pts, frame.pict_type = frame.pts - first, 0
+                output.mux(target.encode(frame))
+    output.mux(target.encode(None))
+
+
+def _copy_sound(packet: Packet, output: OutputContainer, streams: dict, span: tuple[Fraction, Fraction]) -> None:
+    if packet.pts is None:
+        return
+    start, end = (int(time / packet.time_base) for time in span)
+    # Before the first frame lies what the decoder of AAC needs to start with.
+    if (start == 0 or start <= packet.pts) and packet.pts < end:
+        packet.stream, packet.pts, packet.dts = streams[packet.stream], packet.pts - start, packet.dts - start
+        output.mux(packet)

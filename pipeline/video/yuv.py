@@ -1,0 +1,93 @@
+"""RGB frames -> the Y'CbCr that players expect: BT.709, limited range, exact to rounding.
+
+Recommendation ITU-R BT.709-6, items 3.2 to 3.4 (Y' = Kr R' + Kg G' + Kb B', differences in 224 of 256 codes), from the
+floats and in one rounding; libswscale's path from 16-bit RGB is half a code too bright. Chroma of 4:2:0 lies where
+MPEG-2 and H.264 put it unless told otherwise, level with the left luma column (ITU-T H.264, figure 6-4): so it is
+filtered (1 2 1) / 4 along a row, (1 1) / 2 down a column.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..request import RequestError
+from .encoding import ON_WHITE, PAD, Encoding
+
+if TYPE_CHECKING:
+    import torch
+    from av import VideoFrame
+
+_RED, _BLUE = 0.2126, 0.0722
+_LUMA = np.array([_RED, 1 - _RED - _BLUE, _BLUE])
+_CB = (np.array([0, 0, 1]) - _LUMA) / (2 * (1 - _BLUE))
+_CR = (np.array([1, 0, 0]) - _LUMA) / (2 * (1 - _RED))
+
+
+def to_rgb(image: torch.Tensor, number: int, encoding: Encoding) -> np.ndarray:
+    """One frame of an IMAGE, (H, W, 3 or 4), of any dtype and device -> (H', W', 3), float32 0..1, contiguous.
+
+    Values outside 0..1 are cut off. For 4:2:0 an odd side is one pixel longer (the edge repeated) or shorter. Raises
+    RequestError for NaN; `number` counts the frames from 1, for the message.
+    """
+    frame = image.float().cpu().contiguous().numpy()
+    low, high = float(frame.min()), float(frame.max())  # NaN if there is one
+    if not low <= high:
+        raise RequestError(f"Frame {number} holds values that are not numbers (NaN), so nothing was written. The "
+                           "sampler or the VAE overflowed: try another dtype, attention or VAE.")
+    if low < 0 or high > 1:
+        frame = frame.clip(0, 1)
+    if frame.shape[-1] == 4:
+        colour, alpha = frame[..., :3], frame[..., 3:]
+        frame = colour * alpha + (1 - alpha) if encoding.alpha == ON_WHITE else colour * alpha
+    height, width = frame.shape[0] % 2, frame.shape[1] % 2
+    if encoding.halves_chroma and (height or width):
+        if encoding.odd_size == PAD:
+            return np.pad(frame, ((0, height), (0, width), (0, 0)), mode="edge")
+        return np.ascontiguousarray(frame[: frame.shape[0] - height, : frame.shape[1] - width])
+    return frame
+
+
+def to_yuv(rgb: np.ndarray, encoding: Encoding) -> VideoFrame:
+    """(H, W, 3), float32 0..1, contiguous -> a frame in the encoding's pixel format; even sides for 4:2:0."""
+    import av
+
+    height, width = rgb.shape[:2]
+    frame = av.VideoFrame(width, height, encoding.pix_fmt)
+    planes = [_samples(plane, np.uint8 if encoding.bits == 8 else np.uint16) for plane in frame.planes]
+    unit = 1 << (encoding.bits - 8)
+    weights = [scale * unit * part for scale, part in ((219, _LUMA), (224, _CB), (224, _CR))]
+    values = [_weighted(rgb, weights[0])]
+    if encoding.halves_chroma:
+        rows = rgb[0::2] + rgb[1::2]
+        values += [_halved(rows, part) for part in weights[1:]]
+    else:
+        values += [_weighted(rgb, part) for part in weights[1:]]
+    for plane, value, zero in zip(planes, values, (16, 128, 128), strict=True):
+        # Rounded by the half that is added and the cut to integers.
+        np.add(value, np.float32(zero * unit + 0.5), out=plane, casting="unsafe")
+    return frame
+
+
+def _samples(plane: object, dtype: type) -> np.ndarray:
+    """A plane's memory, (height, width) without the padding of its rows."""
+    rows = np.frombuffer(plane, dtype).reshape(plane.height, -1)
+    return rows[:, : plane.width]
+
+
+def _weighted(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (H, W * 3 / len(weights)): each so many numbers of a row times the weights, and summed.
+
+    Row by row: for more at once BLAS starts threads, which wait for those of the encoder.
+    """
+    return rows.reshape(len(rows), -1, len(weights)) @ weights.astype(np.float32)
+
+
+def _halved(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums of two rows (H / 2, W, 3) -> chroma level with the left one of each two columns, (H / 2, W / 2)."""
+    own = _weighted(rows, np.concatenate([weights / 4, weights / 8]))
+    right = _weighted(rows, np.concatenate([weights * 0, weights / 8]))  # what the sample to the right takes
+    own[:, 1:] += right[:, :-1]
+    own[:, 0] += rows[:, 0] @ (weights / 8).astype(np.float32)  # left of the picture its edge goes on
+    return own
