@@ -55,7 +55,7 @@ async def remote_clip(image: torch.Tensor, clip: ClipRequest, offers: Sequence[O
     picture = Picture(*encode_picture(image))
     delivery = await make_clip([target_of(offer) for offer in offers], clip, picture, desk, frames=frames,
                                strict=strict)
-    return _handed_over(delivery, clip.num_frames, frames)
+    return _handed_over(delivery, clip.num_frames, frames, desk)
 
 
 async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) -> tuple[Path, str]:
@@ -67,7 +67,7 @@ async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) ->
     if remote_id:
         job = desk.ledger.attach(job, remote_id)
     delivery = await resume(job, ADAPTERS[job.provider], desk)
-    return _handed_over(delivery, int(job.summary["num_frames"]), frames)
+    return _handed_over(delivery, int(job.summary["num_frames"]), frames, desk)
 
 
 def give_up(name: str, desk: Desk) -> str:
@@ -85,7 +85,7 @@ def _find(name: str, desk: Desk) -> Job:
     return job
 
 
-def _handed_over(delivery: Delivery, num_frames: int, frames: str) -> tuple[Path, str]:
+def _handed_over(delivery: Delivery, num_frames: int, frames: str, desk: Desk) -> tuple[Path, str]:
     """The file, cut to the frames that were asked for where that was chosen, and the report."""
     path, there = delivery.path, probe(delivery.path).frames
     if frames == TRIM and there > num_frames:
@@ -96,5 +96,12 @@ def _handed_over(delivery: Delivery, num_frames: int, frames: str) -> tuple[Path
     elif there < num_frames:
         note = f"{there} frames came, of {num_frames} that were asked for."
         delivery = replace(delivery, notes=(*delivery.notes, note))
+    desk.say(_summary(delivery))
     told = report(replace(delivery, path=path), ADAPTERS[delivery.job.provider])
     return path, json.dumps(told, indent=1, ensure_ascii=False)
+
+
+def _summary(delivery: Delivery) -> str:
+    job = delivery.job
+    cost = "price unknown" if job.price is None else f"${job.price:.3f}"
+    return "\n".join((f"{ADAPTERS[job.provider].title}: done, {cost}, job {job.short_id}", *delivery.notes))

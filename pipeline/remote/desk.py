@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..download.policy import Policy
@@ -38,6 +38,10 @@ class Desk:
     local_only: bool = False
     public_url: str = ""
     """https base under which providers reach this server's webhook, "" for none."""
+
+    def noting(self, notes: tuple[str, ...]) -> Desk:
+        """The same, with these sentences below everything that is said."""
+        return replace(self, say=lambda text: self.say("\n".join((text, *notes))))
 
     async def wait(self, seconds: float) -> None:
         """Sleep, unless stop raises."""

@@ -97,8 +97,7 @@ def _check_allowed(desk: Desk) -> None:
 
 async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: Desk) -> Delivery:
     adapter, clip = target.adapter, plan.clip
-    if plan.notes:
-        desk.say("\n".join((f"{adapter.title}, {plan.model_name}:", *plan.notes)))
+    desk = desk.noting(plan.notes)
     summary = {"prompt": clip.prompt, "negative_prompt": clip.negative_prompt, "resolution": clip.resolution,
                "num_frames": clip.num_frames, "num_inference_steps": clip.num_inference_steps,
                "guidance_scale": clip.guidance_scale, "seed": clip.seed,
