@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .cdn_server import CdnServer
+from .cdn_server import FPS, CdnServer
 from .inputs import PICTURE_BYTES, REFUSED_WORD, BadPicture, Inputs, Upload, check_picture, inline_picture
 from .loopback_server import Answer, LoopbackServer, Refused, Request
 from .webhook_keys import Callback
@@ -78,6 +78,14 @@ class Job:
     deleted: bool = False
     link: str | None = None
     """The clip's latest link."""
+    created: float = field(default_factory=time.time)
+    """Seconds since 1970."""
+
+    @property
+    def created_at(self) -> str:
+        """ISO 8601, in UTC, to the nanosecond as Go writes it."""
+        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.created))
+        return f"{whole}.{int(self.created % 1 * 1e9):09d}Z"
 
     @property
     def phase(self) -> str:
@@ -148,6 +156,10 @@ class ProviderServer(LoopbackServer):
     @abstractmethod
     def frames(self, job: Job) -> int:
         """How many frames the inputs ask for."""
+
+    def fps(self, job: Job) -> int:
+        """Frames a second that the inputs ask for."""
+        return FPS
 
     @abstractmethod
     def callback(self, job: Job, *, at: int | None = None) -> Callback:
@@ -284,7 +296,7 @@ class ProviderServer(LoopbackServer):
     def clip(self, job: Job) -> str:
         """The link of its clip; a fresh one each time while those before have expired."""
         frames = job.script.frames or self.frames(job)
-        job.link = self.cdn.publish(self.cdn_host, job.id, frames, expired=job.script.expired)
+        job.link = self.cdn.publish(self.cdn_host, job.id, frames, self.fps(job), expired=job.script.expired)
         return job.link
 
     def unfinished(self) -> int:

@@ -39,6 +39,7 @@ class AtlasCloud:
     origins = ("https://api.atlascloud.ai",)
     concurrent = 5
     patient = 30.0
+    listed_after = 0.0
     models = (
         RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
                     rates={"480p": Rate(second=0.04, source=READ)}),

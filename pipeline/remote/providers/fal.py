@@ -31,6 +31,7 @@ class Fal:
     origins = (QUEUE, REST, "https://api.fal.ai")
     concurrent = 10
     patient = 0.0
+    listed_after = 900.0  # it lists what has ended
     models = (
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
                     guidance=True, num_frames=(17, 161),
