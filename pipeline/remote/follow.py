@@ -56,7 +56,7 @@ async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
         if told.state == State.DOWNLOADING:
             return told
         if told.state in ENDS:
-            why = told.message or "no reason given"
+            why = told.message.rstrip(".") or "no reason given"
             sentence = f"{client.adapter.title} {ENDS[told.state]} the job {job.short_id}: {why}."
             desk.ledger.update(job, state=told.state, error_kind=told.kind.value, error=sentence)
             raise RemoteError(told.kind, sentence)
