@@ -1,8 +1,8 @@
-"""The inputs of fal.ai's Wan 2.2 image-to-video endpoints, as the types of its client 1.10.1 have them, and prices."""
+"""fal.ai's Wan 2.2 image-to-video endpoints: inputs (the types of its client 1.10.1), prices and failures."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -55,3 +55,27 @@ ENDPOINT = f"{APP}/v2.2-a14b/image-to-video"
 PRICES = {f"{ENDPOINT}/lora": (0.10, "second"), ENDPOINT: (0.08, "second"), f"{ENDPOINT}/turbo": (0.10, "video")}
 """US dollars and their unit; of 720p, where it is by the second."""
 MODELS: dict[str, type[Inputs]] = {f"{ENDPOINT}/lora": WithLoras, ENDPOINT: Base, f"{ENDPOINT}/turbo": Turbo}
+
+FAILURES: dict[str, tuple[int, str, str]] = {
+    "failed": (500, "internal_server_error", "An unexpected error occurred in the model."),
+    "refused": (422, "content_policy_violation", "The content could not be processed because it contained material "
+                                                 "flagged by a content checker."),
+    "timeout": (504, "generation_timeout", "The generation took too long."),
+    "downstream": (400, "downstream_service_error", "An upstream service failed."),
+    "infrastructure": (503, "runner_disconnected", "The runner disconnected unexpectedly."),
+    "cancelled": (499, "client_cancelled", "Request was cancelled."),
+}
+"""How a job ends -> status of its result, error type, text."""
+FLAT = ("infrastructure", "cancelled")
+"""Failures of fal's own, not of the model: {detail: text, error_type} and X-Fal-Error-Type."""
+RETRYABLE = ("timeout", "downstream")
+
+
+def openapi(endpoint: str) -> dict[str, Any]:
+    """The endpoint's OpenAPI document, as far as its inputs."""
+    schema = MODELS[endpoint].model_json_schema(ref_template="#/components/schemas/{model}")
+    parts = schema.pop("$defs", {})
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Input"}}}
+    return {"openapi": "3.0.4", "info": {"title": f"Queue OpenAPI for {endpoint}"},
+            "paths": {f"/{endpoint}": {"post": {"requestBody": {"content": content}}}},
+            "components": {"schemas": {**parts, "Input": schema}}}

@@ -25,7 +25,7 @@ from typing import Any
 
 from .cdn_server import HOSTS, CdnServer
 from .exchange import Answer, Request, Route, json_answer
-from .fal_models import APP, MODELS, PRICES, Turbo
+from .fal_models import APP, FAILURES, FLAT, MODELS, PRICES, RETRYABLE, Turbo, openapi
 from .inputs import BadPicture, is_public_https
 from .job import Job
 from .provider_server import ProviderServer
@@ -34,18 +34,6 @@ from .webhook_keys import Callback, SigningKey
 QUEUE, REST, MEDIA, API, SITE = "queue.fal.run", "rest.fal.ai", "v3.fal.media", "api.fal.ai", "fal.ai"
 STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 422, "balance": 403, "limit": 429, "job": 404,
           "webhook": 400}
-FAILURES: dict[str, tuple[int, str, str]] = {
-    "failed": (500, "internal_server_error", "An unexpected error occurred in the model."),
-    "refused": (422, "content_policy_violation", "The content could not be processed because it contained material "
-                                                 "flagged by a content checker."),
-    "timeout": (504, "generation_timeout", "The generation took too long."),
-    "downstream": (400, "downstream_service_error", "An upstream service failed."),
-    "infrastructure": (503, "runner_disconnected", "The runner disconnected unexpectedly."),
-    "cancelled": (499, "client_cancelled", "Request was cancelled."),
-}
-FLAT = ("infrastructure", "cancelled")
-"""Failures of fal's own, not of the model: {detail: text, error_type} and X-Fal-Error-Type."""
-RETRYABLE = ("timeout", "downstream")
 
 
 class FalServer(ProviderServer):
@@ -69,7 +57,6 @@ class FalServer(ProviderServer):
             Route("PUT", QUEUE, rf"{request}/cancel", "cancel", self._cancel),
             Route("POST", QUEUE, r"/(?P<model>(?!.*/requests/)[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
             Route("GET", API, r"/v1/models/pricing", "price", self._pricing),
-            Route("POST", API, r"/v1/models/pricing/estimate", "price", self._estimate),
             Route("GET", SITE, r"/api/openapi/queue/openapi\.json", "models", self._schema, open=True),
             Route("POST", REST, r"/storage/auth/token", "token", self._token),
             Route("POST", MEDIA, r"/files/upload", "upload", self._upload, open=True),
@@ -223,24 +210,11 @@ class FalServer(ProviderServer):
             {"endpoint_id": name, "unit_price": PRICES[name][0], "unit": PRICES[name][1], "currency": "USD"}
             for name in names], "next_cursor": None, "has_more": False})
 
-    def _estimate(self, request: Request) -> Answer:
-        asked = self.object_body(request)
-        wanted = asked.get("endpoints", {})
-        if asked.get("estimate_type") != "unit_price" or not wanted or not set(wanted) <= set(PRICES):
-            return json_answer(400, {"error": {"type": "validation_error", "message": "Invalid estimate."}})
-        total = sum(PRICES[name][0] * of["unit_quantity"] for name, of in wanted.items())
-        return json_answer(200, {"estimate_type": "unit_price", "total_cost": round(total, 6), "currency": "USD"})
-
     def _schema(self, request: Request) -> Answer:
         name = request.seen.query.get("endpoint_id", "")
         if name not in self.models:
             return json_answer(404, {"detail": "Not found"})
-        schema = self.models[name].model_json_schema(ref_template="#/components/schemas/{model}")
-        parts = schema.pop("$defs", {})
-        return json_answer(200, {"openapi": "3.0.4", "info": {"title": f"Queue OpenAPI for {name}"}, "paths": {
-            f"/{name}": {"post": {"requestBody": {"content": {"application/json": {
-                "schema": {"$ref": "#/components/schemas/Input"}}}}}}},
-            "components": {"schemas": {**parts, "Input": schema}}})
+        return json_answer(200, openapi(name))
 
     def _token(self, request: Request) -> Answer:
         if request.seen.query != {"storage_type": "fal-cdn-v3"} or self.object_body(request):

@@ -12,6 +12,9 @@
 
 A job has no clock: it goes on each time it is polled, so that tests are the same on a slow machine, and a job that
 nobody polls stays where it is. The server's own key is `server.key`.
+
+The official clients wavespeed 2.0.5, fal-client 1.0.3 and replicate 1.0.7 were run against these servers: upload,
+submit, poll, result, cancel, refusals, and replicate's check of a callback.
 """
 
 from __future__ import annotations

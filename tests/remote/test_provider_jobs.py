@@ -213,9 +213,6 @@ def test_prices_balances_models_and_schemas(ask: Asker, speech: Speech, provider
         url = "https://api.fal.ai/v1/models/pricing"
         assert ask("GET", f"{url}?endpoint_id={ENDPOINT}/lora").json["prices"][0]["unit_price"] == 0.10
         assert ask("GET", f"{url}?endpoint_id=fal-ai/none").status == 404
-        total = ask("POST", f"{url}/estimate", {"estimate_type": "unit_price", "endpoints": {
-            f"{ENDPOINT}/lora": {"unit_quantity": 5}}}).json["total_cost"]
-        assert total == 0.5
         content = ask("GET", f"https://fal.ai/api/openapi/queue/openapi.json?endpoint_id={ENDPOINT}/lora", key=False)
         schema = content.json["components"]["schemas"]["Input"]
     else:
