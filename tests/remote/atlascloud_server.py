@@ -9,7 +9,7 @@ Decided here, because nothing settles it:
 - The upload answers data.download_url (the client's); `upload_key = "url"` answers data.url (the documentation's).
 - generateVideo takes no query (the official node adds utm_ parameters).
 - Schemas lie at static.atlascloud.ai. Balance has the public API's shape; prices are this server's own, a second.
-- Webhook deliveries of a failed job have status OK with payload.status failed, unless `Script.error` is set: then ERROR.
+- A callback of a failed job has status OK and payload.status failed; with `Script.error` set its status is ERROR.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .cdn_server import HOSTS, CdnServer
+from .exchange import Answer, Refused, Request, Route, json_answer
 from .inputs import BadPicture, Duration, Inputs, Loras, Prompt, Seed, form_file, is_public_https
-from .loopback_server import Answer, Request, Route, json_answer
-from .provider_server import Job, ProviderServer
+from .job import Job
+from .provider_server import ProviderServer
 from .webhook_keys import Callback, SigningKey, base64url
 
 API, MEDIA, STATIC = "api.atlascloud.ai", "atlas-img.oss-accelerate-overseas.aliyuncs.com", "static.atlascloud.ai"
@@ -103,26 +104,25 @@ class AtlasCloudServer(ProviderServer):
         ]
         super().__init__(folder, cdn, key=key or "apikey-0123456789abcdef0123456789abcdef")
 
-    def serve_headers(self) -> dict[str, str]:
-        return {"X-Request-ID": f"req-{len(self.seen)}"}
-
     def native_error(self, kind: str, text: str, details: list[dict[str, Any]] | None = None) -> Answer:
-        return json_answer(STATUS[kind], {"code": STATUS[kind], "msg": "unauthorized" if kind == "auth" else text,
-                                          "request_id": f"req-{len(self.seen)}", "data": None},
-                           {**self.serve_headers(), **(self.limit_headers() if kind == "limit" else {})})
+        return self._answer(STATUS[kind], {"code": STATUS[kind], "msg": "unauthorized" if kind == "auth" else text,
+                                           "request_id": self._request_id(), "data": None},
+                            self.limit_headers() if kind == "limit" else {})
 
     def unknown(self, request: Request) -> Answer:
         """A wrong path is 401, as a wrong key is."""
         return self.native_error("auth", "")
 
     def authorise(self, request: Request) -> None:
-        if request.seen.path.startswith("/public/") and (
-                request.seen.headers.get("authorization") != f"{self.scheme} {self.key}"):
-            request.send(json_answer(401, {"error": {"type": "authentication_error", "code": "invalid_api_key",
-                                                     "message": "Invalid API key.", "param": None},
-                                           "request_id": f"req-{len(self.seen)}"}, self.serve_headers()))
-            return
-        super().authorise(request)
+        """The billing API has a shape of its own."""
+        try:
+            super().authorise(request)
+        except Refused:
+            if not request.seen.path.startswith("/public/"):
+                raise
+            error = {"type": "authentication_error", "code": "invalid_api_key", "message": "Invalid API key.",
+                     "param": None}
+            raise Refused(self._answer(401, {"error": error, "request_id": self._request_id()})) from None
 
     def cost(self, model: str, inputs: dict[str, Any]) -> float:
         scale = {"720p": 2, "1080p": 3}.get(inputs.get("resolution", ""), 1)
@@ -146,9 +146,9 @@ class AtlasCloudServer(ProviderServer):
             raise self.refuse("webhook", "webhook_url must be a public https URL of at most 1024 characters")
         self.check_inputs(model, body)
         try:
-            self.check_picture(body["image"])
+            self.check_pictures(body)
         except BadPicture as bad:
-            raise self.refuse("picture", str(bad)) from bad
+            raise self.refuse("picture", f"{bad.field}: {bad}") from bad
         return self._ok(self.prediction(self.accept(model, body, webhook=webhook)))
 
     def _check_retention(self, request: Request) -> None:
@@ -161,8 +161,8 @@ class AtlasCloudServer(ProviderServer):
         self.allow_query(request)
         job = self.poll(job_id)
         if job.phase.endswith("_500"):
-            return json_answer(500, {"code": 500, "msg": "internal error", "request_id": f"req-{len(self.seen)}",
-                                     "data": self.prediction(job)}, self.serve_headers())
+            return self._answer(500, {"code": 500, "msg": "internal error", "request_id": self._request_id(),
+                                      "data": self.prediction(job)})
         return self._ok(self.prediction(job))
 
     def prediction(self, job: Job) -> dict[str, Any]:
@@ -171,8 +171,9 @@ class AtlasCloudServer(ProviderServer):
         words = {"queued": "created", "running": job.script.word or "processing", "timeout": "timeout",
                  "cancelled": "cancelled", "succeeded": "succeeded"}
         word = words.get(phase, "failed" if phase in FAILURES else "completed")
-        content: dict[str, Any] = {"id": job.id, "model": job.model, "status": word, "created_at": "2026-01-01T00:00:00Z",
-                                   "error": "", "metrics": {"predict_time": 41.0 if job.finished else 0}}
+        content: dict[str, Any] = {"id": job.id, "model": job.model, "status": word, "error": "",
+                                   "created_at": "2026-01-01T00:00:00Z",
+                                   "metrics": {"predict_time": 41.0 if job.finished else 0}}
         if phase in FAILURES:
             code, text = FAILURES[phase]
             content |= {"error": job.script.error or text, "error_code": code, "outputs": None}
@@ -195,11 +196,11 @@ class AtlasCloudServer(ProviderServer):
                          "size": len(upload.data)}, message="success")
 
     def _models(self, request: Request) -> Answer:
-        return json_answer(200, {"code": "200", "data": [
+        return self._answer(200, {"code": "200", "data": [
             {"uuid": f"model-{number}", "model": name, "type": "Video", "displayName": name, "profile": "",
              "schema": f"https://{STATIC}/schema/{name}.json", "tags": [], "display_console": True,
              "price": {"discount": "100", "actual": {"base_price": str(price)}, "origin": {"base_price": str(price)}}}
-            for number, (name, (_, price)) in enumerate(MODELS.items())]}, self.serve_headers())
+            for number, (name, (_, price)) in enumerate(MODELS.items())]})
 
     def _schema(self, request: Request, model: str) -> Answer:
         if model not in self.models:
@@ -212,9 +213,8 @@ class AtlasCloudServer(ProviderServer):
 
     def _balance(self, request: Request) -> Answer:
         money = {"value": f"{self.balance:.6f}", "currency": "usd"}
-        return json_answer(200, {"object": "balance", "scope": "account", "available": money, "cash": money,
-                                 "bonus": {"value": "0.000000", "currency": "usd"},
-                                 "request_id": f"req-{len(self.seen)}"}, self.serve_headers())
+        return self._answer(200, {"object": "balance", "scope": "account", "available": money, "cash": money,
+                                  "bonus": {"value": "0.000000", "currency": "usd"}, "request_id": self._request_id()})
 
     def _jwks(self, request: Request) -> Answer:
         return json_answer(200, {"keys": [key.jwk() for key in self.webhook_keys]})
@@ -237,4 +237,10 @@ class AtlasCloudServer(ProviderServer):
             f"{prefix}-Signature-Ed25519": base64url(key.sign(stamp.encode() + b"." + body))}, body)
 
     def _ok(self, data: object, **more: object) -> Answer:
-        return json_answer(200, {"code": 200, **more, "data": data}, self.serve_headers())
+        return self._answer(200, {"code": 200, **more, "data": data})
+
+    def _answer(self, status: int, content: object, headers: dict[str, str] | None = None) -> Answer:
+        return json_answer(status, content, {"X-Request-ID": self._request_id(), **(headers or {})})
+
+    def _request_id(self) -> str:
+        return f"req-{len(self.seen)}"

@@ -17,7 +17,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from .loopback_server import Answer, LoopbackServer, Request, Route
+from .exchange import Answer, Request, Route
+from .loopback_server import LoopbackServer
 
 HOSTS = ("d1q70pf5vjeyhc.cloudfront.net", "atlas-media.oss-us-west-1.aliyuncs.com", "v3b.fal.media",
          "replicate.delivery")

@@ -27,9 +27,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from .cdn_server import HOSTS, CdnServer
+from .exchange import Answer, Request, Route, json_answer
 from .inputs import BadPicture, Inputs, LoraPath, Prompt, check_picture, form_file, inline_picture, is_public_https
-from .loopback_server import Answer, Request, Route, json_answer
-from .provider_server import Job, ProviderServer
+from .job import Job
+from .provider_server import ProviderServer
 from .webhook_keys import Callback
 
 API = "api.replicate.com"
@@ -72,8 +73,8 @@ class Plain(Inputs):
 
 
 TITLES = {"auth": (401, "Unauthenticated", "You did not pass a valid authentication token"),
-          "malformed": (400, "Bad request", ""), "model": (404, "Not found", "The requested resource could not be "
-                                                                             "found."),
+          "malformed": (400, "Bad request", ""),
+          "model": (404, "Not found", "The requested resource could not be found."),
           "job": (404, "Not found", "The requested resource could not be found."),
           "invalid": (422, "Input validation failed", ""), "picture": (422, "Input validation failed", ""),
           "webhook": (422, "Input validation failed", ""),
@@ -87,7 +88,7 @@ class ReplicateServer(ProviderServer):
     provider, cdn_host = "replicate", HOSTS[3]
     hosts = (API,)
     media_hosts = (API,)
-    points = ("submit", "poll", "cancel", "upload", "models", "account", "secret", "history")
+    points = ("submit", "poll", "cancel", "upload", "models", "account", "secret")
     ends = ("done", "failed", "refused", "aborted", "cancelled", "empty", "list")
     """empty: succeeded with output null; list: output as a list of one link, in place of the link."""
     models = {"wan-video/wan-2.2-i2v-fast": Fast, "wan-video/wan-2.2-i2v-a14b": Plain}
@@ -98,7 +99,6 @@ class ReplicateServer(ProviderServer):
         model = r"/v1/models/(?P<model>[\w.-]+/[\w.-]+)"
         self.routes = [
             Route("POST", API, rf"{model}/predictions", "submit", self._submit),
-            Route("GET", API, r"/v1/predictions", "history", self._history),
             Route("GET", API, r"/v1/predictions/(?P<job_id>[^/]+)", "poll", self._poll),
             Route("POST", API, r"/v1/predictions/(?P<job_id>[^/]+)/cancel", "cancel", self._cancel),
             Route("POST", API, r"/v1/files", "upload", self._upload),
@@ -158,12 +158,10 @@ class ReplicateServer(ProviderServer):
         if not re.fullmatch(r"(\d+h)?(\d+m)?(\d+s)?|\d+", request.seen.headers.get("cancel-after", "")):
             raise self.refuse("invalid", "Cancel-After is not a duration")
         self.check_inputs(model, body["input"])
-        for name in ("image", "last_image"):
-            try:
-                if body["input"].get(name):
-                    self.check_picture(body["input"][name])
-            except BadPicture as bad:
-                raise self.refuse("picture", f"input.{name}: {bad}") from bad
+        try:
+            self.check_pictures(body["input"])
+        except BadPicture as bad:
+            raise self.refuse("picture", f"input.{bad.field}: {bad}") from bad
         return json_answer(201, self.prediction(self.accept(model, body["input"], webhook=webhook)))
 
     def new_id(self, number: int) -> str:
@@ -173,12 +171,6 @@ class ReplicateServer(ProviderServer):
     def _poll(self, request: Request, job_id: str) -> Answer:
         self.allow_query(request)
         return json_answer(200, self.prediction(self.poll(job_id)))
-
-    def _history(self, request: Request) -> Answer:
-        """The newest 100."""
-        self.allow_query(request, "cursor", "created_after", "created_before", "source")
-        newest = [self.prediction(job) for job in reversed(self.jobs.values())][:100]
-        return json_answer(200, {"previous": None, "next": None, "results": newest})
 
     def _cancel(self, request: Request, job_id: str) -> Answer:
         return json_answer(200, self.prediction(self.cancel(job_id)))
@@ -195,10 +187,10 @@ class ReplicateServer(ProviderServer):
         if phase in ("done", "list") and job.id not in self.purged:
             output = self.clip(job) if phase == "done" else [self.clip(job)]
         base = f"https://{API}/v1/predictions/{job.id}"
-        return {"id": job.id, "model": job.model, "version": "hidden", "input": {} if job.id in self.purged else job.inputs,
-                "output": output, "logs": "", "status": words.get(phase, "succeeded"),
+        return {"id": job.id, "model": job.model, "version": "hidden", "output": output, "logs": "",
+                "input": {} if job.id in self.purged else job.inputs, "status": words.get(phase, "succeeded"),
                 "error": (job.script.error or FAILURES[phase]) if phase in FAILURES else None,
-                "data_removed": job.id in self.purged, "created_at": job.created_at,
+                "data_removed": job.id in self.purged, "created_at": "2026-01-01T00:00:00.000Z",
                 "urls": {"get": base, "cancel": f"{base}/cancel", "web": f"https://replicate.com/p/{job.id}"},
                 **({"metrics": {"predict_time": 41.0}} if job.finished else {})}
 
@@ -211,8 +203,8 @@ class ReplicateServer(ProviderServer):
         link = f"https://{API}/v1/files/{name}"
         self.uploads[link] = self.uploads.pop(upload.url)
         return json_answer(201, {
-            "id": name, "name": upload.name, "content_type": upload.content_type, "size": len(upload.data), "etag": name,
-            "checksums": {"sha256": hashlib.sha256(upload.data).hexdigest()}, "metadata": {},
+            "id": name, "name": upload.name, "content_type": upload.content_type, "size": len(upload.data),
+            "etag": name, "checksums": {"sha256": hashlib.sha256(upload.data).hexdigest()}, "metadata": {},
             "created_at": "2026-01-01T00:00:00.000Z", "expires_at": "2026-01-02T00:00:00.000Z", "urls": {"get": link}})
 
     def _model(self, request: Request, model: str) -> Answer:

@@ -23,8 +23,9 @@ from .atlascloud_server import AtlasCloudServer
 from .cdn_server import CdnServer
 from .fal_server import FalServer
 from .faults import BY_NAME
+from .job import FOREVER, Script
 from .loopback_server import LoopbackServer, environment
-from .provider_server import FOREVER, ProviderServer, Script
+from .provider_server import ProviderServer
 from .replicate_server import ReplicateServer
 from .wavespeed_server import WaveSpeedServer
 
