@@ -57,6 +57,7 @@ class FalServer(ProviderServer):
             Route("PUT", QUEUE, rf"{request}/cancel", "cancel", self._cancel),
             Route("POST", QUEUE, r"/(?P<model>(?!.*/requests/)[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
             Route("GET", API, r"/v1/models/pricing", "price", self._pricing),
+            Route("GET", API, r"/v1/models/requests/by-endpoint", "history", self._history),
             Route("GET", SITE, r"/api/openapi/queue/openapi\.json", "models", self._schema, open=True),
             Route("POST", REST, r"/storage/auth/token", "token", self._token),
             Route("POST", MEDIA, r"/files/upload", "upload", self._upload, open=True),

@@ -23,8 +23,9 @@ from pipeline.remote.run import resume
 from pipeline.video.probe import probe
 
 from .faults import answer, chain, cut, delay, drip, endless, malformed, redirect, reset, shortened, wrong_type
+from .job import FOREVER, Script
 from .office import CLIP, LORA, QUICK, SERVERS, Office, Stopped, picture
-from .provider_server import FOREVER, ProviderServer, Script
+from .provider_server import ProviderServer
 
 KNOWS_HISTORY = ("wavespeed", "fal", "replicate")
 CANCELS = ("fal", "replicate")

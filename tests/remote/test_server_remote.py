@@ -24,9 +24,10 @@ from pipeline.remote.providers import ADAPTERS
 from tests.comfy_client import ComfyClient, RejectedError, messages, sample_picture
 
 from .faults import answer, reset
+from .job import FOREVER, Script
 from .loopback_server import environment
 from .office import SERVERS
-from .provider_server import FOREVER, ProviderServer, Script
+from .provider_server import ProviderServer
 
 PACE = 0.02
 Providers = dict[str, ProviderServer]

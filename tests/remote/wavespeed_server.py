@@ -119,6 +119,7 @@ class WaveSpeedServer(ProviderServer):
             Route("PUT", STORE, r"/(?P<ticket>[0-9a-f]+)", "upload_data", self._upload_data, open=True),
             Route("GET", API, rf"{base}/predictions/(?P<job_id>[^/]+)/result", "poll", self._poll),
             Route("POST", API, rf"{base}/predictions/delete", "delete", self._delete),
+            Route("POST", API, rf"{base}/predictions", "history", self._history),
             Route("POST", API, rf"{base}/(?P<model>(?!predictions/)[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
         ]
         super().__init__(folder, cdn, key=key)
