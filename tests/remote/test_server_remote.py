@@ -110,6 +110,13 @@ def test_a_clip_from_the_canvas_to_the_file(name: str, comfy: ComfyClient, provi
     assert reports(comfy, again)["clip"] == told and provider.accepted == before + 1
 
 
+def test_frames_that_are_wanted_only_later(comfy: ComfyClient) -> None:
+    workflow = graph(clip=remote("fal", 9))
+    comfy.finish(workflow)
+    run = comfy.finish(workflow | {"look": {"class_type": "PreviewImage", "inputs": {"images": ["clip", 1]}}})
+    assert comfy.frames(run, "look").shape == (81, 64, 96, 3)
+
+
 def test_several_nodes_wait_at_the_same_time(comfy: ComfyClient, providers: Providers) -> None:
     run = comfy.finish(graph(**{name: remote(name, 2) for name in SERVERS}))
     assert set(reports(comfy, run)) == set(SERVERS)
