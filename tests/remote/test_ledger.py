@@ -1,0 +1,112 @@
+"""The ledger of remote jobs: one job per request, states that do not go back, money that is counted once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devtools.paths import ROOT
+from pipeline.remote.errors import Kind, RemoteError
+from pipeline.remote.job import Job, State
+from pipeline.remote.ledger import Ledger, Limits
+
+JOB = Job("", "fal", "model", "default", "d" * 64, summary={"prompt": "pan"})
+SPENDERS = """
+import sys
+from pathlib import Path
+from pipeline.remote.errors import RemoteError
+from pipeline.remote.job import Job
+from pipeline.remote.ledger import Ledger, Limits
+ledger = Ledger(Path(sys.argv[1]))
+shared = ledger.claim(Job("", "fal", "model", "default", "shared"))
+bought = 0
+for number in range(10):
+    job = ledger.claim(Job("", "fal", "model", "default", f"{sys.argv[2]}/{number}"))
+    try:
+        ledger.about_to_spend(job, 0.5, "test", Limits(day=10.0))
+        bought += 1
+    except RemoteError:
+        pass
+print(shared.id, bought)
+"""
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger")
+
+
+def test_a_request_has_one_job_until_that_is_over(ledger: Ledger) -> None:
+    job = ledger.claim(JOB)
+    assert job.id and ledger.claim(JOB) == job
+    for state in (State.QUEUED, State.TIMED_OUT, State.SUBMIT_UNKNOWN, State.DONE):
+        ledger.reopen(job, state=state)
+        assert ledger.claim(JOB).id == job.id, state
+    for state in (State.FAILED, State.CANCELED, State.LOST):
+        ledger.reopen(ledger.claim(JOB), state=state)
+        assert ledger.claim(JOB).id != job.id, state
+    assert ledger.claim(Job("", "fal", "another model", "default", JOB.digest)).model == "another model"
+
+
+def test_a_job_that_has_ended_stays_so(ledger: Ledger) -> None:
+    job = ledger.claim(JOB)
+    ledger.update(job, state=State.DONE, result="clip.mp4")
+    for state in (State.RUNNING, State.FAILED, State.CANCELED):
+        assert ledger.update(job, state=state).state == State.DONE
+    assert Ledger(ledger.folder).get(job.id).result == "clip.mp4"
+
+
+def test_jobs_are_found_by_their_names(ledger: Ledger) -> None:
+    job = ledger.update(ledger.claim(JOB), remote_id="req-1")
+    for name in (job.id, job.short_id, "req-1"):
+        assert ledger.find(name) == job
+    for name in ("", job.id[:7], "req", "%", "_" * 8):
+        assert ledger.find(name) is None, name
+
+
+def test_several_processes_share_a_ledger(ledger: Ledger) -> None:
+    """Eight of them would buy 80 clips at $0.50; a limit of $10 lets exactly 20 pass, whoever comes first."""
+    runs = [subprocess.Popen([sys.executable, "-c", SPENDERS, str(ledger.folder), str(number)], cwd=ROOT,
+                             stdout=subprocess.PIPE, text=True) for number in range(8)]
+    said = [run.communicate(timeout=120)[0].split() for run in runs]
+    assert len({shared for shared, _ in said}) == 1
+    assert sum(int(bought) for _, bought in said) == 20
+    assert ledger.spent() == 10.0
+
+
+def test_what_was_not_bought_is_not_counted(ledger: Ledger) -> None:
+    job = ledger.about_to_spend(ledger.claim(JOB), 3.0, "test", Limits())
+    assert ledger.spent() == 3.0
+    ledger.update(job, state=State.FAILED)
+    assert ledger.spent() == 0.0
+
+
+@pytest.mark.parametrize(("price", "limits", "said"), [
+    (2.0, Limits(clip=1.9), "more than max_cost"), (2.0, Limits(day=1.9), "24 hours"), (None, Limits(clip=9.0), "not "
+                                                                                                                "known"),
+])
+def test_limits(ledger: Ledger, price: float | None, limits: Limits, said: str) -> None:
+    with pytest.raises(RemoteError, match=said) as caught:
+        ledger.about_to_spend(ledger.claim(JOB), price, "test", limits)
+    assert caught.value.kind == Kind.BUDGET and ledger.spent() == 0.0
+
+
+def test_a_lock_is_held_by_one(ledger: Ledger) -> None:
+    from filelock import Timeout
+
+    job = ledger.claim(JOB)
+    with ledger.driver(job).acquire(timeout=0), pytest.raises(Timeout):
+        Ledger(ledger.folder).driver(job).acquire(timeout=0)
+    ledger.driver(job).acquire(timeout=0)
+
+
+def test_a_damaged_ledger_is_told(ledger: Ledger) -> None:
+    ledger.claim(JOB)
+    for file in ledger.folder.glob("jobs.sqlite*"):
+        file.write_bytes(b"no database, but long enough to look at" * 100)
+    with pytest.raises(RemoteError, match="cannot be used") as caught:
+        Ledger(ledger.folder).claim(JOB)
+    assert str(ledger.folder) in str(caught.value)
