@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,25 +168,25 @@ def test_one_file_for_both_experts_of_diffusers(plain: Base, tmp_path: Path) -> 
                                                            f"{2 * len(low)} of {2 * len(low)} keys."]
 
 
-def test_keys_of_wan_2_1_are_named_and_harmless(plain: Base, tmp_path: Path) -> None:
-    changes = lora_files.changes_of(plain.weights, "attn2")
-    file = lora_files.FORMATS["diffusion-pipe"](changes)
-    for block in range(5):
-        for layer in ("k_img", "v_img"):
-            file[f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_A.weight"] = torch.randn(4, 256)
-            file[f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_B.weight"] = torch.randn(256, 4)
-    expert, report = plain.with_lora(lora_file(file, tmp_path))
-    assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
-    assert "40 of 60 keys; 20 are image projection of Wan 2.1" in report[0]
+def image_projection_of_wan_2_1() -> dict[str, torch.Tensor]:
+    return {f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_{half}.weight": torch.randn(shape)
+            for block in range(5) for layer in ("k_img", "v_img") for half, shape in (("A", (4, 256)), ("B", (256, 4)))}
 
 
-def test_a_lora_for_text_to_video_is_used_but_for_its_input_layer(plain: Base, tmp_path: Path) -> None:
+def input_layer_of_text_to_video() -> dict[str, torch.Tensor]:
+    return {"diffusion_model.patch_embedding.diff": torch.randn(256, 16, 1, 2, 2)}
+
+
+@pytest.mark.parametrize("extra, said", [
+    (image_projection_of_wan_2_1, "20 of 40 keys; 20 are image projection of Wan 2.1"),
+    (input_layer_of_text_to_video, "20 of 21 keys; 1 are for a patch embedding of another number of channels"),
+])
+def test_what_another_wan_model_has_besides_is_named_and_harmless(
+        extra: Callable[[], dict[str, torch.Tensor]], said: str, plain: Base, tmp_path: Path) -> None:
     changes = lora_files.changes_of(plain.weights, "ffn")
-    file = lora_files.FORMATS["lightx2v"](changes)
-    file["diffusion_model.patch_embedding.diff"] = torch.randn(256, 16, 1, 2, 2)
-    expert, report = plain.with_lora(lora_file(file, tmp_path))
+    expert, report = plain.with_lora(lora_file(lora_files.FORMATS["diffusion-pipe"](changes) | extra(), tmp_path))
     assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
-    assert "20 of 21 keys; 1 are for a patch embedding of another number of channels" in report[0]
+    assert said in report[0]
 
 
 def test_too_few_matching_keys_is_an_error_unless_allowed(plain: Base, tmp_path: Path) -> None:
