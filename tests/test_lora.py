@@ -18,7 +18,8 @@ from pipeline.checkpoint.quantised import dequantise
 from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.host import CastingLinear, plain_host
 from pipeline.image_to_video import Wan22Model
-from pipeline.lora.apply import LoraFile, apply_loras
+from pipeline.lora.apply import apply_loras
+from pipeline.lora.fit import LoraFile
 from pipeline.lora.lora import Lora
 from pipeline.lora.original_names import original_name
 from pipeline.lora.probe import probe_lora

@@ -13,8 +13,8 @@ from ..download.errors import DownloadError, redact
 from ..download.hashing import hash_file
 from ..download.source import is_remote
 from ..request import RequestError
-from .apply import LoraFile
 from .expert import choose_expert
+from .fit import LoraFile
 from .lora import AUTO, Lora
 from .probe import LoraFacts, probe_lora
 
