@@ -77,7 +77,7 @@ def lora_file(tensors: dict[str, torch.Tensor], folder: Path, scale: float = 1.0
     path = folder / f"{len(list(folder.iterdir()))}.safetensors"
     save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path)
     lora = Lora(path.name, scale, **{"expert": "high", **options})
-    return LoraFile(lora, path, path.name, probe_lora(read_header(path)))
+    return LoraFile(lora, path, probe_lora(read_header(path)))
 
 
 @pytest.fixture(scope="module", params=BASES)

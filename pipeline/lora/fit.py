@@ -40,10 +40,13 @@ class LoraFile:
 
     lora: Lora
     path: Path
-    name: str
-    """As it is shown to the user."""
     facts: LoraFacts
     why: str = ""
+
+    @property
+    def name(self) -> str:
+        """As it is shown to the user; that of `path` may be a hash."""
+        return self.facts.name
 
 
 @dataclass(frozen=True)
