@@ -222,6 +222,10 @@ class PatchedResident:
             changed = _ALGEBRA.changed(original.to(torch.float32, copy=True), found, name)
             parameter.data = changed.to(original.dtype)
 
+    def ran_out(self, error: RuntimeError) -> bool:
+        """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class."""
+        return comfy.model_management.is_oom(error)
+
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, this module's own layers included: they stream from then on."""
         device = self.patcher.load_device
