@@ -83,17 +83,9 @@ def clip_in_comfyui(in_comfyui: tuple) -> torch.Tensor:
                          ids=str)
 def test_what_comfyui_takes_for_full_memory_is_tried_again(in_comfyui: tuple, clip_in_comfyui: torch.Tensor,
                                                            error: RuntimeError) -> None:
-    model, _, vae = in_comfyui
-    with running_out(model.low.model, 1, error) as passes:
+    with running_out(in_comfyui[0].low.model, 1, error) as passes:
         assert torch.equal(clip(in_comfyui), clip_in_comfyui)
     assert len(passes) == 1 + 2 * 2
-    image = torch.rand(5, SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0))
-    latents = vae.encode(image)
-    frames = vae.decode(latents)
-    with running_out(vae.resident.module.encoder, 1, error):
-        assert torch.allclose(vae.encode(image), latents, atol=1e-5)
-    with running_out(vae.resident.module.decoder, 1, error):
-        torch.testing.assert_close(vae.decode(latents), frames, atol=2e-4, rtol=1e-3)
 
 
 def test_another_error_is_passed_on(in_comfyui: tuple) -> None:

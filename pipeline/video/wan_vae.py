@@ -74,16 +74,12 @@ class WanVAE:
         pixels = pixels[:frames, :height, :width, :3]
         try:
             return self._encoded(pixels, on_piece)
-        except RuntimeError as error:
-            if not self.resident.ran_out(error):
-                raise
-        # What the failed piece held is released only now that its exception has gone.
+        except torch.OutOfMemoryError:
+            pass  # what the failed piece held is released only once its exception has gone
         self.resident.make_room(0)
         try:
             return self._encoded_in_tiles(pixels)
-        except RuntimeError as error:
-            if not self.resident.ran_out(error):
-                raise
+        except torch.OutOfMemoryError as error:
             raise RequestError(NO_ROOM.format("encode")) from error
 
     def _encoded(self, pixels: torch.Tensor, on_piece: Callable[[int, int], None]) -> torch.Tensor:
@@ -121,16 +117,12 @@ class WanVAE:
                 done += len(frames)
                 yield frames
             return
-        except RuntimeError as error:
-            if not self.resident.ran_out(error):
-                raise
-        # What the failed piece held is released only now that its exception has gone.
+        except torch.OutOfMemoryError:
+            pass  # what the failed piece held is released only once its exception has gone
         self.resident.make_room(0)
         try:
             frames = self._tiled(latents, TILE, TILE, TILE_OVERLAP)
-        except RuntimeError as error:
-            if not self.resident.ran_out(error):
-                raise
+        except torch.OutOfMemoryError as error:
             raise RequestError(NO_ROOM.format("decode")) from error
         yield frames[done:]
 
