@@ -41,13 +41,14 @@ class Sampler(SamplerNode):
     def execute(cls, model: object, positive: list, negative: list, first_frame: object, latent: dict | None = None,
                 loras: tuple = (), **settings: Any) -> io.NodeOutput:
         from ..pipeline import comfy_host
-        from ..pipeline.image_to_video import Watch, describe_memory, sample_latent
+        from ..pipeline.image_to_video import Watch, check_inputs, describe_memory, sample_latent
         from ..pipeline.lora.use import use_loras
         from ..pipeline.sampling.schedule import describe_run
 
         node_id = cls.hidden.unique_id
         with comfy_host.errors_on_node(node_id):
             sampling = read_sampling(settings)
+            check_inputs(model, positive, negative, first_frame, sampling, latent)  # before a LoRA is fetched
             model, fitted = use_loras(model, loras, comfy_host.host(), comfy_host.lora_file,
                                       comfy_host.downloader(node_id), comfy_host.stop_if_asked)
             needs = describe_memory(model, first_frame, sampling, *comfy_host.memory())

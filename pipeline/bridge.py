@@ -5,17 +5,50 @@ What differs from program to program is one function, `RunStage`; ComfyUI's is c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from .checkpoint.kinds import I2V_IN_CHANNELS
 from .first_frame import FirstFrame
 from .image_to_video import new_noise
 from .latent_socket import leftover_of, start_of
-from .request import Sampling
-from .sampling.schedule import sigmas_of, spans, steps_of
+from .latents import CHANNELS
+from .request import RequestError, Sampling
+from .sampling.schedule import EXPERT_NAMES, sigmas_of, spans, steps_of
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a program tells of a model that it has loaded; None where it cannot."""
+
+    called: str
+    """What the program takes it for."""
+    latent_channels: int
+    in_channels: int | None
+    image_projection: bool
+    text_dim: int | None
+
+
+def check_models(models: Sequence[ModelFacts], positive: list[list[Any]], negative: list[list[Any]]) -> None:
+    """Raise RequestError unless the models are Wan 2.2 I2V-A14B experts that read these text embeddings.
+
+    They are indexed by schedule.HIGH and schedule.LOW.
+    """
+    for model, which in zip(models, EXPERT_NAMES, strict=True):
+        if (model.latent_channels, model.in_channels, model.image_projection) != (CHANNELS, I2V_IN_CHANNELS, False):
+            raise RequestError(f"The {which} MODEL is no Wan 2.2 I2V-A14B expert, which has {CHANNELS} latent "
+                               f"channels, {I2V_IN_CHANNELS} input channels and no image projection: ComfyUI takes it "
+                               f"for {model.called} with {model.latent_channels}, {model.in_channels or 'unknown'} and "
+                               f"{'one' if model.image_projection else 'none'}. Load "
+                               f"wan2.2_i2v_{which.replace('-', '_')}_14B.")
+        for name, conditioning in (("positive", positive), ("negative", negative)):
+            found = next((e.shape[-1] for e, _ in conditioning if e.shape[-1] != model.text_dim), None)
+            if found is not None:
+                raise RequestError(f"The {name} text embeddings are {found} wide, the {which} MODEL reads "
+                                   f"{model.text_dim}. Use the text encoder that belongs to it: umt5_xxl for Wan 2.2.")
 
 
 @dataclass(frozen=True)
@@ -47,6 +80,18 @@ def with_first_frame(conditioning: list[list[Any]], first_frame: FirstFrame) -> 
     return [[embeddings, {**options, **values}] for embeddings, options in conditioning]
 
 
+def check_latent(latent: dict[str, Any] | None, first_frame: FirstFrame, sampling: Sampling) -> None:
+    """Raise RequestError as `sample_stages` does for a latent that does not fit, before anything else is done."""
+    _given(latent, sampling, first_frame.latent_shape)
+
+
+def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor | None:
+    """What the stages go on from: raw latents (1, 16, T, h, w), or None for noise alone."""
+    if steps_of(sampling).start:
+        return leftover_of(latent, sampling, shape)
+    return start_of(latent, sampling, shape)
+
+
 def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
                   sampling: Sampling, latent: dict[str, Any] | None = None) -> dict[str, Any]:
     """LATENT of the clip: raw latents (1, 16, T, h, w), after the high-noise stage with ComfyUI's leftover noise.
@@ -57,11 +102,9 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
     """
     sampling.check()
     steps, shape = steps_of(sampling), first_frame.latent_shape
-    if steps.start:
-        latents, noise = leftover_of(latent, sampling, shape), torch.zeros(shape)
-    else:
-        raw = start_of(latent, sampling, shape)
-        latents, noise = torch.zeros(shape) if raw is None else raw, new_noise(shape, sampling.seed)
+    given = _given(latent, sampling, shape)
+    latents = torch.zeros(shape) if given is None else given
+    noise = torch.zeros(shape) if steps.start else new_noise(shape, sampling.seed)
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()
     conditionings = [with_first_frame(c, first_frame) for c in (positive, negative)]
     for expert, span in enumerate(spans(sampling)):

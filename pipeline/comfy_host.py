@@ -6,8 +6,10 @@ only inside a running ComfyUI, and only once a node is executed.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +29,10 @@ from comfy.cli_args import args
 from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
 from comfy.weight_adapter.base import WeightAdapterBase
 from comfy_kitchen.tensor.base import BaseLayoutParams
-from PIL import Image
 
-from .bridge import RunStage, Stage
+from .bridge import ModelFacts, RunStage, Stage
 from .checkpoint.errors import CheckpointError
 from .checkpoint.expert import Expert
-from .checkpoint.kinds import I2V_IN_CHANNELS
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
 from .download.errors import DownloadError
 from .download.fetch import fetch
@@ -40,13 +40,15 @@ from .download.meter import Meter
 from .download.policy import policy_from_environment
 from .download.tokens import Tokens
 from .host import Host, Patch, Targets
-from .latents import CHANNELS
 from .load import DEMO_LORAS
-from .lora.apply import experts_of, fit
+from .lora.apply import add_loras
+from .lora.changes import Algebra, Change, to_magnitude
+from .lora.fit import LoraFile
 from .lora.lora import Lora
 from .lora.open import shown_name
 from .lora.probe import check_fits
 from .lora.use import open_loras
+from .preview import film_strip
 from .remote.desk import Desk
 from .remote.errors import RemoteError
 from .remote.keys import Keys
@@ -151,38 +153,30 @@ class _Holder(torch.nn.Module):
         self.device = None
 
 
-def _changed(weight: torch.Tensor, changes: list[tuple[float, Any]], name: str) -> torch.Tensor:
-    """The weight with LoRAs added, each (scale, change), in place; in the weight's own dtype.
+class _DoRA(WeightAdapterBase):
+    """See changes.to_magnitude. ComfyUI 0.30's own divides rows by |W| and spreads a flat m over the wrong axis (its
+    pull requests 15458 and 13011)."""
 
-    Raises torch.OutOfMemoryError when one was not added: ComfyUI's adapters log every error and leave the weight as it
-    is, and what is left at run time, after `_try_out`, is memory.
-    """
-    added: list[bool] = []
+    name = "dora"
 
-    def witness(delta: torch.Tensor) -> torch.Tensor:
-        added.append(True)
-        return delta
+    def __init__(self, loaded_keys: set[str], weights: tuple[Any, torch.Tensor]) -> None:
+        """weights: the change, one of ComfyUI's patches, and the magnitudes."""
+        self.loaded_keys, self.weights = loaded_keys, weights
 
-    patches = [(scale, change, 1.0, None, witness) for scale, change in changes]
-    weight = comfy.lora.calculate_weight(patches, weight, name, intermediate_dtype=weight.dtype)
-    if len(added) < sum(not _replaces(change) for _, change in changes):
-        raise torch.OutOfMemoryError(f"A LoRA's change of {name} could not be worked out; ComfyUI's log says why.")
-    return weight
-
-
-def _replaces(change: Any) -> bool:
-    return isinstance(change, tuple) and change[0] == "set"
+    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: None,
+                         function: Callable[[torch.Tensor], torch.Tensor], *options: Any) -> torch.Tensor:
+        """See WeightAdapterBase."""
+        change, magnitude = self.weights
+        return to_magnitude(weight, _add([(1.0, change, 1.0, None, function)], weight.clone(), key), magnitude,
+                            strength)
 
 
-class _Change:
-    """What LoRAs add to a weight, worked out anew for each use: the weight itself stays as it is stored."""
+def _add(patches: list[tuple[Any, ...]], weight: torch.Tensor, name: str) -> torch.Tensor:
+    return comfy.lora.calculate_weight(patches, weight, name, intermediate_dtype=weight.dtype)
 
-    def __init__(self, name: str, changes: list[tuple[float, Any]]) -> None:
-        self.name, self.changes = name, changes
 
-    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
-        # The sum is in place, and ComfyUI may hand over the resident weight itself.
-        return _changed(weight.clone(), self.changes, self.name)
+_ALGEBRA = Algebra(load=functools.partial(comfy.lora.load_lora, log_missing=False), add=_add,
+                   dora=lambda name, change, magnitude: _DoRA({name}, (change, magnitude)))
 
 
 class PatchedResident:
@@ -228,14 +222,19 @@ class PatchedResident:
         for name, layer in self._layers.items():
             for part in ("weight", "bias"):
                 found = wanted.pop(f"{name}.{part}", None)
-                setattr(layer, f"{part}_function", [] if found is None else [_Change(name, found)])
+                setattr(layer, f"{part}_function", [] if found is None else [Change(_ALGEBRA, name, found)])
         for name, original in self._patched.items():
             parameter = self.module.get_parameter(name)
             parameter.data = original.to(parameter.device)
         self._patched = {name: self.module.get_parameter(name).data for name in wanted}
         for name, found in wanted.items():
             parameter, original = self.module.get_parameter(name), self._patched[name]
-            parameter.data = _changed(original.to(torch.float32, copy=True), found, name).to(original.dtype)
+            changed = _ALGEBRA.changed(original.to(torch.float32, copy=True), found, name)
+            parameter.data = changed.to(original.dtype)
+
+    def ran_out(self, error: RuntimeError) -> bool:
+        """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class."""
+        return comfy.model_management.is_oom(error)
 
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, this module's own layers included: they stream from then on."""
@@ -263,72 +262,10 @@ def _clip(path: Path) -> Any:
                               clip_type=comfy.sd.CLIPType.WAN)
 
 
-class _DoRA(WeightAdapterBase):
-    """A change whose rows (or columns) are brought to given magnitudes: m (W + d) / |W + d| (arXiv:2402.09353, 5).
-
-    ComfyUI 0.30's own divides rows by |W| and spreads a flat m over the wrong axis (its pull requests 15458 and 13011).
-    """
-
-    name = "dora"
-
-    def __init__(self, loaded_keys: set[str], weights: tuple[Any, torch.Tensor]) -> None:
-        """weights: the change, one of ComfyUI's patches, and the magnitudes, (out, 1), (out,) or (1, in)."""
-        self.loaded_keys, self.weights = loaded_keys, weights
-
-    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: None,
-                         function: Callable[[torch.Tensor], torch.Tensor], *options: Any) -> torch.Tensor:
-        """See WeightAdapterBase; magnitudes of shape (1, in) are those of columns, any others those of rows."""
-        change, magnitude = self.weights
-        summed = comfy.lora.calculate_weight([(1.0, change, 1.0, None, function)], weight.clone(), key,
-                                             intermediate_dtype=weight.dtype).flatten(1)
-        columns = magnitude.ndim > 1 and magnitude.shape[0] == 1
-        length = summed.norm(dim=0 if columns else 1, keepdim=True).clamp_min(torch.finfo(summed.dtype).eps)
-        changed = summed * (magnitude.to(summed).reshape(length.shape) / length)
-        return weight.lerp(changed.view_as(weight), strength)
-
-
-MAGNITUDE = ".dora_scale"
-
-
-def _read_lora(tensors: dict[str, torch.Tensor], targets: Targets) -> tuple[dict[str, Any], set[str]]:
-    """See host.ReadLora: LoRA, LoHa, LoKr, DoRA, differences and the rest of what ComfyUI reads."""
-    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(MAGNITUDE)}
-    modules = {module: parameter for module, (parameter, _) in targets.items() if not module.endswith(".bias")}
-    try:
-        changes = comfy.lora.load_lora(plain, modules, log_missing=False)
-    except (RuntimeError, KeyError) as error:
-        raise ValueError(f"its tensors do not go together ({error})") from error
-    shapes = dict(targets.values())
-    dropped = [name for name in changes if name not in shapes]  # a change of a bias that the module does not have
-    used, values, lost = set(), set(), set()
-    for name, change in changes.items():
-        used |= getattr(change, "loaded_keys", set())
-        ids = {id(v) for v in change[1]} if isinstance(change, tuple) else set()
-        (lost if name in dropped else values).update(ids)
-    used |= {name for name, tensor in plain.items() if id(tensor) in values}
-    used -= {name for name, tensor in plain.items() if id(tensor) in lost}
-    changes = {name: change for name, change in changes.items() if name not in dropped}
-    for name in tensors.keys() - plain.keys():
-        parameter = modules.get(name.removesuffix(MAGNITUDE))
-        if parameter in changes:
-            changes[parameter] = _DoRA({name}, (changes[parameter], tensors[name]))
-            used.add(name)
-    for name, change in changes.items():
-        _try_out(change, shapes[name], name)
-    return changes, used
-
-
-def _try_out(change: Any, shape: tuple[int, ...], name: str) -> None:
-    """Raise ValueError for a change that ComfyUI cannot work out for a parameter of this shape. Costs no arithmetic."""
-    try:
-        _changed(torch.empty(shape, device="meta"), [(1.0, change)], name)
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        raise ValueError(f"its change of {name} does not fit a weight of {' x '.join(map(str, shape))}") from error
-
-
 def host() -> Host:
     """ComfyUI's linear layers, dtypes, memory management, UMT5-XXL and LoRA algebra."""
-    return Host(linear=_linear, compute_dtype=_compute_dtype, adopt=PatchedResident, clip=_clip, read_lora=_read_lora)
+    return Host(linear=_linear, compute_dtype=_compute_dtype, adopt=PatchedResident, clip=_clip,
+                read_lora=_ALGEBRA.read)
 
 
 def memory() -> tuple[int, int]:
@@ -425,11 +362,7 @@ def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Te
     factors, bias = torch.tensor(factors), torch.tensor(bias)
 
     def update(step: int, clean: torch.Tensor) -> None:
-        frames = clean[0][:, [0, clean.shape[2] // 2, clean.shape[2] - 1]].float().cpu()
-        rgb = torch.einsum("cfhw,cd->hfwd", frames, factors) + bias
-        strip = rgb.flatten(1, 2).add(1).mul(127.5).clamp(0, 255).byte().numpy()
-        image = Image.fromarray(strip).resize((strip.shape[1] * 4, strip.shape[0] * 4), Image.Resampling.BILINEAR)
-        bar.update_absolute(step + 1, total, ("JPEG", image, PREVIEW_SIDE))
+        bar.update_absolute(step + 1, total, ("JPEG", film_strip(clean, factors, bias), PREVIEW_SIDE))
 
     return update
 
@@ -453,53 +386,43 @@ def errors_on_node(node_id: str | None) -> Iterator[None]:
         raise
 
 
-def check_i2v_models(models: tuple[Any, Any], positive: list[list[Any]], negative: list[list[Any]]) -> None:
-    """Raise RequestError unless the MODELs are Wan 2.2 I2V-A14B experts that read these text embeddings."""
-    for model, which in zip(models, EXPERT_NAMES, strict=True):
-        _check_i2v_model(model, which)
-        width = model.model.diffusion_model.text_dim
-        for name, conditioning in (("positive", positive), ("negative", negative)):
-            found = next((e.shape[-1] for e, _ in conditioning if e.shape[-1] != width), None)
-            if found is not None:
-                raise RequestError(f"The {name} text embeddings are {found} wide, the {which} MODEL reads {width}. Use "
-                                   "the text encoder that belongs to it: umt5_xxl for Wan 2.2.")
-
-
-def _check_i2v_model(model: Any, which: str) -> None:
+def model_facts(model: Any) -> ModelFacts:
+    """What is known of a MODEL."""
     transformer = model.model.diffusion_model
-    channels = model.get_model_object("latent_format").latent_channels
     patches = getattr(transformer, "patch_embedding", None)
-    inputs = None if patches is None else patches.weight.shape[1]
-    projection = getattr(transformer, "img_emb", None) is not None
-    if (channels, inputs, projection) != (CHANNELS, I2V_IN_CHANNELS, False):
-        raise RequestError(f"The {which} MODEL is no Wan 2.2 I2V-A14B expert, which has {CHANNELS} latent channels, "
-                           f"{I2V_IN_CHANNELS} input channels and no image projection: ComfyUI takes it for "
-                           f"{type(model.model).__name__} with {channels}, {inputs or 'unknown'} and "
-                           f"{'one' if projection else 'none'}. Load wan2.2_i2v_{which.replace('-', '_')}_14B.")
+    return ModelFacts(called=type(model.model).__name__,
+                      latent_channels=model.get_model_object("latent_format").latent_channels,
+                      in_channels=None if patches is None else patches.weight.shape[1],
+                      image_projection=getattr(transformer, "img_emb", None) is not None,
+                      text_dim=getattr(transformer, "text_dim", None))
 
 
 def models_with_loras(models: tuple[Any, Any], loras: Sequence[Lora], node_id: str | None,
-                      ) -> tuple[tuple[Any, Any], list[str]]:
+                      ) -> tuple[list[Any], list[str]]:
     """Clones of the MODELs with the LoRAs as patches, as ComfyUI's own loader makes them, and what `fit` says.
 
-    `models` are Wan 2.2 I2V-A14B experts, indexed by schedule.HIGH and schedule.LOW. Raises as `open_loras` and `fit`
-    do.
+    `models` are Wan 2.2 I2V-A14B experts, indexed by schedule.HIGH and schedule.LOW. Raises as `open_loras` and
+    `add_loras` do.
     """
     transformer = models[0].model.diffusion_model
     files = open_loras(loras, lora_file, downloader(node_id), stop_if_asked,
                        lambda facts: check_fits(facts, transformer.dim, len(transformer.blocks)))
-    patched, report = list(models), []
-    for file in files:
-        for index in experts_of(file.lora):
-            parameters = patched[index].model.diffusion_model.named_parameters()
-            targets = {name.removesuffix(".weight"): (f"diffusion_model.{name}", tuple(value.shape))
-                       for name, value in parameters}
-            changes, said = fit(file, index, targets, _read_lora)
-            report.append(said)
-            if file.lora.scale != 0.0:
-                patched[index] = patched[index].clone()
-                patched[index].add_patches(changes, file.lora.scale)
-    return (patched[0], patched[1]), report
+    return add_loras(models, files, _model_targets, _model_with_patches, _ALGEBRA.read)
+
+
+def _model_targets(model: Any) -> Targets:
+    return {name.removesuffix(".weight"): (f"diffusion_model.{name}", tuple(value.shape))
+            for name, value in model.model.diffusion_model.named_parameters()}
+
+
+def _model_with_patches(model: Any, changes: Mapping[str, Any], file: LoraFile, index: int) -> Any:
+    patched = model.clone()
+    patched.add_patches(changes, file.lora.scale)
+    # ComfyUI works all weights out anew under a new id; the same file at the same scale gets the same one.
+    stat = file.path.stat()
+    patched.patches_uuid = uuid.uuid5(model.patches_uuid, f"{file.path} {stat.st_size} {stat.st_mtime_ns} "
+                                                          f"{file.lora.scale!r} {index}")
+    return patched
 
 
 def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:

@@ -36,6 +36,9 @@ class Resident(Protocol):
         """Make the module ready to run with that much memory for activations and with these patches, no others, in
         force; return the device to run on."""
 
+    def ran_out(self, error: RuntimeError) -> bool:
+        """Whether an error of a run means that the device's memory has run out."""
+
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, after it has run out."""
 
@@ -86,6 +89,10 @@ class PlainResident:
     def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """See Resident; there are never patches, because this host reads no LoRAs."""
         return self.device
+
+    def ran_out(self, error: RuntimeError) -> bool:
+        """What PyTorch itself calls so."""
+        return isinstance(error, torch.OutOfMemoryError)
 
     def make_room(self, activation_bytes: int) -> None:
         """The module stays where it is; only what PyTorch holds in reserve can be given back."""

@@ -96,6 +96,30 @@ def _first_latents(raw: torch.Tensor | None, sampling: Sampling, shape: tuple[in
     return noise if raw is None else sigma * noise + (1.0 - sigma) * normalise(raw)
 
 
+def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]],
+           ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Positive and negative embeddings for each expert."""
+    return [(_embeddings(positive, e.text_dim, "positive"), _embeddings(negative, e.text_dim, "negative"))
+            for e in model.experts]
+
+
+def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...],
+           ) -> Unfinished | torch.Tensor | None:
+    """What the clip goes on from: a state between two steps, raw latents to change, or None for noise alone."""
+    start = steps_of(sampling).start
+    if start:
+        return state_of(latent, sampling, shape, start, float(sigmas_of(sampling)[start]))
+    return start_of(latent, sampling, shape)
+
+
+def check_inputs(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
+                 sampling: Sampling, latent: dict[str, Any] | None) -> None:
+    """Raise RequestError as `sample_latent` does, before anything else is done."""
+    sampling.check()
+    _texts(model, positive, negative)
+    _given(latent, sampling, first_frame.latent_shape)
+
+
 @torch.no_grad()
 def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
                   sampling: Sampling, watch: Watch = Watch(), latent: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -106,16 +130,15 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     settings out of range, text embeddings of another model, or a latent that does not fit.
     """
     sampling.check()
-    texts = [(_embeddings(positive, e.text_dim, "positive"), _embeddings(negative, e.text_dim, "negative"))
-             for e in model.experts]
+    texts = _texts(model, positive, negative)
     sigmas, steps, shape = sigmas_of(sampling), steps_of(sampling), first_frame.latent_shape
     scheduler = new_scheduler(sampling.scheduler, sigmas)
-    if steps.start:
-        state = state_of(latent, sampling, shape, steps.start, float(sigmas[steps.start]))
-        restore(scheduler, state.history)
-        latents = state.latents
+    given = _given(latent, sampling, shape)
+    if isinstance(given, Unfinished):
+        restore(scheduler, given.history)
+        latents = given.latents
     else:
-        latents = _first_latents(start_of(latent, sampling, shape), sampling, shape, float(sigmas[0]))
+        latents = _first_latents(given, sampling, shape, float(sigmas[0]))
     condition = first_frame.condition()
     guidance = guided_in_one_pass if sampling.batched_guidance else guided
     high, _ = spans(sampling)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, TypeVar
 
 from .host import Resident
 from .request import RequestError
+
+if TYPE_CHECKING:
+    import torch
 
 GB = 1e9
 T = TypeVar("T")
@@ -38,11 +39,15 @@ def with_more_room(run: Callable[[int], T], resident: Resident, need: int, what:
     """
     try:
         return run(need)
-    except torch.OutOfMemoryError:
-        pass  # what the failed run held is released only once its exception has gone
+    except RuntimeError as error:
+        if not resident.ran_out(error):
+            raise
+    # What the failed run held is released only now that its exception has gone.
     resident.make_room(2 * need)
     try:
         return run(2 * need)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not resident.ran_out(error):
+            raise
         raise RequestError(f"There is too little memory on the device for {what}, which needs about {need / GB:.1f} GB "
                            f"beside the weights. {advice}") from error

@@ -113,6 +113,8 @@ def test_block_weights_keep_the_files_dtype() -> None:
     expert = load_expert(bundled.DEMO_HIGH, plain_host())
     assert expert.model.blocks[0].ffn.net[0].proj.weight.dtype == torch.float16
     assert expert.model.blocks[0].scale_shift_table.dtype == torch.float32
+    embedder = expert.model.condition_embedder.time_embedder
+    assert (embedder.linear_1.weight.dtype, embedder.linear_2.weight.dtype) == (torch.float32, torch.float16)
     assert expert.compute_dtype == torch.float32
     assert expert.model.config.num_attention_heads * 128 == 256
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import load as bundled
+from pipeline.checkpoint import library
 from pipeline.checkpoint.expert import load_expert
+from pipeline.checkpoint.slots import Slot
 from pipeline.checkpoint.text_encoder import load_text_encoder
 from pipeline.checkpoint.vae import load_vae
 from pipeline.host import plain_host
@@ -17,6 +20,7 @@ from pipeline.prompt import TextEncoder
 from pipeline.video.wan_vae import WanVAE
 from tests.comfy_in_process import comfy_host
 
+Weights = dict[str, torch.Tensor]
 TOLERANCE = 1e-4
 """In standard deviations of what ComfyUI gives."""
 
@@ -61,12 +65,50 @@ def test_vae() -> None:
     assert apart(ours.decode(wanted), core.decode(wanted)) < TOLERANCE
 
 
-def test_vae_of_a_diffusers_folder(tmp_path: Path) -> None:
-    resident, _ = load_vae(bundled.DEMO_VAE, plain_host())
-    resident.module.save_pretrained(tmp_path / "vae")
-    again, _ = load_vae(tmp_path / "vae", plain_host())
-    wanted, found = resident.module.state_dict(), again.module.state_dict()
-    assert wanted.keys() == found.keys() and all(torch.equal(wanted[k], found[k]) for k in wanted)
+def in_diffusers_names(weights: Weights) -> Weights:
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    return convert_wan_vae_to_diffusers(weights)
+
+
+def behind(prefix: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {prefix + name: weight for name, weight in weights.items()}
+
+
+VAE_FORMS: dict[str, Callable[[Weights], Weights]] = {
+    "official names, as in wan_2.1_vae and Wan2_1_VAE_bf16": dict,
+    "DiffSynth-Studio": behind("model."),
+    "taken out of a checkpoint": behind("vae."),
+    "taken out of an older checkpoint": behind("first_stage_model."),
+    "diffusers' names": in_diffusers_names,
+    "diffusers' names, taken out": lambda weights: behind("vae.")(in_diffusers_names(weights)),
+}
+
+
+@pytest.fixture(scope="module")
+def diffusers_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled VAE as diffusers itself writes it."""
+    folder = tmp_path_factory.mktemp("diffusers") / "vae"
+    load_vae(bundled.DEMO_VAE, plain_host())[0].module.save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("form", VAE_FORMS)
+def test_every_form_of_a_vae_gives_the_same_pixels(form: str, dtype: torch.dtype, diffusers_vae: Path, tmp_path: Path,
+                                                   ) -> None:
+    """Against the folder that diffusers writes, as far as the dtype can hold it."""
+    path = tmp_path / "vae.safetensors"
+    save_file({name: weight.to(dtype).contiguous() for name, weight in
+               VAE_FORMS[form](load_file(bundled.DEMO_VAE)).items()}, path)
+    assert library.find([tmp_path], path.name, Slot.VAE, "vae") == path
+    wanted, found = (WanVAE(*load_vae(file, plain_host())) for file in (diffusers_vae, path))
+    pixels = torch.rand(5, 32, 48, 3, generator=torch.Generator().manual_seed(0))
+    latents = wanted.encode(pixels)
+    tolerance = 0.1 if dtype == torch.bfloat16 else 1e-6
+    assert apart(found.encode(pixels), latents) < tolerance
+    assert apart(found.decode(latents), wanted.decode(latents)) < tolerance
 
 
 def test_text_encoder_of_a_diffusers_pipeline(tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_one_connection_when_it_is_fast(hostile: HostileServer, served: File, tm
 
 
 def test_inspection_comes_before_the_body(hostile: HostileServer, served: File, tmp_path: Path) -> None:
-    def inspect(read: Callable[[int, int], bytes], size: int | None) -> None:
+    def inspect(read: Callable[[int, int], bytes], size: int | None, name: str) -> None:
         assert size == SIZE
         assert read(0, 8) == served.data[:8]
         assert read(60_000, 100_000) == served.data[60_000:160_000]
@@ -367,7 +367,7 @@ def test_what_inspection_refuses_is_not_fetched(hostile: HostileServer, served: 
                                                 ) -> None:
     served.data, served.ranges = data_of(30_000_000), ranges
 
-    def inspect(read: Callable[[int, int], bytes], size: int | None) -> None:
+    def inspect(read: Callable[[int, int], bytes], size: int | None, name: str) -> None:
         read(0, 100_000)
         raise ValueError("no LoRA")
 
@@ -380,7 +380,7 @@ def test_what_inspection_refuses_is_not_fetched(hostile: HostileServer, served: 
 
 def test_what_inspection_read_is_not_fetched_again(hostile: HostileServer, served: File, tmp_path: Path) -> None:
     looked: list[bytes] = []
-    path = get(hostile, tmp_path, inspect=lambda read, size: looked.append(read(0, 500_000)))
+    path = get(hostile, tmp_path, inspect=lambda read, size, name: looked.append(read(0, 500_000)))
     assert path.read_bytes() == served.data
     assert looked == [served.data[:500_000]] * 2  # before the body, and of the file
     assert served.sent == SIZE

@@ -134,7 +134,7 @@ def test_inspection_sees_a_file_of_the_cache_too(hostile: HostileServer, served:
     get(hostile, tmp_path)
     sizes: list[int | None] = []
 
-    def inspect(read: Callable[[int, int], bytes], size: int | None) -> None:
+    def inspect(read: Callable[[int, int], bytes], size: int | None, name: str) -> None:
         sizes.append(size)
         assert read(1000, 10) == DATA[1000:1010]
         raise ValueError("no LoRA")

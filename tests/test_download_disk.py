@@ -75,7 +75,7 @@ def test_a_disk_without_room_is_told_before_the_body(hostile: HostileServer, ser
     mounted = ("unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size=4m none "{folder}" && exec "$@"', "sh")
     sentence = run(hostile, folder, before=mounted)
     assert sentence.startswith(f"The disk of {folder / 'partial'} has 4")
-    assert "MB free; the file takes" in sentence and sentence.endswith("Make room, and run again.")
+    assert "MB free; 3 MB are to come" in sentence and sentence.endswith("Make room, and run again.")
     assert served.bodies == 0
 
 

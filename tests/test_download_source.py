@@ -76,6 +76,8 @@ def test_a_file_name_is_no_remote(typed: str) -> None:
     ("https://user:hunter2@a.example/f", "user name or a password"),
     ("https://civitai.com/api/download/models/1?token=hunter2", "the link holds a token"),
     ("https://a.example/f?access_token=hunter2", "the link holds a token"),
+    ("https://a.example/f?Token=hunter2", "the link holds a token"),
+    ("https://a.example/f?API_Key=hunter2", "the link holds a token"),
     ("https://civitai.com/images/12", "not the page of a model"),
     ("https://civitai.com/models/12?modelVersionId=x", "no number"),
     (f"{HUB}/owner/repo/discussions/1", "neither a file nor a repository"),

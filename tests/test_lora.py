@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,17 @@ from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.expert import Expert, load_expert
 from pipeline.checkpoint.quantised import dequantise
 from pipeline.checkpoint.safetensors_file import read_header
+from pipeline.checkpoint.vae import load_vae
+from pipeline.first_frame import encode_first_frame
 from pipeline.host import CastingLinear, plain_host
-from pipeline.image_to_video import Wan22Model
-from pipeline.lora.apply import LoraFile, apply_loras
+from pipeline.image_to_video import Wan22Model, sample
+from pipeline.lora.apply import apply_loras
+from pipeline.lora.fit import LoraFile
 from pipeline.lora.lora import Lora
 from pipeline.lora.original_names import original_name
 from pipeline.lora.probe import probe_lora
-from pipeline.request import RequestError
+from pipeline.request import RequestError, Sampling
+from pipeline.video.wan_vae import WanVAE
 from tests import layouts, lora_files
 from tests.comfy_in_process import comfy_host
 
@@ -56,15 +61,19 @@ class Base:
                          for name, layer in unpacked.named_modules()
                          if isinstance(layer, CastingLinear) and layer.packed is not None}
 
-    def with_change(self, changes: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What the expert answers with the changes (parameter name -> its own) added to its weights in float32."""
+    def changed(self, changes: dict[str, torch.Tensor]) -> Expert:
+        """The expert with the changes (parameter name -> its own) added to its weights in float32."""
         expert = load_expert(self.path, plain_host())
         for name, delta in changes.items():
             module = expert.model.get_submodule(name.rpartition(".")[0]) if "." in name else expert.model
             if isinstance(module, CastingLinear) and name.endswith(".weight"):
                 module.packed = None
             setattr(module, name.rpartition(".")[2], nn.Parameter(self.weights[name] + delta, requires_grad=False))
-        return velocity(expert)
+        return expert
+
+    def with_change(self, changes: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What that expert answers."""
+        return velocity(self.changed(changes))
 
     def with_lora(self, *files: LoraFile) -> tuple[Expert, list[str]]:
         model, report = apply_loras(Wan22Model(self.expert, self.expert), files, self.host)
@@ -75,7 +84,7 @@ def lora_file(tensors: dict[str, torch.Tensor], folder: Path, scale: float = 1.0
     path = folder / f"{len(list(folder.iterdir()))}.safetensors"
     save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path)
     lora = Lora(path.name, scale, **{"expert": "high", **options})
-    return LoraFile(lora, path, path.name, probe_lora(read_header(path)))
+    return LoraFile(lora, path, probe_lora(read_header(path)))
 
 
 @pytest.fixture(scope="module", params=BASES)
@@ -104,6 +113,35 @@ def test_format(name: str, base: Base, tmp_path: Path) -> None:
     count = len(lora_files.FORMATS[name](changes))
     assert report == [f"0.safetensors, scale 1, high-noise expert: {count} of {count} keys."]
     assert torch.equal(velocity(base.expert), base.original)
+
+
+def check_same_video(base: Base, formats: Iterable[str], folder: Path) -> None:
+    """A clip of 32x32 pixels and 5 frames with LoRAs of these formats against one with changed weights, in pixels."""
+    vae = WanVAE(*load_vae(bundled.DEMO_VAE, plain_host()))
+    g = torch.Generator().manual_seed(0)
+    first = encode_first_frame(vae, torch.rand(1, 32, 32, 3, generator=g), 32, 32, 5)
+    text = [[torch.randn(1, 512, base.expert.text_dim, generator=g), {}]]
+
+    def video(model: Wan22Model) -> torch.Tensor:
+        return vae.decode(sample(model, text, text, first, Sampling(0, num_inference_steps=4, guidance_scale=1.0)))
+
+    changes = lora_files.changes_of(base.weights)
+    changed, plain = base.changed(weights(changes)), Wan22Model(base.expert, base.expert)
+    wanted = video(Wan22Model(changed, changed))
+    assert (video(plain) - wanted).abs().max() > 0.02
+    for name in formats:
+        file = lora_file(lora_files.FORMATS[name](changes), folder, expert="both")
+        model, _ = apply_loras(plain, [file], base.host)
+        assert (video(model) - wanted).abs().max() < 1e-3, name
+
+
+def test_every_format_gives_the_same_video(plain: Base, tmp_path: Path) -> None:
+    check_same_video(plain, lora_files.FORMATS, tmp_path)
+
+
+@pytest.mark.parametrize("base", ["fp8_scaled", "GGUF Q8_0"], indirect=True)
+def test_every_kind_of_change_gives_the_same_video_on_packed_weights(base: Base, tmp_path: Path) -> None:
+    check_same_video(base, ("lightx2v", "LoKr", "LoHa", "diff"), tmp_path)
 
 
 @pytest.mark.parametrize("names, by_column", [("dora_scale", False), ("dora_scale", True),
@@ -139,7 +177,8 @@ def test_changes_beside_the_linear_layers(base: Base, tmp_path: Path) -> None:
     chosen = ("patch_embedding.weight", "patch_embedding.bias", "proj_out.weight", "proj_out.bias",
               "scale_shift_table", "blocks.0.scale_shift_table", "blocks.1.norm2.weight", "blocks.1.norm2.bias",
               "blocks.2.attn1.norm_q.weight", "blocks.0.attn1.to_q.bias", "blocks.3.ffn.net.2.weight",
-              "condition_embedder.time_embedder.linear_1.weight", "condition_embedder.time_proj.bias")
+              "condition_embedder.time_embedder.linear_1.weight", "condition_embedder.time_embedder.linear_2.weight",
+              "condition_embedder.time_proj.bias")
     g = torch.Generator().manual_seed(1)
     changes = {name: 0.05 * torch.randn(base.weights[name].shape, generator=g) for name in chosen}
     file = {}
@@ -151,7 +190,7 @@ def test_changes_beside_the_linear_layers(base: Base, tmp_path: Path) -> None:
             file[f"diffusion_model.{original_name(name)}.diff"] = delta
     expert, report = base.with_lora(lora_file(file, tmp_path))
     assert apart(velocity(expert), base.with_change(changes)) < 1e-4
-    assert "13 of 13 keys" in report[0]
+    assert "14 of 14 keys" in report[0]
     assert torch.equal(velocity(base.expert), base.original)
 
 
@@ -167,25 +206,25 @@ def test_one_file_for_both_experts_of_diffusers(plain: Base, tmp_path: Path) -> 
                                                            f"{2 * len(low)} of {2 * len(low)} keys."]
 
 
-def test_keys_of_wan_2_1_are_named_and_harmless(plain: Base, tmp_path: Path) -> None:
-    changes = lora_files.changes_of(plain.weights, "attn2")
-    file = lora_files.FORMATS["diffusion-pipe"](changes)
-    for block in range(5):
-        for layer in ("k_img", "v_img"):
-            file[f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_A.weight"] = torch.randn(4, 256)
-            file[f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_B.weight"] = torch.randn(256, 4)
-    expert, report = plain.with_lora(lora_file(file, tmp_path))
-    assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
-    assert "40 of 60 keys; 20 are image projection of Wan 2.1" in report[0]
+def image_projection_of_wan_2_1() -> dict[str, torch.Tensor]:
+    return {f"diffusion_model.blocks.{block}.cross_attn.{layer}.lora_{half}.weight": torch.randn(shape)
+            for block in range(5) for layer in ("k_img", "v_img") for half, shape in (("A", (4, 256)), ("B", (256, 4)))}
 
 
-def test_a_lora_for_text_to_video_is_used_but_for_its_input_layer(plain: Base, tmp_path: Path) -> None:
+def input_layer_of_text_to_video() -> dict[str, torch.Tensor]:
+    return {"diffusion_model.patch_embedding.diff": torch.randn(256, 16, 1, 2, 2)}
+
+
+@pytest.mark.parametrize("extra, said", [
+    (image_projection_of_wan_2_1, "20 of 40 keys; 20 are image projection of Wan 2.1"),
+    (input_layer_of_text_to_video, "20 of 21 keys; 1 are for a patch embedding of another number of channels"),
+])
+def test_what_another_wan_model_has_besides_is_named_and_harmless(
+        extra: Callable[[], dict[str, torch.Tensor]], said: str, plain: Base, tmp_path: Path) -> None:
     changes = lora_files.changes_of(plain.weights, "ffn")
-    file = lora_files.FORMATS["lightx2v"](changes)
-    file["diffusion_model.patch_embedding.diff"] = torch.randn(256, 16, 1, 2, 2)
-    expert, report = plain.with_lora(lora_file(file, tmp_path))
+    expert, report = plain.with_lora(lora_file(lora_files.FORMATS["diffusion-pipe"](changes) | extra(), tmp_path))
     assert apart(velocity(expert), plain.with_change(weights(changes))) < 1e-4
-    assert "20 of 21 keys; 1 are for a patch embedding of another number of channels" in report[0]
+    assert said in report[0]
 
 
 def test_too_few_matching_keys_is_an_error_unless_allowed(plain: Base, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline.memory import preflight
 from pipeline.prompt import encode_prompts
 from pipeline.request import RequestError, Sampling
 from pipeline.video.wan_vae import WanVAE
+from tests.comfy_in_process import comfy_host
 
 SIDE, FRAMES = 64, 9
 
@@ -29,14 +30,15 @@ def loaded() -> tuple:
 
 
 @contextmanager
-def running_out(module: torch.nn.Module, times: int) -> Iterator[list[int]]:
+def running_out(module: torch.nn.Module, times: int,
+                error: RuntimeError = torch.OutOfMemoryError("CUDA out of memory.")) -> Iterator[list[int]]:  # noqa: B008
     """The module's next passes fail as a full device makes them fail; gives the count of passes."""
     passes: list[int] = []
 
     def fail(*_: object) -> None:
         passes.append(len(passes))
         if len(passes) <= times:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
 
     hook = module.register_forward_pre_hook(fail)
     try:
@@ -57,6 +59,41 @@ def test_one_failed_pass_does_not_change_the_clip(loaded: tuple) -> None:
     with running_out(loaded[0].low.model, 1) as passes:
         assert torch.equal(clip(loaded), wanted)
     assert len(passes) == 1 + 2 * 2  # two low-noise steps of two passes
+
+
+def cuda_error(code: int, text: str) -> torch.AcceleratorError:
+    """As PyTorch raises it for an error that CUDA tells of later; the code is CUDA's."""
+    error = torch.AcceleratorError(f"CUDA error: {text}")
+    error.error_code = code
+    return error
+
+
+@pytest.fixture(scope="module")
+def in_comfyui() -> tuple:
+    return bundled.load(comfy_host().host())
+
+
+@pytest.fixture(scope="module")
+def clip_in_comfyui(in_comfyui: tuple) -> torch.Tensor:
+    return clip(in_comfyui)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), cuda_error(2, "out of memory"),
+                                   cuda_error(2, "operation failed"), torch.AcceleratorError("HIP out of memory")],
+                         ids=str)
+def test_what_comfyui_takes_for_full_memory_is_tried_again(in_comfyui: tuple, clip_in_comfyui: torch.Tensor,
+                                                           error: RuntimeError) -> None:
+    with running_out(in_comfyui[0].low.model, 1, error) as passes:
+        assert torch.equal(clip(in_comfyui), clip_in_comfyui)
+    assert len(passes) == 1 + 2 * 2
+
+
+def test_another_error_is_passed_on(in_comfyui: tuple) -> None:
+    error = cuda_error(710, "device-side assert triggered")
+    high = in_comfyui[0].high.model
+    with running_out(high, 1, error) as passes, pytest.raises(torch.AcceleratorError, match="assert"):
+        clip(in_comfyui)
+    assert len(passes) == 1
 
 
 def test_a_failed_pass_gets_twice_the_room_and_so_do_the_next(loaded: tuple) -> None:

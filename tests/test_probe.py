@@ -469,6 +469,16 @@ def test_what_a_failed_download_leaves(tmp_path: Path, content: bytes, said: str
         probe(path)
 
 
+@pytest.mark.parametrize(("slot", "instead"), [
+    (Slot.HIGH, "wan2.2_i2v_high_noise_14B_fp16.safetensors"), (Slot.LOW, "wan2.2_i2v_low_noise_14B_fp16.safetensors"),
+    (Slot.TEXT, "umt5_xxl_fp16.safetensors"), (Slot.VAE, "wan_2.1_vae.safetensors"),
+])
+def test_an_official_pickle_gets_the_name_of_the_safetensors(tmp_path: Path, slot: Slot, instead: str) -> None:
+    torch.save({"conv1.weight": torch.zeros(2, 2)}, tmp_path / "Wan2.1_VAE.pth")
+    with pytest.raises(CheckpointError, match=f"Wan2.1_VAE.pth is a PyTorch pickle.*{instead}"):
+        library.find([tmp_path], "Wan2.1_VAE.pth", slot, "vae")
+
+
 def test_a_header_whose_length_looks_like_a_tag_is_read(tmp_path: Path) -> None:
     """A header of 0x3c20 bytes begins like ` <`."""
     path = saved(tmp_path, expert())

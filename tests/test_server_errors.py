@@ -202,22 +202,21 @@ def test_cores_text_encode_is_told_of_a_prompt_that_is_too_long_too(comfy: Comfy
 # ---- what is linked to the wrong place --------------------------------------------------------------------------
 
 
-def test_a_conditioning_of_two_parts(comfy: ComfyClient, clip: Workflow):
-    graph = added(clip, "both", "ConditioningCombine", conditioning_1=["prompt", 0], conditioning_2=["prompt", 1])
-    sentence = failing(comfy, changed(graph, "sampler", positive=["both", 0]), "sampler")
-    assert sentence.startswith("The positive conditioning has 2 parts; this sampler takes one.")
-
-
-def test_latents_of_another_model(comfy: ComfyClient, clip: Workflow):
-    graph = added(clip, "image latent", "EmptyLatentImage", width=64, height=64, batch_size=1)
-    sentence = failing(comfy, changed(graph, "decode", latent=["image latent", 0]), "decode")
-    assert sentence.startswith("The latent has the shape (1, 4, 8, 8); a Wan 2.2 A14B clip has (1, 16,")
-
-
-def test_frames_with_an_alpha_channel(comfy: ComfyClient, clip: Workflow):
-    graph = added(clip, "alpha", "JoinImageWithAlpha", image=["picture", 0], alpha=["picture", 1])
-    sentence = failing(comfy, changed(graph, "save", images=["alpha", 0]), "save")
-    assert sentence.startswith("The images have the shape (1, 64, 96, 4)")
+@pytest.mark.parametrize(
+    ("maker", "inputs", "node", "takes", "sentence"),
+    [
+        ("ConditioningCombine", {"conditioning_1": ["prompt", 0], "conditioning_2": ["prompt", 1]}, "sampler",
+         "positive", "The positive conditioning has 2 parts; this sampler takes one."),
+        ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}, "decode", "latent",
+         "The latent has the shape (1, 4, 8, 8); a Wan 2.2 A14B clip has (1, 16,"),
+        ("JoinImageWithAlpha", {"image": ["picture", 0], "alpha": ["picture", 1]}, "save", "images",
+         "The images have the shape (1, 64, 96, 4)"),
+    ],
+    ids=["conditioning of two parts", "latents of another model", "frames with an alpha channel"])
+def test_a_link_that_brings_something_else(comfy: ComfyClient, clip: Workflow, maker: str, inputs: dict[str, Any],
+                                           node: str, takes: str, sentence: str):
+    graph = changed(added(clip, "wrong", maker, **inputs), node, **{takes: ["wrong", 0]})
+    assert failing(comfy, graph, node).startswith(sentence)
 
 
 def test_nothing_is_written_outside_the_output_folder(comfy: ComfyClient, clip: Workflow):

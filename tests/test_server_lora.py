@@ -45,6 +45,15 @@ def graph(clip: Workflow) -> Workflow:
     return added(graph, "frames", "PreviewImage", images=["decode", 0])
 
 
+def bridged(graph: Workflow, models: dict[str, str]) -> Workflow:
+    """The graph with the bridge on core's MODELs in the sampler's place, up to its latents."""
+    settings = {key: value for key, value in graph["sampler"]["inputs"].items() if key != "model"}
+    graph = without(graph, "frames", "decode", "sampler")
+    for expert in ("high", "low"):
+        graph = added(graph, expert, "UNETLoader", unet_name=models[expert], weight_dtype="default")
+    return added(graph, "bridge", "Wan22BridgeSampler", model_high=["high", 0], model_low=["low", 0], **settings)
+
+
 def saturation(frames: np.ndarray) -> float:
     """Mean distance of the strongest to the weakest colour in the last frame, 0..1."""
     return float(np.ptp(frames[-1].astype(float), axis=-1).mean() / 255)
@@ -131,26 +140,43 @@ def test_the_bundled_pair_by_name(comfy: ComfyClient, graph: Workflow):
 def test_the_bridge_takes_the_same_list(comfy: ComfyClient, graph: Workflow, shelf: dict,
                                         models_of_comfyui: dict[str, str]):
     """ComfyUI's own patcher merges where ours works the weights out for each use; the clip is the same."""
-    steps = changed(without(graph, "frames", "decode"), "sampler", num_inference_steps=10)
-    ours = comfy.finish(added(steps, "latents", "SaveLatent", samples=["sampler", 0], filename_prefix="latents/ours"))
-    settings = {key: value for key, value in steps["sampler"]["inputs"].items() if key != "model"}
-    bridge = without(steps, "sampler")
-    for expert in ("high", "low"):
-        bridge = added(bridge, expert, "UNETLoader", unet_name=models_of_comfyui[expert], weight_dtype="default")
-    bridge = added(bridge, "bridge", "Wan22BridgeSampler", model_high=["high", 0], model_low=["low", 0], **settings)
+    steps = changed(graph, "sampler", num_inference_steps=10)
+    ours = comfy.finish(added(without(steps, "frames", "decode"), "latents", "SaveLatent", samples=["sampler", 0],
+                              filename_prefix="latents/ours"))
+    bridge = bridged(steps, models_of_comfyui)
     theirs = comfy.finish(added(bridge, "latents", "SaveLatent", samples=["bridge", 0], filename_prefix="latents/core"))
     assert "150 of 150 keys" in "\n".join(theirs.texts("bridge"))
     found, wanted = comfy.latents(ours, "latents"), comfy.latents(theirs, "latents")
     assert np.abs(found - wanted).max() / wanted.std() < 5e-3  # core rounds its merged weights to float16
 
 
-def failing(comfy: ComfyClient, graph: Workflow) -> tuple[Run, str]:
+def failing(comfy: ComfyClient, graph: Workflow, node: str = "sampler") -> tuple[Run, str]:
     run = comfy.run(graph)
-    assert run.outcome == "execution_error" and run.error["node_id"] == "sampler"
+    assert run.outcome == "execution_error" and run.error["node_id"] == node
     message = run.error["exception_message"].strip()
-    assert message in "\n".join(run.texts("sampler")), "it has to be on the node too"
-    assert run.previews("sampler") == [], "it has to be told before sampling"
+    assert message in "\n".join(run.texts(node)), "it has to be on the node too"
+    assert run.previews(node) == [], "it has to be told before sampling"
     return run, message
+
+
+@pytest.mark.parametrize("node, settings, said", [
+    ("sampler", {"positive": ["two", 0]}, "The positive conditioning has 2 parts"),
+    *((node, settings, said) for node in ("sampler", "bridge") for settings, said in (
+        ({"latent": ["other", 0], "denoise": 0.5}, "The latent has the shape"),
+        ({"stage": "low-noise only"}, "no latent is connected"),
+        ({"denoise": 0.5}, "no latent is connected"))),
+])
+def test_what_is_at_hand_is_checked_before_a_lora_is_asked_for(
+        node: str, settings: dict, said: str, comfy: ComfyClient, graph: Workflow, shelf: dict, internet: HostileServer,
+        models_of_comfyui: dict[str, str]):
+    graph = bridged(graph, models_of_comfyui) if node == "bridge" else without(graph, "frames", "decode")
+    graph = added(graph, "latents", "SaveLatent", samples=[node, 0], filename_prefix="latents/never")
+    graph = added(graph, "other", "EmptyHunyuanLatentVideo", width=64, height=64, length=9, batch_size=1)
+    graph = added(graph, "two", "ConditioningCombine", conditioning_1=["prompt", 0], conditioning_2=["prompt", 1])
+    before = len(internet.seen)
+    _, message = failing(comfy, changed(graph, node, **settings), node)
+    assert said in message
+    assert len(internet.seen) == before
 
 
 @pytest.mark.parametrize("content, said", [

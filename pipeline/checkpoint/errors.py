@@ -15,6 +15,10 @@ class CheckpointError(ValueError):
     """A weight file cannot be used. The message names the file, says what is wrong and what to do."""
 
 
+class PickleError(CheckpointError):
+    """A weight file is one of PyTorch's own, which is never opened. The same weights exist as safetensors."""
+
+
 def quoted(name: str) -> str:
     """A name from a file that may be hostile, fit for a message: ASCII, and at most 80 characters of it."""
     return ascii(name[:80])[1:-1]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 WHAT = "Wan 2.2 I2V-A14B expert"
 HEAD_DIM = 128
+TELLS_DTYPE = "condition_embedder.time_embedder.linear_1"
+"""The dtype of its weight is the one that diffusers embeds the time in, so it is stored in that."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +88,24 @@ def _empty(config: dict[str, int | bool]) -> WanTransformer3DModel:
 
 
 def _fill(model: WanTransformer3DModel, weights: dict[str, Weight], compute: torch.dtype,
-          linear: Callable[..., WeightTaker]) -> None:
+          linear: Callable[[torch.dtype], Callable[..., WeightTaker]]) -> None:
     """Give the model its weights: linear layers, 99 % of them, become the host's and keep theirs as stored; of the
-    rest, and of the time embedding, what diffusers wants exact is float32."""
+    rest, what diffusers wants exact is float32."""
     import torch
 
     def exact(name: str) -> bool:
         return any(part in name for part in model._keep_in_fp32_modules)
 
     layers = {name: layer for name, layer in model.named_modules()
-              if isinstance(layer, torch.nn.Linear) and not exact(name)}
+              if isinstance(layer, torch.nn.Linear) and name != TELLS_DTYPE}
     rest = {key: dequantise(weight, torch.float32 if exact(key) else compute)
             for key, weight in weights.items() if key.rpartition(".")[0] not in layers}
     model.load_state_dict(rest, assign=True, strict=False)
+    plain, in_float32 = linear(compute), linear(torch.float32)
     for name, layer in layers.items():
         with torch.device("meta"):
-            new = linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+            new = (in_float32 if exact(name) else plain)(layer.in_features, layer.out_features,
+                                                         bias=layer.bias is not None)
         new.take(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, new)
@@ -128,7 +132,7 @@ def load_expert(path: Path, host: Host) -> Expert:
     model = _empty(config)
     check_weights(path.name, WHAT, model.state_dict(), weights)
     compute = host.compute_dtype(_stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
-    _fill(model, weights, compute, host.linear(compute))
+    _fill(model, weights, compute, host.linear)
     rgb = json.loads(metadata["latent_rgb"]) if "latent_rgb" in metadata else None
     return Expert(path.name, host.adopt(model), compute, model.config.text_dim, rgb, found.files,
                   found.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import CheckpointError
+from .errors import CheckpointError, PickleError
 
 MIN_BYTES = 8
 """Bytes that every format needs before anything can be told."""
@@ -58,8 +58,8 @@ def check_opening(name: str, start: bytes) -> None:
         raise CheckpointError(f"{name} is a server's answer in JSON, not weights. Download the file itself.")
     pickled = start[0] == 0x80 and start[1:2] in b"\2\3\4\5" and start[MIN_BYTES:MIN_BYTES + 1] != b"{"
     if start.startswith(b"PK\x03\x04") or pickled:
-        raise CheckpointError(f"{name} is a PyTorch pickle, which can run code when it is opened, or a zip archive. "
-                              "Choose the same weights as .safetensors or .gguf.")
+        raise PickleError(f"{name} is a PyTorch pickle, which can run code when it is opened, or a zip archive. Use "
+                          "the same weights as .safetensors or .gguf.")
 
 
 def opening(path: Path) -> tuple[bytes, int]:

@@ -103,6 +103,9 @@ LORA_MARKS = re.compile(
     r"[._](lora_(up|down|mid|A|B)|lora\.(up|down)|lora_linear_layer|lokr_[wt][12]|hada_[wt][12]|oft_blocks"
     r"|dora_scale)([._]|$)|\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|[ab][12]\.weight)$", re.MULTILINE)
 """Both search all names of a file at once, one a line: a loader's list may look through hundreds of files."""
+VAE_PREFIXES = ("model.", "vae.", "first_stage_model.")
+"""Before every name of some VAE files: DiffSynth-Studio's and WanVideoWrapper's module keeps its network in `model`
+(diffsynth/models/wan_video_vae.py), ComfyUI's checkpoints of several parts have the others."""
 DIFFUSERS_VAE_MARKS = {"decoder.norm_out.gamma", "encoder.conv_in.weight"}
 DIFFUSERS_MARK = "condition_embedder.time_proj.weight"
 NAMES = {
@@ -166,8 +169,15 @@ def _wan(shapes: Shapes) -> Told | None:
     return Told(kind, layout, shape, odd)
 
 
+def vae_prefix(names: Collection[str]) -> str:
+    """What stands before every name of a VAE file; nothing for most."""
+    return next((prefix for prefix in VAE_PREFIXES if all(name.startswith(prefix) for name in names)), "")
+
+
 def _vae(shapes: Shapes) -> Told | None:
     """The Wan VAEs: wan/modules/vae2_1.py and vae2_2.py of github.com/Wan-Video/Wan2.2, or AutoencoderKLWan."""
+    prefix = vae_prefix(shapes)
+    shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()} if prefix else shapes
     if "decoder.head.0.gamma" in shapes and "encoder.conv1.weight" in shapes:
         channels, layout = next(iter(shapes.get("conv2.weight") or (16,))), Layout.NATIVE
     elif len(shapes.get("post_quant_conv.weight", ())) == 5 and shapes.keys() >= DIFFUSERS_VAE_MARKS:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import CheckpointError
+from .errors import CheckpointError, PickleError
 from .folder import is_component, is_pipeline
 from .probe import probe
-from .slots import Slot, check_slot, part_for
+from .slots import ADVICE, Slot, check_slot, part_for
 
 SUFFIXES = (".safetensors", ".sft", ".gguf")
 Stamp = tuple[tuple[str, int, int], ...]
@@ -37,6 +37,8 @@ def _examine(path: Path) -> Card:
     faults = {}
     try:
         found = probe(path)
+    except PickleError as error:  # often the official files, which exist as safetensors too
+        return Card({slot: f"{error} {ADVICE[slot]}" for slot in Slot}, None)
     except CheckpointError as error:
         return Card(dict.fromkeys(Slot, str(error)), None)
     for slot in Slot:

@@ -1,7 +1,8 @@
 """The Wan 2.1 VAE, which Wan 2.2 A14B uses -> AutoencoderKLWan.
 
-Names of single files: wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2; diffusers folders have diffusers' own.
-The base width follows from the shapes.
+Names in files: those of the official `Wan2.1_VAE.pth`, wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2, which
+Comfy-Org's and Kijai's safetensors keep, or diffusers' own; either may have a prefix (kinds.VAE_PREFIXES). The base
+width follows from the shapes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
 from .errors import load_exactly
+from .kinds import vae_prefix
 from .probe import probe
 from .quantised import dequantise
 from .read import read_weights
@@ -26,6 +28,8 @@ def _diffusers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     """Weights under diffusers' names, whichever they have."""
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
+    prefix = vae_prefix(weights)
+    weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
     return weights if "encoder.conv_in.weight" in weights else convert_wan_vae_to_diffusers(weights)
 
 

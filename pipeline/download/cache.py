@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .file_name import full_name
 from .hashing import hash_file
 from .index import Entry, File, Index, link_name
 from .partial import Partial
@@ -65,6 +66,10 @@ class Cache:
     def note(self, link: str, shown: str, entry: Entry) -> None:
         """Remember what a link gave."""
         self._index.put_entry(link, shown, entry)
+
+    def name(self, link: str, path: Path) -> str:
+        """What a file of the cache is called, by the server that it came from or else by the link alone."""
+        return self._index.name(link, path.name) or full_name(link, None)
 
     def partial(self, link: str) -> Partial:
         """The download of a link as far as it got. To be used under `lock`."""

@@ -38,9 +38,9 @@ def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: st
     sha256: what the file must be; one that is in the cache is then used without asking the network.
     policy: when it is offline, what the cache has is used, whatever its age.
     cache_bytes: files unused for longest make room beyond it.
-    inspect: called with (read, size) before the body is asked for, and once more with the file at hand, out of the
-        cache or just fetched; what it raises ends the download, and not a byte more is fetched. `read(offset, length)`
-        reaches the first 128 MiB.
+    inspect: called with (read, size, name) before the body is asked for, and once more with the file at hand, out of
+        the cache or just fetched; what it raises ends the download, and not a byte more is fetched. `read(offset,
+        length)` reaches the first 128 MiB.
     on_progress, stop: called about ten times a second in the caller's thread; what stop raises ends the download within
         a second, whatever the server does.
     A download that ended early goes on where it was, in this run and in the next, if the server allows it.
@@ -59,7 +59,8 @@ def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: st
         path = path or (_offline(wish) if policy.offline else online(wish))
         if inspect is not None:
             with path.open("rb") as file:
-                inspect(lambda offset, length: (file.seek(offset), file.read(length))[1], path.stat().st_size)
+                inspect(lambda offset, length: (file.seek(offset), file.read(length))[1], path.stat().st_size,
+                        wish.cache.name(wish.remote.link, path))
     except OSError as error:
         raise disk_error(error, folder) from None
     finally:

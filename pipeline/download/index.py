@@ -16,7 +16,8 @@ from pathlib import Path
 from .errors import DownloadError
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS links (link TEXT PRIMARY KEY, shown TEXT, etag TEXT, last_modified TEXT, sha256 TEXT);
+CREATE TABLE IF NOT EXISTS sources
+    (link TEXT PRIMARY KEY, shown TEXT, etag TEXT, last_modified TEXT, sha256 TEXT, name TEXT);
 CREATE TABLE IF NOT EXISTS files (sha256 TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, used REAL);
 """
 BUSY = 30.0
@@ -30,6 +31,8 @@ class Entry:
     sha256: str
     etag: str | None
     last_modified: str | None
+    name: str
+    """See file_name.full_name."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Index:
     def entry(self, link: str) -> Entry | None:
         """What a link gave last time."""
         with self._open() as db:
-            row = db.execute("SELECT sha256, etag, last_modified FROM links WHERE link = ?",
+            row = db.execute("SELECT sha256, etag, last_modified, name FROM sources WHERE link = ?",
                              (link_name(link),)).fetchone()
         return Entry(*row) if row else None
 
@@ -95,8 +98,15 @@ class Index:
 
     def put_entry(self, link: str, shown: str, entry: Entry) -> None:
         with self._open() as db:
-            db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?)",
-                       (link_name(link), shown, entry.etag, entry.last_modified, entry.sha256))
+            db.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)",
+                       (link_name(link), shown, entry.etag, entry.last_modified, entry.sha256, entry.name))
+
+    def name(self, link: str, sha256: str) -> str | None:
+        """What a file was called when it came from a link, or from any other; None when it is not known."""
+        with self._open() as db:
+            row = db.execute("SELECT name FROM sources WHERE sha256 = ? ORDER BY link = ? DESC",
+                             (sha256, link_name(link))).fetchone()
+        return row[0] if row else None
 
     def put_file(self, file: File) -> None:
         with self._open() as db:

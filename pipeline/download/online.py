@@ -11,6 +11,7 @@ from pathlib import Path
 from .body import Progress, fetch_body
 from .cache import Cache
 from .errors import DownloadError, TransientError, UnknownHostError, redact, size_text
+from .file_name import full_name
 from .hashing import PrefixHash
 from .index import Entry
 from .lookup import file_link
@@ -22,8 +23,11 @@ from .waiting import Stop, pause, stoppable
 
 Read = Callable[[int, int], bytes]
 """(offset, length) -> bytes, fewer at the end of the file."""
-Inspect = Callable[[Read, "int | None"], None]
-"""(read, size in bytes or None) -> raises ValueError when the file is not wanted."""
+Inspect = Callable[[Read, "int | None", str], None]
+"""(read, size in bytes or None, name with folders) -> raises ValueError when the file is not wanted.
+
+The name is for show and for hints: the path in the link, and behind it what the server calls the file.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,20 @@ def _kept(partial: Partial) -> str:
 def _attempt(wish: Wish, partial: Partial) -> Path:
     stop, cache, patience = wish.stop, wish.cache, wish.client.policy.pace.patience(OPENING)
     known = cache.known(wish.remote.link, stop)
+
+    def ask() -> tuple[str, Opening]:
+        link = file_link(wish.client, wish.remote)
+        return link, open_file(wish.client, link, known[0] if known else None)
+
     try:
-        opening = stoppable(lambda: open_file(wish.client, file_link(wish.client, wish.remote),
-                                              known[0] if known else None), stop, patience)
+        file, opening = stoppable(ask, stop, patience)
     except NotChanged:
         return as_pinned(wish, *known)
     except TransientError:
         if known is None:
             raise
         return as_pinned(wish, *known)  # nobody to ask whether it changed: better than nothing
+    name = full_name(file, opening.said_name)
     try:
         expected = wish.sha256 or opening.announced_sha256
         if wish.sha256 not in (None, opening.announced_sha256) and opening.announced_sha256 is not None:
@@ -95,15 +104,15 @@ def _attempt(wish: Wish, partial: Partial) -> Path:
                                 "asked. Nothing was fetched. Check both.")
         there = cache.find(expected, stop) if expected else None  # the same file under another link
         if there is None:
-            there, expected = _download(wish, opening, partial, expected)
+            there, expected = _download(wish, opening, name, partial, expected)
         link = wish.remote.link
-        cache.note(link, redact(link), Entry(expected, opening.etag, opening.last_modified))
+        cache.note(link, redact(link), Entry(expected, opening.etag, opening.last_modified, name))
         return there
     finally:
         opening.close()
 
 
-def _download(wish: Wish, opening: Opening, partial: Partial, expected: str | None) -> tuple[Path, str]:
+def _download(wish: Wish, opening: Opening, name: str, partial: Partial, expected: str | None) -> tuple[Path, str]:
     """Look at the beginning, then fetch the rest; returns the file in the cache and its hash."""
     size = opening.size
     if size is not None and size > wish.max_bytes:
@@ -113,7 +122,7 @@ def _download(wish: Wish, opening: Opening, partial: Partial, expected: str | No
         raise DownloadError(f"{opening.url} is empty. Check the link.")
     if wish.inspect is not None:
         wish.inspect(lambda offset, length: stoppable(lambda: opening.read(offset, length), wish.stop,
-                                                      wish.client.policy.pace.patience(length)), size)
+                                                      wish.client.policy.pace.patience(length)), size, name)
     partial.begin(opening.validator, size, parts=opening.ranged)
     partial.write(0, opening.data)
     hashed = PrefixHash(partial.path)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .address import Url
 from .answers import check_file, check_opening, check_status
 from .errors import DownloadError, TransientError, size_text
+from .file_name import said_name
 from .transport import Answer, Client
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class Opening:
     ranged: bool
     """Whether the server sends parts."""
     announced_sha256: str | None
+    said_name: str | None
+    """What the server calls the file."""
     token_sent: bool
     """Whether a token went there, and so may go with the requests that follow."""
     answer: Answer | None
@@ -179,7 +182,8 @@ def open_file(client: Client, link: str, known: Entry | None = None, *, parts: b
             return open_file(client, link, known, parts=False)
         keep = not ranged
         return Opening(client, answer.url, size, etag, last_modified, ranged,
-                       answer.announced_sha256, answer.token_sent, answer if keep else None, bytearray(data))
+                       answer.announced_sha256, said_name(answer.header("Content-Disposition")), answer.token_sent,
+                       answer if keep else None, bytearray(data))
     finally:
         if not keep:
             answer.close()

@@ -81,10 +81,10 @@ class Partial:
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
             raise disk_error(error, self.folder) from None
-        needed = (size or 0) - self.ranges.total + MARGIN
-        if free < needed:
-            raise DownloadError(f"The disk of {self.folder} has {size_text(free)} free; the file takes "
-                                f"{size_text(needed)} more. Make room, and run again.")
+        left = (size or 0) - self.ranges.total
+        if free < left + MARGIN:
+            raise DownloadError(f"The disk of {self.folder} has {size_text(free)} free; {size_text(left)} are to come, "
+                                f"and a download leaves {size_text(MARGIN)} free. Make room, and run again.")
 
     def write(self, start: int, data: bytes | bytearray) -> None:
         """Put bytes in their place. Raises OSError."""

@@ -1,4 +1,4 @@
-"""What a user typed -> what is to be fetched. Makes no request; hub.py and civitai.py look up what a name leaves open.
+"""What a user typed -> what is to be fetched. Makes no request; lookup.py asks what a name leaves open.
 
 Links of the Hub: huggingface.co/docs/hub. AIR identifiers: developer.civitai.com/site/guide/air.
 """
@@ -75,7 +75,7 @@ def parse_source(text: str) -> Remote:
 
 def _from_link(url: Url) -> Remote:
     query = parse_qs(urlsplit(url.text).query)
-    if any(name in query for name in _TOKEN_NAMES):
+    if any(name.lower() in _TOKEN_NAMES for name in query):
         raise DownloadError(f"{url}: the link holds a token, which would be saved with the workflow and read by "
                             "whoever gets it. Take it out, and set the environment variable HF_TOKEN or "
                             "CIVITAI_API_TOKEN instead.")

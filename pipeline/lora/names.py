@@ -31,23 +31,24 @@ class Style(str, Enum):
     BARE = "bare names"
 
 
-PREFIXES: tuple[tuple[str, Style | None, str | None], ...] = (
-    ("model.diffusion_model.", Style.COMFYUI, None),
-    ("diffusion_model.", Style.COMFYUI, None),
-    ("base_model.model.", Style.PEFT, None),
-    ("transformer_1.", Style.DIFFUSERS, "high"),
-    ("transformer_2.", Style.DIFFUSERS, "low"),
-    ("transformer.", Style.DIFFUSERS, None),
-    ("pipe.dit.", Style.DIFFSYNTH, None),
-    ("lora_unet__", Style.KOHYA, None),
-    ("lora_unet_", Style.KOHYA, None),
-    ("lora_transformer_2_", Style.KOHYA, "low"),
-    ("lora_transformer_", Style.KOHYA, None),
-    ("lycoris_", Style.LYCORIS, None),
-    ("transformer_1_", None, "high"),
-    ("transformer_2_", None, "low"),
-)
-"""Prefix, style, expert. Several can follow one another; the first tells the style, any the expert."""
+PREFIXES: dict[str, tuple[Style | None, str | None]] = {
+    "model.diffusion_model.": (Style.COMFYUI, None),
+    "diffusion_model.": (Style.COMFYUI, None),
+    "base_model.model.": (Style.PEFT, None),
+    "transformer_1.": (Style.DIFFUSERS, "high"),
+    "transformer_2.": (Style.DIFFUSERS, "low"),
+    "transformer.": (Style.DIFFUSERS, None),
+    "pipe.dit.": (Style.DIFFSYNTH, None),
+    "lora_unet__": (Style.KOHYA, None),
+    "lora_unet_": (Style.KOHYA, None),
+    "lora_transformer_2_": (Style.KOHYA, "low"),
+    "lora_transformer_": (Style.KOHYA, None),
+    "lycoris_": (Style.LYCORIS, None),
+    "transformer_1_": (None, "high"),
+    "transformer_2_": (None, "low"),
+}
+"""Prefix -> style, expert. Several can follow one another; the first tells the style, any the expert."""
+PREFIX = re.compile("|".join(map(re.escape, PREFIXES)))
 
 ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "norm_q": "norm_q", "norm_k": "norm_k",
              "k_img": "add_k_proj", "v_img": "add_v_proj", "norm_k_img": "norm_added_k"}
@@ -145,9 +146,9 @@ def _split(name: str) -> LoraKey | None:
         stem, part = f"{stem}.modulation", "diff"
     style: Style | None = None
     expert: str | None = None
-    while prefix := next((entry for entry in PREFIXES if stem.startswith(entry[0])), None):
-        stem = stem[len(prefix[0]):]
-        style, expert = style or prefix[1], expert or prefix[2]
+    while prefix := PREFIX.match(stem):
+        stem = stem[prefix.end():]
+        style, expert = style or PREFIXES[prefix[0]][0], expert or PREFIXES[prefix[0]][1]
     module, known = _module(stem)
     return LoraKey(style or Style.BARE, expert, module, known, part or _part(found))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from ..checkpoint.header import FileHeader
 from ..checkpoint.safetensors_file import read_header, read_remote_header
@@ -13,16 +13,19 @@ from ..download.errors import DownloadError, redact
 from ..download.hashing import hash_file
 from ..download.source import is_remote
 from ..request import RequestError
-from .apply import LoraFile
 from .expert import choose_expert
+from .fit import LoraFile
 from .lora import AUTO, Lora
 from .probe import LoraFacts, probe_lora
 
 Read = Callable[[int, int], bytes]
 Find = Callable[[str], Path | None]
 """Name in the loras folder -> the file, None when there is none."""
-Fetch = Callable[[str, str | None, Callable[[Read, int | None], None]], Path]
-"""(link, SHA-256 or None, inspection of the beginning) -> the file, fetched if need be."""
+Fetch = Callable[[str, str | None, Callable[[Read, int | None, str], None]], Path]
+"""(link, SHA-256 or None, inspection of the beginning) -> the file, fetched if need be.
+
+The inspection is given a read of the file, its size and its name with the folders before it.
+"""
 Stop = Callable[[], None]
 Check = Callable[[LoraFacts], None]
 """Raises ValueError when the model at hand has no use for such a LoRA."""
@@ -31,11 +34,6 @@ Check = Callable[[LoraFacts], None]
 def shown_name(source: str) -> str:
     """What a LoRA is called on the node: the file's name, without the rest of its link and what may be secret."""
     return PurePosixPath(urlsplit(source).path).name or redact(source)
-
-
-def _path_in(source: str) -> str:
-    """The names of folders and file in a link, not for show; neither its host nor its query, which name no file."""
-    return unquote(urlsplit(source).path)
 
 
 def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) -> LoraFile:
@@ -51,30 +49,30 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) ->
         facts = probe_lora(header)
         check(facts)
         _check_hash(lora, path, stop)
-        return _settled(lora, path, path.name, facts, header)
+        return _settled(lora, path, facts, header, lora.source)
     if not is_remote(lora.source):
         raise RequestError(f"There is no {lora.source!r} in the loras folder, and it is no link. Give a file's name as "
                            "ComfyUI's Load LoRA lists it, an https link, a Hugging Face owner/repo/file.safetensors or "
                            "a Civitai link.")
-    name, seen = shown_name(lora.source), []
+    seen: list[tuple[FileHeader, LoraFacts, str]] = []
 
-    def inspect(read: Read, size: int | None) -> None:
-        header = read_remote_header(name, read, size)
+    def inspect(read: Read, size: int | None, name: str) -> None:
+        header = read_remote_header(PurePosixPath(name).name or shown_name(lora.source), read, size)
         facts = probe_lora(header)
         check(facts)
-        seen[:] = [(header, facts)]
+        seen[:] = [(header, facts, name)]
 
     path = fetch(lora.source, lora.sha256, inspect)
-    header, facts = seen[0]
-    return _settled(lora, path, name, facts, header)
+    header, facts, name = seen[0]
+    return _settled(lora, path, facts, header, name)
 
 
-def _settled(lora: Lora, path: Path, name: str, facts: LoraFacts, header: FileHeader) -> LoraFile:
+def _settled(lora: Lora, path: Path, facts: LoraFacts, header: FileHeader, name: str) -> LoraFile:
+    """`name` has the folders before it."""
     if lora.expert != AUTO:
-        return LoraFile(lora, path, name, facts)
-    named = _path_in(lora.source) if is_remote(lora.source) else lora.source
-    expert, why = choose_expert(facts, named, header.metadata)
-    return LoraFile(replace(lora, expert=expert), path, name, facts, why)
+        return LoraFile(lora, path, facts)
+    expert, why = choose_expert(facts, name, header.metadata)
+    return LoraFile(replace(lora, expert=expert), path, facts, why)
 
 
 def _check_hash(lora: Lora, path: Path, stop: Stop) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ..host import Host
 from ..image_to_video import Wan22Model
-from .apply import LoraFile, apply_loras
+from .apply import apply_loras
+from .fit import LoraFile
 from .lora import Lora
 from .open import Check, Fetch, Find, Stop, open_lora
 from .probe import LoraFacts, check_fits
