@@ -383,6 +383,7 @@ def test_tokens_in_a_name() -> None:
         "clips/%date:yyyy-MM-dd%/a": "clips/2026-03-05/a", "%date:yy.M.d hhmmss%": "26.3.5 090701",
         "%Wan22Sampler.seed%": "7", "%My sampler.seed%": "7", "%renamed.seed%": "7",
         "%Wan22Load.high_noise_expert%": "high.gguf",
+        "%Wan22SaveMP4.crf%": "17",
         "%nobody.seed%": "%nobody.seed%", "%Wan22Sampler.model%": "%Wan22Sampler.model%", "%width%": "%width%",
     }
     assert {name: fill_in(name, GRAPH, canvas, now) for name in names} == names

@@ -64,7 +64,7 @@ def test_tokens_in_the_name(comfy: ComfyClient, graph: Workflow):
     run = comfy.finish(changed(graph, "both", filename_prefix=prefix))
     (entry,) = comfy.history(run.prompt_id)["outputs"]["both"]["images"]
     assert entry["subfolder"] == str(datetime.now().year)
-    assert entry["filename"] == "9 of 16.0_00001_.mp4"
+    assert entry["filename"] == "9 of 16_00001_.mp4"
 
 
 def test_an_encoder_that_is_missing_is_told_on_the_node(comfy: ComfyClient, graph: Workflow):
