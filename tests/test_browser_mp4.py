@@ -17,7 +17,8 @@ from tests.comfy_client import ComfyClient, added
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (on Debian: apt install chromium)")
-# No strong blue: Chromium without a GPU shows it darker, whatever the file (libyuv's factor for it ends at 2).
+# No strong blue: Chromium without a GPU shows it darker, and green bluer, whatever the file (libyuv's factor for blue
+# ends at 2 where BT.709 has 2.11). Taken for BT.601 the red would be off by 14.
 COLOURS = [(200, 30, 30), (30, 180, 30), (60, 60, 110), (128, 128, 128)]
 
 PLAYED = """async url => {
@@ -90,7 +91,7 @@ def test_it_plays_in_the_colours_of_the_frames(comfy: ComfyClient, page: Any, ba
     shown = page.evaluate(PLAYED, url)
     assert shown["size"] == [128, 64]
     assert shown["duration"] == pytest.approx(9 / 16, abs=0.003)
-    assert np.abs(np.array(shown["colours"])[:, :3] - COLOURS).max() <= 4, shown["colours"]
+    assert np.abs(np.array(shown["colours"])[:, :3] - COLOURS).max() <= 6, shown["colours"]
 
 
 @pytest.mark.parametrize("with_canvas", [True, False])
