@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -261,9 +262,10 @@ def test_few_frames_are_held(tmp_path: Path) -> None:
 # ---- what goes wrong --------------------------------------------------------------------------------------------
 
 
-def test_frames_that_are_not_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_frames_that_are_not_numbers(tmp_path: Path, value: float) -> None:
     images = colour_bars(9).clone()
-    images[6, 3, 5, 1] = torch.nan
+    images[6, 3, 5, 1] = value
     with pytest.raises(RequestError, match="Frame 7 holds values that are not numbers"):
         written(tmp_path, images)
     assert list(tmp_path.iterdir()) == []
@@ -334,6 +336,28 @@ def test_an_earlier_file_survives(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="There is a file of that name"):
         save_clip(Mp4(lambda: earlier), colour_bars(1), lambda done, total: None)
     assert earlier.read_bytes() == b"earlier"
+
+
+REPEATED = """
+import sys, torch
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from pipeline.save import Mp4, save_clip
+images = torch.rand(18, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+images = torch.nn.functional.interpolate(images, scale_factor=8, mode="bilinear").movedim(1, -1)
+save_clip(Mp4(lambda: Path({path!r})), images, lambda done, total: None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc fills fresh memory on demand")
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    """Whatever the memory held before (mallopt(3), M_PERTURB)."""
+    paths = [tmp_path / f"{filling}.mp4" for filling in (1, 77, 255)]
+    for path in paths:
+        program = REPEATED.format(root=str(ROOT), path=str(path))
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=300,
+                       env={**os.environ, "MALLOC_PERTURB_": path.stem})
+    assert len({path.read_bytes() for path in paths}) == 1
 
 
 LIMITED = """

@@ -37,7 +37,7 @@ _HELD: dict[str, tuple[str, ...]] = {
     "av1_nvenc": ("yuv420p", "yuv420p10le"),
 }
 """Codec -> the pixel formats that its first encoder takes."""
-_SVT_PRESETS = dict(zip(PRESETS, (12, 11, 10, 9, 8, 7, 5, 4, 2), strict=True))
+_SVT_PRESETS = dict(zip(PRESETS, (10, 10, 9, 9, 8, 7, 5, 4, 2), strict=True))
 _NVENC_PRESETS = dict(zip(PRESETS, ("p1", "p1", "p2", "p2", "p3", "p4", "p5", "p6", "p7"), strict=True))
 
 
