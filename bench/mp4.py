@@ -4,9 +4,10 @@ usage: mp4.py [--frames 81] [--size 1280x720] [--crf 17] [--rounds 3] [--json FI
 
 Each writer encodes the same frames, in a process of its own, at preset medium: ours, what core's SaveVideo does with an
 IMAGE (VideoFromComponents.save_to) and x264 on Y'CbCr frames made before, which no writer can beat ("floor"). Seconds
-are the median of the rounds, taken in turns; memory is the highest resident set while writing less the one before; PSNR
-is of the frames as a BT.709 player shows them (libswscale, accurate, bicubic chroma) against the floats that were
-given. Linux only. On a machine that is busy otherwise, only the ratios mean anything.
+are the median of the rounds, taken in turns, and beside them those that all threads together had a core for; memory is
+the highest resident set while writing less the one before; PSNR is of the frames as a BT.709 player shows them
+(libswscale, accurate, bicubic chroma) against the floats that were given. Linux only. On a machine that is busy
+otherwise, seconds on the clock mean little, those on a core a little more.
 """
 
 from __future__ import annotations
@@ -112,10 +113,10 @@ def measure(writer: str, count: int, width: int, height: int, crf: float) -> dic
         path = Path(folder, "clip.mp4")
         write = {"ours": ours, "core": core, "floor": floor}[writer](images, path, crf)
         Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak starts anew (proc.rst)
-        before, start = resident("VmRSS"), time.perf_counter()
+        before, start, start_cpu = resident("VmRSS"), time.perf_counter(), time.process_time()
         write()
-        seconds = time.perf_counter() - start
-        return {"seconds": seconds, "memory": resident("VmHWM") - before, "size": path.stat().st_size,
+        seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+        return {"seconds": seconds, "cpu": cpu, "memory": resident("VmHWM") - before, "size": path.stat().st_size,
                 "psnr": psnr(path, images)}
 
 
@@ -138,13 +139,15 @@ def main() -> None:
             answer = subprocess.run([sys.executable, *sys.argv, "--one", writer], stdout=subprocess.PIPE, check=True,
                                     env={**os.environ, "HF_HUB_OFFLINE": "1"})
             found[writer].append(json.loads(answer.stdout.splitlines()[-1]))
-    seconds = {writer: statistics.median(row["seconds"] for row in rows) for writer, rows in found.items()}
-    print(f"| {args.frames} frames of {args.size}, crf {args.crf:g} | s | of the floor | MiB | file KiB | PSNR dB |")
-    print("|---|---|---|---|---|---|")
+    seconds, cpu = ({writer: statistics.median(row[key] for row in rows) for writer, rows in found.items()}
+                    for key in ("seconds", "cpu"))
+    print(f"| {args.frames} frames of {args.size}, crf {args.crf:g} | s | of the floor | s on a core | of the floor | "
+          "MiB | file KiB | PSNR dB |")
+    print("|---|---|---|---|---|---|---|---|")
     for writer, rows in found.items():
-        memory = max(row["memory"] for row in rows) / 2**20
-        print(f"| {writer} | {seconds[writer]:.2f} | {seconds[writer] / seconds['floor']:.2f} | {memory:.0f} | "
-              f"{rows[0]['size'] / 1024:.0f} | {rows[0]['psnr']:.2f} |")
+        memory, size = max(row["memory"] for row in rows) / 2**20, rows[0]["size"] / 1024
+        print(f"| {writer} | {seconds[writer]:.2f} | {seconds[writer] / seconds['floor']:.2f} | {cpu[writer]:.2f} | "
+              f"{cpu[writer] / cpu['floor']:.2f} | {memory:.0f} | {size:.0f} | {rows[0]['psnr']:.2f} |")
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

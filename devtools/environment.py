@@ -45,7 +45,7 @@ def prepare(*, tests: bool = False) -> Path:
     both = [comfyui / "requirements.txt", ROOT / "requirements.txt"]
     install("runtime", "what ComfyUI and this pack require (0.6 GB to download: a minute or more)", TORCH_TRIO, both)
     if tests:
-        install("tests", "what the tests require (20 MB)", TORCH_TRIO, [ROOT / "tests" / "requirements.txt"])
+        install("tests", "what the tests require (70 MB)", TORCH_TRIO, [ROOT / "tests" / "requirements.txt"])
     return comfyui
 
 

@@ -23,7 +23,7 @@ def _saved() -> dict[str, Path]:
 
 def _name_fault(name: str) -> str:
     """A sentence when a file of that name would not be in FOLDER, or an empty string."""
-    if name and name == Path(name).name:
+    if name == Path(name).name and name not in ("", ".."):
         return ""
     return f"name is {name!r}; give a plain name without folders: the file goes to {FOLDER} in the output folder."
 
@@ -45,7 +45,7 @@ class SaveLatent(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="The latent of the Wan 2.2 Sampler."),
                 io.String.Input("name", default="clip",
                                 tooltip=f"Begin of the file's name in {FOLDER} of ComfyUI's output folder; a number "
-                                        "follows. Takes %date:yyyy-MM-dd%."),
+                                        "follows. Takes %date:yyyy-MM-dd% and %NodeName.widget%."),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The same latent, to go on with at once.")],
             is_output_node=True,
@@ -58,11 +58,15 @@ class SaveLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict, name: str) -> io.NodeOutput:
+        from datetime import datetime
+
         from ..pipeline import comfy_host
         from ..pipeline.latent_file import save_latent
+        from ..pipeline.output_name import fill_in
         from ..pipeline.request import RequestError
 
         with comfy_host.errors_on_node(cls.hidden.unique_id):
+            name = fill_in(name, cls.hidden.prompt, cls.hidden.extra_pnginfo, datetime.now())
             if _name_fault(name):  # a linked name comes here unseen
                 raise RequestError(_name_fault(name))
             path = comfy_host.new_output_file(f"{FOLDER}/{name}", 0, 0, ".latent")

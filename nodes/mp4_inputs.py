@@ -89,6 +89,8 @@ def save_mp4(hidden: Any, width: int, height: int, values: dict[str, Any],
         if fault:
             raise RequestError(fault)
         prefix = fill_in(prefix, prompt, hidden.extra_pnginfo, datetime.now())
+        if name_fault(prefix):
+            raise RequestError(name_fault(prefix))
         metadata = comfy_host.workflow_metadata(prompt, hidden.extra_pnginfo)
         if kept != provenance.WORKFLOW:
             metadata = provenance.request_of(prompt, node_id) if metadata and kept == provenance.REQUEST else {}

@@ -37,6 +37,6 @@ class SaveMP4(io.ComfyNode):
     def execute(cls, images: Any, **values: Any) -> io.NodeOutput:
         from ..pipeline.save import save_clip
 
-        height, width = images.shape[1:3]
+        height, width = images.shape[-3:-1]
         return save_mp4(cls.hidden, width, height, values,
                         lambda mp4, on_frame, stop: save_clip(mp4, images, on_frame, stop))

@@ -39,7 +39,10 @@ def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str,
         name, _, widget = match[1].partition(".")
         node = (prompt or {}).get(_node_called(name, prompt or {}, extra_pnginfo or {}))
         value = None if node is None else node["inputs"].get(widget)
-        return match[0] if value is None or isinstance(value, list) else _UNFIT.sub("_", str(value))
+        if value is None or isinstance(value, list):
+            return match[0]
+        whole = isinstance(value, float) and value.is_integer()  # the canvas writes 5.0 as 5
+        return _UNFIT.sub("_", str(int(value) if whole else value))
 
     return _TOKEN.sub(replaced, prefix)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from .decode import count_frames, stream_frames
 from .request import RequestError
 from .video.encoding import REFUSE, Encoding
 from .video.mp4_writer import Written, write_mp4
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -60,5 +63,6 @@ def _write(mp4: Mp4, pieces: Iterable[torch.Tensor], total: int, kept: str, on_f
         return write_mp4(mp4.new_path, pieces, mp4.encoding, mp4.metadata, mp4.audio,
                          lambda count: on_frame(count, total), stop)
     except OSError as error:
-        raise RequestError(f"{path} could not be written: {error.strerror or error}. Free some space or choose "
-                           f"another folder in filename_prefix; {kept} still in the graph.") from error
+        advice = "Free some space" if error.errno in NO_SPACE else "Give ComfyUI the right to write there"
+        raise RequestError(f"{path} could not be written: {error.strerror or error}. {advice} or choose another folder "
+                           f"in filename_prefix; {kept} still in the graph.") from error

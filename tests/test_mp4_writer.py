@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -261,9 +262,10 @@ def test_few_frames_are_held(tmp_path: Path) -> None:
 # ---- what goes wrong --------------------------------------------------------------------------------------------
 
 
-def test_frames_that_are_not_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_frames_that_are_not_numbers(tmp_path: Path, value: float) -> None:
     images = colour_bars(9).clone()
-    images[6, 3, 5, 1] = torch.nan
+    images[6, 3, 5, 1] = value
     with pytest.raises(RequestError, match="Frame 7 holds values that are not numbers"):
         written(tmp_path, images)
     assert list(tmp_path.iterdir()) == []
@@ -336,6 +338,28 @@ def test_an_earlier_file_survives(tmp_path: Path) -> None:
     assert earlier.read_bytes() == b"earlier"
 
 
+REPEATED = """
+import sys, torch
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from pipeline.save import Mp4, save_clip
+images = torch.rand(18, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+images = torch.nn.functional.interpolate(images, scale_factor=8, mode="bilinear").movedim(1, -1)
+save_clip(Mp4(lambda: Path({path!r})), images, lambda done, total: None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc fills fresh memory on demand")
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    """Whatever the memory held before (mallopt(3), M_PERTURB)."""
+    paths = [tmp_path / f"{filling}.mp4" for filling in (1, 77, 255)]
+    for path in paths:
+        program = REPEATED.format(root=str(ROOT), path=str(path))
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=300,
+                       env={**os.environ, "MALLOC_PERTURB_": path.stem})
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
 LIMITED = """
 import resource, signal, sys, torch
 sys.path.insert(0, {root!r})
@@ -383,6 +407,7 @@ def test_tokens_in_a_name() -> None:
         "clips/%date:yyyy-MM-dd%/a": "clips/2026-03-05/a", "%date:yy.M.d hhmmss%": "26.3.5 090701",
         "%Wan22Sampler.seed%": "7", "%My sampler.seed%": "7", "%renamed.seed%": "7",
         "%Wan22Load.high_noise_expert%": "high.gguf",
+        "%Wan22SaveMP4.crf%": "17",
         "%nobody.seed%": "%nobody.seed%", "%Wan22Sampler.model%": "%Wan22Sampler.model%", "%width%": "%width%",
     }
     assert {name: fill_in(name, GRAPH, canvas, now) for name in names} == names

@@ -10,7 +10,7 @@ import av
 import pytest
 
 from devtools.workflow import Workflow
-from tests.comfy_client import ComfyClient, RejectedError, Run, added, changed
+from tests.comfy_client import ComfyClient, Event, RejectedError, Run, added, changed, without
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_tokens_in_the_name(comfy: ComfyClient, graph: Workflow):
     run = comfy.finish(changed(graph, "both", filename_prefix=prefix))
     (entry,) = comfy.history(run.prompt_id)["outputs"]["both"]["images"]
     assert entry["subfolder"] == str(datetime.now().year)
-    assert entry["filename"] == "9 of 16.0_00001_.mp4"
+    assert entry["filename"] == "9 of 16_00001_.mp4"
 
 
 def test_an_encoder_that_is_missing_is_told_on_the_node(comfy: ComfyClient, graph: Workflow):
@@ -93,3 +93,49 @@ def test_sound(comfy: ComfyClient, graph: Workflow):
     with av.open(io.BytesIO(comfy.files(run, "both")[0])) as container:
         sound = container.streams.audio[0]
         assert float(sound.duration * sound.time_base) == pytest.approx(9 / 16, abs=0.002)
+
+
+def test_stop_while_decoding_into_the_file(comfy: ComfyClient, graph: Workflow):
+    graph = without(changed(graph, "latents", width=128, height=128, length=401), "decode", "save")
+    before = list((comfy.server.base / "output").rglob("*.mp4"))
+    stopped = False
+
+    def stop(event: Event) -> None:
+        nonlocal stopped
+        if not stopped and event.kind == "progress" and event.data["node"] == "both" and event.data["value"] > 8:
+            stopped = True
+            comfy.interrupt()
+
+    run = comfy.run(graph, stop)
+    assert run.outcome == "execution_interrupted"
+    assert 8 < run.progress("both")[-1][0] < 401
+    assert list((comfy.server.base / "output").rglob("*.mp4")) == before, "unfinished ones end in .mp4 too"
+
+
+def test_one_name_for_two_nodes(comfy: ComfyClient, graph: Workflow):
+    run = comfy.finish(changed(graph, "save", filename_prefix="both/clip"))
+    names = [comfy.history(run.prompt_id)["outputs"][node]["images"][0]["filename"] for node in ("both", "save")]
+    assert len(set(names)) == 2
+    assert comfy.files(run, "both") == comfy.files(run, "save")
+
+
+@pytest.mark.parametrize("text", ["/etc", "..", "../../clip"])
+def test_a_linked_name_that_leads_out(comfy: ComfyClient, graph: Workflow, text: str):
+    """What no validation sees before the run, straight and through a token."""
+    graph = added(graph, "name", "PrimitiveString", value=f"{text}/clip")
+    run = comfy.run(changed(graph, "both", filename_prefix=["name", 0]))
+    assert run.outcome == "execution_error" and run.error["node_id"] == "both"
+    assert "give a name inside ComfyUI's output folder" in run.error["exception_message"]
+    assert "give a name inside ComfyUI's output folder" in run.texts("both")[0]
+    graph = changed(graph, "name", value=text)
+    run = comfy.run(changed(graph, "both", filename_prefix="both/%PrimitiveString.value%"))
+    outside = [path for path in comfy.server.base.rglob("*.mp4") if "output" not in path.parts]
+    assert outside == []
+
+
+def test_a_latent_is_named_by_tokens_too(comfy: ComfyClient, graph: Workflow):
+    name = "%date:yyyy% %EmptyHunyuanLatentVideo.width%"
+    run = comfy.finish(added(graph, "kept", "Wan22SaveLatent", latent=["latents", 0], name=name))
+    (entry,) = comfy.history(run.prompt_id)["outputs"]["kept"]["latents"]
+    assert entry["filename"].startswith(f"{datetime.now().year} 96_")
+    assert entry["subfolder"] == "wan22/latents"

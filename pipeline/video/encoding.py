@@ -37,7 +37,7 @@ _HELD: dict[str, tuple[str, ...]] = {
     "av1_nvenc": ("yuv420p", "yuv420p10le"),
 }
 """Codec -> the pixel formats that its first encoder takes."""
-_SVT_PRESETS = dict(zip(PRESETS, (12, 11, 10, 9, 8, 7, 5, 4, 2), strict=True))
+_SVT_PRESETS = dict(zip(PRESETS, (10, 10, 9, 9, 8, 7, 5, 4, 2), strict=True))
 _NVENC_PRESETS = dict(zip(PRESETS, ("p1", "p1", "p2", "p2", "p3", "p4", "p5", "p6", "p7"), strict=True))
 
 
@@ -87,14 +87,24 @@ class Encoding:
         return 10 if self.pix_fmt.endswith("10le") else 8
 
 
+# With AVX-512, x264 (core 165) weighs macroblocks by memory that it has not written, in frames whose width is no
+# multiple of 128: the same frames then give other bytes each time. AVX2 stands for what every CPU with AVX-512 has.
+_REPEATABLE = "asm=AVX2,SSE2Fast"
+
+
 def options(encoder: str, encoding: Encoding) -> dict[str, str]:
     """The encoder's own options for quality and speed."""
-    if encoder == SVT_AV1:
-        return {"crf": f"{round(encoding.crf)}", "preset": str(_SVT_PRESETS[encoding.preset])}
-    if encoder.endswith("_nvenc"):  # cq 0 would mean that the encoder chooses
+    import torch
+
+    if encoder == SVT_AV1:  # crf 0 would mean that the encoder chooses
+        return {"crf": f"{max(1, round(encoding.crf))}", "preset": str(_SVT_PRESETS[encoding.preset])}
+    if encoder.endswith("_nvenc"):  # and so would cq 0
         return {"rc": "vbr", "cq": f"{max(1.0, encoding.crf):g}", "b": "0", "preset": _NVENC_PRESETS[encoding.preset]}
-    quiet = {"x265-params": "log-level=error"} if encoder == X265 else {}
-    return {"crf": f"{encoding.crf:g}", "preset": encoding.preset, **quiet}
+    common = {"crf": f"{encoding.crf:g}", "preset": encoding.preset}
+    if encoder == X265:
+        return {**common, "x265-params": "log-level=error"}
+    has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return {**common, "x264-params": _REPEATABLE} if has_avx512 else common
 
 
 def encoder_pix_fmt(encoder: str, encoding: Encoding) -> str:

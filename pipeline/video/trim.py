@@ -33,7 +33,8 @@ def trim(source: Path, new_path: Callable[[], Path], start: int, frames: int) ->
     try:
         with av.open(str(source)) as container:
             stream = container.streams.video[0]
-            packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+            # What is to be discarded lies before the first frame that players show (ISO/IEC 14496-12, edit lists).
+            packets = [packet for packet in container.demux(stream) if packet.pts is not None and not packet.is_discard]
     except (av.error.FFmpegError, IndexError) as error:
         raise RequestError(f"{source.name} is no video or is damaged ({error}). Fetch it again.") from error
     times = sorted(packet.pts for packet in packets)
@@ -44,19 +45,29 @@ def trim(source: Path, new_path: Callable[[], Path], start: int, frames: int) ->
     at = next(index for index, packet in enumerate(packets) if packet.pts == times[start])
     kept = packets[at : at + frames]
     as_stored = packets[at].is_keyframe and {packet.pts for packet in kept} == wanted
-    with new_file(new_path) as file, av.open(str(source)) as container, \
-            av.open(str(file.unfinished), "w", options=_OPTIONS) as output:
-        output.metadata.update(container.metadata)
-        time_base = container.streams.video[0].time_base
-        end = times[start + frames] if start + frames < len(times) else times[-1] + (packets[-1].duration or 0)
-        span = times[start] * time_base, end * time_base
-        write = _copy if as_stored else _encode
-        write(container, output, wanted, times[start], span)
+    with new_file(new_path) as file:
+        try:
+            with av.open(str(source)) as container, av.open(str(file.unfinished), "w", options=_OPTIONS) as output:
+                output.metadata.update(container.metadata)
+                time_base = container.streams.video[0].time_base
+                end = times[start + frames] if start + frames < len(times) else times[-1] + (packets[-1].duration or 0)
+                span = times[start] * time_base, end * time_base
+                write = _copy if as_stored else _encode
+                count = write(container, output, wanted, times[start], span)
+        except (av.error.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError):
+                raise
+            raise RequestError(f"{source.name} is damaged or of a kind that cannot be cut ({error}). Fetch it "
+                               "again.") from error
+        if count < frames:
+            raise RequestError(f"{source.name} is damaged: {count} of the {frames} wanted frames can be decoded. "
+                               "Fetch it again.")
     return file.path, not as_stored
 
 
 def _copy(container: InputContainer, output: OutputContainer, wanted: set[int], first: int,
-          span: tuple[Fraction, Fraction]) -> None:
+          span: tuple[Fraction, Fraction]) -> int:
+    """The number of frames written, of those whose times are wanted."""
     source = container.streams.video[0]
     target = output.add_stream_from_template(source)
     sound = [(stream, output.add_stream_from_template(stream)) for stream in container.streams.audio]
@@ -67,11 +78,12 @@ def _copy(container: InputContainer, output: OutputContainer, wanted: set[int], 
             packet.pts, packet.dts = packet.pts - first, packet.dts - first
             packet.stream = target
             output.mux(packet)
+    return len(wanted)
 
 
 def _encode(container: InputContainer, output: OutputContainer, wanted: set[int], first: int,
-            span: tuple[Fraction, Fraction]) -> None:
-    """In the source's pixel format and colours, whatever these are."""
+            span: tuple[Fraction, Fraction]) -> int:
+    """As `_copy`, in the source's pixel format and colours, whatever these are."""
     source = container.streams.video[0]
     target = output.add_stream(X264, rate=source.average_rate, options={"crf": f"{DEFAULT_CRF:g}"})
     context, origin = target.codec_context, source.codec_context
@@ -80,15 +92,18 @@ def _encode(container: InputContainer, output: OutputContainer, wanted: set[int]
     for name in ("color_primaries", "color_trc", "colorspace", "color_range"):
         setattr(context, name, getattr(origin, name))
     sound = [(stream, output.add_stream_from_template(stream)) for stream in container.streams.audio]
+    count = 0
     for packet in container.demux(source, *(stream for stream, _ in sound)):
         if packet.stream.type == "audio":
             _copy_sound(packet, output, dict(sound), span)
             continue
         for frame in packet.decode():
-            if frame.pts in wanted:
+            if frame.pts in wanted and not frame.is_corrupt:
                 frame.pts, frame.pict_type = frame.pts - first, 0
                 output.mux(target.encode(frame))
+                count += 1
     output.mux(target.encode(None))
+    return count
 
 
 def _copy_sound(packet: Packet, output: OutputContainer, streams: dict, span: tuple[Fraction, Fraction]) -> None:
