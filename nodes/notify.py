@@ -41,9 +41,9 @@ class Notify(io.ComfyNode):
                                         "no token belongs in it. Write it here: when another node brings it, failures "
                                         "are not told."),
                 io.Boolean.Input("signed", default=True, optional=True, advanced=True,
-                                 tooltip="Sign as Standard Webhooks do, with the secret in WAN22_CALLBACK_SECRET or the "
-                                         "pack's own store, so that your server can tell who is calling. Without a "
-                                         "secret the run is refused; off sends without a signature."),
+                                 tooltip="Sign as Standard Webhooks do, with the secret in WAN22_CALLBACK_SECRET or "
+                                         "the pack's own store, so that your server can tell who is calling. Without "
+                                         "a secret the run is refused; off sends without a signature."),
                 io.String.Input("profile", default=DEFAULT_PROFILE, optional=True, advanced=True,
                                 tooltip="Which of your saved secrets to sign with. The secret itself is never written "
                                         "here."),

@@ -37,7 +37,7 @@ def tell_if_it_fails(folder: Path, run: GraphRun | None, to: Addressee, is_over:
     told.follow(told.begin(run, to), lambda: is_over(run.prompt_id), lambda: error(run.prompt_id))
 
 
-def tell_it_is_done(folder: Path, run: GraphRun, to: Addressee, clip: dict[str, Any] | None, report: str) -> str:
+def tell_it_is_done(folder: Path, run: GraphRun | None, to: Addressee, clip: dict[str, Any] | None, report: str) -> str:
     """Have it told that a clip is done; returns a sentence for the user.
 
     clip: width, height, frames, fps and file (as /view names it, or None); None without a video. Raises RemoteError.
@@ -48,7 +48,7 @@ def tell_it_is_done(folder: Path, run: GraphRun, to: Addressee, clip: dict[str, 
         raise RemoteError(Kind.VALIDATION, "There is nothing to tell. Connect video, report, or both.")
     file = (clip or {}).get("file")
     found, price = read_report(report)
-    notifier(folder).tell_done(run, to, {
+    notifier(folder).tell_done(run or GraphRun("", "", {}, ()), to, {
         "clip": None if clip is None else {name: value for name, value in clip.items() if name != "file"},
         "file": file, "url": _link(folder, file), "price": price, "report": found})
     gone = "" if clip is None or file else ("The clip is not a file of the output folder, so none is named: take video "

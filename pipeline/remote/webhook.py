@@ -167,7 +167,7 @@ def _listed(callback: Callback, version: str, decode: Callable[[str], bytes]) ->
 
 
 def _check_shared(signatures: list[bytes], right: bytes) -> None:
-    if not any([hmac.compare_digest(one, right) for one in signatures]):
+    if not any(hmac.compare_digest(one, right) for one in signatures):
         raise UnknownKeyError("the signature is not right")
 
 
