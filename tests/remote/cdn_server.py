@@ -17,7 +17,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from .loopback_server import Answer, LoopbackServer, Request, Route
+from .exchange import Answer, Request, Route
+from .loopback_server import LoopbackServer
 
 HOSTS = ("d1q70pf5vjeyhc.cloudfront.net", "atlas-media.oss-us-west-1.aliyuncs.com", "v3b.fal.media",
          "replicate.delivery")
@@ -26,15 +27,15 @@ FPS = 16
 
 
 @functools.cache
-def clip(frames: int, width: int = 96, height: int = 64) -> bytes:
-    """An H.264 MP4 of a gradient that moves gently, at 16 frames a second."""
+def clip(frames: int, fps: int = FPS, width: int = 96, height: int = 64) -> bytes:
+    """An H.264 MP4 of a gradient that moves gently."""
     import av
     import numpy as np
 
     file = io.BytesIO()
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "30", "preset": "ultrafast"})
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "30", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for n in range(frames):
             red, green = 128 + 90 * np.sin((x + n) / 24), 128 + 90 * np.cos((y - n) / 20)
@@ -67,12 +68,12 @@ class CdnServer(LoopbackServer):
         self.routes = [Route("GET", host, r"/(?P<path>.*)", "download", self.download, open=True) for host in hosts]
         super().__init__(folder, hosts)
 
-    def publish(self, host: str, name: str, frames: int = 81, *, expired: int = 0, data: bytes | None = None) -> str:
-        """A link to a clip of this name, which is made if it is not there. data: serve this in place of a clip."""
+    def publish(self, host: str, name: str, frames: int = 81, fps: int = FPS, *, expired: int = 0) -> str:
+        """A link to a clip of this name, which is made if it is not there; a fresh one while those before expired."""
         if host not in self.hosts:
             raise ValueError(f"{host} is not served here, only {', '.join(self.hosts)}.")
         with self.lock:
-            made = self.clips.setdefault(f"{host}/{name}.mp4", Clip(data or clip(frames), expired))
+            made = self.clips.setdefault(f"{host}/{name}.mp4", Clip(clip(frames, fps), expired))
             made.links = min(made.links + 1, made.expired + 1)
             return f"https://{host}/{name}.mp4?signature={_signature(name, made.links)}"
 

@@ -21,76 +21,19 @@ import json
 import time
 import uuid
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from .cdn_server import HOSTS, CdnServer
-from .inputs import BadPicture, Inputs, LoraPath, Prompt, is_public_https
-from .loopback_server import Answer, Request, Route, json_answer
-from .provider_server import Job, ProviderServer
+from .exchange import Answer, Request, Route, json_answer
+from .fal_models import APP, FAILURES, FLAT, MODELS, PRICES, RETRYABLE, Turbo, openapi
+from .inputs import BadPicture, is_public_https
+from .job import Job
+from .provider_server import ProviderServer
 from .webhook_keys import Callback, SigningKey
 
 QUEUE, REST, MEDIA, API, SITE = "queue.fal.run", "rest.fal.ai", "v3.fal.media", "api.fal.ai", "fal.ai"
-APP = "fal-ai/wan"
-"""Owner and app: all that status, result and cancel have of an endpoint's id."""
-
-
-class FalLora(Inputs):
-    path: LoraPath
-    scale: Annotated[float, Field(ge=0, le=4)] = 1.0
-    transformer: Literal["high", "low", "both"] = "high"
-
-
-class Turbo(Inputs):
-    prompt: Prompt
-    image_url: str
-    end_image_url: str | None = None
-    seed: int | None = None
-    resolution: Literal["480p", "580p", "720p"] = "720p"
-    aspect_ratio: Literal["auto", "16:9", "9:16", "1:1"] = "auto"
-    enable_safety_checker: bool = False
-    enable_output_safety_checker: bool = False
-    enable_prompt_expansion: bool = False
-    acceleration: Literal["none", "regular"] = "regular"
-    video_quality: Literal["low", "medium", "high", "maximum"] = "high"
-    video_write_mode: Literal["fast", "balanced", "small"] = "balanced"
-
-
-class Base(Turbo):
-    negative_prompt: str = ""
-    num_frames: Annotated[int, Field(ge=17, le=161)] = 81
-    frames_per_second: Annotated[int, Field(ge=4, le=60)] = 16
-    num_inference_steps: Annotated[int, Field(ge=2, le=40)] = 27
-    guidance_scale: Annotated[float, Field(ge=1, le=10)] = 3.5
-    guidance_scale_2: Annotated[float, Field(ge=1, le=10)] = 4
-    shift: Annotated[float, Field(ge=1, le=10)] = 5
-    interpolator_model: Literal["none", "film", "rife"] = "film"
-    num_interpolated_frames: Annotated[int, Field(ge=0, le=4)] = 1
-    adjust_fps_for_interpolation: bool = True
-
-
-class WithLoras(Base):
-    loras: list[FalLora] = []
-    reverse_video: bool = False
-
-
-ENDPOINT = f"{APP}/v2.2-a14b/image-to-video"
-PRICES = {f"{ENDPOINT}/lora": (0.10, "second"), ENDPOINT: (0.08, "second"), f"{ENDPOINT}/turbo": (0.10, "video")}
 STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 422, "balance": 403, "limit": 429, "job": 404,
           "webhook": 400}
-FAILURES: dict[str, tuple[int, str, str]] = {
-    "failed": (500, "internal_server_error", "An unexpected error occurred in the model."),
-    "refused": (422, "content_policy_violation", "The content could not be processed because it contained material "
-                                                 "flagged by a content checker."),
-    "timeout": (504, "generation_timeout", "The generation took too long."),
-    "downstream": (400, "downstream_service_error", "An upstream service failed."),
-    "infrastructure": (503, "runner_disconnected", "The runner disconnected unexpectedly."),
-    "cancelled": (499, "client_cancelled", "Request was cancelled."),
-}
-FLAT = ("infrastructure", "cancelled")
-"""Failures of fal's own, not of the model: {detail: text, error_type} and X-Fal-Error-Type."""
-RETRYABLE = ("timeout", "downstream")
 
 
 class FalServer(ProviderServer):
@@ -100,7 +43,7 @@ class FalServer(ProviderServer):
     points = ("submit", "poll", "result", "cancel", "price", "models", "token", "upload", "secret")
     ends = ("done", "failed", "refused", "timeout", "downstream", "infrastructure", "cancelled", "empty")
     """empty: completed without a video."""
-    models = {f"{ENDPOINT}/lora": WithLoras, ENDPOINT: Base, f"{ENDPOINT}/turbo": Turbo}
+    models = MODELS
 
     def __init__(self, folder: Path, cdn: CdnServer | None = None, *, key: str | None = None) -> None:
         self.validates_at_submit = False
@@ -112,9 +55,8 @@ class FalServer(ProviderServer):
             Route("GET", QUEUE, rf"{request}/status", "poll", self._status),
             Route("GET", QUEUE, request, "result", self._result),
             Route("PUT", QUEUE, rf"{request}/cancel", "cancel", self._cancel),
-            Route("POST", QUEUE, r"/(?P<model>[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
+            Route("POST", QUEUE, r"/(?P<model>(?!.*/requests/)[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
             Route("GET", API, r"/v1/models/pricing", "price", self._pricing),
-            Route("POST", API, r"/v1/models/pricing/estimate", "price", self._estimate),
             Route("GET", SITE, r"/api/openapi/queue/openapi\.json", "models", self._schema, open=True),
             Route("POST", REST, r"/storage/auth/token", "token", self._token),
             Route("POST", MEDIA, r"/files/upload", "upload", self._upload, open=True),
@@ -153,11 +95,18 @@ class FalServer(ProviderServer):
         return round(price * scale * (inputs.get("num_frames", 81) / 16 if unit == "second" else 1), 4)
 
     def frames(self, job: Job) -> int:
-        """What film or rife add is made too: by default a clip has twice the frames at twice the rate, less one."""
-        wanted = job.inputs.get("num_frames", 81)
-        between = job.inputs.get("num_interpolated_frames", 1)
-        interpolated = self.models[job.model] is not Turbo and job.inputs.get("interpolator_model", "film") != "none"
-        return (wanted - 1) * (between + 1) + 1 if interpolated else wanted
+        """What film or rife add is made too, which it is by default."""
+        return (job.inputs.get("num_frames", 81) - 1) * (self._between(job) + 1) + 1
+
+    def fps(self, job: Job) -> int:
+        adjusted = job.inputs.get("adjust_fps_for_interpolation", True)
+        return job.inputs.get("frames_per_second", 16) * (self._between(job) + 1 if adjusted else 1)
+
+    def _between(self, job: Job) -> int:
+        """Frames that are put between two."""
+        if self.models[job.model] is Turbo or job.inputs.get("interpolator_model", "film") == "none":
+            return 0
+        return job.inputs.get("num_interpolated_frames", 1)
 
     def _submit(self, request: Request, model: str, **_: str) -> Answer:
         self.allow_query(request, "fal_webhook")
@@ -178,13 +127,11 @@ class FalServer(ProviderServer):
                                  "queue_position": self._position(job), **self._links(job)})
 
     def _picture_errors(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
-        for name in ("image_url", "end_image_url"):
-            try:
-                if inputs.get(name):
-                    self.check_picture(inputs[name])
-            except BadPicture as bad:
-                kind = {"fetch": "file_download_error", "format": "image_load_error"}.get(bad.reason, "image_too_large")
-                return [self._detail(["body", name], str(bad), kind, inputs[name][:200])]
+        try:
+            self.check_pictures(inputs)
+        except BadPicture as bad:
+            kind = {"fetch": "file_download_error", "format": "image_load_error"}.get(bad.reason, "image_too_large")
+            return [self._detail(["body", bad.field], str(bad), kind, inputs[bad.field][:200])]
         return []
 
     def _status(self, request: Request, job_id: str) -> Answer:
@@ -263,24 +210,11 @@ class FalServer(ProviderServer):
             {"endpoint_id": name, "unit_price": PRICES[name][0], "unit": PRICES[name][1], "currency": "USD"}
             for name in names], "next_cursor": None, "has_more": False})
 
-    def _estimate(self, request: Request) -> Answer:
-        asked = self.object_body(request)
-        wanted = asked.get("endpoints", {})
-        if asked.get("estimate_type") != "unit_price" or not wanted or not set(wanted) <= set(PRICES):
-            return json_answer(400, {"error": {"type": "validation_error", "message": "Invalid estimate."}})
-        total = sum(PRICES[name][0] * of["unit_quantity"] for name, of in wanted.items())
-        return json_answer(200, {"estimate_type": "unit_price", "total_cost": round(total, 6), "currency": "USD"})
-
     def _schema(self, request: Request) -> Answer:
         name = request.seen.query.get("endpoint_id", "")
         if name not in self.models:
             return json_answer(404, {"detail": "Not found"})
-        schema = self.models[name].model_json_schema(ref_template="#/components/schemas/{model}")
-        parts = schema.pop("$defs", {})
-        return json_answer(200, {"openapi": "3.0.4", "info": {"title": f"Queue OpenAPI for {name}"}, "paths": {
-            f"/{name}": {"post": {"requestBody": {"content": {"application/json": {
-                "schema": {"$ref": "#/components/schemas/Input"}}}}}}},
-            "components": {"schemas": {**parts, "Input": schema}}})
+        return json_answer(200, openapi(name))
 
     def _token(self, request: Request) -> Answer:
         if request.seen.query != {"storage_type": "fal-cdn-v3"} or self.object_body(request):

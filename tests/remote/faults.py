@@ -13,9 +13,8 @@ from dataclasses import replace
 from threading import Event
 from urllib.parse import urlencode
 
-from .loopback_server import Answer, Request, Work
+from .exchange import Answer, Fault, Request, Work
 
-Fault = Callable[[Request, Work], None]
 BLOCK = 2**14
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 PICTURE_BYTES = 10_000_000
 PICTURE_SIDE = 2000
@@ -36,10 +36,16 @@ def _has_words(prompt: str) -> str:
     return prompt
 
 
+def _whole(number: object) -> object:
+    if isinstance(number, float):
+        raise ValueError("must be an integer")
+    return number
+
+
 Prompt = Annotated[str, AfterValidator(_has_words)]
 LoraPath = Annotated[str, Field(pattern=r"^https://[^/?#\s]+/[^?#\s]+\.safetensors(\?\S*)?$", max_length=2048)]
 Seed = Annotated[int, Field(ge=-1, le=2**31 - 1)]
-Duration = Literal[5, 8]
+Duration = Annotated[Literal[5, 8], BeforeValidator(_whole)]
 
 
 class ScaledLora(Inputs):
@@ -57,7 +63,7 @@ class BadPicture(Exception):  # noqa: N818  (what is bad is the picture)
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
-        self.reason = reason
+        self.reason, self.field = reason, "image"
 
 
 @dataclass(frozen=True)

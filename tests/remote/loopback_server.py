@@ -9,128 +9,28 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 import socket
 import ssl
-import struct
 import sys
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import trustme
 
-from tests import hostile_server
+from .exchange import Answer, Fault, Refused, Request, Route, Seen, json_answer
 
-LARGEST_BODY = 64 * 2**20
-"""Bytes of a request that are read; more gets 413."""
 STATE_PATH = "/__test__/state"
 
 
-@dataclass
-class Seen:
-    """A request as it came, and what it was answered."""
-
-    at: float
-    """Seconds of time.monotonic()."""
-    host: str
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    """Names in lower case."""
-    body: object
-    """The JSON of the body; None when it is none."""
-    raw: bytes
-    """The body."""
-    point: str | None = None
-    """The point of its route (submit, poll, ...); None when no route takes it."""
-    status: int | None = None
-    """None while there is no answer, and when a fault left it without one."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer in whole. Content-Length is added when it is sent."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-def json_answer(status: int, content: object, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-
-class Refused(Exception):  # noqa: N818  (not an error of the server)
-    """A route's way to answer with a refusal from anywhere."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status, answer.body)
-        self.answer = answer
-
-
-Work = Callable[[], Answer]
-"""Does what the request asks for, once, and gives the answer it would get."""
-
-
-class Request(hostile_server.Request):
-    """A request being answered; what a route and a fault are given."""
-
-    server: _Server
-    disable_nagle_algorithm = True
-    seen: Seen
-
-    def do_GET(self) -> None:  # noqa: N802
-        self.server.owner.serve(self)
-
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_GET  # noqa: N815
-
-    def send(self, answer: Answer) -> None:
-        self.seen.status = answer.status
-        self.answer(answer.status, answer.headers, answer.body)
-
-    def reset(self) -> None:
-        """End the connection with a TCP reset, at once."""
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        os.close(self.connection.detach())
-
-    def read_body(self) -> bytes | None:
-        """The body; None when it does not come whole, is too long or has no length (as for S3's presigned links)."""
-        if "Transfer-Encoding" in self.headers:
-            return None
-        length = int(self.headers.get("Content-Length", 0))
-        body = self.rfile.read(length) if length <= LARGEST_BODY else b""
-        return body if len(body) == length else None
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class Route:
-    """What a server answers: `function(request, **groups of the pattern)` returns an Answer or raises Refused."""
-
-    method: str
-    host: str
-    pattern: str
-    """Regular expression of the whole path, as it is sent (percent-encoded)."""
-    point: str
-    function: Callable[..., Answer]
-    open: bool = False
-    """Asked for without a key."""
-
-
-class _Server(ThreadingHTTPServer):
+class TlsServer(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(self, context: ssl.SSLContext, owner: LoopbackServer) -> None:
@@ -172,6 +72,13 @@ def authority() -> trustme.CA:
     return trustme.CA(organization_name="Loopback providers")
 
 
+@functools.cache
+def _context(hosts: tuple[str, ...]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert(*hosts).configure_cert(context)
+    return context
+
+
 class LoopbackServer:
     """The server, running until `close()`. It serves `hosts` and nothing else."""
 
@@ -184,16 +91,14 @@ class LoopbackServer:
         self.hosts = hosts
         self.ca = folder / "authority.pem"
         authority().cert_pem.write_to_path(self.ca)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority().issue_cert(*hosts).configure_cert(context)
         self.lock = threading.RLock()
         self.seen: list[Seen] = []
         self.violations: list[str] = []
         self._faults: list[_Planned] = []
-        self._server = _Server(context, self)
+        self._server = TlsServer(_context(hosts), self)
         self.closing = self._server.closing
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -205,7 +110,7 @@ class LoopbackServer:
         """host -> address and port, as `Policy.loopback` takes it; `Policy.loopback_ca` is `str(self.ca)`."""
         return dict.fromkeys(self.hosts, ("127.0.0.1", self.port))
 
-    def fail(self, point: str, fault: Callable[[Request, Work], None], *, times: int = 1, skip: int = 0) -> None:
+    def fail(self, point: str, fault: Fault, *, times: int = 1, skip: int = 0) -> None:
         """Put a fault at a point: after `skip` requests there, the next `times` requests meet it.
 
         Faults of one point wait for one another in the order in which they were put.
@@ -271,7 +176,7 @@ class LoopbackServer:
                 return route, match.groupdict()
         return None, {}
 
-    def _next_fault(self, point: str | None) -> Callable[[Request, Work], None] | None:
+    def _next_fault(self, point: str | None) -> Fault | None:
         with self.lock:
             for planned in (f for f in self._faults if f.point == point and (f.times or f.skip)):
                 if planned.skip:
@@ -299,7 +204,7 @@ class LoopbackServer:
 @dataclass
 class _Planned:
     point: str
-    fault: Callable[[Request, Work], None]
+    fault: Fault
     times: int
     skip: int
 

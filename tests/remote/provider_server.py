@@ -12,6 +12,9 @@
 
 A job has no clock: it goes on each time it is polled, so that tests are the same on a slow machine, and a job that
 nobody polls stays where it is. The server's own key is `server.key`.
+
+The official clients wavespeed 2.0.5, fal-client 1.0.3 and replicate 1.0.7 were run against these servers: upload,
+submit, poll, result, cancel, refusals, and replicate's check of a callback.
 """
 
 from __future__ import annotations
@@ -21,79 +24,21 @@ import re
 import time
 from abc import abstractmethod
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from .cdn_server import CdnServer
+from .cdn_server import FPS, CdnServer
+from .exchange import Answer, Refused, Request
 from .inputs import PICTURE_BYTES, REFUSED_WORD, BadPicture, Inputs, Upload, check_picture, inline_picture
-from .loopback_server import Answer, LoopbackServer, Refused, Request
+from .job import Job, Script
+from .loopback_server import LoopbackServer
 from .webhook_keys import Callback
 
-FOREVER = 10**9
-
-
-@dataclass(frozen=True)
-class Script:
-    """How a job goes."""
-
-    queued: int = 1
-    """Polls that find it waiting."""
-    running: int = 1
-    """Polls after those that find it running; FOREVER is a job that is stuck."""
-    end: str = "done"
-    """How it ends: one of the server's `ends`."""
-    missing: int = 0
-    """Polls, the first of all, that find no such job (AtlasCloud's 404 after a submit)."""
-    word: str | None = None
-    """The status that it shows while it runs, in place of the provider's own word."""
-    error: str | None = None
-    """What the provider says when it fails, in place of this server's text."""
-    frames: int | None = None
-    """Frames of the clip, in place of what the inputs ask for."""
-    expired: int = 0
-    """Links to the clip, the first of all, that have expired (403); each poll after the end gives the next one."""
-    deaf: bool = False
-    """A cancel is acknowledged and does nothing."""
-
-
-@dataclass
-class Job:
-    """A job that was accepted."""
-
-    id: str
-    model: str
-    inputs: dict[str, Any]
-    price: float
-    script: Script
-    webhook: str | None = None
-    invalid: list[dict[str, Any]] = field(default_factory=list)
-    """What is wrong with the inputs, where the provider finds that out only later (fal)."""
-    polls: int = 0
-    cancelled: bool = False
-    cancels: int = 0
-    """How often its cancel was asked for."""
-    deleted: bool = False
-    link: str | None = None
-    """The clip's latest link."""
-
-    @property
-    def phase(self) -> str:
-        """missing, queued or running; otherwise how it ended."""
-        if self.cancelled:
-            return "cancelled"
-        if 0 < self.polls <= self.script.missing:
-            return "missing"
-        left = self.polls - self.script.missing
-        if self.polls == 0 or left <= self.script.queued:
-            return "queued"
-        return "running" if left <= self.script.queued + self.script.running else self.script.end
-
-    @property
-    def finished(self) -> bool:
-        return self.phase not in ("missing", "queued", "running")
+PICTURES = {"image", "last_image", "image_url", "end_image_url"}
+"""Fields of inputs that are pictures."""
 
 
 class ProviderServer(LoopbackServer):
@@ -149,6 +94,10 @@ class ProviderServer(LoopbackServer):
     def frames(self, job: Job) -> int:
         """How many frames the inputs ask for."""
 
+    def fps(self, job: Job) -> int:
+        """Frames a second that the inputs ask for."""
+        return FPS
+
     @abstractmethod
     def callback(self, job: Job, *, at: int | None = None) -> Callback:
         """The signed request by which the provider tells of the job as it is now; at: Unix time, else now."""
@@ -172,6 +121,7 @@ class ProviderServer(LoopbackServer):
         return Refused(self.native_error(kind, text, details))
 
     def loopback(self) -> dict[str, tuple[str, int]]:
+        """With its own CDN's hosts; a CDN that it was given tells its hosts itself."""
         return {**super().loopback(), **(self.cdn.loopback() if self._own_cdn else {})}
 
     def close(self) -> None:
@@ -185,7 +135,8 @@ class ProviderServer(LoopbackServer):
 
     def object_body(self, request: Request) -> dict[str, Any]:
         """The JSON object of the body, sent as application/json."""
-        if not re.fullmatch(r"application/json(; *charset=utf-8)?", request.seen.headers.get("content-type", ""), re.I):
+        kind = request.seen.headers.get("content-type", "")
+        if not re.fullmatch(r"application/json(; *charset=utf-8)?", kind, re.IGNORECASE):
             raise self.refuse("malformed", "The content type must be application/json.")
         if not isinstance(request.seen.body, dict):
             raise self.refuse("malformed", "The request body is not a JSON object.")
@@ -210,6 +161,16 @@ class ProviderServer(LoopbackServer):
         if errors:
             text = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in errors)
             raise self.refuse("invalid", text, errors)
+
+    def check_pictures(self, inputs: dict[str, Any]) -> None:
+        """Raises BadPicture, with `field` of the inputs."""
+        for name in PICTURES & set(inputs):
+            try:
+                if inputs[name] is not None:
+                    self.check_picture(inputs[name])
+            except BadPicture as bad:
+                bad.field = name
+                raise
 
     def check_picture(self, value: str) -> None:
         """Raises BadPicture unless the provider could get the picture and could take it."""
@@ -284,7 +245,7 @@ class ProviderServer(LoopbackServer):
     def clip(self, job: Job) -> str:
         """The link of its clip; a fresh one each time while those before have expired."""
         frames = job.script.frames or self.frames(job)
-        job.link = self.cdn.publish(self.cdn_host, job.id, frames, expired=job.script.expired)
+        job.link = self.cdn.publish(self.cdn_host, job.id, frames, self.fps(job), expired=job.script.expired)
         return job.link
 
     def unfinished(self) -> int:

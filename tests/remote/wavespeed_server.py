@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .cdn_server import HOSTS, CdnServer
+from .exchange import Answer, Request, Route, json_answer
 from .inputs import BadPicture, Duration, Inputs, Loras, Prompt, Seed, Upload, is_public_https
-from .loopback_server import Answer, Request, Route, json_answer
-from .provider_server import Job, ProviderServer
+from .job import Job
+from .provider_server import ProviderServer
 from .webhook_keys import Callback
 
 API, STORE, MEDIA = "api.wavespeed.ai", "uploads.wavespeed.example", "static.wavespeed.ai"
@@ -119,7 +120,7 @@ class WaveSpeedServer(ProviderServer):
             Route("PUT", STORE, r"/(?P<ticket>[0-9a-f]+)", "upload_data", self._upload_data, open=True),
             Route("GET", API, rf"{base}/predictions/(?P<job_id>[^/]+)/result", "poll", self._poll),
             Route("POST", API, rf"{base}/predictions/delete", "delete", self._delete),
-            Route("POST", API, rf"{base}/(?P<model>[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
+            Route("POST", API, rf"{base}/(?P<model>(?!predictions/)[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
         ]
         super().__init__(folder, cdn, key=key)
 
@@ -145,9 +146,9 @@ class WaveSpeedServer(ProviderServer):
             raise self.refuse("model", "Model not found.")
         self.check_inputs(model, inputs)
         try:
-            self.check_picture(inputs["image"])
+            self.check_pictures(inputs)
         except BadPicture as bad:
-            raise self.refuse("picture", str(bad)) from bad
+            raise self.refuse("picture", f"{bad.field}: {bad}") from bad
         webhook = request.seen.query.get("webhook")
         if webhook is not None and not is_public_https(webhook):
             raise self.refuse("webhook", "The webhook must be a public https URL.")

@@ -1,0 +1,69 @@
+"""A job at a provider, and the script by which it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+FOREVER = 10**9
+
+
+@dataclass(frozen=True)
+class Script:
+    """How a job goes."""
+
+    queued: int = 1
+    """Polls that find it waiting."""
+    running: int = 1
+    """Polls after those that find it running; FOREVER is a job that is stuck."""
+    end: str = "done"
+    """How it ends: one of the server's `ends`."""
+    missing: int = 0
+    """Polls, the first of all, that find no such job (AtlasCloud's 404 after a submit)."""
+    word: str | None = None
+    """The status that it shows while it runs, in place of the provider's own word."""
+    error: str | None = None
+    """What the provider says when it fails, in place of this server's text."""
+    frames: int | None = None
+    """Frames of the clip, in place of what the inputs ask for."""
+    expired: int = 0
+    """Links to the clip, the first of all, that have expired (403); each poll after the end gives the next one."""
+    deaf: bool = False
+    """A cancel is acknowledged and does nothing."""
+
+
+@dataclass
+class Job:
+    """A job that was accepted."""
+
+    id: str
+    model: str
+    inputs: dict[str, Any]
+    price: float
+    script: Script
+    webhook: str | None = None
+    invalid: list[dict[str, Any]] = field(default_factory=list)
+    """What is wrong with the inputs, where the provider finds that out only later (fal)."""
+    polls: int = 0
+    cancelled: bool = False
+    cancels: int = 0
+    """How often its cancel was asked for."""
+    deleted: bool = False
+    link: str | None = None
+    """The clip's latest link."""
+
+    @property
+    def phase(self) -> str:
+        """missing, queued or running; otherwise how it ended."""
+        if self.cancelled:
+            return "cancelled"
+        if 0 < self.polls <= self.script.missing:
+            return "missing"
+        left = self.polls - self.script.missing
+        if self.polls == 0 or left <= self.script.queued:
+            return "queued"
+        return "running" if left <= self.script.queued + self.script.running else self.script.end
+
+    @property
+    def finished(self) -> bool:
+        return self.phase not in ("missing", "queued", "running")
