@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from comfy_api.latest import io
@@ -117,4 +118,5 @@ class RemoteImageToVideo(io.ComfyNode):
             path, report = await remote_clip(image, clip, (read_offer(provider, profile), *fallbacks), desk,
                                              frames=longer_clips, strict=strict)
             video = comfy_host.video_from(path)
-            return io.NodeOutput(video, comfy_host.frames_of(video) if comfy_host.is_linked(IMAGES) else None, report)
+            images = await asyncio.to_thread(comfy_host.frames_of, video) if comfy_host.is_linked(IMAGES) else None
+            return io.NodeOutput(video, images, report)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from comfy_api.latest import io
 
 from ..pipeline.remote.plan import TRIM
@@ -67,4 +69,5 @@ class ResumeRemoteClip(io.ComfyNode):
                 return io.NodeOutput(None, None, told, block_execution=told)
             path, report = await resumed_clip(job, remote_id.strip(), desk, frames=TRIM)
             video = comfy_host.video_from(path)
-            return io.NodeOutput(video, comfy_host.frames_of(video) if comfy_host.is_linked(IMAGES) else None, report)
+            images = await asyncio.to_thread(comfy_host.frames_of, video) if comfy_host.is_linked(IMAGES) else None
+            return io.NodeOutput(video, images, report)

@@ -391,7 +391,7 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     return Desk(ledger=Ledger(folder), keys=Keys(folder / "keys.json"), policy=policy_from_environment(),
                 patience=patience_from_environment(), results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
                 say=lambda text: say(node_id, text), stop=stop_if_asked, check_clip=probe, limits=limits,
-                local_only=settings.local_only, public_url=settings.public_url)
+                local_only=settings.local_only, public_url=settings.public_url, concurrent=settings.concurrent)
 
 
 def is_linked(output: int) -> bool:

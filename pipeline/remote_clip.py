@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ async def remote_clip(image: torch.Tensor, clip: ClipRequest, offers: Sequence[O
     picture = Picture(*encode_picture(image))
     delivery = await make_clip([target_of(offer) for offer in offers], clip, picture, desk, frames=frames,
                                strict=strict)
-    return _handed_over(delivery, clip.num_frames, frames, desk)
+    return await asyncio.to_thread(_handed_over, delivery, clip.num_frames, frames, desk)
 
 
 async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) -> tuple[Path, str]:
@@ -67,7 +68,7 @@ async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) ->
     if remote_id:
         job = desk.ledger.attach(job, remote_id)
     delivery = await resume(job, ADAPTERS[job.provider], desk)
-    return _handed_over(delivery, int(job.summary["num_frames"]), frames, desk)
+    return await asyncio.to_thread(_handed_over, delivery, int(job.summary["num_frames"]), frames, desk)
 
 
 def give_up(name: str, desk: Desk) -> str:

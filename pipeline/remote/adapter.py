@@ -67,6 +67,9 @@ class Adapter(Protocol):
     patient: float
     """Seconds for which a job that was just accepted may still be unknown to the status call."""
 
+    listed_after: float
+    """Seconds after which its history, where it has one, holds every job."""
+
     def refusal(self, reply: Reply) -> RemoteError | None:
         """The error that an answer states, of kind TRANSIENT or RATE_LIMIT when asking again may help; None for a
         good answer, that of a failed job included."""

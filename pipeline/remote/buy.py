@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from ..download.errors import redact
 from .client import Client
 from .desk import Desk
 from .errors import PASSING, Kind, NotAcceptedError, RemoteError
@@ -29,7 +30,8 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
         price, source = await _quote(plan, body, client)
         cost = "the price is not known" if price is None else f"${price:.3f} ({source})"
         desk.say(f"{adapter.title}: submitting, {cost}.")
-        job = desk.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest())
+        job = desk.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),
+                                 summary={**job.summary, "sent": _without_links(body)})
         job = desk.ledger.about_to_spend(job, price, source, desk.limits)
         webhook = f"{desk.public_url}/wan22/webhook/{adapter.name}/{job.id}" if desk.public_url else ""
         await client.buy(
@@ -48,6 +50,15 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
         if not now.sent:
             desk.ledger.update(now, state=State.CANCELED, error="stopped before it was submitted")
         raise
+
+
+def _without_links(value: Any) -> Any:
+    """What is sent, with every link cut down to what names the file: pictures' and LoRAs' links may be signed."""
+    if isinstance(value, dict):
+        return {name: _without_links(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_links(part) for part in value]
+    return redact(value) if isinstance(value, str) and value.startswith("https://") else value
 
 
 async def _check_fields(plan: Plan, body: dict[str, Any], client: Client) -> None:

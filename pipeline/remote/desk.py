@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Desk:
     """Raises ValueError for a file that is no whole video."""
     limits: Limits = field(default_factory=Limits)
     local_only: bool = False
+    concurrent: Mapping[str, int] = field(default_factory=dict)
+    """Provider -> jobs at once, where that is not the adapter's own number."""
     public_url: str = ""
     """https base under which providers reach this server's webhook, "" for none."""
 

@@ -33,7 +33,7 @@ async def follow(job: Job, client: Client, desk: Desk) -> Job:
     try:
         progress = await _wait(job, client, desk)
         return await _fetch(desk.ledger.update(job, state=State.DOWNLOADING), progress.url, client, desk)
-    except (RemoteError, OSError, asyncio.CancelledError, GeneratorExit):
+    except (Exception, asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException:  # the host's interrupt
         await _call_off(job, client, desk)
@@ -56,7 +56,7 @@ async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
         if told.state == State.DOWNLOADING:
             return told
         if told.state in ENDS:
-            why = told.message or "no reason given"
+            why = told.message.rstrip(".") or "no reason given"
             sentence = f"{client.adapter.title} {ENDS[told.state]} the job {job.short_id}: {why}."
             desk.ledger.update(job, state=told.state, error_kind=told.kind.value, error=sentence)
             raise RemoteError(told.kind, sentence)
@@ -123,6 +123,9 @@ def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
         except ValueError as error:
             raise RemoteError(Kind.INTEGRITY, f"What came is no whole clip: {error}") from None
         os.replace(arriving, path)
+    except OSError as error:
+        raise RemoteError(Kind.REFUSED_HERE, f"The clip cannot be written to {path.parent}: {error.strerror or error}. "
+                          "Free some space there, or let ComfyUI write to it.") from None
     finally:
         arriving.unlink(missing_ok=True)
 

@@ -29,8 +29,6 @@ class Patience:
     """Seconds before the first polls; the last one is repeated."""
     deadline: float = 1800.0
     """After which a job is no longer waited for; it can be resumed."""
-    searches: int = 6
-    """Looks into a provider's history for a job whose submit had no answer."""
     pace: float = 1.0
 
     def before_retry(self, tried: int, asked: float | None) -> float:

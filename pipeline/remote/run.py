@@ -111,7 +111,8 @@ async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: D
             if job.state in OVER:
                 continue  # whoever drove it before has failed
             client = _client(adapter, target.profile, desk, job)
-            async with slot(adapter.name, target.profile, adapter.concurrent, desk.wait):
+            most = desk.concurrent.get(adapter.name, adapter.concurrent)
+            async with slot(adapter.name, target.profile, most, desk.wait):
                 if job.state in UNSENT or (job.state == State.SUBMITTING and not job.sent):
                     job = await buy(job, plan, picture.data, picture.content_type, client, desk)
                 return await _finish(job, client, desk, plan.notes)

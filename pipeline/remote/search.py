@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 from .adapter import Candidate
 from .client import Client
@@ -23,10 +24,16 @@ async def search(job: Job, client: Client, desk: Desk) -> Job:
     """
     title = client.adapter.title
     desk.say(f"{title}: whether it took the job {job.short_id} is not known; looking for it there.")
-    for tried in range(client.patience.searches):
+    end, tried = time.monotonic() + client.adapter.listed_after * client.patience.pace, 0
+    while tried == 0 or time.monotonic() < end:
         if tried:
             await desk.wait(client.patience.before_poll(tried))
-        found = await client.converse(client.adapter.history(job.model, job.submitted - CLOCKS))
+        tried += 1
+        try:
+            found = await client.converse(client.adapter.history(job.model, job.submitted - CLOCKS))
+        except RemoteError as error:
+            desk.say(str(error))
+            continue
         if found is None:
             break
         ours = [one for one in found if _can_be(job, one) and not desk.ledger.owns(job.provider, one.remote_id)]

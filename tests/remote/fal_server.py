@@ -40,7 +40,7 @@ class FalServer(ProviderServer):
     provider, cdn_host, scheme = "fal", HOSTS[2], "Key"
     hosts = (QUEUE, REST, MEDIA, API, SITE)
     media_hosts = (MEDIA,)
-    points = ("submit", "poll", "result", "cancel", "price", "models", "token", "upload", "secret")
+    points = ("submit", "poll", "result", "cancel", "price", "models", "token", "upload", "secret", "history")
     ends = ("done", "failed", "refused", "timeout", "downstream", "infrastructure", "cancelled", "empty")
     """empty: completed without a video."""
     models = MODELS
@@ -57,6 +57,7 @@ class FalServer(ProviderServer):
             Route("PUT", QUEUE, rf"{request}/cancel", "cancel", self._cancel),
             Route("POST", QUEUE, r"/(?P<model>(?!.*/requests/)[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
             Route("GET", API, r"/v1/models/pricing", "price", self._pricing),
+            Route("GET", API, r"/v1/models/requests/by-endpoint", "history", self._history),
             Route("GET", SITE, r"/api/openapi/queue/openapi\.json", "models", self._schema, open=True),
             Route("POST", REST, r"/storage/auth/token", "token", self._token),
             Route("POST", MEDIA, r"/files/upload", "upload", self._upload, open=True),
@@ -200,6 +201,21 @@ class FalServer(ProviderServer):
 
     def _detail(self, place: list[str], text: str, kind: str, value: object) -> dict[str, Any]:
         return {"loc": place, "msg": text, "type": kind, "url": f"https://docs.fal.ai/errors#{kind}", "input": value}
+
+    def _history(self, request: Request) -> Answer:
+        """What has ended. Time goes on for a job while its owner looks here, as it does when it is polled."""
+        self.allow_query(request, "endpoint_id", "start", "end", "expand", "limit", "cursor")
+        query = request.seen.query
+        if query.get("endpoint_id") not in self.models or not 1 <= int(query.get("limit", 50)) <= 100:
+            return json_answer(422, {"error": {"type": "validation_error", "message": "endpoint_id or limit"}})
+        payloads = query.get("expand") == "payloads"
+        items = []
+        for job in list(self.jobs.values()):
+            if self.poll(job.id).finished and job.model == query["endpoint_id"]:
+                items.append({"request_id": job.id, "endpoint_id": job.model, "sent_at": job.created_at,
+                              "started_at": job.created_at, "ended_at": job.created_at, "status_code": 200,
+                              "duration": 7.8, **({"json_input": job.inputs} if payloads else {})})
+        return json_answer(200, {"items": items[::-1], "next_cursor": None, "has_more": False})
 
     def _pricing(self, request: Request) -> Answer:
         self.allow_query(request, "endpoint_id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,14 @@ class Job:
     deleted: bool = False
     link: str | None = None
     """The clip's latest link."""
+    created: float = field(default_factory=time.time)
+    """Seconds since 1970."""
+
+    @property
+    def created_at(self) -> str:
+        """ISO 8601 in UTC, to the nanosecond as Go writes it."""
+        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.created))
+        return f"{whole}.{int(self.created % 1 * 1e9):09d}Z"
 
     @property
     def phase(self) -> str:

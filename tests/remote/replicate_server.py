@@ -88,7 +88,7 @@ class ReplicateServer(ProviderServer):
     provider, cdn_host = "replicate", HOSTS[3]
     hosts = (API,)
     media_hosts = (API,)
-    points = ("submit", "poll", "cancel", "upload", "models", "account", "secret")
+    points = ("submit", "poll", "cancel", "upload", "models", "account", "secret", "history")
     ends = ("done", "failed", "refused", "aborted", "cancelled", "empty", "list")
     """empty: succeeded with output null; list: output as a list of one link, in place of the link."""
     models = {"wan-video/wan-2.2-i2v-fast": Fast, "wan-video/wan-2.2-i2v-a14b": Plain}
@@ -99,6 +99,7 @@ class ReplicateServer(ProviderServer):
         model = r"/v1/models/(?P<model>[\w.-]+/[\w.-]+)"
         self.routes = [
             Route("POST", API, rf"{model}/predictions", "submit", self._submit),
+            Route("GET", API, r"/v1/predictions", "history", self._history),
             Route("GET", API, r"/v1/predictions/(?P<job_id>[^/]+)", "poll", self._poll),
             Route("POST", API, r"/v1/predictions/(?P<job_id>[^/]+)/cancel", "cancel", self._cancel),
             Route("POST", API, r"/v1/files", "upload", self._upload),
@@ -172,6 +173,12 @@ class ReplicateServer(ProviderServer):
         self.allow_query(request)
         return json_answer(200, self.prediction(self.poll(job_id)))
 
+    def _history(self, request: Request) -> Answer:
+        """The newest 100."""
+        self.allow_query(request, "cursor", "created_after", "created_before", "source")
+        newest = [self.prediction(job) for job in reversed(self.jobs.values())][:100]
+        return json_answer(200, {"previous": None, "next": None, "results": newest})
+
     def _cancel(self, request: Request, job_id: str) -> Answer:
         return json_answer(200, self.prediction(self.cancel(job_id)))
 
@@ -190,7 +197,7 @@ class ReplicateServer(ProviderServer):
         return {"id": job.id, "model": job.model, "version": "hidden", "output": output, "logs": "",
                 "input": {} if job.id in self.purged else job.inputs, "status": words.get(phase, "succeeded"),
                 "error": (job.script.error or FAILURES[phase]) if phase in FAILURES else None,
-                "data_removed": job.id in self.purged, "created_at": "2026-01-01T00:00:00.000Z",
+                "data_removed": job.id in self.purged, "created_at": job.created_at,
                 "urls": {"get": base, "cancel": f"{base}/cancel", "web": f"https://replicate.com/p/{job.id}"},
                 **({"metrics": {"predict_time": 41.0}} if job.finished else {})}
 

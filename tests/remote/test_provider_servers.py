@@ -154,8 +154,10 @@ def test_the_body_is_a_json_object(ask: Asker, speech: Speech, provider: Provide
 
 def test_a_body_without_a_length_is_refused(ask: Asker, speech: Speech, provider: ProviderServer) -> None:
     with closing(ask.connect(urlsplit(speech.submit_url).hostname)) as connection:
-        connection.request("POST", urlsplit(speech.submit_url).path, iter([b"{}"]), encode_chunked=True, headers={
-            "Transfer-Encoding": "chunked", "Authorization": f"{provider.scheme} {provider.key}"})
+        connection.putrequest("POST", urlsplit(speech.submit_url).path)
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.putheader("Authorization", f"{provider.scheme} {provider.key}")
+        connection.endheaders()  # the refusal comes before any chunk would
         assert connection.getresponse().status == 413
 
 

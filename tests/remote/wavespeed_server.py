@@ -32,7 +32,6 @@ from .provider_server import ProviderServer
 from .webhook_keys import Callback
 
 API, STORE, MEDIA = "api.wavespeed.ai", "uploads.wavespeed.example", "static.wavespeed.ai"
-CREATED = "2026-01-01T00:00:00.000Z"
 
 
 class Plain(Inputs):
@@ -102,7 +101,7 @@ class WaveSpeedServer(ProviderServer):
     hosts = (API, STORE)
     media_hosts = (MEDIA,)
     inline_pictures = False
-    points = ("submit", "poll", "price", "balance", "models", "upload", "upload_data", "secret", "delete")
+    points = ("submit", "poll", "price", "balance", "models", "upload", "upload_data", "secret", "delete", "history")
     ends = ("done", "failed", "refused", "timeout", "cancelled", "deleted", "empty", "objects")
     """empty: completed without outputs; objects: outputs as objects in place of strings."""
     models = {name: inputs for name, (inputs, _) in MODELS.items()}
@@ -120,6 +119,7 @@ class WaveSpeedServer(ProviderServer):
             Route("PUT", STORE, r"/(?P<ticket>[0-9a-f]+)", "upload_data", self._upload_data, open=True),
             Route("GET", API, rf"{base}/predictions/(?P<job_id>[^/]+)/result", "poll", self._poll),
             Route("POST", API, rf"{base}/predictions/delete", "delete", self._delete),
+            Route("POST", API, rf"{base}/predictions", "history", self._history),
             Route("POST", API, rf"{base}/(?P<model>(?!predictions/)[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
         ]
         super().__init__(folder, cdn, key=key)
@@ -169,7 +169,7 @@ class WaveSpeedServer(ProviderServer):
         word = "completed" if phase in ("done", "objects", "empty") else words.get(phase, phase)
         return {"id": job.id, "model": job.model, "status": word, "outputs": outputs,
                 "urls": {"get": f"https://{API}/api/v3/predictions/{job.id}/result"},
-                "has_nsfw_contents": [phase == "refused"] if job.finished else [], "created_at": CREATED,
+                "has_nsfw_contents": [phase == "refused"] if job.finished else [], "created_at": job.created_at,
                 "code": failure[0], "error": failure[1],
                 "timings": {"inference": 41000 if job.finished else 0}, "executionTime": 41000 if job.finished else 0}
 
@@ -180,6 +180,15 @@ class WaveSpeedServer(ProviderServer):
         for one in ids:
             self.job(one).deleted = True
         return self._ok(None)
+
+    def _history(self, request: Request) -> Answer:
+        asked = self.object_body(request)
+        size = asked.get("page_size")
+        if set(asked) != {"page", "page_size"} or not isinstance(size, int) or not 1 <= size <= 100:
+            raise self.refuse("invalid", "page and page_size (1 to 100) are needed")
+        newest = [self.task(job) for job in reversed(self.jobs.values()) if not job.deleted]
+        start = (asked["page"] - 1) * size
+        return self._ok({"page": asked["page"], "items": newest[start:start + size]})
 
     def _price(self, request: Request) -> Answer:
         asked = self.object_body(request)

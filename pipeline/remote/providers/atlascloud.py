@@ -39,6 +39,7 @@ class AtlasCloud:
     origins = ("https://api.atlascloud.ai",)
     concurrent = 5
     patient = 30.0
+    listed_after = 0.0
     models = (
         RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
                     rates={"480p": Rate(second=0.04, source=READ)}),
@@ -49,10 +50,11 @@ class AtlasCloud:
         found = reply.json()
         if part(found, "data", "status") in STATES:  # a failed job comes with status 500 and its own words
             return None
-        if reply.good and isinstance(found, dict) and part(found, "code") in (None, 200):
+        code = number_part(found, "code")  # which some of its calls write as text
+        if reply.good and isinstance(found, dict) and code in (None, 200):
             return None
         said = str(part(found, "msg") or part(found, "error", "message") or part(found, "message") or "")
-        status = part(found, "code") if reply.good and isinstance(part(found, "code"), int) else reply.status
+        status = int(code) if reply.good and code is not None else reply.status
         if status >= 500 or (not isinstance(found, dict) and status != 429):
             return RemoteError(Kind.TRANSIENT, f"AtlasCloud is in trouble (status {status}). {said}".strip(),
                                retry_after=reply.retry_after())

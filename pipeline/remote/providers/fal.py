@@ -17,6 +17,8 @@ from ..plan import Plan
 QUEUE, REST, PLATFORM = "https://queue.fal.run", "https://rest.fal.ai", "https://api.fal.ai/v1"
 UPLOAD = "https://v3.fal.media/files/upload"
 SCHEMA = "https://fal.ai/api/openapi/queue/openapi.json"
+REFUSED = "content_policy_violation"
+"""Type of the error by which the content rules speak."""
 APP = "fal-ai/wan"
 """Requests are asked after under the endpoint's first two names."""
 READ = "fal.ai's own list (llms.txt), read 2026-09"
@@ -31,6 +33,7 @@ class Fal:
     origins = (QUEUE, REST, "https://api.fal.ai")
     concurrent = 10
     patient = 0.0
+    listed_after = 900.0  # it lists what has ended
     models = (
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
                     guidance=True, num_frames=(17, 161),
@@ -52,7 +55,7 @@ class Fal:
         if reply.status == 429:
             return RemoteError(Kind.RATE_LIMIT, "fal.ai takes no more requests of this key just now.",
                                retry_after=reply.retry_after())
-        if kind_of_error == "content_policy_violation":
+        if kind_of_error == REFUSED:
             return RemoteError(Kind.POLICY, f"fal.ai's content rules refuse the request: {said}")
         if again != "false" and (reply.good or reply.status >= 500 or reply.status == 408 or again == "true"):
             return RemoteError(Kind.TRANSIENT, f"fal.ai is in trouble (status {reply.status}). {said}".strip(),
@@ -111,7 +114,9 @@ class Fal:
         if word != "COMPLETED":
             return Progress(State.RUNNING, message="" if word == "IN_PROGRESS" else f"status {word!r}")
         if part(found, "error"):
-            return Progress(State.FAILED, message=str(part(found, "error")))
+            refused = part(found, "error_type") == REFUSED
+            return Progress(State.FAILED, kind=Kind.POLICY if refused else Kind.PROVIDER_FAILED,
+                            message=str(part(found, "error")))
         try:
             reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}")
         except RemoteError as error:  # a finished request tells with its result how it failed

@@ -24,6 +24,7 @@ class Replicate:
     origins = ("https://api.replicate.com",)
     concurrent = 10
     patient = 0.0
+    listed_after = 60.0
     models = (
         RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, num_frames=(81, 121)),
         RemoteModel("wan-video/wan-2.2-i2v-a14b", max_steps=50, num_frames=(81, 100)),

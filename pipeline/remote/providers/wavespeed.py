@@ -41,6 +41,7 @@ class WaveSpeed:
     origins = ("https://api.wavespeed.ai",)
     concurrent = 3
     patient = 0.0
+    listed_after = 60.0
     models = (
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", loras=3, negative_prompt=True, durations=(5, 8),
                     rates={"720p": Rate(second=0.07, source=READ)}),

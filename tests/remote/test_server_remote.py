@@ -1,0 +1,213 @@
+"""The remote nodes in the real ComfyUI, against the providers' loopback servers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+
+from devtools.environment import find_comfyui
+from devtools.fetch import COMFYUI_VERSION
+from devtools.paths import CACHE, ROOT
+from devtools.server import ComfyServer
+from devtools.workflow import Workflow
+from pipeline.remote.providers import ADAPTERS
+from tests.comfy_client import ComfyClient, RejectedError, messages, sample_picture
+
+from .faults import answer, reset
+from .job import FOREVER, Script
+from .loopback_server import environment
+from .office import SERVERS
+from .provider_server import ProviderServer
+
+PACE = 0.02
+Providers = dict[str, ProviderServer]
+
+
+@pytest.fixture(scope="module")
+def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(closing(server(tmp_path_factory.mktemp(name))))
+               for name, server in SERVERS.items()}
+
+
+@pytest.fixture(scope="module")
+def comfy(providers: Providers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyClient]:
+    """A ComfyUI that has every provider's key, and finds them on loopback."""
+    comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
+    base: Path = tmp_path_factory.mktemp("remote")
+    server = ComfyServer(comfyui, base, base / "server.log")
+    server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(json.loads(environment(*providers.values())) | {"pace": PACE})
+    server.environ |= {ADAPTERS[name].variables[0]: provider.key for name, provider in providers.items()}
+    with server, closing(ComfyClient(server)) as client:
+        client.upload("still", sample_picture(96, 64))
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def nothing_forbidden_happened(providers: Providers) -> Iterator[None]:
+    for provider in providers.values():
+        provider.script = Script(queued=1, running=1)
+    yield
+    for name, provider in providers.items():
+        assert provider.violations == [] and provider.cdn.violations == [], name
+
+
+def remote(name: str, seed: int, model: int = 0, **inputs: object) -> dict:
+    adapter = ADAPTERS[name]
+    return {"class_type": "Wan22RemoteImageToVideo", "inputs": {
+        "image": ["picture", 0], "provider": adapter.title, "provider.model": adapter.models[model].id,
+        "prompt": "the camera pans left", "negative_prompt": "", "resolution": "480p", "num_frames": 81,
+        "num_inference_steps": 30, "guidance_scale": 5.0, "seed": seed, **inputs}}
+
+
+def graph(**nodes: dict) -> Workflow:
+    """The remote nodes, each with its report shown."""
+    shown = {f"{name} report": {"class_type": "PreviewAny", "inputs": {"source": [name, 2]}} for name in nodes}
+    return {"picture": {"class_type": "LoadImage", "inputs": {"image": "picture.png"}}, **nodes, **shown}
+
+
+def reports(comfy: ComfyClient, run) -> dict[str, dict]:
+    outputs = comfy.history(run.prompt_id)["outputs"]
+    return {name.removesuffix(" report"): json.loads(shown["text"][0]) for name, shown in outputs.items()
+            if name.endswith(" report")}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_clip_from_the_canvas_to_the_file(name: str, comfy: ComfyClient, providers: Providers) -> None:
+    provider = providers[name]
+    lora = {"class_type": "Wan22Lora", "inputs": {"source": "https://weights.example/a.safetensors", "scale": 0.8,
+                                                  "expert": "both"}}
+    workflow = graph(clip=remote(name, 1, num_frames=33, loras=["lora", 0])) | {
+        "lora": lora,
+        "save": {"class_type": "SaveVideo", "inputs": {"video": ["clip", 0], "filename_prefix": f"{name}/clip",
+                                                       "format": "auto", "codec": "auto"}},
+        "first": {"class_type": "ImageFromBatch", "inputs": {"image": ["clip", 1], "batch_index": 0, "length": 40}},
+        "look": {"class_type": "PreviewImage", "inputs": {"images": ["first", 0]}}}
+    before = provider.accepted
+    run = comfy.finish(workflow)
+    (file,) = comfy.files(run, "save")
+    with av.open(io.BytesIO(file)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 33
+    frames = comfy.frames(run, "look")
+    assert frames.shape == (33, 64, 96, 3) and not np.array_equal(frames[0], frames[-1])
+    told = reports(comfy, run)["clip"]
+    assert provider.accepted == before + 1 and told["remote_id"] in provider.jobs
+    assert told["provider"] == name and told["asked"]["num_frames"] == 33
+    texts = [event.data["text"] for event in run.events if event.kind == "text"]
+    assert any("queued" in text for text in texts) and any("done" in text for text in texts)
+    comfy.forget()
+    again = comfy.finish(workflow)
+    assert reports(comfy, again)["clip"] == told and provider.accepted == before + 1
+
+
+def test_frames_that_are_wanted_only_later(comfy: ComfyClient) -> None:
+    workflow = graph(clip=remote("fal", 9))
+    comfy.finish(workflow)
+    run = comfy.finish(workflow | {"look": {"class_type": "PreviewImage", "inputs": {"images": ["clip", 1]}}})
+    assert comfy.frames(run, "look").shape == (81, 64, 96, 3)
+
+
+def test_several_nodes_wait_at_the_same_time(comfy: ComfyClient, providers: Providers) -> None:
+    run = comfy.finish(graph(**{name: remote(name, 2) for name in SERVERS}))
+    assert set(reports(comfy, run)) == set(SERVERS)
+
+
+def test_the_next_provider_is_asked_when_the_first_refuses(comfy: ComfyClient, providers: Providers) -> None:
+    before = {name: provider.accepted for name, provider in providers.items()}
+    providers["wavespeed"].balance, kept = 0.0, providers["wavespeed"].balance
+    next_ones = {"class_type": "Wan22RemoteFallback", "inputs": {"provider": "fal.ai", "provider.model":
+                                                                 ADAPTERS["fal"].models[0].id}}
+    workflow = graph(clip=remote("wavespeed", 3, fallbacks=["next", 0])) | {"next": next_ones}
+    run = comfy.finish(workflow)
+    providers["wavespeed"].balance = kept
+    assert reports(comfy, run)["clip"]["provider"] == "fal"
+    assert providers["fal"].accepted == before["fal"] + 1
+    comfy.forget()
+    assert reports(comfy, comfy.finish(workflow))["clip"]["provider"] == "fal", "whoever made it is asked first"
+    assert providers["wavespeed"].accepted == before["wavespeed"]
+
+
+def test_a_submit_of_unknown_outcome_asks_nobody_else(comfy: ComfyClient, providers: Providers) -> None:
+    before = providers["fal"].accepted
+    providers["atlascloud"].fail("submit", reset(after=True))
+    next_ones = {"class_type": "Wan22RemoteFallback", "inputs": {"provider": "fal.ai", "provider.model":
+                                                                 ADAPTERS["fal"].models[0].id}}
+    workflow = graph(clip=remote("atlascloud", 4, fallbacks=["next", 0])) | {"next": next_ones}
+    run = comfy.run(workflow)
+    assert run.outcome == "execution_error" and providers["fal"].accepted == before
+    message = run.events[-1].data["exception_message"]
+    assert "not sent again by itself" in message
+    short_id = message.partition("the job ")[2][:8]
+    there = list(providers["atlascloud"].jobs)[-1]
+    resume = {"class_type": "Wan22ResumeRemoteClip", "inputs": {"job": short_id, "remote_id": there}}
+    assert reports(comfy, comfy.finish(graph(clip=resume)))["clip"]["remote_id"] == there
+
+
+@pytest.mark.parametrize("name", ["fal", "wavespeed"])
+def test_stop_reads_as_cancelled(name: str, comfy: ComfyClient, providers: Providers) -> None:
+    provider = providers[name]
+    provider.script = Script(queued=0, running=FOREVER)
+    run = comfy.run(graph(clip=remote(name, 5)), on_event=lambda event: comfy.interrupt() if event.kind == "text"
+                    and "at work" in event.data["text"] else None)
+    assert run.outcome == "execution_interrupted"
+    last = [event.data["text"] for event in run.events if event.kind == "text"][-1]
+    assert ("is cancelled" if name == "fal" else "billed") in last
+    assert list(provider.jobs.values())[-1].cancelled == (name == "fal")
+
+
+@pytest.mark.parametrize(("inputs", "said"), [
+    ({"prompt": " "}, "The prompt is empty"), ({"num_frames": 34}, "multiple of 4 plus 1"),
+    ({"profile": "sk-my key"}, "profile is no name"), ({"num_inference_steps": 9}, "smaller than min"),
+    ({"guidance_scale": 11.0}, "bigger than max"), ({"resolution": "1080p"}, "not in list"),
+])
+def test_refused_when_it_is_queued(comfy: ComfyClient, inputs: dict, said: str) -> None:
+    with pytest.raises(RejectedError) as caught:
+        comfy.submit(graph(clip=remote("fal", 6, **inputs)))
+    assert any(said.lower() in message.lower() for message in messages(caught.value.errors["clip"])), caught.value
+
+
+def test_what_fails_is_told_on_the_node(comfy: ComfyClient, providers: Providers) -> None:
+    providers["fal"].fail("submit", answer(401, {"detail": "No user found for Key ID and Secret"}))
+    run = comfy.run(graph(clip=remote("fal", 7)))
+    assert run.outcome == "execution_error"
+    message = run.events[-1].data["exception_message"]
+    assert "refuses the API key" in message
+    assert any(message.strip() in event.data["text"] for event in run.events if event.kind == "text")
+
+
+def test_a_hundred_jobs_at_once(comfy: ComfyClient, providers: Providers) -> None:
+    """Within each account's limit, no poll sooner than the schedule has it, and memory that does not follow them."""
+    names = list(SERVERS)
+    process = psutil.Process(comfy.server._process.pid)
+    comfy.finish(graph(clip=remote("fal", 8)))
+    before = {name: (provider.accepted, len(provider.asked("poll"))) for name, provider in providers.items()}
+    for provider in providers.values():
+        for job in provider.jobs.values():
+            provider.finish(job)
+        provider.most_unfinished = 0
+        provider.script = Script(queued=2, running=2)
+    resident = process.memory_info().rss
+    run = comfy.finish(graph(**{f"clip {n}": remote(names[n % 4], 100 + n) for n in range(100)}))
+    grown = process.memory_info().rss - resident
+    assert len(reports(comfy, run)) == 100
+    for name, provider in providers.items():
+        accepted, polls = before[name]
+        assert provider.accepted - accepted == 25
+        assert len(provider.asked("poll")) - polls == 25 * 5, "each poll brought something new"
+        assert 1 < provider.most_unfinished <= ADAPTERS[name].concurrent
+        times: dict[str, list[float]] = {}
+        for seen in provider.asked("poll")[polls:]:
+            times.setdefault(seen.path, []).append(seen.at)
+        gaps = [later - sooner for each in times.values() for sooner, later in pairwise(each)]
+        assert min(gaps) >= 5.0 * 0.5 * PACE * 0.9
+    assert grown < 100 * 2**20, f"{grown / 2**20:.0f} MB"
