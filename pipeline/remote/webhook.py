@@ -96,8 +96,8 @@ def verify_fal(callback: Callback, keys: Keys, now: float) -> str:
 
 def read_jwks(found: Any) -> dict[str, bytes]:
     """The Ed25519 keys of a JWKS: key id -> public key. Others are left out. Raises ValueError."""
-    keys = {}
-    for key in part(found, "keys") or ():
+    listed, keys = part(found, "keys"), {}
+    for key in listed if isinstance(listed, list) else ():
         x = part(key, "x")
         if part(key, "kty") == "OKP" and part(key, "crv") == "Ed25519" and isinstance(x, str):
             keys[str(part(key, "kid") or x)] = _decoded(x, _base64url)
