@@ -58,7 +58,8 @@ class Watches:
 
     def begin(self, watch: Watch) -> None:
         """Note a run that begins."""
-        self._alive.acquire()
+        if not self._alive.is_locked:
+            self._alive.acquire()
         with writing(self.folder) as base:
             base.execute("INSERT OR REPLACE INTO watches VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
                          (watch.prompt_id, watch.node_id, watch.to.url, watch.to.profile, watch.to.signed,
