@@ -33,16 +33,18 @@ def register() -> None:
     async def webhook(request: web.Request) -> web.Response:
         from ..pipeline.remote import webhook, webhook_receiver
 
-        if not await asyncio.to_thread(webhook_receiver.is_on, folder):
-            raise web.HTTPNotFound
         if slots.locked():
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"})
         async with slots:
-            body = await _body(request, webhook_receiver.MAX_BODY)
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            status = await asyncio.to_thread(webhook_receiver.receiver(folder).receive,
-                                             request.match_info["provider"], request.match_info["job"],
-                                             webhook.Callback(headers, body))
+            try:
+                if not await asyncio.to_thread(webhook_receiver.is_on, folder):
+                    raise web.HTTPNotFound
+                body = await _body(request, webhook_receiver.MAX_BODY)
+                headers = {name.lower(): value for name, value in request.headers.items()}
+                status = await asyncio.to_thread(webhook_receiver.receive, folder, request.match_info["provider"],
+                                                 request.match_info["job"], webhook.Callback(headers, body))
+            except ValueError:  # settings or a database that cannot be used: a run says so to the user
+                status = webhook_receiver.LATER
         return web.Response(status=status)
 
     @routes.get("/wan22/keys")

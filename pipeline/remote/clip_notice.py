@@ -14,11 +14,13 @@ from .keys import Keys
 from .notify import GraphRun, notifier
 from .notify_secret import notify_secret
 from .outbox import Addressee
-from .settings import read_settings
+from .settings import check_may_leave, read_settings
 
 
 def check_notice(folder: Path, url: str | None, signed: bool | None, profile: str | None) -> None:
-    """Raise RemoteError for a link that is refused, or when there is no secret to sign with; None is not known yet."""
+    """Raise RemoteError for a link that is refused, when there is no secret to sign with, and when nothing may leave
+    this machine; None is not known yet."""
+    check_may_leave(folder)
     if url is not None:
         check_callback_url(url)
     if signed and profile is not None:

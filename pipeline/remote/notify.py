@@ -22,6 +22,7 @@ from .notify_secret import notify_secret
 from .outbox import GIVEN_UP, SENT, Addressee, Message, Outbox, add
 from .patience import patience_from_environment
 from .run_watch import Watch, Watches, end, mark_told
+from .settings import check_may_leave
 from .standard_webhooks import signed_headers, unsigned_headers
 
 WAITS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 28800.0)
@@ -139,6 +140,7 @@ class Notifier:
         self.outbox.put_off(message, why, wait * self.pace)
 
     def _request(self, message: Message) -> Request:
+        check_may_leave(self.folder)
         now = int(self.clock())
         if message.to.signed:
             secret = notify_secret(Keys(self.folder / "keys.json"), message.to.profile)

@@ -78,8 +78,13 @@ def is_on(folder: Path) -> bool:
     return bool(settings.public_url) and not settings.local_only
 
 
+def receive(folder: Path, provider: str, job_id: str, callback: Callback) -> int:
+    """See Receiver.receive. Raises RemoteError when the ledger cannot be used."""
+    return _receiver(folder).receive(provider, job_id, callback)
+
+
 @cache
-def receiver(folder: Path) -> Receiver:
+def _receiver(folder: Path) -> Receiver:
     """The receiver of this process for a ComfyUI user directory."""
     keys, policy = Keys(folder / "keys.json"), policy_from_environment()
     return Receiver(Ledger(folder), Replays(folder),

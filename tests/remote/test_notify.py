@@ -269,6 +269,15 @@ def test_a_secret_that_went_away_is_waited_for(sender: Sender, hook: HookServer,
     assert len(hook.told) == 1
 
 
+def test_nothing_leaves_when_that_is_settled(sender: Sender, hook: HookServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sender.notifier.tell_done(RUN, TO, {})
+    monkeypatch.setenv("WAN22_LOCAL_ONLY", "1")
+    with pytest.raises(RemoteError, match="Nothing may leave"):
+        clip_notice.check_notice(sender.folder, HOOK, False, "default")
+    sender.notifier.deliver_due()
+    assert not hook.seen and sender.row()[0] == "waiting"
+
+
 def test_the_secret_is_nowhere_on_disk(sender: Sender, hook: HookServer) -> None:
     sender.notifier.tell_done(RUN, TO, {})
     sender.notifier.deliver_due()
