@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import NODES
+from .nodes import NODES, routes
 
 
 class Wan22Extension(ComfyExtension):
     """The pack, as ComfyUI loads it."""
+
+    async def on_load(self) -> None:
+        routes.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -9,6 +9,7 @@ from .image_from_url import ImageFromURL
 from .latent_file import LoadLatent, SaveLatent
 from .load import Load
 from .lora import LoraNode
+from .notify import Notify
 from .remote_fallback import RemoteFallback
 from .remote_image_to_video import RemoteImageToVideo
 from .resume_remote_clip import ResumeRemoteClip
@@ -16,4 +17,4 @@ from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
 NODES = [Load, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent,
-         Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip]
+         Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip, Notify]

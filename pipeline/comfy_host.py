@@ -53,6 +53,7 @@ from .remote.desk import Desk
 from .remote.errors import RemoteError
 from .remote.keys import Keys
 from .remote.ledger import Ledger, Limits
+from .remote.notify import GraphRun
 from .remote.patience import patience_from_environment
 from .remote.settings import read_settings
 from .request import RequestError, Sampling
@@ -502,3 +503,48 @@ def video_from(path: Path) -> Any:
     from comfy_api.latest import InputImpl
 
     return InputImpl.VideoFromFile(str(path))
+
+
+def graph_run() -> GraphRun | None:
+    """The run that the running node is in; None when that cannot be told."""
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+
+    node = get_executing_context()
+    found = [item for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0]
+             if node is not None and item[1] == node.prompt_id]
+    return GraphRun(node.prompt_id, node.node_id, found[0][2], tuple(found[0][4])) if found else None
+
+
+def run_is_over(prompt_id: str) -> bool:
+    """Whether a run that began has left ComfyUI's queue."""
+    from server import PromptServer
+
+    return all(item[1] != prompt_id for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0])
+
+
+def run_error(prompt_id: str) -> dict[str, Any]:
+    """Why a run that is over brought no clip, as its history tells: message, whether it was cancelled, the node."""
+    from server import PromptServer
+
+    entry = PromptServer.instance.prompt_queue.get_history(prompt_id).get(prompt_id, {})
+    messages = dict((entry.get("status") or {}).get("messages") or ())
+    failed, stopped = messages.get("execution_error", {}), messages.get("execution_interrupted")
+    if stopped is not None:
+        return {"message": "The run was stopped.", "cancelled": True, "node": stopped.get("node_id"),
+                "node_type": stopped.get("node_type")}
+    return {"message": failed.get("exception_message") or "The run ended without a clip.", "cancelled": False,
+            "node": failed.get("node_id"), "node_type": failed.get("node_type")}
+
+
+def video_facts(video: Any) -> dict[str, Any]:
+    """Size and length of a VIDEO, and its file as ComfyUI's /view names it; None for one that is not in the output
+    folder, or is a part of its file."""
+    width, height = video.get_dimensions()
+    source = video.get_stream_source() if hasattr(video, "get_active_trim_window") else None
+    whole = isinstance(source, str) and video.get_active_trim_window() == (0.0, 0.0)
+    path = Path(source).resolve() if whole else None
+    inside = path is not None and path.is_relative_to(Path(folder_paths.get_output_directory()).resolve())
+    return {"width": width, "height": height, "frames": video.get_frame_count(),
+            "fps": round(float(video.get_frame_rate()), 3),
+            "file": {**shown_in_output(path), "bytes": path.stat().st_size} if inside else None}

@@ -53,7 +53,7 @@ print(len(nodes), sorted({m.split(".")[0] for m in set(sys.modules) - before} & 
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {comfyui!r}]\n{program}"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip().endswith("15 []"), run.stdout
+    assert run.stdout.strip().endswith("16 []"), run.stdout
 
 
 def test_every_input_has_a_tooltip() -> None:

@@ -142,6 +142,16 @@ def is_public(address: str) -> bool:
     return ip in _PUBLIC_6 and not any(ip in block for block in _NOT_PUBLIC_6)
 
 
+def may_be_public(host: str) -> bool:
+    """Whether a host can be on the public internet, as far as its name tells: a public address, or a name with a
+    domain that is not kept for local networks (RFC 6761, 6762, 8375, 9476)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "." in host and not host.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
+    return is_public(host)
+
+
 def resolve(host: str, port: int) -> list[str]:
     """The addresses of a host, best first. Blocks; raises DownloadError when it has none."""
     try:

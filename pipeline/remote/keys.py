@@ -7,14 +7,30 @@ import os
 import re
 import stat
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import Kind, RemoteError
+from .standard_webhooks import read_secret
 
 DEFAULT_PROFILE = "default"
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+MAX_KEY = 4096
+_saving = threading.Lock()
+
+
+def _may_be_key(value: str) -> bool:
+    return value.isascii() and value.isprintable() and " " not in value and len(value) <= MAX_KEY
+
+
+def _checked(value: str) -> str:
+    if not _may_be_key(value.strip()):
+        raise ValueError("The key holds a space or a character that no key has, or is too long. Copy it again.")
+    return value.strip()
 
 
 class Key:
@@ -26,6 +42,10 @@ class Key:
     def header(self, scheme: str) -> str:
         """The Authorization header (RFC 9110, 11.6.2)."""
         return f"{scheme} {self._value}"
+
+    def signing_secret(self) -> bytes:
+        """A secret for signatures (see standard_webhooks.read_secret). Raises ValueError, which does not repeat it."""
+        return read_secret(self._value)
 
     def hide_in(self, text: str) -> str:
         """The text without the key, should a server have sent it back."""
@@ -62,7 +82,7 @@ class Keys:
             where = f"the environment variable {variables[0]}" if profile == DEFAULT_PROFILE else "another profile"
             raise RemoteError(Kind.AUTH, f"There is no API key of {title} in the profile {profile!r}. Set {where}, or "
                               "save the key in ComfyUI's settings (Wan 2.2). Nothing was sent.")
-        if not value.isascii() or not value.isprintable() or " " in value:
+        if not _may_be_key(value):
             raise RemoteError(Kind.AUTH, f"The API key of {title} in {place} holds a space or a character that no key "
                               "has. Copy it again. Nothing was sent.")
         return Key(value)
@@ -72,14 +92,30 @@ class Keys:
         return {profile: sorted(name for name, value in keys.items() if value)
                 for profile, keys in sorted(self._profiles().items())}
 
+    def known_services(self) -> list[str]:
+        """Download services (huggingface, civitai) that the store has a token of, and never the tokens."""
+        return sorted(name for name, value in self._read().items() if isinstance(value, str) and value)
+
     def save(self, profile: str, provider: str, value: str) -> None:
-        """Put a key into the store, or with "" take it out. Raises ValueError for a name that is none, OSError."""
-        if self.store is None or not PROFILE.fullmatch(profile) or not PROFILE.fullmatch(provider):
+        """Put a key into the store, or with "" take it out. Raises ValueError for a name that is none or a value that
+        is no key, which it does not repeat; RemoteError for a store that must not be used; OSError."""
+        if not PROFILE.fullmatch(profile) or not PROFILE.fullmatch(provider):
             raise ValueError("A profile is named with 1 to 40 letters, digits, - and _.")
-        profiles = self._profiles()
-        keys = {**profiles.get(profile, {}), provider: value.strip()}
-        profiles[profile] = {name: key for name, key in keys.items() if key}
-        whole = {**self._read(), "profiles": {name: found for name, found in profiles.items() if found}}
+        with _saving:
+            profiles = self._profiles()
+            keys = {**profiles.get(profile, {}), provider: _checked(value)}
+            profiles[profile] = {name: key for name, key in keys.items() if key}
+            self._write({**self._read(), "profiles": {name: found for name, found in profiles.items() if found}})
+
+    def save_token(self, service: str, value: str) -> None:
+        """The same for the token of a download service, which no profile has: see download/tokens.py."""
+        with _saving:
+            whole = {**self._read(), service: _checked(value)}
+            self._write({name: found for name, found in whole.items() if found != ""})
+
+    def _write(self, whole: dict[str, object]) -> None:
+        if self.store is None:
+            raise ValueError("There is no key store.")
         self.store.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.store.parent, prefix=".keys-")  # readable by its owner alone
         try:

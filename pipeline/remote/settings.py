@@ -48,3 +48,10 @@ def read_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
         raise RemoteError(Kind.REFUSED_HERE, f"The public URL {public_url} is not https, and providers tell the result "
                           "to https alone. Nothing was sent.")
     return Settings(local_only, public_url, concurrent)
+
+
+def check_may_leave(folder: Path) -> None:
+    """Raise RemoteError (REFUSED_HERE) when the user settled that nothing may leave this machine."""
+    if read_settings(folder).local_only:
+        raise RemoteError(Kind.REFUSED_HERE, "Nothing may leave this machine: `local only` is set in the pack's "
+                          f"settings, or {LOCAL_ONLY_VARIABLE}. Clear it to tell another server of clips.")

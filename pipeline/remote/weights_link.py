@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-
-from ..download.address import is_public, parse_url
+from ..download.address import may_be_public, parse_url
 from ..download.errors import DownloadError, redact
 from ..download.source import CIVITAI_HOSTS, parse_source
 from .errors import Kind, RemoteError
@@ -26,15 +24,7 @@ def weights_link(source: str) -> str:
     if not url.path.lower().endswith(".safetensors"):
         raise RemoteError(Kind.VALIDATION, f"{url} is not the link of a .safetensors file, the only kind of LoRA "
                           "that is taken. Nothing was sent.")
-    if not _public(url.host):
+    if not may_be_public(url.host):
         raise RemoteError(Kind.VALIDATION, f"{url} is on this machine or its network, where no provider can read it. "
                           "Nothing was sent.")
     return url.text
-
-
-def _public(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host != "localhost" and not host.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
-    return is_public(host)

@@ -1,0 +1,49 @@
+"""The SQLite file of the pack's remote work, for the tables that stand beside the ledger's jobs.
+
+Write-ahead log with synchronous=FULL: a commit that returned survives a crash of the machine (sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from .errors import Kind, RemoteError
+
+FILE = "jobs.sqlite"
+BUSY_SECONDS = 30.0
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[sqlite3.Connection]:
+    """A connection in autocommit mode. Raises RemoteError (REFUSED_HERE) when the file cannot be used."""
+    try:
+        with closing(sqlite3.connect(folder / FILE, timeout=BUSY_SECONDS, isolation_level=None)) as base:
+            base.execute("PRAGMA journal_mode = WAL")
+            base.execute("PRAGMA synchronous = FULL")
+            yield base
+    except sqlite3.Error as error:
+        raise RemoteError(Kind.REFUSED_HERE, f"The pack's database in {folder} cannot be used: {error}. Free some "
+                          "space there, or check its permissions.") from None
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The same in one transaction, which nobody else writes in and which an exception undoes."""
+    with opened(folder) as base:
+        base.execute("BEGIN IMMEDIATE")
+        try:
+            yield base
+        except BaseException:
+            base.execute("ROLLBACK")
+            raise
+        base.execute("COMMIT")
+
+
+def create(folder: Path, schema: str) -> None:
+    """Make the folder and the tables of a schema, where they are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with opened(folder) as base:
+        base.executescript(schema)

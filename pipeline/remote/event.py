@@ -1,0 +1,75 @@
+"""What a callback of ours says of a clip: small JSON in the form of Standard Webhooks (type, timestamp, data).
+
+Links in it come without their query, which may hold a token; the link of the result, which is ours, aside.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from datetime import datetime, timezone
+from typing import Any
+
+from ..download.errors import redact
+from .adapter import number_part, part
+
+DONE, FAILED = "clip.done", "clip.failed"
+OURS = "Wan22"
+"""How the pack's node types begin."""
+_LINK = re.compile(r"[a-z]+://[^\s\"'<>]+", re.IGNORECASE)
+
+Graph = dict[str, dict[str, Any]]
+"""A workflow in API form: node id -> class_type and inputs."""
+
+
+def new_id() -> str:
+    return f"msg_{uuid.uuid4().hex}"
+
+
+def event_body(event_id: str, kind: str, now: float, data: dict[str, Any]) -> bytes:
+    """The callback's body; kind is DONE or FAILED, now seconds since 1970."""
+    stamp = datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    told = {"id": event_id, "type": kind, "timestamp": stamp, "data": data}
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def without_queries(value: Any) -> Any:
+    """JSON with every link in its texts shortened to what may be shown."""
+    if isinstance(value, str):
+        return _LINK.sub(lambda link: redact(link[0]), value)
+    if isinstance(value, list):
+        return [without_queries(item) for item in value]
+    if isinstance(value, dict):
+        return {name: without_queries(item) for name, item in value.items()}
+    return value
+
+
+def request_of(graph: Graph, node_id: str) -> list[dict[str, Any]]:
+    """What was asked: the settings of this pack's nodes that a node's inputs come from, [{node, type, inputs}]."""
+    found: list[str] = []
+    waiting = [node_id]
+    while waiting:
+        inputs = graph.get(waiting.pop(), {}).get("inputs", {})
+        before = [value[0] for value in inputs.values() if _is_link(value) and value[0] in graph]
+        new = [name for name in dict.fromkeys(before) if name not in found]
+        found += new
+        waiting += new
+    ours = [(name, graph[name]) for name in sorted(found) if str(graph[name].get("class_type")).startswith(OURS)]
+    return [{"node": name, "type": node["class_type"],
+             "inputs": without_queries({key: value for key, value in node.get("inputs", {}).items()
+                                        if not _is_link(value)})} for name, node in ours]
+
+
+def read_report(text: str) -> tuple[Any, Any]:
+    """A remote node's report and its price, {usd, source}; the text itself and None when it is not one."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return without_queries(text) or None, None
+    price = part(found, "price")
+    return without_queries(found), price if number_part(price, "usd") is not None else None
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)

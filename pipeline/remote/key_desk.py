@@ -1,0 +1,89 @@
+"""The key store as a settings page sees it: keys go in, and only their names come out."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..download.address import may_be_public
+from ..download.tokens import SERVICES
+from .keys import DEFAULT_PROFILE, Keys
+from .notify_secret import NAME, VARIABLE
+from .providers import ADAPTERS
+
+MAX_BODY = 2**14
+"""Bytes of a request that brings a key."""
+FIELDS = {"profile", "provider", "key"}
+VARIABLES = {**{adapter.name: adapter.variables for adapter in ADAPTERS.values()}, NAME: (VARIABLE,),
+             **{service.key: service.variables for service in SERVICES}}
+"""Whose key -> environment variables that hold it."""
+
+
+def origin_fault(headers: Mapping[str, str]) -> str:
+    """A sentence when a browser's request may come from another site's page; else an empty string.
+
+    headers: names in small letters. Beside ComfyUI's own check, which --enable-cors-header switches off: the page must
+    be this server's, and this server's name one that no stranger can own, since a name of theirs may be pointed at
+    this machine (DNS rebinding). A request of no browser (no Origin, no Sec-Fetch-Site) has no page.
+    """
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return "Keys are taken from ComfyUI's own page alone."
+    host, origin = headers.get("host", "").lower(), headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != host:
+        return "Keys are taken from ComfyUI's own page alone."
+    name = urlsplit(f"//{host}").hostname or ""
+    if may_be_public(name) and not _is_address(name):
+        return (f"Keys are not taken under the public name {name}, where anybody may send them. Set the environment "
+                "variable, or open ComfyUI by its address (127.0.0.1, or that of its network).")
+    return ""
+
+
+def known_keys(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, object]:
+    """{"profiles": {profile: [providers]}, "services": [download services], "environment": [variables]}: names of what
+    there is, never a key. Raises RemoteError for a store that must not be used."""
+    keys = Keys(folder / "keys.json")
+    variables = [name for names in VARIABLES.values() for name in names]
+    return {"profiles": keys.known(), "services": keys.known_services(),
+            "environment": [name for name in variables if environ.get(name, "").strip()]}
+
+
+def save_key(folder: Path, body: bytes, *, remove: bool = False) -> None:
+    """Keep, or with "" or `remove` take out, the key of {"profile", "provider", "key"}, JSON.
+
+    provider: a provider's name, "callback" (the secret that callbacks are signed with), or without a profile
+    "huggingface" or "civitai". Raises ValueError (RemoteError too) with a sentence that holds nothing of the body;
+    OSError.
+    """
+    profile, provider, key = _read(body, remove)
+    keys = Keys(folder / "keys.json")
+    if provider in {service.key for service in SERVICES}:
+        keys.save_token(provider, key)
+    elif provider in VARIABLES:
+        keys.save(profile, provider, key)
+    else:
+        raise ValueError(f"provider is none of {', '.join(VARIABLES)}.")
+
+
+def _read(body: bytes, remove: bool) -> tuple[str, str, str]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and remove:
+        found["key"] = ""
+    if (not isinstance(found, dict) or not {"provider", "key"} <= set(found) <= FIELDS
+            or not all(isinstance(value, str) for value in found.values())):
+        raise ValueError('The body is JSON such as {"profile": "default", "provider": "fal", "key": "..."}.')
+    return found.get("profile") or DEFAULT_PROFILE, found["provider"], found["key"]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""A real ComfyUI, the providers and a receiver of callbacks, all of them on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from devtools.environment import find_comfyui
+from devtools.fetch import COMFYUI_VERSION
+from devtools.paths import CACHE, ROOT
+from devtools.server import ComfyServer
+from pipeline.remote.providers import ADAPTERS
+from tests.comfy_client import ComfyClient, sample_picture
+
+from .hook_server import HookServer
+from .loopback_server import environment
+from .office import SERVERS
+from .provider_server import ProviderServer
+
+PUBLIC = "https://desk.example"
+
+
+class Outside:
+    """ComfyUI with no key in its environment, and everything that it can reach; a context manager."""
+
+    def __init__(self, folder: Path, pace: float) -> None:
+        """pace: stretches every wait of the remote nodes and of callbacks."""
+        self._stack = ExitStack()
+        folder.mkdir(exist_ok=True)
+        self.hook = self._stack.enter_context(closing(HookServer(folder)))
+        self.providers: dict[str, ProviderServer] = {
+            name: self._stack.enter_context(closing(server(folder))) for name, server in SERVERS.items()}
+        comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
+        self.server = ComfyServer(comfyui, folder / "comfyui", folder / "server.log")
+        self.server.base.mkdir()
+        hosts = json.loads(environment(self.hook, *self.providers.values()))
+        self.server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(hosts | {"pace": pace})
+        self.server.environ["WAN22_CALLBACK_SECRET"] = self.hook.secret
+
+    @property
+    def own(self) -> Path:
+        """The pack's folder, which ComfyUI's server hands out to nobody."""
+        return self.server.base / "user" / "__wan22"
+
+    def __enter__(self) -> Outside:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._stack.close()
+
+    def start(self) -> None:
+        """Start ComfyUI; its log is of this start alone."""
+        self.server.__enter__()
+        self.comfy = ComfyClient(self.server)
+        self.comfy.upload("still", sample_picture(96, 64))
+
+    def stop(self) -> None:
+        self.comfy.close()
+        self.server.stop()
+
+    def check(self) -> None:
+        """Nothing happened that never may."""
+        for server in (self.hook, *self.providers.values(), *(provider.cdn for provider in self.providers.values())):
+            assert server.violations == []
+
+
+def remote_node(name: str, seed: int, **inputs: object) -> dict:
+    """Remote Image to Video at a provider; its picture comes from the node `picture`."""
+    return {"class_type": "Wan22RemoteImageToVideo", "inputs": {
+        "image": ["picture", 0], "provider": ADAPTERS[name].title, "provider.model": ADAPTERS[name].models[0].id,
+        "prompt": "the camera pans left", "negative_prompt": "", "resolution": "480p", "num_frames": 81,
+        "num_inference_steps": 30, "guidance_scale": 5.0, "seed": seed, **inputs}}
+
+
+PICTURE = {"class_type": "LoadImage", "inputs": {"image": "picture.png"}}

@@ -1,0 +1,186 @@
+"""Notify in the real ComfyUI: clips that are done, that fail, that are stopped, and a ComfyUI that is killed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from devtools.workflow import Workflow
+from tests.comfy_client import RejectedError, added, clip_workflow
+
+from .comfy_outside import PICTURE, PUBLIC, Outside, remote_node
+from .faults import answer
+from .hook_server import HOST
+from .job import FOREVER, Script
+
+HOOK = f"https://{HOST}/clips"
+Told = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def keys(outside: Outside) -> Iterator[None]:
+    store = outside.own / "keys.json"
+    outside.own.mkdir(exist_ok=True)
+    store.touch(0o600)
+    store.write_text(json.dumps({"profiles": {"default": {"fal": outside.providers["fal"].key}}}))
+    outside.hook.told.clear()
+    yield
+    outside.providers["fal"].script = Script()
+    store.unlink()
+
+
+def notify(workflow: Workflow, source: str, **inputs: object) -> Workflow:
+    return added(workflow, "notify", "Wan22Notify", video=[source, 0], callback_url=HOOK, **inputs)
+
+
+def remote(seed: int, **inputs: object) -> Workflow:
+    return {"picture": PICTURE, "clip": remote_node("fal", seed), **inputs}
+
+
+def told(outside: Outside, count: int = 1) -> list[Told]:
+    """What the receiver was told, once it was told that often; the test's own time limit ends the wait."""
+    until(lambda: len(outside.hook.told) >= count)
+    return outside.hook.told
+
+
+def until(true: Callable[[], bool]) -> None:
+    while not true():
+        time.sleep(0.05)
+
+
+def local() -> Workflow:
+    return clip_workflow("picture.png")
+
+
+def test_a_local_clip(outside: Outside) -> None:
+    run = outside.comfy.finish(notify(local(), "save"))
+    (event,) = told(outside)
+    data = event["data"]
+    assert event["type"] == "clip.done" and data["prompt_id"] == run.prompt_id and data["node"] == "notify"
+    assert data["clip"] == {"width": 96, "height": 64, "frames": 5, "fps": 16.0}
+    assert data["price"] is None and data["report"] is None and data["url"] is None and data["seconds"] > 0
+    (saved,) = outside.comfy.files(run, "save")
+    assert len(saved) == data["file"].pop("bytes")
+    entry = outside.comfy.history(run.prompt_id)["outputs"]["save"]
+    assert data["file"] in [shown for value in entry.values() for shown in value if isinstance(shown, dict)]
+    asked = {node["type"]: node["inputs"] for node in data["request"]}
+    assert asked["Wan22Sampler"]["num_inference_steps"] == 10 and "Wan22EncodePrompt" in asked
+
+
+def test_a_remote_clip_with_its_price(outside: Outside) -> None:
+    (outside.own / "remote.json").write_text(json.dumps({"public_url": PUBLIC}))
+    outside.comfy.finish(notify(remote(1), "clip", report=["clip", 2]))
+    (outside.own / "remote.json").unlink()
+    (event,) = told(outside)
+    data = event["data"]
+    assert data["price"]["usd"] > 0 and data["report"]["provider"] == "fal"
+    assert data["url"] == f"{PUBLIC}/view?filename={data['file']['filename']}&subfolder=wan22%2Fremote&type=output"
+
+
+def test_a_clip_that_was_there_already_is_told_again(outside: Outside) -> None:
+    workflow = notify(local(), "save")
+    first, second = outside.comfy.finish(workflow), outside.comfy.finish(workflow)
+    assert "sampler" in second.cached
+    assert [event["data"]["prompt_id"] for event in told(outside, 2)] == [first.prompt_id, second.prompt_id]
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_clip_that_fails(connected: bool, outside: Outside) -> None:
+    """Whether a canvas listens or not: without one ComfyUI tells nobody of the error."""
+    fal = outside.providers["fal"]
+    fal.plan(Script(end="failed"))
+    workflow = notify(remote(2 + connected), "clip")
+    if connected:
+        prompt = outside.comfy.submit(workflow)
+        assert outside.comfy.follow(prompt).outcome == "execution_error"
+    else:
+        prompt = json.loads(outside.server.request("/prompt", json.dumps({"prompt": workflow}).encode()))["prompt_id"]
+    (event,) = told(outside)
+    assert event["type"] == "clip.failed" and event["data"]["prompt_id"] == prompt
+    error = event["data"]["error"]
+    assert "could not make the clip" in error["message"] and not error["cancelled"]
+    assert error["node"] == "clip" and error["node_type"] == "Wan22RemoteImageToVideo"
+    assert event["data"]["request"][0]["inputs"]["prompt"] == "the camera pans left"
+
+
+def test_a_clip_that_is_stopped(outside: Outside) -> None:
+    outside.providers["fal"].script = Script(running=FOREVER)
+    run = outside.comfy.run(notify(remote(4), "clip"), on_event=lambda event: outside.comfy.interrupt()
+                            if event.kind == "text" and "at work" in event.data["text"] else None)
+    assert run.outcome == "execution_interrupted"
+    (event,) = told(outside)
+    assert event["type"] == "clip.failed" and event["data"]["error"]["cancelled"]
+
+
+def test_another_branch_that_fails_is_not_the_clips_failure(outside: Outside) -> None:
+    """Nor is a run that ends well told of as failed."""
+    outside.providers["fal"].plan(Script(end="failed"))
+    workflow = notify(local(), "save")
+    workflow |= {"shown": {"class_type": "PreviewAny", "inputs": {"source": ["clip", 2]}},
+                 "clip": remote_node("fal", 5, image=["picture", 0])}
+    outside.comfy.run(workflow)
+    run = outside.comfy.finish({"1": {"class_type": "PreviewAny", "inputs": {"source": "a later run"}}})
+    outside.comfy.finish(notify(local(), "save"))
+    events = told(outside, 2)
+    assert run.prompt_id not in [event["data"]["prompt_id"] for event in events]
+    assert len({event["data"]["prompt_id"] for event in events}) == len(events) == 2
+    assert events[-1]["type"] == "clip.done"
+
+
+def test_a_dead_receiver_holds_up_no_graph_and_is_told_after_a_restart(outside: Outside) -> None:
+    hook = outside.hook
+    hook.fail("hook", answer(500), times=2)
+    workflow = notify(local(), "save")
+    outside.comfy.finish(workflow)
+    until(lambda: len(hook.asked("hook")) > 0)
+    outside.server._process.kill()  # what is killed has no time to put anything in order
+    outside.server._process.wait()
+    outside.stop()
+    hook.fail("hook", answer(503), times=1)
+    outside.start()
+    (event,) = told(outside)
+    assert event["type"] == "clip.done"
+
+
+def test_a_run_that_dies_with_comfyui_is_told_when_it_is_back(outside: Outside) -> None:
+    outside.providers["fal"].script = Script(running=FOREVER)
+    prompt = outside.comfy.submit(notify(remote(6), "clip"))
+    until(lambda: any(job.polls for job in outside.providers["fal"].jobs.values() if not job.finished))
+    outside.server._process.kill()
+    outside.server._process.wait()
+    outside.stop()
+    outside.start()
+    (event,) = told(outside)
+    assert event["type"] == "clip.failed" and event["data"]["prompt_id"] == prompt
+    assert "ComfyUI ended" in event["data"]["error"]["message"]
+
+
+@pytest.mark.parametrize("inputs, said", [
+    ({"callback_url": "http://hooks.example/"}, "only https"), ({"callback_url": "https://127.0.0.1/"}, "this machine"),
+    ({"callback_url": ""}, "is empty"), ({"profile": "whsec_x=/"}, "profile is no name")])
+def test_refused_when_it_is_queued(inputs: dict, said: str, outside: Outside) -> None:
+    workflow = notify(local(), "save")
+    workflow["notify"]["inputs"] |= inputs
+    with pytest.raises(RejectedError) as caught:
+        outside.comfy.submit(workflow)
+    assert said in str(caught.value)
+
+
+def test_a_clip_of_no_file(outside: Outside) -> None:
+    workflow = local() | {"video": {"class_type": "CreateVideo", "inputs": {"images": ["decode", 0], "fps": 16.0}}}
+    run = outside.comfy.finish(notify(workflow, "video"))
+    (event,) = told(outside)
+    assert event["data"]["file"] is None and event["data"]["clip"]["frames"] == 5
+    assert any("not a file of the output folder" in text for text in run.texts("notify"))
+
+
+def test_nothing_to_tell(outside: Outside) -> None:
+    workflow = {"1": {"class_type": "Wan22Notify", "inputs": {"callback_url": f"{HOOK}?id=7"}}}
+    run = outside.comfy.run(workflow)
+    assert "Connect video, report, or both" in run.error["exception_message"]
+    (event,) = told(outside)
+    assert event["type"] == "clip.failed"

@@ -1,0 +1,275 @@
+"""Callbacks of providers: what is taken, what is refused, and that none does more than make the job be polled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.remote import webhook
+from pipeline.remote.hints import hinted
+from pipeline.remote.job import Job, State
+from pipeline.remote.ledger import Ledger
+from pipeline.remote.replays import Replays
+from pipeline.remote.webhook import SCHEMES
+from pipeline.remote.webhook_keys import COOLDOWN, FRESH, KeyRing, fetch_keys
+from pipeline.remote.webhook_receiver import FORGED, LATER, OK, UNKNOWN, Receiver
+from tests.remote import job as at_provider
+from tests.remote import webhook_keys
+from tests.remote.faults import answer, reset
+from tests.remote.job import FOREVER, Script
+from tests.remote.office import QUICK, Office
+from tests.remote.provider_server import ProviderServer
+from tests.remote.webhook_keys import SigningKey
+
+PUBLIC = "https://desk.example"
+NEVER = 10_000.0
+"""Stretches every wait to hours: what goes on with it was not waited for."""
+
+
+@dataclass
+class Inbox:
+    """A receiver, and the provider that it hears from."""
+
+    provider: ProviderServer
+    office: Office
+    receiver: Receiver
+    clock: list[float]
+    """Seconds that the receiver's clock is ahead."""
+
+    @property
+    def name(self) -> str:
+        return self.provider.provider
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.office.desk.ledger
+
+    def hear(self, job_id: str, callback: webhook_keys.Callback, **changed: object) -> int:
+        """Deliver a callback, or a changed one (headers=, body=)."""
+        callback = replace(callback, **changed)
+        headers = {name.lower(): value for name, value in callback.headers.items()}
+        return self.receiver.receive(self.name, job_id, webhook.Callback(headers, callback.body))
+
+    def job(self, state: State = State.RUNNING) -> tuple[Job, at_provider.Job]:
+        """A job of ours, and the provider's side of it."""
+        model = next(iter(self.provider.models))
+        bought = self.provider.accept(model, {"prompt": "a", "num_frames": 81, "duration": 5}, webhook=PUBLIC)
+        ours = self.ledger.claim(Job("", self.name, model, "default", bought.id))
+        return self.ledger.update(ours, remote_id=bought.id, state=state, sent=True), bought
+
+
+@pytest.fixture
+def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
+    office, clock = Office(tmp_path, provider), [0.0]
+    office.change(public_url=PUBLIC, patience=replace(QUICK, pace=NEVER))
+    desk = office.desk
+    ring = KeyRing(lambda name, profile: fetch_keys(name, profile, desk.keys, desk.policy),
+                   lambda: time.monotonic() + clock[0])
+    receiver = Receiver(desk.ledger, Replays(desk.ledger.folder), ring, lambda: time.time() + clock[0])
+    return Inbox(provider, office, receiver, clock)
+
+
+def with_new_key(inbox: Inbox) -> None:
+    """The provider changes its key, as seen from now on."""
+    if SCHEMES[inbox.name].secret:
+        inbox.provider.webhook_secret = f"whsec_{webhook_keys.base64url(b'another secret of 32 bytes......')}="
+    else:
+        inbox.provider.webhook_keys.append(SigningKey("another-key"))
+
+
+def forged(inbox: Inbox, theirs: object) -> webhook_keys.Callback:
+    """A callback that is signed with a key which the provider does not have, under the id of one that it has."""
+    if not SCHEMES[inbox.name].secret:
+        return inbox.provider.callback(theirs, key=SigningKey(inbox.provider.webhook_keys[-1].kid))
+    right = inbox.provider.webhook_secret
+    with_new_key(inbox)
+    try:
+        return inbox.provider.callback(theirs)
+    finally:
+        inbox.provider.webhook_secret = right
+
+
+def test_callback_makes_a_waiting_run_poll_at_once(inbox: Inbox) -> None:
+    inbox.provider.script = Script(running=FOREVER)
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(inbox.office.make)
+        while not (found := inbox.ledger.jobs((State.QUEUED,))) and not run.done():
+            time.sleep(0.02)
+        (ours,) = found or run.result()
+        theirs = inbox.provider.jobs[ours.remote_id]
+        assert theirs.webhook == f"{PUBLIC}/wan22/webhook/{inbox.name}/{ours.id}"
+        assert not inbox.provider.asked("poll")
+        theirs.script = Script(queued=0, running=0)
+        inbox.provider.finish(theirs)
+        assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
+        delivery = run.result()
+    assert delivery.job.state == State.DONE and delivery.path.is_file()
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
+    assert inbox.provider.accepted == len(inbox.provider.asked("poll")) == 1
+    inbox.office.check()
+
+
+def test_duplicate_has_one_effect(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    callback = inbox.provider.callback(theirs)
+    assert [inbox.hear(ours.id, callback) for _ in range(2)] == [OK, OK]
+    assert hinted(ours.id)
+    assert inbox.hear(ours.id, callback) == OK
+    again = inbox.provider.callback(theirs, at=int(time.time()) + 20)  # the provider's own repetition, signed anew
+    assert inbox.hear(ours.id, again) == OK
+    assert not hinted(ours.id)
+
+
+def test_duplicate_is_known_after_a_restart(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
+    hinted(ours.id)
+    inbox.receiver = replace(inbox.receiver, replays=Replays(inbox.ledger.folder))
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
+    assert not hinted(ours.id)
+
+
+def test_callback_cannot_be_taken_to_another_job(inbox: Inbox) -> None:
+    (ours, theirs), (other, _) = inbox.job(), inbox.job()
+    callback = inbox.provider.callback(theirs)
+    assert inbox.hear(ours.id, callback) == OK
+    assert inbox.hear(other.id, callback) == OK
+    assert not hinted(other.id)
+
+
+def test_forged_is_refused(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    assert inbox.hear(ours.id, forged(inbox, theirs)) == FORGED
+    assert not hinted(ours.id)
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK  # and did not use up the right one
+    assert hinted(ours.id)
+
+
+@pytest.mark.parametrize("seconds, status", [(-302, FORGED), (-290, OK), (290, OK), (302, FORGED)])
+def test_only_callbacks_of_now_are_taken(inbox: Inbox, seconds: int, status: int) -> None:
+    ours, theirs = inbox.job()
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs, at=int(time.time()) + seconds)) == status
+    assert hinted(ours.id) == (status == OK)
+
+
+def test_altered_body_is_refused(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    callback = inbox.provider.callback(theirs)
+    for body in (callback.body + b" ", callback.body.replace(b":", b" :", 1), b""):
+        assert inbox.hear(ours.id, callback, body=body) == FORGED
+    assert not hinted(ours.id)
+
+
+def test_every_header_that_is_missing_or_changed_is_refused(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    callback = inbox.provider.callback(theirs)
+    unsigned = {"Content-Type", "X-AtlasCloud-Webhook-Id", "X-AtlasCloud-Webhook-Event",
+                "X-AtlasCloud-Webhook-Signature"}
+    for name in set(callback.headers) - unsigned:
+        rest = {key: value for key, value in callback.headers.items() if key != name}
+        for value in ({}, {name: ""}, {name: "1"}, {name: "zz"}, {name: "v1,="}, {name: "\udcff"}, {name: "é"}):
+            assert inbox.hear(ours.id, callback, headers={**rest, **value}) == FORGED, (name, value)
+    assert not hinted(ours.id)
+
+
+def test_changed_keys_are_fetched_again_but_not_for_every_forgery(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
+    with_new_key(inbox)
+    _, second = inbox.job()
+    assert [inbox.hear(ours.id, inbox.provider.callback(second)) for _ in range(3)] == [FORGED] * 3
+    assert len(inbox.provider.asked("secret")) == 1  # fetched a moment ago: not again
+    inbox.clock[0] = COOLDOWN + 1
+    now = int(time.time() + inbox.clock[0])
+    assert inbox.hear(ours.id, inbox.provider.callback(second, at=now)) == OK
+    assert len(inbox.provider.asked("secret")) == 2
+    for _ in range(5):
+        assert inbox.hear(ours.id, inbox.provider.callback(second, at=now), body=b"{}") == FORGED
+    assert len(inbox.provider.asked("secret")) == 2
+
+
+def test_keys_are_used_for_a_day(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    for seconds, fetches in ((0, 1), (FRESH - 60, 1), (FRESH + 60, 2)):
+        inbox.clock[0] = seconds
+        callback = inbox.provider.callback(theirs, at=int(time.time() + seconds))
+        assert inbox.hear(ours.id, callback) == OK
+        assert len(inbox.provider.asked("secret")) == fetches
+
+
+@pytest.mark.parametrize("fault", [answer(500, "<html>"), answer(200, "<html>"), answer(200, {"keys": 1}), reset(),
+                                   answer(302, headers={"Location": "https://127.0.0.1/keys"})])
+def test_without_keys_the_provider_is_asked_to_come_back(inbox: Inbox, fault: Callable[..., None]) -> None:
+    ours, theirs = inbox.job()
+    inbox.provider.fail("secret", fault)
+    assert [inbox.hear(ours.id, inbox.provider.callback(theirs)) for _ in range(3)] == [LATER] * 3
+    assert len(inbox.provider.asked("secret")) == 1
+    inbox.clock[0] = COOLDOWN + 1
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs, at=int(time.time() + COOLDOWN))) == OK
+    assert hinted(ours.id)
+
+
+def test_what_a_callback_says_is_not_believed(inbox: Inbox) -> None:
+    """One that was sent for the end, though polling says that the job runs; and one that comes after the end."""
+    ours, theirs = inbox.job()
+    inbox.provider.finish(theirs)
+    early = inbox.provider.callback(theirs)
+    theirs.polls, theirs.script = 0, Script(running=FOREVER)
+    assert inbox.hear(ours.id, early) == OK
+    assert inbox.ledger.get(ours.id).state == State.RUNNING
+    assert hinted(ours.id)
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELED, State.LOST])
+def test_job_that_has_ended_stays_so(inbox: Inbox, state: State) -> None:
+    ours, theirs = inbox.job(state)
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
+    assert inbox.ledger.get(ours.id).state == state
+    assert not hinted(ours.id)
+
+
+def test_address_of_no_job_is_unknown(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    callback = inbox.provider.callback(theirs)
+    assert inbox.hear("0" * 32, callback) == UNKNOWN
+    for other in {*SCHEMES, "nobody", "../keys"} - {inbox.name}:
+        headers = {name.lower(): value for name, value in callback.headers.items()}
+        assert inbox.receiver.receive(other, ours.id, webhook.Callback(headers, callback.body)) == UNKNOWN
+    assert not inbox.provider.asked("secret")
+
+
+def test_no_secret_reaches_the_disk(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
+    whole = b"".join(file.read_bytes() for file in inbox.office.folder.rglob("*") if file.is_file())
+    secrets = [inbox.provider.key, getattr(inbox.provider, "webhook_secret", inbox.provider.key)]
+    assert whole and not any(secret.removeprefix("whsec_").encode() in whole for secret in secrets)
+    assert not any(secret in repr(inbox.receiver.ring.__dict__) for secret in secrets)
+
+
+def test_api_key_goes_with_secrets_alone(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    inbox.hear(ours.id, inbox.provider.callback(theirs))
+    (asked,) = inbox.provider.asked("secret")
+    assert ("authorization" in asked.headers) == SCHEMES[inbox.name].secret
+
+
+def test_keys_of_other_kinds_are_left_out() -> None:
+    key = SigningKey("one")
+    found = webhook.read_jwks({"keys": [key.jwk(), {"kty": "RSA", "kid": "two", "n": "AQAB"}, "three", None,
+                                        {"kty": "OKP", "crv": "X25519", "x": "AAAA"}]})
+    assert list(found) == ["one"] and len(found["one"]) == 32
+    assert [webhook.read_jwks(other) for other in (None, [], {"keys": None}, {})] == [{}] * 4
+
+
+def test_a_signature_is_over_the_bytes_and_not_over_the_json(inbox: Inbox) -> None:
+    ours, theirs = inbox.job()
+    callback = inbox.provider.callback(theirs)
+    same = json.dumps(json.loads(callback.body), indent=1).encode()
+    assert inbox.hear(ours.id, callback, body=same) == FORGED
