@@ -78,12 +78,16 @@ class WanVAE:
         pixels = pixels[:frames, :height, :width, :3]
         try:
             return self._encoded(pixels, on_piece)
-        except torch.OutOfMemoryError:
-            pass  # what the failed piece held is released only once its exception has gone
+        except RuntimeError as error:
+            if not self.resident.ran_out(error):
+                raise
+        # What the failed piece held is released only now that its exception has gone.
         self.resident.make_room(0)
         try:
             return self._encoded_in_tiles(pixels)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not self.resident.ran_out(error):
+                raise
             raise RequestError(NO_ROOM.format("encode")) from error
 
     def _encoded(self, pixels: torch.Tensor, on_piece: Callable[[int, int], None]) -> torch.Tensor:
@@ -130,8 +134,10 @@ class WanVAE:
                         yield frames[max(0, len(frames) - (seen - done)) :]
                         done = seen
                 return
-            except torch.OutOfMemoryError:
-                pass  # what the failed piece held is released only once its exception has gone
+            except RuntimeError as error:
+                if not self.resident.ran_out(error):
+                    raise
+            # What the failed piece held is released only now that its exception has gone.
             self.resident.make_room(0)
         raise RequestError(NO_ROOM.format("decode"))
 
