@@ -129,6 +129,7 @@ def settle(life: Life, workflow: dict, base: Path, providers: dict[str, Provider
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end earlier, with fewer kills")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -154,7 +155,9 @@ def main() -> None:
         asked: Counter[str] = Counter()
         seeds = 0
         unfinished: list[int] = []
-        for number in range(args.kills):
+        end, kills = time.monotonic() + 60 * args.minutes, 0
+        while kills < args.kills and time.monotonic() < end:
+            kills += 1
             life = Life(base, hosts, keys)
             moment = time.monotonic() + dice.uniform(0.1, 6.0)
             seed = unfinished[0] if unfinished else None
@@ -177,7 +180,7 @@ def main() -> None:
                 life.kill()
             found = states(base)
             hit.update(state for state in found if state not in ("done", "failed", "canceled"))
-            print(f"kill {number + 1}: {dict(found)}", flush=True)
+            print(f"kill {kills}: {dict(found)}", flush=True)
 
         life = Life(base, hosts, keys)
         try:
@@ -193,7 +196,7 @@ def main() -> None:
                         if count > 1] for name, provider in providers.items()}
         violations = [text for provider in providers.values() for text in (*provider.violations,
                                                                            *provider.cdn.violations)]
-        result = {"kills": args.kills, "seed": args.seed, "clips": len(delivered), "missing": missing,
+        result = {"kills": kills, "seed": args.seed, "clips": len(delivered), "missing": missing,
                   "bought": {name: provider.accepted for name, provider in providers.items()}, "bought twice": twice,
                   "violations": violations, "kills that met a job in state": dict(hit), "left to the user": dict(asked)}
         print(json.dumps(result, indent=1))
