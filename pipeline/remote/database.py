@@ -1,4 +1,4 @@
-"""The SQLite file of the pack's remote work, for the tables that stand beside the ledger's jobs.
+"""The SQLite file of the pack's remote work: the ledger's jobs, and the tables that stand beside them.
 
 Write-ahead log with synchronous=FULL: a commit that returned survives a crash of the machine (sqlite.org/wal.html).
 """
@@ -26,7 +26,7 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
             yield base
     except sqlite3.Error as error:
         raise RemoteError(Kind.REFUSED_HERE, f"The pack's database in {folder} cannot be used: {error}. Free some "
-                          "space there, or check its permissions.") from None
+                          "space there, or check its permissions. Nothing is bought without it.") from None
 
 
 @contextmanager

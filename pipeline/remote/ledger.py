@@ -1,7 +1,4 @@
-"""Every remote job, on disk before its money is spent: SQLite in ComfyUI's user directory.
-
-Write-ahead log with synchronous=FULL: a commit that returned survives a crash of the machine (sqlite.org/wal.html).
-"""
+"""Every remote job, on disk before its money is spent: a table in the SQLite file of ComfyUI's user directory."""
 
 from __future__ import annotations
 
@@ -9,13 +6,13 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
 
+from .database import create, opened, writing
 from .errors import Kind, RemoteError
 from .job import OVER, UNSENT, Job, State
 
@@ -33,7 +30,6 @@ CREATE INDEX IF NOT EXISTS jobs_by_created ON jobs (created);
 _COLUMNS = ("id", "provider", "model", "profile", "digest", "state", "remote_id", "sent", "created", "submitted",
             "updated", "price", "price_source", "image_mark", "result", "error_kind", "error", "summary")
 _END = {*OVER, State.DONE}
-BUSY_SECONDS = 30.0
 DAY = 24 * 3600.0
 
 
@@ -61,16 +57,14 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._open() as base:
-            base.executescript(_SCHEMA)
+        create(folder, _SCHEMA)
 
     def claim(self, job: Job) -> Job:
         """The job of the same request at the same model that is still of use; else `job`, entered as new.
 
         Of use: under way, finished, or of unknown outcome. There is at most one such job.
         """
-        with self._writing() as base:
+        with writing(self.folder) as base:
             known = self._known(base, job.digest, [(job.provider, job.model)])
             if known is not None:
                 return known
@@ -81,12 +75,12 @@ class Ledger:
 
     def known(self, digest: str, models: Sequence[tuple[str, str]]) -> Job | None:
         """The newest job of the same request, at one of these (provider, model), that is still of use."""
-        with self._open() as base:
+        with opened(self.folder) as base:
             return self._known(base, digest, models)
 
     def update(self, job: Job, **changes: object) -> Job:
         """Write changes of a job and return it. A job that is over stays so, whatever a late answer says."""
-        with self._writing() as base:
+        with writing(self.folder) as base:
             now = self._get(base, job.id)
             if now.state in _END and "state" in changes and now.state != changes["state"]:
                 return now
@@ -97,7 +91,7 @@ class Ledger:
 
     def reopen(self, job: Job, **changes: object) -> Job:
         """As `update`, for a job that was over: the user found it again, or its file has gone."""
-        with self._writing() as base:
+        with writing(self.folder) as base:
             new = replace(self._get(base, job.id), **changes, updated=time.time())
             values = ", ".join(f"{name} = ?" for name in _COLUMNS)
             base.execute(f"UPDATE jobs SET {values} WHERE id = ?", (*_row(new), job.id))
@@ -121,7 +115,7 @@ class Ledger:
 
         Raises RemoteError (BUDGET) when a limit does not allow it, or a limit is set and the price is not known.
         """
-        with self._writing() as base:
+        with writing(self.folder) as base:
             spent = self._spent(base, time.time() - DAY, job.id)
             _check_limits(price, spent, limits)
             base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
@@ -130,12 +124,12 @@ class Ledger:
 
     def get(self, job_id: str) -> Job:
         """A job as it stands. Raises KeyError when there is none of this id."""
-        with self._open() as base:
+        with opened(self.folder) as base:
             return self._get(base, job_id)
 
     def find(self, name: str) -> Job | None:
         """The newest job by its id, the beginning of it (8 letters at least), or the provider's id; None for none."""
-        with self._open() as base:
+        with opened(self.folder) as base:
             row = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE remote_id = ?1 OR id = ?1 OR "
                                "(length(?1) >= 8 AND substr(id, 1, length(?1)) = ?1) ORDER BY created DESC",
                                (name,)).fetchone()
@@ -144,50 +138,26 @@ class Ledger:
     def jobs(self, states: Sequence[State] = tuple(State), newest: int = 1000) -> list[Job]:
         """Jobs in these states, the newest first."""
         marks = ", ".join("?" * len(states))
-        with self._open() as base:
+        with opened(self.folder) as base:
             rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE state IN ({marks}) "
                                 "ORDER BY created DESC LIMIT ?", (*(s.value for s in states), newest)).fetchall()
         return [_job(row) for row in rows]
 
     def owns(self, provider: str, remote_id: str) -> bool:
         """Whether a provider's job is already one of ours."""
-        with self._open() as base:
+        with opened(self.folder) as base:
             return base.execute("SELECT 1 FROM jobs WHERE provider = ? AND remote_id = ?",
                                 (provider, remote_id)).fetchone() is not None
 
     def spent(self, seconds: float = DAY) -> float:
         """US dollars of the last so many seconds: what was paid or may have been."""
-        with self._open() as base:
+        with opened(self.folder) as base:
             return self._spent(base, time.time() - seconds, "")
 
     def driver(self, job: Job) -> FileLock:
         """The lock whose holder alone drives the job; of the process, so that a kill lets it go."""
         (self.folder / "locks").mkdir(exist_ok=True)
         return FileLock(self.folder / "locks" / f"{job.id}.lock", timeout=0, thread_local=False)
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.folder / "jobs.sqlite", timeout=BUSY_SECONDS,
-                                         isolation_level=None)) as base:
-                base.execute("PRAGMA journal_mode = WAL")
-                base.execute("PRAGMA synchronous = FULL")
-                yield base
-        except sqlite3.Error as error:
-            raise RemoteError(Kind.REFUSED_HERE, f"The ledger of jobs in {self.folder} cannot be used: {error}. "
-                              "Free some space there, or check its permissions. Nothing is bought without it.",
-                              ) from None
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._open() as base:
-            base.execute("BEGIN IMMEDIATE")
-            try:
-                yield base
-            except BaseException:
-                base.execute("ROLLBACK")
-                raise
-            base.execute("COMMIT")
 
     @staticmethod
     def _get(base: sqlite3.Connection, job_id: str) -> Job:
