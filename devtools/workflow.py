@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 import urllib.error
 import urllib.parse
 import uuid
@@ -14,6 +15,7 @@ from .server import ComfyServer
 from .terminal import DevError, ProgressBar
 from .websocket import WebSocket
 
+HISTORY_SECONDS = 60.0
 Workflow = dict[str, dict[str, Any]]  # the API format: node id to class, inputs and title
 
 
@@ -41,7 +43,18 @@ def run_workflow(server: ComfyServer, workflow: Workflow) -> dict[str, Any]:
             follow(events.texts(), answer["prompt_id"], workflow, bar)
         finally:
             bar.end()
-    return json.loads(server.request(f"/history/{answer['prompt_id']}"))[answer["prompt_id"]]["outputs"]
+    return outputs_of(server, answer["prompt_id"])
+
+
+def outputs_of(server: ComfyServer, prompt_id: str) -> dict[str, Any]:
+    """Outputs of a run that has ended, by node id: the server puts it into its history a moment after it says so."""
+    deadline = time.monotonic() + HISTORY_SECONDS
+    while time.monotonic() < deadline:
+        history = json.loads(server.request(f"/history/{prompt_id}"))
+        if prompt_id in history:
+            return history[prompt_id]["outputs"]
+        time.sleep(0.05)
+    raise DevError("The run has ended, but the server does not tell what came out of it.")
 
 
 def follow(texts: Iterator[str], prompt_id: str, workflow: Workflow, bar: ProgressBar) -> None:
