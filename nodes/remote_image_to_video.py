@@ -49,7 +49,8 @@ class RemoteImageToVideo(io.ComfyNode):
                 io.Float.Input("guidance_scale", default=request.DEFAULT_GUIDANCE, min=request.MIN_GUIDANCE,
                                max=request.MAX_GUIDANCE, step=0.1,
                                tooltip="How strictly to follow the prompt, 1 to 10, where the model lets you choose."),
-                io.Int.Input("seed", default=0, min=0, max=clip_request.MAX_REMOTE_SEED, control_after_generate=True,
+                io.Int.Input("seed", default=0, min=0, max=clip_request.MAX_REMOTE_SEED,
+                             control_after_generate=io.ControlAfterGenerate.fixed,  # a new seed is a new purchase
                              tooltip="Another seed is another clip, and is bought anew; the same request with the same "
                                      "seed is handed out again without a new purchase."),
                 Loras.Input("loras", optional=True, tooltip="LoRAs from LoRA (Wan 2.2), by links that anybody may "
