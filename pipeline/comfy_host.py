@@ -287,7 +287,7 @@ def download_folder() -> Path:
 
 def tokens() -> Tokens:
     """The user's tokens: of the environment, else of a key store that ComfyUI's server hands out to nobody."""
-    return Tokens(store=Path(folder_paths.get_system_user_directory("wan22"), "keys.json"))
+    return Tokens(store=system_folder() / "keys.json")
 
 
 def lora_file(name: str) -> Path | None:
@@ -333,15 +333,10 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
 
 def is_linked(output: int) -> bool:
     """Whether anything in the running graph takes this output of the running node."""
-    from comfy_execution.utils import get_executing_context
-    from server import PromptServer
-
-    running = get_executing_context()
-    graphs = [item[2] for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0]
-              if running is not None and item[1] == running.prompt_id]
-    if not graphs or running.node_id not in graphs[0]:
+    run = graph_run()
+    if run is None or run.node_id not in run.graph:
         return True  # made by another node while the graph runs: nobody can tell
-    return any([running.node_id, output] == value for node in graphs[0].values() for value in node["inputs"].values())
+    return any([run.node_id, output] == value for node in run.graph.values() for value in node["inputs"].values())
 
 
 def progress() -> Callable[[int, int], None]:

@@ -13,6 +13,7 @@ from .hints import hinted
 from .keys import Keys
 from .ledger import Ledger, Limits
 from .patience import Patience
+from .settings import local_only_error
 
 SLICE = 0.25
 """Seconds within which Stop is heard."""
@@ -40,6 +41,11 @@ class Desk:
     """Provider -> jobs at once, where that is not the adapter's own number."""
     public_url: str = ""
     """https base under which providers reach this server's webhook, "" for none."""
+
+    def check_allowed(self) -> None:
+        """Raise RemoteError (REFUSED_HERE) when the user settled that nothing may leave this machine."""
+        if self.local_only:
+            raise local_only_error("use a provider")
 
     def noting(self, notes: tuple[str, ...]) -> Desk:
         """The same, with these sentences below everything that is said."""

@@ -73,7 +73,7 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     """
     clip.check()
     plans = plans_for(targets, clip, frames, strict)
-    _check_allowed(desk)
+    desk.check_allowed()
     digest = clip.digest(picture.data)
     offers = list(zip(targets, plans, strict=True))
     known = desk.ledger.known(digest, [(target.adapter.name, plan.model_name) for target, plan in offers])
@@ -87,12 +87,6 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
                 raise
             desk.say(f"{error} Asking {offers[number + 1][0].adapter.title} instead.")
     raise AssertionError("there is always a target")
-
-
-def _check_allowed(desk: Desk) -> None:
-    if desk.local_only:
-        raise RemoteError(Kind.REFUSED_HERE, "Nothing may leave this machine: `local only` is set in the pack's "
-                          "settings, or WAN22_LOCAL_ONLY. Clear it to use a provider.")
 
 
 async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: Desk) -> Delivery:
@@ -110,17 +104,20 @@ async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: D
             job = desk.ledger.get(job.id)
             if job.state in OVER:
                 continue  # whoever drove it before has failed
-            client = _client(adapter, target.profile, desk, job)
+            unbought = job.state in UNSENT or (job.state == State.SUBMITTING and not job.sent)
+            if unbought:  # another account would not know a job that was bought before
+                job = desk.ledger.update(job, profile=target.profile)
+            client = _client(adapter, desk, job)
             most = desk.concurrent.get(adapter.name, adapter.concurrent)
-            async with slot(adapter.name, target.profile, most, desk.wait):
-                if job.state in UNSENT or (job.state == State.SUBMITTING and not job.sent):
+            async with slot(adapter.name, job.profile, most, desk.wait):
+                if unbought:
                     job = await buy(job, plan, picture.data, picture.content_type, client, desk)
                 return await _finish(job, client, desk, plan.notes)
 
 
 async def resume(job: Job, adapter: Adapter, desk: Desk) -> Delivery:
     """Go on with a job of the ledger: wait for it, or fetch it again. Raises as make_clip does."""
-    _check_allowed(desk)
+    desk.check_allowed()
     async with _driving(job, desk):
         job = desk.ledger.get(job.id)
         if job.remote_id and job.state in (State.TIMED_OUT, State.LOST, State.FAILED, State.CANCELED):
@@ -128,7 +125,7 @@ async def resume(job: Job, adapter: Adapter, desk: Desk) -> Delivery:
         if not job.remote_id and not job.sent:
             raise RemoteError(Kind.LOST, f"The job {job.short_id} never reached {adapter.title}: there is nothing to "
                               "resume. Queue its workflow again.")
-        return await _finish(job, _client(adapter, job.profile, desk, job), desk, ())
+        return await _finish(job, _client(adapter, desk, job), desk, ())
 
 
 async def _finish(job: Job, client: Client, desk: Desk, notes: tuple[str, ...]) -> Delivery:
@@ -140,9 +137,9 @@ async def _finish(job: Job, client: Client, desk: Desk, notes: tuple[str, ...]) 
     return Delivery(job, Path(job.result), notes)
 
 
-def _client(adapter: Adapter, profile: str, desk: Desk, job: Job) -> Client:
+def _client(adapter: Adapter, desk: Desk, job: Job) -> Client:
     try:
-        key = desk.keys.of(adapter.name, adapter.title, adapter.variables, profile)
+        key = desk.keys.of(adapter.name, adapter.title, adapter.variables, job.profile)
     except RemoteError as error:
         if job.state not in UNSENT:
             raise

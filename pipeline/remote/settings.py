@@ -53,5 +53,10 @@ def read_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
 def check_may_leave(folder: Path) -> None:
     """Raise RemoteError (REFUSED_HERE) when the user settled that nothing may leave this machine."""
     if read_settings(folder).local_only:
-        raise RemoteError(Kind.REFUSED_HERE, "Nothing may leave this machine: `local only` is set in the pack's "
-                          f"settings, or {LOCAL_ONLY_VARIABLE}. Clear it to tell another server of clips.")
+        raise local_only_error("tell another server of clips")
+
+
+def local_only_error(purpose: str) -> RemoteError:
+    """The error of whatever would send something all the same."""
+    return RemoteError(Kind.REFUSED_HERE, "Nothing may leave this machine: `local only` is set in the pack's settings, "
+                       f"or {LOCAL_ONLY_VARIABLE}. Clear it to {purpose}.")
