@@ -6,6 +6,9 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODES, routes
 
+WEB_DIRECTORY = "./web"
+"""Pages of help and the canvas extension; every .js below is loaded by the canvas."""
+
 
 class Wan22Extension(ComfyExtension):
     """The pack, as ComfyUI loads it."""

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from devtools.fetch import COMFYUI_VERSION
 from devtools.paths import CACHE, ROOT
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
+from tests.canvas import CHROMIUM, FLAGS
 from tests.comfy_client import ComfyClient, clip_workflow, sample_picture
 from tests.hostile_server import HostileServer
 
@@ -45,6 +47,22 @@ def comfy(server: ComfyServer) -> Iterator[ComfyClient]:
     """A client that is connected for the whole session."""
     with closing(ComfyClient(server)) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; without one on the machine its tests are skipped.
+
+    Of a module alone: as long as it lives, nothing else in this thread can use asyncio.
+    """
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here (on Debian: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

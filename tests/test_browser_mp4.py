@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +10,10 @@ import numpy as np
 import pytest
 
 from devtools.paths import ROOT
-from devtools.server import ComfyServer
 from devtools.workflow import Workflow
+from tests.canvas import PATIENCE, READY
 from tests.comfy_client import ComfyClient, added
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (on Debian: apt install chromium)")
 # No strong blue: Chromium without a GPU shows it darker, and green bluer, whatever the file (libyuv's factor for blue
 # ends at 2 where BT.709 has 2.11). Taken for BT.601 the red would be off by 14.
 COLOURS = [(200, 30, 30), (30, 180, 30), (60, 60, 110), (128, 128, 128)]
@@ -49,17 +46,12 @@ HAS_SEED = """seed => window.app.graph.nodes.some(node => node.type === 'Wan22Sa
 
 
 @pytest.fixture(scope="module")
-def page(server: ComfyServer) -> Iterator[Any]:
-    """A page of headless Chromium on the server's origin."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        page = browser.new_page()
-        page.set_default_timeout(180_000)
-        yield page
-        browser.close()
+def page(browser: Any) -> Iterator[Any]:
+    """A page on the server's origin."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +103,7 @@ def test_a_dropped_file_brings_the_workflow_back(comfy: ComfyClient, page: Any, 
         del clip["save"]
         url = saved(comfy, clip)
     page.goto(comfy.server.url)
-    page.wait_for_function("window.app?.graph && window.app.extensionManager")
+    page.wait_for_function(READY)
     assert not page.evaluate(HAS_SEED, seed)
     page.evaluate(DROPPED, url)
     page.wait_for_function(HAS_SEED, arg=seed)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from ..download.address import may_be_public
 from ..download.tokens import SERVICES
 from .keys import DEFAULT_PROFILE, Keys
 from .notify_secret import NAME, VARIABLE
@@ -21,25 +18,6 @@ FIELDS = {"profile", "provider", "key"}
 VARIABLES = {**{adapter.name: adapter.variables for adapter in ADAPTERS.values()}, NAME: (VARIABLE,),
              **{service.key: service.variables for service in SERVICES}}
 """Whose key -> environment variables that hold it."""
-
-
-def origin_fault(headers: Mapping[str, str]) -> str:
-    """A sentence when a browser's request may come from another site's page; else an empty string.
-
-    headers: names in small letters. Beside ComfyUI's own check, which --enable-cors-header switches off: the page must
-    be this server's, and this server's name one that no stranger can own, since a name of theirs may be pointed at
-    this machine (DNS rebinding). A request of no browser (no Origin, no Sec-Fetch-Site) has no page.
-    """
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return "Keys are taken from ComfyUI's own page alone."
-    host, origin = headers.get("host", "").lower(), headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host:
-        return "Keys are taken from ComfyUI's own page alone."
-    name = urlsplit(f"//{host}").hostname or ""
-    if may_be_public(name) and not _is_address(name):
-        return (f"Keys are not taken under the public name {name}, where anybody may send them. Set the environment "
-                "variable, or open ComfyUI by its address (127.0.0.1, or that of its network).")
-    return ""
 
 
 def known_keys(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, object]:
@@ -79,11 +57,3 @@ def _read(body: bytes, remove: bool) -> tuple[str, str, str]:
             or not all(isinstance(value, str) for value in found.values())):
         raise ValueError('The body is JSON such as {"profile": "default", "provider": "fal", "key": "..."}.')
     return found.get("profile") or DEFAULT_PROFILE, found["provider"], found["key"]
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

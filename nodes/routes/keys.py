@@ -1,0 +1,43 @@
+"""Keys that go in and never come out.
+
+GET /wan22/keys            whose keys there are
+POST, DELETE /wan22/keys   keep a key, take one out
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import web
+
+from .exchange import check_owner, read_json
+
+
+def register(routes: web.RouteTableDef, folder: Path) -> None:
+    """Put them on the server. folder: the pack's system user directory."""
+
+    @routes.get("/wan22/keys")
+    async def known(request: web.Request) -> web.Response:
+        from ...pipeline.remote import key_desk
+
+        check_owner(request)
+        try:
+            return web.json_response(await asyncio.to_thread(key_desk.known_keys, folder))
+        except ValueError as error:
+            raise web.HTTPConflict(text=str(error)) from None
+
+    @routes.post("/wan22/keys")
+    @routes.delete("/wan22/keys")
+    async def save(request: web.Request) -> web.Response:
+        from ...pipeline.remote import key_desk
+
+        check_owner(request)
+        body = await read_json(request, key_desk.MAX_BODY)
+        try:
+            await asyncio.to_thread(key_desk.save_key, folder, body, remove=request.method == "DELETE")
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        except OSError as error:
+            raise web.HTTPInsufficientStorage(text=f"The key was not kept: {error.strerror}.") from None
+        return web.Response(status=204)
