@@ -23,8 +23,8 @@ Progress = Callable[[int, int | None], None]
 PIECES = 64
 SMALLEST_PIECE, LARGEST_PIECE = 2**18, 2**23
 """Bytes of one ranged request when there are several connections: a file is some 64 pieces, within these bounds."""
-KEEP_EVERY = 2.0
-"""Seconds between notes of what is there, which is the most that a kill can cost."""
+KEEP_EVERY = 5.0
+"""Seconds between notes of what is there, which is the most that a kill can cost. Nothing is written meanwhile."""
 
 
 class _Keeper:
