@@ -352,6 +352,30 @@ def test_stop_while_it_waits(server: ProviderServer, office: Office) -> None:
         assert office.make().job.state == State.DONE and server.accepted == 1
 
 
+@pytest.mark.parametrize("when", ["before the cancel", "unheard", "on its way"])
+def test_stop_never_forgets_a_clip_that_is_paid(server: ProviderServer, office: Office, when: str) -> None:
+    """The clip is finished at the moment of Stop, a cancel is acknowledged and not obeyed, the file is under way."""
+    server.script = Script(queued=0, running=10, deaf=when == "unheard")
+
+    def stop() -> None:
+        if when != "on its way" and server.asked("poll"):
+            if when == "before the cancel":
+                server.finish(next(iter(server.jobs.values())))
+            raise Stopped
+        if server.cdn.asked("download"):
+            raise Stopped
+
+    if when == "on its way":
+        server.script = Script(queued=0, running=0)
+        server.cdn.fail("download", drip(2000.0))
+    office.stop = stop
+    with pytest.raises(Stopped):
+        office.make()
+    assert office.said[-1].startswith("Stopped")
+    office.stop = lambda: None
+    assert office.make().job.state == State.DONE and server.accepted == 1
+
+
 def test_stop_during_the_submit_knows_the_job_it_bought(server: ProviderServer, office: Office) -> None:
     """The answer is waited for, so that what was bought is never forgotten."""
     from .faults import hold
