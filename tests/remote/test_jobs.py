@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.clip_request import ClipRequest
 from pipeline.lora.lora import Lora
+from pipeline.remote.database import writing
 from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError
 from pipeline.remote.job import State
 from pipeline.remote.ledger import Limits
@@ -201,6 +202,19 @@ def test_a_submit_that_was_never_taken_stays_unknown(server: ProviderServer, off
     assert job.state == State.SUBMIT_UNKNOWN
     office.desk.ledger.give_up(job)
     assert office.make().job.state == State.DONE and server.accepted == 1
+
+
+def test_an_acceptance_that_the_disk_did_not_take_is_not_paid_twice(server: ProviderServer, office: Office) -> None:
+    ledger = office.desk.ledger
+    with writing(ledger.folder) as base:
+        base.execute("CREATE TRIGGER full BEFORE UPDATE ON jobs WHEN OLD.state = 'submitting' AND NEW.state = 'queued' "
+                     "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END")
+    if server.provider in KNOWS_HISTORY:
+        assert office.make().job.state == State.DONE
+    else:
+        refused(office, Kind.SUBMIT_UNKNOWN, "Resume Remote Clip")
+        refused(office, Kind.SUBMIT_UNKNOWN, "Resume Remote Clip")
+    assert server.accepted == 1
 
 
 def test_a_provider_that_cannot_be_reached_is_not_paid(office: Office, server: ProviderServer) -> None:
