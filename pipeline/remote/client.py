@@ -112,6 +112,9 @@ class Client:
             if refusal.kind == Kind.TRANSIENT:  # an error of the gateway says nothing of what stands behind it
                 raise self._unknown(str(refusal))
             note_sent(False)
+            if refusal.kind == Kind.LOST:  # there is no job yet that could be unknown
+                return RemoteError(Kind.VALIDATION, f"{self.adapter.title} does not offer this model any more. Choose "
+                                   "another. Nothing was bought.")
             return self._without_key(refusal)
         try:
             remote_id = self.adapter.accepted(reply)

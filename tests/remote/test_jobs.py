@@ -204,6 +204,12 @@ def test_a_submit_that_was_never_taken_stays_unknown(server: ProviderServer, off
     assert office.make().job.state == State.DONE and server.accepted == 1
 
 
+def test_a_model_that_is_gone_was_not_bought_and_may_be_asked_elsewhere(server: ProviderServer, office: Office) -> None:
+    server.fail("submit", answer(404, {"detail": "Not Found"}))
+    assert isinstance(refused(office, Kind.VALIDATION, "does not offer this model"), NotAcceptedError)
+    assert server.accepted == 0
+
+
 def test_an_acceptance_that_the_disk_did_not_take_is_not_paid_twice(server: ProviderServer, office: Office) -> None:
     ledger = office.desk.ledger
     with writing(ledger.folder) as base:
