@@ -70,7 +70,7 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: Client) -> Non
         if error.kind == Kind.LOST:
             raise RemoteError(Kind.VALIDATION, f"{client.adapter.title} no longer offers {plan.model_name}. Choose "
                               "another model. Nothing was bought.") from None
-        if error.kind not in PASSING:
+        if error.kind not in (*PASSING, Kind.PROVIDER_FAILED):
             raise
         return  # the paid request will tell
     unknown = sorted(set(body) - known) if known else []

@@ -130,6 +130,10 @@ class Client:
         if not request.json_answer and reply.good:
             return None
         refusal = self.adapter.refusal(reply)
+        if refusal is not None and refusal.kind == Kind.AUTH and not request.auth:  # a file store's, or a page's
+            host = parse_url(request.url).host
+            return RemoteError(Kind.PROVIDER_FAILED, f"{self.adapter.title} is in trouble: {host} refuses what was "
+                               f"asked (status {reply.status}), and your key has no part in it.")
         return None if refusal is None else self._without_key(refusal)
 
     def _without_key(self, error: RemoteError) -> RemoteError:

@@ -328,6 +328,19 @@ def test_a_wrong_key_and_no_key(server: ProviderServer, office: Office) -> None:
     assert isinstance(error, NotAcceptedError) and "wrong-key" not in str(error) and server.accepted == 0
 
 
+def test_a_refusal_where_no_key_went_is_not_the_keys_fault(server: ProviderServer, office: Office) -> None:
+    """A file store whose ticket has run out, a published schema behind a wall against robots."""
+    server.fail("models", answer(403, "<html>"))
+    if server.provider in ("fal", "atlascloud"):  # they publish it to everybody
+        assert office.make().job.state == State.DONE
+    else:
+        refused(office, Kind.AUTH, "refuses")
+    if server.provider == "wavespeed":
+        server.fail("upload_data", answer(403, "<Error/>"))
+        error = refused(office, Kind.PROVIDER_FAILED, "uploads.", "your key has no part in it")
+        assert isinstance(error, NotAcceptedError)
+
+
 def test_no_balance(server: ProviderServer, office: Office) -> None:
     server.balance = 0.0
     error = refused(office, Kind.QUOTA)
