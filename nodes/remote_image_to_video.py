@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..pipeline import clip_request, request
 from ..pipeline.remote.keys import DEFAULT_PROFILE
 from ..pipeline.remote.plan import FRAME_CHOICES, TRIM
+from ..pipeline.remote.providers import ADAPTERS
 from .remote_inputs import profile_fault, provider_inputs, read_offer
 from .sockets import CATEGORY, Loras, Providers
 
@@ -29,7 +30,7 @@ class RemoteImageToVideo(io.ComfyNode):
             description="A hosted provider makes the clip. The picture, the prompts and the links of the LoRAs are "
                         "sent there, and the clip is billed to your account. A run that was cut off goes on where it "
                         "was; the same request is not bought twice.",
-            search_aliases=["api", "cloud", "hosted", "fal", "replicate", "wavespeed", "atlascloud", "wan api"],
+            search_aliases=["api", "cloud", "hosted", *ADAPTERS, "wan api"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture without transparency. Only its pixels are sent, as PNG or "
                                                 "JPEG, with no side over 2000 pixels."),

@@ -24,8 +24,8 @@ def provider_inputs() -> list[io.Input]:
             ]) for adapter in ADAPTERS.values()]),
         io.String.Input("profile", default=DEFAULT_PROFILE, optional=True, advanced=True,
                         tooltip="Which of your saved keys to use. A key is never written here: it comes from an "
-                                "environment variable (WAVESPEED_API_KEY, ATLASCLOUD_API_KEY, FAL_KEY, "
-                                "REPLICATE_API_TOKEN) or from the pack's own store."),
+                                f"environment variable ({', '.join(a.variables[0] for a in ADAPTERS.values())}) or "
+                                "from the pack's own store."),
     ]
 
 

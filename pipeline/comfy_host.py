@@ -51,6 +51,7 @@ from .lora.use import open_loras
 from .preview import film_strip
 from .remote.desk import Desk
 from .remote.errors import RemoteError
+from .remote.event import failure_of
 from .remote.keys import Keys
 from .remote.ledger import Ledger, Limits
 from .remote.notify import GraphRun
@@ -334,9 +335,7 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
 def is_linked(output: int) -> bool:
     """Whether anything in the running graph takes this output of the running node."""
     run = graph_run()
-    if run is None or run.node_id not in run.graph:
-        return True  # made by another node while the graph runs: nobody can tell
-    return any([run.node_id, output] == value for node in run.graph.values() for value in node["inputs"].values())
+    return run is None or run.takes(output)
 
 
 def progress() -> Callable[[int, int], None]:
@@ -522,14 +521,7 @@ def run_error(prompt_id: str) -> dict[str, Any]:
     """Why a run that is over brought no clip, as its history tells: message, whether it was cancelled, the node."""
     from server import PromptServer
 
-    entry = PromptServer.instance.prompt_queue.get_history(prompt_id).get(prompt_id, {})
-    messages = dict((entry.get("status") or {}).get("messages") or ())
-    failed, stopped = messages.get("execution_error", {}), messages.get("execution_interrupted")
-    if stopped is not None:
-        return {"message": "The run was stopped.", "cancelled": True, "node": stopped.get("node_id"),
-                "node_type": stopped.get("node_type")}
-    return {"message": failed.get("exception_message") or "The run ended without a clip.", "cancelled": False,
-            "node": failed.get("node_id"), "node_type": failed.get("node_type")}
+    return failure_of(PromptServer.instance.prompt_queue.get_history(prompt_id).get(prompt_id, {}))
 
 
 def video_facts(video: Any) -> dict[str, Any]:

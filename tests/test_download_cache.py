@@ -18,6 +18,7 @@ import pytest
 
 from devtools.paths import ROOT
 from pipeline.download.cache import DAY, Cache
+from pipeline.download.connection import trust
 from pipeline.download.errors import DownloadError
 from pipeline.download.fetch import fetch
 from pipeline.download.index import Index
@@ -81,11 +82,13 @@ def test_a_pin_or_offline_asks_nobody(hostile: HostileServer, served: File, tmp_
     path = get(hostile, tmp_path)
     hostile.close()
     seen = len(hostile.seen)
+    trust.cache_clear()
     assert get(hostile, tmp_path, sha256=DIGEST) == path
     assert get(hostile, tmp_path, sha256=f"sha256:{DIGEST.upper()}") == path
     assert get(hostile, tmp_path, "https://never.example/asked", sha256=DIGEST) == path
     assert get(hostile, tmp_path, offline=True) == path
     assert len(hostile.seen) == seen
+    assert trust.cache_info().misses == 0, "certificate authorities take longer to load than a hit may"
 
 
 def test_offline_without_the_file(hostile: HostileServer, tmp_path: Path) -> None:

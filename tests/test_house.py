@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.remote.providers import ADAPTERS
+
 ROOT = Path(__file__).parent.parent
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution",
         "comfy_kitchen", "latent_preview"}
@@ -27,6 +29,18 @@ def imports(path: Path) -> set[str]:
 def test_only_one_file_of_the_pipeline_touches_comfyui(path: Path) -> None:
     if path.name != "comfy_host.py":
         assert not imports(path) & HOST
+
+
+def test_a_provider_is_one_file() -> None:
+    """Nothing beside a provider's own file, and the list of them, knows it by name."""
+    own = {word for adapter in ADAPTERS.values() for word in (adapter.name, adapter.title, *adapter.variables)}
+    providers = ROOT / "pipeline" / "remote" / "providers"
+    for path in (*PIPELINE, *(ROOT / "nodes").rglob("*.py")):
+        if path.parent != providers:
+            tree = ast.parse(path.read_text("utf-8"))
+            words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            words |= {a.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for a in node.names}
+            assert not words & own, path
 
 
 def test_nothing_heavy_is_imported_at_start_up() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from .folder import is_pipeline, weight_files
 from .gguf_file import MAGIC, read_gguf_header
 from .header import FileHeader, Header, opening
-from .kinds import Kind, Layout, Told, TransformerShape, tell
+from .kinds import Kind, Layout, Told, TransformerShape
 from .safetensors_file import read_header
 from .scheme import Scheme, SchemeFamily, scheme_of
+from .tell import tell
 
 TITLE_KEYS = ("general.name", "general.basename", "modelspec.title")
 """Where converters and publishers put a model's name (ggml's docs/gguf.md; github.com/Stability-AI/ModelSpec)."""

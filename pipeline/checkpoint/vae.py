@@ -1,7 +1,7 @@
 """The Wan 2.1 VAE, which Wan 2.2 A14B uses -> AutoencoderKLWan.
 
 Names in files: those of the official `Wan2.1_VAE.pth`, wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2, which
-Comfy-Org's and Kijai's safetensors keep, or diffusers' own; either may have a prefix (kinds.VAE_PREFIXES). The base
+Comfy-Org's and Kijai's safetensors keep, or diffusers' own; either may have a prefix (tell.VAE_PREFIXES). The base
 width follows from the shapes.
 """
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from ..host import Host, Resident
 from .errors import load_exactly
-from .kinds import vae_prefix
 from .probe import probe
 from .quantised import dequantise
 from .read import read_weights
 from .slots import Slot, check_slot
+from .tell import vae_prefix
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from itertools import islice
 
 from ..checkpoint.header import Header
-from ..checkpoint.kinds import Kind, tell
+from ..checkpoint.kinds import Kind
 from ..checkpoint.slots import CALLED
+from ..checkpoint.tell import tell
 
 ENOUGH = 4_000
 """Names that are looked at. LoRAs have fewer modules."""

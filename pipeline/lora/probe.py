@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..checkpoint.errors import CheckpointError, quoted
 from ..checkpoint.header import Header
-from ..checkpoint.kinds import VARIANTS
+from ..checkpoint.tell import VARIANTS
 from .adapters import Adapter, Shape, adapter_of, outline
 from .families import family_of, what_else
 from .names import IMAGE_PROJECTION, LoraKey, Style, split

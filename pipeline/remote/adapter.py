@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .errors import Kind, RemoteError
 from .http import Reply, Request
 from .job import State
 from .model import RemoteModel
 from .plan import Plan
+
+if TYPE_CHECKING:
+    from .webhook import Scheme
 
 T = TypeVar("T")
 Steps = Generator[Request, Reply, T]
@@ -66,9 +69,10 @@ class Adapter(Protocol):
     """Jobs that a new account may have under way at once; further ones wait here."""
     patient: float
     """Seconds for which a job that was just accepted may still be unknown to the status call."""
-
     listed_after: float
     """Seconds after which its history, where it has one, holds every job."""
+    webhook: Scheme
+    """How its callbacks are signed."""
 
     def refusal(self, reply: Reply) -> RemoteError | None:
         """The error that an answer states, of kind TRANSIENT or RATE_LIMIT when asking again may help; None for a

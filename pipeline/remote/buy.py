@@ -40,11 +40,12 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
             note_accepted=lambda remote_id: desk.ledger.update(job, remote_id=remote_id, state=State.QUEUED))
         return desk.ledger.get(job.id)
     except RemoteError as error:
-        if error.kind == Kind.SUBMIT_UNKNOWN:
+        noted = isinstance(error, NotAcceptedError)
+        if error.kind == Kind.SUBMIT_UNKNOWN or (desk.ledger.get(job.id).sent and not noted):  # our disk failed us then
             job = desk.ledger.update(job, state=State.SUBMIT_UNKNOWN, error_kind=error.kind.value, error=str(error))
             return await search(job, client, desk)
         desk.ledger.update(job, state=State.FAILED, error_kind=error.kind.value, error=str(error))
-        raise error if isinstance(error, NotAcceptedError) else NotAcceptedError(error) from None
+        raise error if noted else NotAcceptedError(error) from None
     except BaseException:
         now = desk.ledger.get(job.id)
         if not now.sent:
@@ -69,7 +70,7 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: Client) -> Non
         if error.kind == Kind.LOST:
             raise RemoteError(Kind.VALIDATION, f"{client.adapter.title} no longer offers {plan.model_name}. Choose "
                               "another model. Nothing was bought.") from None
-        if error.kind not in PASSING:
+        if error.kind not in (*PASSING, Kind.PROVIDER_FAILED):
             raise
         return  # the paid request will tell
     unknown = sorted(set(body) - known) if known else []

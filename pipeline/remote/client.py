@@ -112,6 +112,9 @@ class Client:
             if refusal.kind == Kind.TRANSIENT:  # an error of the gateway says nothing of what stands behind it
                 raise self._unknown(str(refusal))
             note_sent(False)
+            if refusal.kind == Kind.LOST:  # there is no job yet that could be unknown
+                return RemoteError(Kind.VALIDATION, f"{self.adapter.title} does not offer this model any more. Choose "
+                                   "another. Nothing was bought.")
             return self._without_key(refusal)
         try:
             remote_id = self.adapter.accepted(reply)
@@ -127,6 +130,10 @@ class Client:
         if not request.json_answer and reply.good:
             return None
         refusal = self.adapter.refusal(reply)
+        if refusal is not None and refusal.kind == Kind.AUTH and not request.auth:  # a file store's, or a page's
+            host = parse_url(request.url).host
+            return RemoteError(Kind.PROVIDER_FAILED, f"{self.adapter.title} is in trouble: {host} refuses what was "
+                               f"asked (status {reply.status}), and your key has no part in it.")
         return None if refusal is None else self._without_key(refusal)
 
     def _without_key(self, error: RemoteError) -> RemoteError:

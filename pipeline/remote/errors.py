@@ -26,7 +26,7 @@ class Kind(str, Enum):
 
 PASSING = (Kind.RATE_LIMIT, Kind.TRANSIENT)
 """Kinds that the same request may well not meet a little later."""
-ELSEWHERE = (Kind.AUTH, Kind.QUOTA, Kind.VALIDATION, Kind.RATE_LIMIT, Kind.TRANSIENT)
+ELSEWHERE = (Kind.AUTH, Kind.QUOTA, Kind.VALIDATION, Kind.RATE_LIMIT, Kind.TRANSIENT, Kind.PROVIDER_FAILED)
 """Kinds of a refusal after which another provider is worth asking. Not POLICY: a refusal is not shopped around."""
 
 

@@ -61,6 +61,17 @@ def request_of(graph: Graph, node_id: str) -> list[dict[str, Any]]:
                                         if not _is_link(value)})} for name, node in ours]
 
 
+def failure_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """Why a run brought no clip, as its entry in ComfyUI's history tells ({} without one): message, cancelled, node."""
+    messages = dict((entry.get("status") or {}).get("messages") or ())
+    failed, stopped = messages.get("execution_error", {}), messages.get("execution_interrupted")
+    if stopped is not None:
+        return {"message": "The run was stopped.", "cancelled": True, "node": stopped.get("node_id"),
+                "node_type": stopped.get("node_type")}
+    return {"message": failed.get("exception_message") or "The run ended without a clip.", "cancelled": False,
+            "node": failed.get("node_id"), "node_type": failed.get("node_type")}
+
+
 def read_report(text: str) -> tuple[Any, Any]:
     """A remote node's report and its price, {usd, source}; the text itself and None when it is not one."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from .result import fetch_clip
 
 DOWNLOADS = 4
 """Tries to fetch a finished clip before the run ends."""
+AFTER_CANCEL = (0.0, 1.0, 2.0)
+"""Seconds before the polls after a cancel; the user waits for them."""
 ENDS = {State.FAILED: "could not make the clip of", State.CANCELED: "has cancelled", State.LOST: "has lost"}
 
 
@@ -143,17 +146,40 @@ async def _in_thread(work, desk: Desk) -> None:
 
 
 async def _call_off(job: Job, client: Client, desk: Desk) -> None:
-    """Cancel the job at the provider, where that can be; tell the user how it stands."""
+    """Cancel the job at the provider, where that can be; tell the user how it stands.
+
+    Only what a poll says afterwards counts: providers acknowledge a cancel that comes too late, and a clip that is paid
+    must not be bought again.
+    """
+    title, again = client.adapter.title, f"Resume it with the id {job.short_id}, or run again."
+    if desk.ledger.get(job.id).state == State.DOWNLOADING:
+        desk.say(f"Stopped. {title} has finished the job, and it is billed. {again}")
+        return
     request = client.adapter.cancel(job.model, job.remote_id)
     if request is None:
-        desk.say(f"Stopped waiting. {client.adapter.title} cannot cancel: the job goes on and is billed. Resume it "
-                 f"with the id {job.short_id}, or run again.")
+        desk.say(f"Stopped waiting. {title} cannot cancel: the job goes on and is billed. {again}")
         return
+    once = replace(client, patience=replace(client.patience, attempts=1))
     try:
-        await client.ask(request, attempts=1)
+        await once.ask(request)
+        told = await _after_cancel(job, once)
     except RemoteError as error:
-        desk.say(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. Resume it with "
-                 f"the id {job.short_id}, or run again.")
+        desk.say(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. {again}")
         return
-    desk.ledger.update(job, state=State.CANCELED, error="cancelled by the user")
-    desk.say(f"{client.adapter.title}: the job {job.short_id} is cancelled.")
+    if told.state in ENDS:
+        desk.ledger.update(job, state=State.CANCELED, error="cancelled by the user")
+        desk.say(f"{title}: the job {job.short_id} is cancelled.")
+    elif told.state == State.DOWNLOADING:
+        desk.say(f"Stopped. {title} had finished the job before it could be cancelled, and it is billed. {again}")
+    else:
+        desk.say(f"Stopped waiting. {title} was asked to cancel the job and is still at it. It may be billed. {again}")
+
+
+async def _after_cancel(job: Job, client: Client) -> Progress:
+    """How the job stands once its end had a moment to be noted."""
+    for seconds in AFTER_CANCEL:
+        await asyncio.sleep(seconds * client.patience.pace)
+        told = await client.converse(client.adapter.poll(job.model, job.remote_id))
+        if told.state == State.DOWNLOADING or told.state in ENDS:
+            break
+    return told

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from .database import create, opened, writing
 from .errors import Kind, RemoteError
@@ -107,8 +107,16 @@ class Ledger:
         return self.reopen(job, remote_id=remote_id, sent=True, state=State.RUNNING, error="", error_kind="")
 
     def give_up(self, job: Job) -> Job:
-        """Note that the user does not want a job any more; the same request may then be bought anew."""
-        return self.reopen(job, state=State.CANCELED, error="given up by the user")
+        """Note that the user does not want a job any more; the same request may then be bought anew. One that is known
+        at its provider still counts as spent. Raises RemoteError while a run drives it."""
+        try:
+            with self.driver(job):
+                job = self.get(job.id)
+                return self.reopen(job, state=State.LOST if job.remote_id else State.CANCELED,
+                                   error="given up by the user")
+        except Timeout:
+            raise RemoteError(Kind.VALIDATION, f"A run is waiting for the job {job.short_id}. Stop that run first.",
+                              ) from None
 
     def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits) -> Job:
         """Note the price and that the paid request is about to leave; money under way counts as spent.

@@ -51,6 +51,12 @@ class GraphRun:
     outputs: tuple[str, ...]
     """Ids of the nodes that the run is for."""
 
+    def takes(self, output: int) -> bool:
+        """Whether anything in the graph takes this output of the node; True of a node that is not in it, made by
+        another while the graph runs, since nobody can tell."""
+        return self.node_id not in self.graph or any(
+            value == [self.node_id, output] for node in self.graph.values() for value in node["inputs"].values())
+
 
 class Notifier:
     """The outbox of one ComfyUI user directory, and what empties it."""

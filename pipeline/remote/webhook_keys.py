@@ -12,7 +12,6 @@ from .errors import RemoteError
 from .http import exchange, get
 from .keys import Keys
 from .providers import ADAPTERS
-from .webhook import SCHEMES
 
 FRESH = 24 * 3600.0
 """Seconds for which keys are used before they are fetched again."""
@@ -61,7 +60,8 @@ class KeyRing:
 
 def fetch_keys(provider: str, profile: str, keys: Keys, policy: Policy) -> SigningKeys:
     """Ask the provider for its signing keys. Raises NoKeysError, which says nothing secret."""
-    scheme, adapter = SCHEMES[provider], ADAPTERS[provider]
+    adapter = ADAPTERS[provider]
+    scheme = adapter.webhook
     request = get(scheme.url)
     try:
         if scheme.secret:

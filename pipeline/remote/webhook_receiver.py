@@ -17,9 +17,10 @@ from .hints import hint
 from .job import OVER, Job, State
 from .keys import Keys
 from .ledger import Ledger
+from .providers import ADAPTERS
 from .replays import Replays
 from .settings import read_settings
-from .webhook import SCHEMES, Callback, ForgedError, UnknownKeyError
+from .webhook import Callback, ForgedError, UnknownKeyError
 from .webhook_keys import KeyRing, NoKeysError, fetch_keys
 
 MAX_BODY = 2**20
@@ -62,10 +63,10 @@ class Receiver:
             job = self.ledger.get(job_id)
         except KeyError:
             return None
-        return job if job.provider == provider and provider in SCHEMES else None
+        return job if job.provider == provider and provider in ADAPTERS else None
 
     def _verify(self, job: Job, callback: Callback) -> str:
-        verify, now = SCHEMES[job.provider].verify, self.clock()
+        verify, now = ADAPTERS[job.provider].webhook.verify, self.clock()
         try:
             return verify(callback, self.ring.keys(job.provider, job.profile), now)
         except UnknownKeyError:

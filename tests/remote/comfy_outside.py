@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from devtools.environment import find_comfyui
@@ -20,6 +21,8 @@ from .office import SERVERS
 from .provider_server import ProviderServer
 
 PUBLIC = "https://desk.example"
+PACE = 0.02
+"""Of the ComfyUI that the tests share."""
 
 
 class Outside:
@@ -61,6 +64,18 @@ class Outside:
     def stop(self) -> None:
         self.comfy.close()
         self.server.stop()
+
+    @contextmanager
+    def keys(self, keys: Mapping[str, str]) -> Iterator[None]:
+        """Provider -> the user's key, in the store meanwhile."""
+        store = self.own / "keys.json"
+        self.own.mkdir(exist_ok=True)
+        store.touch(0o600)
+        store.write_text(json.dumps({"profiles": {"default": dict(keys)}}))
+        try:
+            yield
+        finally:
+            store.unlink()
 
     def check(self) -> None:
         """Nothing happened that never may."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.comfy_outside import Outside
+from tests.remote.comfy_outside import PACE, Outside
 from tests.remote.fal_server import FalServer
 from tests.remote.provider_server import ProviderServer
 from tests.remote.speaking import ALL, Asker, Speech
@@ -35,6 +35,6 @@ def ask(provider: ProviderServer) -> Asker:
 @pytest.fixture(scope="package")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     """One ComfyUI that has no key yet, with all it can reach, at a pace for tests."""
-    with Outside(tmp_path_factory.mktemp("outside") / "servers", pace=0.02) as outside:
+    with Outside(tmp_path_factory.mktemp("outside") / "servers", pace=PACE) as outside:
         yield outside
         outside.check()

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.clip_request import ClipRequest
 from pipeline.lora.lora import Lora
+from pipeline.remote.database import writing
 from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError
 from pipeline.remote.job import State
 from pipeline.remote.ledger import Limits
@@ -203,6 +204,25 @@ def test_a_submit_that_was_never_taken_stays_unknown(server: ProviderServer, off
     assert office.make().job.state == State.DONE and server.accepted == 1
 
 
+def test_a_model_that_is_gone_was_not_bought_and_may_be_asked_elsewhere(server: ProviderServer, office: Office) -> None:
+    server.fail("submit", answer(404, {"detail": "Not Found"}))
+    assert isinstance(refused(office, Kind.VALIDATION, "does not offer this model"), NotAcceptedError)
+    assert server.accepted == 0
+
+
+def test_an_acceptance_that_the_disk_did_not_take_is_not_paid_twice(server: ProviderServer, office: Office) -> None:
+    ledger = office.desk.ledger
+    with writing(ledger.folder) as base:
+        base.execute("CREATE TRIGGER full BEFORE UPDATE ON jobs WHEN OLD.state = 'submitting' AND NEW.state = 'queued' "
+                     "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END")
+    if server.provider in KNOWS_HISTORY:
+        assert office.make().job.state == State.DONE
+    else:
+        refused(office, Kind.SUBMIT_UNKNOWN, "Resume Remote Clip")
+        refused(office, Kind.SUBMIT_UNKNOWN, "Resume Remote Clip")
+    assert server.accepted == 1
+
+
 def test_a_provider_that_cannot_be_reached_is_not_paid(office: Office, server: ProviderServer) -> None:
     hosts = dict.fromkeys(server.loopback(), ("127.0.0.1", 9))
     office.change(policy=office.desk.policy.__class__(office.desk.policy.pace, loopback=hosts,
@@ -308,6 +328,19 @@ def test_a_wrong_key_and_no_key(server: ProviderServer, office: Office) -> None:
     assert isinstance(error, NotAcceptedError) and "wrong-key" not in str(error) and server.accepted == 0
 
 
+def test_a_refusal_where_no_key_went_is_not_the_keys_fault(server: ProviderServer, office: Office) -> None:
+    """A file store whose ticket has run out, a published schema behind a wall against robots."""
+    server.fail("models", answer(403, "<html>"))
+    if server.provider in ("fal", "atlascloud"):  # they publish it to everybody
+        assert office.make().job.state == State.DONE
+    else:
+        refused(office, Kind.AUTH, "refuses")
+    if server.provider == "wavespeed":
+        server.fail("upload_data", answer(403, "<Error/>"))
+        error = refused(office, Kind.PROVIDER_FAILED, "uploads.", "your key has no part in it")
+        assert isinstance(error, NotAcceptedError)
+
+
 def test_no_balance(server: ProviderServer, office: Office) -> None:
     server.balance = 0.0
     error = refused(office, Kind.QUOTA)
@@ -350,6 +383,30 @@ def test_stop_while_it_waits(server: ProviderServer, office: Office) -> None:
         office.stop = lambda: None
         there.script = Script(queued=0, running=0)
         assert office.make().job.state == State.DONE and server.accepted == 1
+
+
+@pytest.mark.parametrize("when", ["before the cancel", "unheard", "on its way"])
+def test_stop_never_forgets_a_clip_that_is_paid(server: ProviderServer, office: Office, when: str) -> None:
+    """The clip is finished at the moment of Stop, a cancel is acknowledged and not obeyed, the file is under way."""
+    server.script = Script(queued=0, running=10, deaf=when == "unheard")
+
+    def stop() -> None:
+        if when != "on its way" and server.asked("poll"):
+            if when == "before the cancel":
+                server.finish(next(iter(server.jobs.values())))
+            raise Stopped
+        if server.cdn.asked("download"):
+            raise Stopped
+
+    if when == "on its way":
+        server.script = Script(queued=0, running=0)
+        server.cdn.fail("download", drip(2000.0))
+    office.stop = stop
+    with pytest.raises(Stopped):
+        office.make()
+    assert office.said[-1].startswith("Stopped")
+    office.stop = lambda: None
+    assert office.make().job.state == State.DONE and server.accepted == 1
 
 
 def test_stop_during_the_submit_knows_the_job_it_bought(server: ProviderServer, office: Office) -> None:

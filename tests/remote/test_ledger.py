@@ -84,6 +84,19 @@ def test_what_was_not_bought_is_not_counted(ledger: Ledger) -> None:
     assert ledger.spent() == 0.0
 
 
+def test_what_is_given_up_may_be_bought_anew_and_stays_spent(ledger: Ledger) -> None:
+    job = ledger.about_to_spend(ledger.claim(JOB), 0.5, "test", Limits())
+    job = ledger.update(job, sent=True, remote_id="theirs", state=State.RUNNING)
+    with ledger.driver(job), pytest.raises(RemoteError, match="Stop that run first"):
+        ledger.give_up(job)
+    assert ledger.get(job.id).state == State.RUNNING
+    ledger.give_up(job)
+    assert ledger.claim(JOB).id != job.id and ledger.spent() == 0.5
+    unknown = ledger.about_to_spend(ledger.claim(JOB), 0.25, "test", Limits())
+    ledger.give_up(ledger.update(unknown, sent=True, state=State.SUBMIT_UNKNOWN))  # not found at the provider
+    assert ledger.spent() == 0.5
+
+
 @pytest.mark.parametrize(("price", "limits", "said"), [
     (2.0, Limits(clip=1.9), "more than max_cost"), (2.0, Limits(day=1.9), "24 hours"), (None, Limits(clip=9.0), "not "
                                                                                                                 "known"),

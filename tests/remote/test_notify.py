@@ -17,7 +17,7 @@ from pipeline.remote import clip_notice, run_watch
 from pipeline.remote.callback_url import check_callback_url, query_warning
 from pipeline.remote.database import opened
 from pipeline.remote.errors import RemoteError
-from pipeline.remote.event import read_report, request_of
+from pipeline.remote.event import failure_of, read_report, request_of
 from pipeline.remote.notify import WAITS, GraphRun, Notifier
 from pipeline.remote.outbox import Addressee
 from pipeline.remote.standard_webhooks import read_secret, signed_headers
@@ -290,6 +290,21 @@ def test_request_of_a_graph_that_goes_in_circles() -> None:
              "b": {"class_type": "Wan22B", "inputs": {"x": ["a", 0]}}}
     assert [node["node"] for node in request_of(graph, "a")] == ["a", "b"]
     assert request_of({}, "a") == []
+
+
+def test_whether_an_output_is_taken() -> None:
+    graph = {"clip": {"inputs": {}}, "look": {"inputs": {"images": ["clip", 1], "size": 3}}}
+    assert [GraphRun("p", "clip", graph, ()).takes(output) for output in (0, 1)] == [False, True]
+    assert GraphRun("p", "made later", graph, ()).takes(0)
+
+
+@pytest.mark.parametrize("messages, message, cancelled", [
+    ([["execution_start", {}], ["execution_error", {"exception_message": "No.", "node_id": "7"}]], "No.", False),
+    ([["execution_interrupted", {"node_id": "7"}]], "stopped", True), (None, "without a clip", False)])
+def test_why_a_run_failed(messages: list | None, message: str, cancelled: bool) -> None:
+    found = failure_of({"status": {"messages": messages}} if messages else {})
+    assert message in found["message"] and found["cancelled"] == cancelled
+    assert found["node"] == ("7" if messages else None)
 
 
 @pytest.mark.parametrize("report, told", [

@@ -23,14 +23,10 @@ Told = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def keys(outside: Outside) -> Iterator[None]:
-    store = outside.own / "keys.json"
-    outside.own.mkdir(exist_ok=True)
-    store.touch(0o600)
-    store.write_text(json.dumps({"profiles": {"default": {"fal": outside.providers["fal"].key}}}))
-    outside.hook.told.clear()
-    yield
+    with outside.keys({"fal": outside.providers["fal"].key}):
+        outside.hook.told.clear()
+        yield
     outside.providers["fal"].script = Script()
-    store.unlink()
 
 
 def notify(workflow: Workflow, source: str, **inputs: object) -> Workflow:

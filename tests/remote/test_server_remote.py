@@ -4,76 +4,52 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from itertools import pairwise
-from pathlib import Path
 
 import av
 import numpy as np
 import psutil
 import pytest
 
-from devtools.environment import find_comfyui
-from devtools.fetch import COMFYUI_VERSION
-from devtools.paths import CACHE, ROOT
-from devtools.server import ComfyServer
 from devtools.workflow import Workflow
 from pipeline.remote.providers import ADAPTERS
-from tests.comfy_client import ComfyClient, RejectedError, messages, sample_picture
+from tests.comfy_client import ComfyClient, RejectedError, messages
 
+from .comfy_outside import PACE, PICTURE, Outside, remote_node
 from .faults import answer, reset
 from .job import FOREVER, Script
-from .loopback_server import environment
 from .office import SERVERS
 from .provider_server import ProviderServer
 
-PACE = 0.02
 Providers = dict[str, ProviderServer]
 
 
 @pytest.fixture(scope="module")
-def providers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(closing(server(tmp_path_factory.mktemp(name))))
-               for name, server in SERVERS.items()}
+def providers(outside: Outside) -> Iterator[Providers]:
+    with outside.keys({name: provider.key for name, provider in outside.providers.items()}):
+        yield outside.providers
 
 
-@pytest.fixture(scope="module")
-def comfy(providers: Providers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyClient]:
-    """A ComfyUI that has every provider's key, and finds them on loopback."""
-    comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
-    base: Path = tmp_path_factory.mktemp("remote")
-    server = ComfyServer(comfyui, base, base / "server.log")
-    server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(json.loads(environment(*providers.values())) | {"pace": PACE})
-    server.environ |= {ADAPTERS[name].variables[0]: provider.key for name, provider in providers.items()}
-    with server, closing(ComfyClient(server)) as client:
-        client.upload("still", sample_picture(96, 64))
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def nothing_forbidden_happened(providers: Providers) -> Iterator[None]:
+@pytest.fixture
+def comfy(outside: Outside, providers: Providers) -> Iterator[ComfyClient]:
+    """A ComfyUI that has every provider's key, and finds them on loopback, where jobs go quickly."""
     for provider in providers.values():
         provider.script = Script(queued=1, running=1)
-    yield
-    for name, provider in providers.items():
-        assert provider.violations == [] and provider.cdn.violations == [], name
+    yield outside.comfy
+    for provider in providers.values():
+        provider.script = Script()
+    outside.check()
 
 
-def remote(name: str, seed: int, model: int = 0, **inputs: object) -> dict:
-    adapter = ADAPTERS[name]
-    return {"class_type": "Wan22RemoteImageToVideo", "inputs": {
-        "image": ["picture", 0], "provider": adapter.title, "provider.model": adapter.models[model].id,
-        "prompt": "the camera pans left", "negative_prompt": "", "resolution": "480p", "num_frames": 81,
-        "num_inference_steps": 30, "guidance_scale": 5.0, "seed": seed, **inputs}}
+def remote(name: str, seed: int, **inputs: object) -> dict:
+    return remote_node(name, seed, **{"prompt": "the camera pans right", **inputs})
 
 
 def graph(**nodes: dict) -> Workflow:
     """The remote nodes, each with its report shown."""
     shown = {f"{name} report": {"class_type": "PreviewAny", "inputs": {"source": [name, 2]}} for name in nodes}
-    return {"picture": {"class_type": "LoadImage", "inputs": {"image": "picture.png"}}, **nodes, **shown}
+    return {"picture": PICTURE, **nodes, **shown}
 
 
 def reports(comfy: ComfyClient, run) -> dict[str, dict]:

@@ -15,8 +15,8 @@ from pipeline.remote import webhook
 from pipeline.remote.hints import hinted
 from pipeline.remote.job import Job, State
 from pipeline.remote.ledger import Ledger
+from pipeline.remote.providers import ADAPTERS
 from pipeline.remote.replays import Replays
-from pipeline.remote.webhook import SCHEMES
 from pipeline.remote.webhook_keys import COOLDOWN, FRESH, KeyRing, fetch_keys
 from pipeline.remote.webhook_receiver import FORGED, LATER, OK, UNKNOWN, Receiver
 from tests.remote import job as at_provider
@@ -77,7 +77,7 @@ def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
 
 def with_new_key(inbox: Inbox) -> None:
     """The provider changes its key, as seen from now on."""
-    if SCHEMES[inbox.name].secret:
+    if ADAPTERS[inbox.name].webhook.secret:
         inbox.provider.webhook_secret = f"whsec_{webhook_keys.base64url(b'another secret of 32 bytes......')}="
     else:
         inbox.provider.webhook_keys.append(SigningKey("another-key"))
@@ -85,7 +85,7 @@ def with_new_key(inbox: Inbox) -> None:
 
 def forged(inbox: Inbox, theirs: object) -> webhook_keys.Callback:
     """A callback that is signed with a key which the provider does not have, under the id of one that it has."""
-    if not SCHEMES[inbox.name].secret:
+    if not ADAPTERS[inbox.name].webhook.secret:
         return inbox.provider.callback(theirs, key=SigningKey(inbox.provider.webhook_keys[-1].kid))
     right = inbox.provider.webhook_secret
     with_new_key(inbox)
@@ -238,7 +238,7 @@ def test_address_of_no_job_is_unknown(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     callback = inbox.provider.callback(theirs)
     assert inbox.hear("0" * 32, callback) == UNKNOWN
-    for other in {*SCHEMES, "nobody", "../keys"} - {inbox.name}:
+    for other in {*ADAPTERS, "nobody", "../keys"} - {inbox.name}:
         headers = {name.lower(): value for name, value in callback.headers.items()}
         assert inbox.receiver.receive(other, ours.id, webhook.Callback(headers, callback.body)) == UNKNOWN
     assert not inbox.provider.asked("secret")
@@ -257,7 +257,7 @@ def test_api_key_goes_with_secrets_alone(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     inbox.hear(ours.id, inbox.provider.callback(theirs))
     (asked,) = inbox.provider.asked("secret")
-    assert ("authorization" in asked.headers) == SCHEMES[inbox.name].secret
+    assert ("authorization" in asked.headers) == ADAPTERS[inbox.name].webhook.secret
 
 
 def test_keys_of_other_kinds_are_left_out() -> None:

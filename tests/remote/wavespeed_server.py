@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import re
 import secrets
@@ -109,6 +110,7 @@ class WaveSpeedServer(ProviderServer):
     def __init__(self, folder: Path, cdn: CdnServer | None = None, *, key: str | None = None) -> None:
         self.webhook_secret = f"whsec_{secrets.token_hex(24)}"
         self._tickets: dict[str, dict[str, Any]] = {}
+        self._numbers = itertools.count()
         base = "/api/v3"
         self.routes = [
             Route("GET", API, rf"{base}/balance", "balance", self._balance),
@@ -219,7 +221,7 @@ class WaveSpeedServer(ProviderServer):
         if not (set(asked) == {"filename", "size", "content_type"} and isinstance(asked["size"], int)
                 and re.fullmatch(r"[\w.-]{1,255}", str(asked["filename"]))):
             raise self.refuse("invalid", "filename, size and content_type are needed, and nothing else")
-        ticket = hashlib.sha256(f"ticket/{len(self._tickets)}".encode()).hexdigest()
+        ticket = hashlib.sha256(f"ticket/{next(self._numbers)}".encode()).hexdigest()
         link = f"https://{MEDIA}/media/{ticket[:24]}{Path(asked['filename']).suffix}"
         self._tickets[ticket] = {**asked, "link": link}
         return self._ok({"download_url": link, "upload": {

@@ -1,7 +1,8 @@
-"""AtlasCloud, API v1 (atlascloud.ai/docs and AtlasCloudAI/atlascloud_comfyui, `client/atlas_client.py`)."""
+"""AtlasCloud, API v1 (atlascloud.ai/docs, webhooks too; AtlasCloudAI/atlascloud_comfyui, `client/atlas_client.py`)."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ...lora.lora import BOTH, HIGH, LOW
@@ -22,6 +23,19 @@ from ..http import Reply, Request, form_file, get, post
 from ..job import State
 from ..model import Rate, RemoteModel
 from ..plan import Plan
+from ..webhook import (
+    Callback,
+    ForgedError,
+    Keys,
+    Scheme,
+    UnknownKeyError,
+    base64url,
+    decoded,
+    header,
+    made_by,
+    read_jwks,
+    timestamp,
+)
 
 BASE = "https://api.atlascloud.ai/api/v1"
 STATES = {"created": State.QUEUED, "queued": State.QUEUED, "processing": State.RUNNING,
@@ -32,6 +46,28 @@ MODERATED = 1039
 READ = "resellers' lists, read 2026-09"
 
 
+def verify(callback: Callback, keys: Keys, now: float) -> str:
+    """Ed25519 in base64url over timestamp.body, by the key that is named. Raises ForgedError, UnknownKeyError.
+
+    Returns the body's session_id: the header with an id is not signed.
+    """
+    prefix = "x-atlascloud-webhook"
+    time = timestamp(callback, f"{prefix}-timestamp", now)
+    signature = decoded(header(callback, f"{prefix}-signature-ed25519"), base64url)
+    kid = header(callback, f"{prefix}-key-id")
+    if kid not in keys:
+        raise UnknownKeyError("the key is not one of the provider's")
+    if not made_by(keys[kid], signature, time.encode() + b"." + callback.body):
+        raise ForgedError("the signature is not right")
+    try:
+        event = part(json.loads(callback.body), "session_id")
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, str) or not event:
+        raise ForgedError("it has no session_id")
+    return event
+
+
 class AtlasCloud:
     name, title = "atlascloud", "AtlasCloud"
     variables = ("ATLASCLOUD_API_KEY",)
@@ -40,6 +76,7 @@ class AtlasCloud:
     concurrent = 5
     patient = 30.0
     listed_after = 0.0
+    webhook = Scheme(verify, f"{BASE}/webhooks/jwks.json", read_jwks, secret=False)
     models = (
         RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
                     rates={"480p": Rate(second=0.04, source=READ)}),

@@ -1,7 +1,8 @@
-"""fal.ai, its queue API (fal.ai/docs: queue, errors; its Python client 1.0.3) and Platform APIs v1."""
+"""fal.ai, its queue API (fal.ai/docs: queue, errors, webhooks; its Python client 1.0.3) and Platform APIs v1."""
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +14,7 @@ from ..http import Reply, Request, get, post
 from ..job import State
 from ..model import Rate, RemoteModel
 from ..plan import Plan
+from ..webhook import Callback, Keys, Scheme, UnknownKeyError, decoded, header, made_by, read_jwks, timestamp
 
 QUEUE, REST, PLATFORM = "https://queue.fal.run", "https://rest.fal.ai", "https://api.fal.ai/v1"
 UPLOAD = "https://v3.fal.media/files/upload"
@@ -26,6 +28,19 @@ TURBO = {"480p": Rate(clip=0.05, source=READ), "720p": Rate(clip=0.10, source=RE
 PLAIN = {"480p": Rate(second=0.04, source=READ), "720p": Rate(second=0.08, source=READ)}
 
 
+def verify(callback: Callback, keys: Keys, now: float) -> str:
+    """Ed25519 in hex over request id, user id, timestamp and SHA-256 of the body in hex, a line each, by any of the
+    keys. Returns the request's id. Raises ForgedError, UnknownKeyError."""
+    prefix = "x-fal-webhook"
+    time = timestamp(callback, f"{prefix}-timestamp", now)
+    event, user = header(callback, f"{prefix}-request-id"), header(callback, f"{prefix}-user-id")
+    signature = decoded(header(callback, f"{prefix}-signature"), bytes.fromhex)
+    message = "\n".join((event, user, time, hashlib.sha256(callback.body).hexdigest())).encode()
+    if not any(made_by(key, signature, message) for key in keys.values()):
+        raise UnknownKeyError("the signature is not right")
+    return event
+
+
 class Fal:
     name, title = "fal", "fal.ai"
     variables = ("FAL_KEY",)
@@ -34,6 +49,7 @@ class Fal:
     concurrent = 10
     patient = 0.0
     listed_after = 900.0  # it lists what has ended
+    webhook = Scheme(verify, f"{REST}/.well-known/jwks.json", read_jwks, secret=False)
     models = (
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
                     guidance=True, num_frames=(17, 161),

@@ -1,7 +1,8 @@
-"""Replicate, HTTP API v1 (replicate.com/docs/reference/http and its Python client 1.0.7)."""
+"""Replicate, HTTP API v1 (replicate.com/docs: reference/http, verify-webhook; its Python client 1.0.7)."""
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from ...lora.lora import BOTH, HIGH, LOW
@@ -11,10 +12,23 @@ from ..http import Reply, Request, form_file, get, post
 from ..job import State
 from ..model import RemoteModel
 from ..plan import Plan
+from ..standard_webhooks import decode_secret
+from ..webhook import Callback, Keys, Scheme, verify_shared
 
 BASE = "https://api.replicate.com/v1"
 STATES = {"starting": State.QUEUED, "processing": State.RUNNING, "succeeded": State.DOWNLOADING,
           "failed": State.FAILED, "aborted": State.FAILED, "canceled": State.CANCELED}
+
+
+def verify(callback: Callback, keys: Keys, now: float) -> str:
+    """Standard Webhooks, `v1,<base64>`. Returns the id. Raises ForgedError, UnknownKeyError."""
+    return verify_shared(callback, keys, now, "v1", lambda text: base64.b64decode(text, validate=True))
+
+
+def read_secret(found: Any) -> dict[str, bytes]:
+    """The answer of GET /v1/webhooks/default/secret. Raises ValueError when it holds none."""
+    text = part(found, "key")
+    return {"": decode_secret(text)} if isinstance(text, str) else {}
 
 
 class Replicate:
@@ -25,6 +39,7 @@ class Replicate:
     concurrent = 10
     patient = 0.0
     listed_after = 60.0
+    webhook = Scheme(verify, f"{BASE}/webhooks/default/secret", read_secret, secret=True)
     models = (
         RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, num_frames=(81, 121)),
         RemoteModel("wan-video/wan-2.2-i2v-a14b", max_steps=50, num_frames=(81, 100)),

@@ -1,4 +1,4 @@
-"""WaveSpeed, API v3 (wavespeed.ai/docs and its Python SDK 2.0.5, `api/client.py`)."""
+"""WaveSpeed, API v3 (wavespeed.ai/docs, how-to-use-webhooks among them, and its Python SDK 2.0.5, `api/client.py`)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from ..http import Reply, Request, get, post
 from ..job import State
 from ..model import Rate, RemoteModel
 from ..plan import Plan
+from ..standard_webhooks import PREFIX
+from ..webhook import Callback, Keys, Scheme, verify_shared
 
 BASE = "https://api.wavespeed.ai/api/v3"
 STATES = {"created": State.QUEUED, "pending": State.QUEUED, "processing": State.RUNNING,
@@ -34,6 +36,17 @@ REFUSED = ("nsfw", "policy", "sensitive", "moderation")
 """Words of its content rules."""
 
 
+def verify(callback: Callback, keys: Keys, now: float) -> str:
+    """`v3,<hex>`. Returns the id. Raises ForgedError, UnknownKeyError."""
+    return verify_shared(callback, keys, now, "v3", bytes.fromhex)
+
+
+def read_secret(found: Any) -> dict[str, bytes]:
+    """The answer of GET /webhook/secret. The key is the text after whsec_, as bytes: it is not decoded."""
+    text = part(found, "data", "secret")
+    return {"": text.removeprefix(PREFIX).encode()} if isinstance(text, str) and text else {}
+
+
 class WaveSpeed:
     name, title = "wavespeed", "WaveSpeed"
     variables = ("WAVESPEED_API_KEY",)
@@ -42,6 +55,7 @@ class WaveSpeed:
     concurrent = 3
     patient = 0.0
     listed_after = 60.0
+    webhook = Scheme(verify, f"{BASE}/webhook/secret", read_secret, secret=True)
     models = (
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", loras=3, negative_prompt=True, durations=(5, 8),
                     rates={"720p": Rate(second=0.07, source=READ)}),
