@@ -4,16 +4,17 @@ import { clipsOf } from "./clip.js";
 import { Player } from "./player.js";
 
 const NODES = new Set(["Wan22SaveMP4", "Wan22DecodeToMP4", "Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip"]);
+/** As ComfyUI's own player is called: it adds none where one is, and a subgraph can show it. */
 const WIDGET = { name: "video-preview", type: "video" };
-/** Those of ComfyUI's own player: it adds none where one is, and a subgraph shows what is called so. */
 const MARGIN = 10;
 const MOST_EARLIER = 20;
 
-const players = new WeakMap();
 /** Node -> its player. */
+const players = new WeakMap();
+/** Workflow and place of a node -> the clips that it has shown since the page was loaded, the newest first. */
 const earlier = new Map();
-/** Place of a node -> the clips that it has shown since the page was loaded, the newest first. */
 
+/** Where app.nodeOutputs has the output of a node. */
 const placeOf = (node) => (node.graph.isRootGraph ? String(node.id) : `${node.graph.id}:${node.id}`);
 const ourNodes = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
     .flatMap((graph) => graph.nodes).filter((node) => NODES.has(node.comfyClass));

@@ -4,10 +4,10 @@ import { button, element, press, relabel } from "./element.js";
 import { Stage } from "./stage.js";
 
 const SPEEDS = [0.25, 0.5, 1, 2];
+/** Pixels, as in player.css: how high the picture wants to be, and what lies below it. */
 const LEAST_STAGE = 140;
 const MOST_STAGE = 400;
 const GAP = 4;
-/** Pixels, as in player.css: how high the picture wants to be, and what lies below it. */
 
 /** The clips of one node, with all that one can do with them. */
 export class Player {
@@ -63,7 +63,7 @@ export class Player {
         this.on = button("angle-right", text("player.on"), () => this.#step(1));
         this.range = element("input", { type: "range", min: 0, value: 0, "aria-label": text("player.frame") });
         this.range.addEventListener("input", () => stage.seek(Number(this.range.value)));
-        this.count = element("output");
+        this.count = element("output", { "aria-live": "off" });
         this.looped = button("sync", text("player.loop"), () => this.#loop());
         this.sound = button("volume-off", text("player.unmute"), () => this.#mute());
         this.speed = element("select", { title: text("player.speed"), "aria-label": text("player.speed") },

@@ -1,10 +1,11 @@
 import { element } from "./element.js";
 import { Screen } from "./screen.js";
 
+/** Seconds that the second picture may be off before it jumps. */
 const FAR = 0.3;
-/** Seconds that the second picture may be off before it jumps; below, it hurries or waits. */
+/** Seconds that nobody sees; in between it hurries or waits. */
 const NEAR = 0.004;
-/** Seconds that nobody sees. */
+/** How much faster it gets for each second that it is late, and at most. */
 const HASTE = 2;
 const MOST_HASTE = 0.3;
 
