@@ -11,6 +11,7 @@ from ..pipeline.output_name import fill_in, name_fault
 from ..pipeline.request import FPS, RequestError
 from ..pipeline.video import encoding, provenance
 from ..pipeline.video.encoding import Encoding
+from .shown_clip import shown_clip
 
 if TYPE_CHECKING:
     from ..pipeline.save import Mp4
@@ -75,8 +76,6 @@ def save_mp4(hidden: Any, width: int, height: int, values: dict[str, Any],
     """Have `write` make the file that the values of `mp4_inputs` describe; the VIDEO of it, shown on the node."""
     from datetime import datetime
 
-    from comfy_api.latest import ui
-
     from ..pipeline import comfy_host
     from ..pipeline.save import Mp4
 
@@ -101,6 +100,4 @@ def save_mp4(hidden: Any, width: int, height: int, values: dict[str, Any],
         written = write(mp4, comfy_host.progress(), comfy_host.stop_if_asked)
         if written.note:
             comfy_host.say(node_id, written.note)
-        shown = comfy_host.shown_in_output(written.path)
-        preview = ui.PreviewVideo([ui.SavedResult(shown["filename"], shown["subfolder"], io.FolderType.output)])
-        return io.NodeOutput(comfy_host.video_from(written.path), ui=preview)
+        return io.NodeOutput(comfy_host.video_from(written.path), ui=shown_clip(written.path, written.clip))

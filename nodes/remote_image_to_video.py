@@ -12,6 +12,7 @@ from ..pipeline.remote.keys import DEFAULT_PROFILE
 from ..pipeline.remote.plan import FRAME_CHOICES, TRIM
 from ..pipeline.remote.providers import ADAPTERS
 from .remote_inputs import profile_fault, provider_inputs, read_offer
+from .shown_clip import shown_clip
 from .sockets import CATEGORY, Loras, Providers
 
 IMAGES = 1
@@ -111,6 +112,7 @@ class RemoteImageToVideo(io.ComfyNode):
         from ..pipeline import comfy_host
         from ..pipeline.remote.ledger import Limits
         from ..pipeline.remote_clip import remote_clip
+        from ..pipeline.video.probe import probe
 
         node_id = cls.hidden.unique_id
         with comfy_host.errors_on_node(node_id):
@@ -121,4 +123,5 @@ class RemoteImageToVideo(io.ComfyNode):
                                              frames=longer_clips, strict=strict)
             video = comfy_host.video_from(path)
             images = await asyncio.to_thread(comfy_host.frames_of, video) if comfy_host.is_linked(IMAGES) else None
-            return io.NodeOutput(video, images, report)
+            shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))
+            return io.NodeOutput(video, images, report, ui=shown)

@@ -7,6 +7,7 @@ import asyncio
 from comfy_api.latest import io
 
 from ..pipeline.remote.plan import TRIM
+from .shown_clip import shown_clip
 from .sockets import CATEGORY
 
 RESUME, GIVE_UP = ACTIONS = ("resume", "give up")
@@ -59,6 +60,7 @@ class ResumeRemoteClip(io.ComfyNode):
         from ..pipeline import comfy_host
         from ..pipeline.remote.ledger import Limits
         from ..pipeline.remote_clip import give_up, resumed_clip
+        from ..pipeline.video.probe import probe
 
         node_id = cls.hidden.unique_id
         with comfy_host.errors_on_node(node_id):
@@ -70,4 +72,5 @@ class ResumeRemoteClip(io.ComfyNode):
             path, report = await resumed_clip(job, remote_id.strip(), desk, frames=TRIM)
             video = comfy_host.video_from(path)
             images = await asyncio.to_thread(comfy_host.frames_of, video) if comfy_host.is_linked(IMAGES) else None
-            return io.NodeOutput(video, images, report)
+            shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))
+            return io.NodeOutput(video, images, report, ui=shown)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .encoder_thread import EncoderThread
 from .encoding import Encoding, choose_encoder, encoder_pix_fmt, options
 from .new_file import new_file
+from .probe import Clip
 from .sound import SoundTrack, read_sound
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Written:
     path: Path
     note: str
     """A sentence when another encoder than the one asked for has written it."""
+    clip: Clip
+    """Its facts, as `probe` finds them."""
 
 
 def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], encoding: Encoding,
@@ -44,6 +47,8 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
     more. Nothing is left behind when anything goes wrong. Raises OSError when the file cannot be written, RequestError
     for images, settings or sound that no file can hold, ValueError when there are no frames.
     """
+    from av import Codec
+
     from .yuv import to_rgb, to_yuv
 
     encoding.check()
@@ -63,11 +68,14 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
         with EncoderThread(work, WAITING_FRAMES, stop) as thread:
             thread.give(to_yuv(rgb, encoding))
             on_frame(1)
+            number = 1
             for number, frame in enumerate(frames, start=2):
                 thread.give(to_yuv(to_rgb(frame, number, encoding), encoding))
                 on_frame(number)
             thread.finish()
-    return Written(file.path, note)
+    clip = Clip(Codec(encoder, "w").canonical_name, encoding.pix_fmt, width, height, encoding.rate, number,
+                sound is not None)
+    return Written(file.path, note, clip)
 
 
 def _encode(path: Path, pictures: Iterable[VideoFrame], encoder: str, encoding: Encoding, size: tuple[int, int],

@@ -76,6 +76,8 @@ def test_a_clip_from_the_canvas_to_the_file(name: str, comfy: ComfyClient, provi
         assert sum(1 for _ in container.decode(video=0)) == 33
     frames = comfy.frames(run, "look")
     assert frames.shape == (33, 64, 96, 3) and not np.array_equal(frames[0], frames[-1])
+    (shown,) = comfy.history(run.prompt_id)["outputs"]["clip"]["images"]
+    assert (shown["num_frames"], shown["subfolder"], shown["type"]) == (33, "wan22/remote", "output")
     told = reports(comfy, run)["clip"]
     assert provider.accepted == before + 1 and told["remote_id"] in provider.jobs
     assert told["provider"] == name and told["asked"]["num_frames"] == 33

@@ -1,0 +1,100 @@
+import { app } from "../../../../scripts/app.js";
+import { addStyle } from "../style.js";
+import { clipsOf } from "./clip.js";
+import { Player } from "./player.js";
+
+const NODES = new Set(["Wan22SaveMP4", "Wan22DecodeToMP4", "Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip"]);
+/** As ComfyUI's own player is called: it adds none where one is, and a subgraph can show it. */
+const WIDGET = { name: "video-preview", type: "video" };
+const MARGIN = 10;
+const MOST_EARLIER = 20;
+
+/** Node -> its player. */
+const players = new WeakMap();
+/** Workflow and place of a node -> the clips that it has shown since the page was loaded, the newest first. */
+const earlier = new Map();
+
+/** Where app.nodeOutputs has the output of a node. */
+const placeOf = (node) => (node.graph.isRootGraph ? String(node.id) : `${node.graph.id}:${node.id}`);
+const ourNodes = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
+    .flatMap((graph) => graph.nodes).filter((node) => NODES.has(node.comfyClass));
+
+function show(node, output, play = false) {
+    const clips = clipsOf(output);
+    if (!clips.length) return;
+    node.previewMediaType = "video";
+    node.images = output.images; // ComfyUI's classic canvas takes them for shown,
+    node.hideOutputImages = true; // and Nodes 2.0 leaves them to this player
+    const player = players.get(node) ?? add(node);
+    const ids = clips.map(({ id }) => id);
+    if (String(player.clips.map(({ id }) => id)) === String(ids)) return;
+    const place = `${app.rootGraph.id}/${placeOf(node)}`;
+    const before = (earlier.get(place) ?? []).filter(({ id }) => !ids.includes(id));
+    earlier.set(place, [...clips, ...before].slice(0, MOST_EARLIER));
+    player.show(clips, { play });
+}
+
+function add(node) {
+    const player = new Player(() => others(node), () => node.setDirtyCanvas(true, true));
+    players.set(node, player);
+    const widget = node.addDOMWidget(WIDGET.name, WIDGET.type, player.element, {
+        serialize: false,
+        hideOnZoom: false,
+        hideInPanel: true,
+        margin: MARGIN,
+        getMinHeight: () => player.minHeight(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
+    });
+    widget.serialize = false;
+    const { onRemove } = widget;
+    widget.onRemove = function () {
+        onRemove?.call(this);
+        players.delete(node);
+        player.release();
+    };
+    leaveToCanvas(player.element);
+    return player;
+}
+
+/** What a clip of this node can be compared with: its own earlier ones, then those of the other nodes. */
+function others(node) {
+    const shown = players.get(node).clip;
+    const own = earlier.get(`${app.rootGraph.id}/${placeOf(node)}`) ?? [];
+    const found = own.map((clip) => ({ name: clip.name, clip }));
+    for (const other of ourNodes()) {
+        if (other === node) continue;
+        for (const clip of players.get(other)?.clips ?? [])
+            found.push({ name: `${other.title} #${other.id}: ${clip.name}`, clip });
+    }
+    return found.filter(({ clip }) => clip.id !== shown.id);
+}
+
+/** Over a widget too, the wheel zooms the classic canvas and the middle button moves it; Nodes 2.0 sees to it itself. */
+function leaveToCanvas(element) {
+    const pass = (event) => {
+        if (window.LiteGraph.vueNodesMode) return;
+        event.preventDefault();
+        app.canvas.canvas.dispatchEvent(new event.constructor(event.type, event));
+    };
+    element.addEventListener("wheel", pass);
+    for (const kind of ["pointerdown", "pointermove", "pointerup"])
+        element.addEventListener(kind, (event) => (event.button === 1 || event.buttons & 4) && pass(event));
+}
+
+addStyle("player");
+app.registerExtension({
+    name: "wan22.player",
+    nodeCreated(node) {
+        if (!NODES.has(node.comfyClass)) return;
+        const { onExecuted } = node;
+        node.onExecuted = function (output) {
+            onExecuted?.call(this, output);
+            show(this, output, true);
+        };
+    },
+    loadedGraphNode(node) {
+        if (NODES.has(node.comfyClass)) show(node, app.nodeOutputs[placeOf(node)]);
+    },
+    onNodeOutputsUpdated(outputs) {
+        for (const node of ourNodes()) show(node, outputs[placeOf(node)]);
+    },
+});
