@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +65,6 @@ def serve(port: int | None) -> int:
             raise DevError(f"Port {port} is taken or not allowed. Choose another, or leave --port out.") from None
         chosen = free_port()
     comfyui, base, log = prepare(), CACHE / "run", CACHE / "serve.log"
-    shutil.copytree(SAMPLE_PICTURES, base / "input", dirs_exist_ok=True)
     server = ComfyServer(comfyui, base, log, port=chosen)
     if (comfyui / "models").is_dir():  # a person's own weights stay where their ComfyUI has them
         server.options += ["--models-directory", str(comfyui / "models")]
