@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import NODES, routes
+from .nodes import NODES, routes, sample_pictures
 
 WEB_DIRECTORY = "./web"
 """Pages of help and the canvas extension; every .js below is loaded by the canvas."""
@@ -15,6 +15,7 @@ class Wan22Extension(ComfyExtension):
 
     async def on_load(self) -> None:
         routes.register()
+        sample_pictures.offer()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

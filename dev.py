@@ -4,6 +4,7 @@
     python3 dev.py demo [--image FILE] [--prompt TEXT] [--out DIR]
     python3 dev.py serve [--port N]
     python3 dev.py test [pytest arguments]
+    python3 dev.py twins | thumbnails
 
 It needs Python 3.10 or newer and nothing else: what is missing (a virtual environment, ComfyUI, the packages
 of both) it prepares itself, once, inside this checkout. ComfyUI is looked for in the environment variable
@@ -16,7 +17,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +66,6 @@ def serve(port: int | None) -> int:
             raise DevError(f"Port {port} is taken or not allowed. Choose another, or leave --port out.") from None
         chosen = free_port()
     comfyui, base, log = prepare(), CACHE / "run", CACHE / "serve.log"
-    shutil.copytree(SAMPLE_PICTURES, base / "input", dirs_exist_ok=True)
     server = ComfyServer(comfyui, base, log, port=chosen)
     if (comfyui / "models").is_dir():  # a person's own weights stay where their ComfyUI has them
         server.options += ["--models-directory", str(comfyui / "models")]
@@ -106,6 +105,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     demo_parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "output", help="where the MP4 goes")
     serve_parser = commands.add_parser("serve", help="open ComfyUI's canvas with this pack")
     serve_parser.add_argument("--port", type=int, metavar="N", help="default: 8188, or a free one when it is taken")
+    commands.add_parser("twins", help="make workflows/api anew from workflows/, with Chromium")
+    commands.add_parser("thumbnails", help="make the pictures of the template browser anew")
     commands.add_parser("test", help="run ruff and pytest; further arguments go to pytest", add_help=False)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "test":
@@ -126,6 +127,8 @@ def main(arguments: Sequence[str]) -> int:
             return demo(options.image, options.prompt, options.out)
         if options.command == "serve":
             return serve(options.port)
+        if options.command in ("twins", "thumbnails"):
+            return run_check(f"devtools.{options.command}", [], prepare(tests=True))
         return test(rest)
     except DevError as error:
         print(error, file=sys.stderr)

@@ -27,7 +27,7 @@ from pipeline.host import plain_host  # noqa: E402
 from pipeline.save import Mp4, decode_to_mp4  # noqa: E402
 from pipeline.video.wan_vae import FRAMES_A_LATENT, WanVAE  # noqa: E402
 
-PICTURE = ROOT / "workflows" / "input" / "demo.png"
+PICTURE = ROOT / "workflows" / "input" / "wan22_coffee.png"
 
 
 def latents_of(vae: WanVAE, width: int, height: int, frames: int) -> torch.Tensor:

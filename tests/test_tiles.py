@@ -19,7 +19,7 @@ from pipeline.video.wan_vae import CACHE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL, Wa
 
 FULL_SIZE = Need(DECODE_BYTES_A_PIXEL * 64, CACHE_BYTES_A_PIXEL * 64)
 """Of the real VAE, in 2 bytes."""
-PICTURE = Path(__file__).parent.parent / "workflows" / "input" / "demo.png"
+PICTURE = Path(__file__).parent.parent / "workflows" / "input" / "wan22_coffee.png"
 
 
 class SmallDevice(PlainResident):
