@@ -12,6 +12,7 @@ import pytest
 from devtools.paths import ROOT, SAMPLE_PICTURES
 from devtools.server import ComfyServer, free_port
 
+PICTURE = sorted(SAMPLE_PICTURES.glob("*.png"))[0]
 SHORT = ("--set", "Wan22FirstFrame.num_frames=5", "--set", "Wan22Sampler.num_inference_steps=4")
 
 
@@ -22,8 +23,7 @@ def run(url: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]
 
 
 def test_a_picture_becomes_a_clip(server: ComfyServer, tmp_path: Path) -> None:
-    picture = SAMPLE_PICTURES / "demo.png"
-    done = run(server.url, str(picture), "the camera zooms in", *SHORT, "--out", "cat.mp4", folder=tmp_path)
+    done = run(server.url, str(PICTURE), "the camera zooms in", *SHORT, "--out", "cat.mp4", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Wan22Sampler             4/4" in done.stdout
     assert done.stdout.endswith("cat.mp4\n")
@@ -38,19 +38,19 @@ def test_a_picture_becomes_a_clip(server: ComfyServer, tmp_path: Path) -> None:
     (["--workflow", "gone.json"], "gone.json: No such file or directory"),
 ])
 def test_what_was_wrong_is_said(server: ComfyServer, tmp_path: Path, words: list[str], said: str) -> None:
-    done = run(server.url, str(SAMPLE_PICTURES / "demo.png"), "the camera zooms in", *words, folder=tmp_path)
+    done = run(server.url, str(PICTURE), "the camera zooms in", *words, folder=tmp_path)
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_failing_node_says_why(server: ComfyServer, tmp_path: Path) -> None:
-    done = run(server.url, str(SAMPLE_PICTURES / "demo.png"), "red " * 600, *SHORT, folder=tmp_path)
+    done = run(server.url, str(PICTURE), "red " * 600, *SHORT, folder=tmp_path)
     assert done.returncode == 1
     assert "Wan22EncodePrompt: The prompt is" in done.stderr
 
 
 def test_no_server(tmp_path: Path) -> None:
-    done = run(f"http://127.0.0.1:{free_port()}", str(SAMPLE_PICTURES / "demo.png"), folder=tmp_path)
+    done = run(f"http://127.0.0.1:{free_port()}", str(PICTURE), folder=tmp_path)
     assert done.returncode == 1
     assert "Is ComfyUI running there?" in done.stderr
