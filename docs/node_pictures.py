@@ -70,14 +70,16 @@ ADD = """async ([kind, values, width]) => {
 }"""
 SHOW = """([id, [x, y]]) => {
     const canvas = window.app.canvas, node = window.app.graph.getNodeById(id);
-    const [left, top, width, height] = node.getBounding();
+    const head = window.LiteGraph.NODE_TITLE_HEIGHT;
+    const [left, top, width, height] = [node.pos[0], node.pos[1] - head, node.size[0], node.size[1] + head];
     canvas.deselectAll();
+    node.title = node.constructor.title;
     canvas.ds.scale = 1;
     canvas.ds.offset = [x - left, y - top];
     canvas.setDirty(true, true);
     return [width, height];
 }"""
-"""Put a node at a place of the window, and tell its size."""
+"""Put a node at a place of the window under its own name, and tell its size."""
 ALL = """([width, height, left, top]) => {
     const canvas = window.app.canvas, nodes = window.app.graph.nodes.map(node => node.getBounding());
     const x = Math.min(...nodes.map(box => box[0])), y = Math.min(...nodes.map(box => box[1]));
@@ -89,13 +91,19 @@ ALL = """([width, height, left, top]) => {
     return [(right - x) * canvas.ds.scale, (end - y) * canvas.ds.scale];
 }"""
 """Make the whole graph fit into a part of the window, and tell its size there."""
-SHOWN = "() => [...document.querySelectorAll('video')].every(video => video.readyState >= 2)"
+CLIP_IS_THERE = "() => [...document.querySelectorAll('video')].some(video => video.readyState >= 2)"
+STOP_CLIP = """() => {
+    for (const video of document.querySelectorAll('video')) {
+        video.pause();
+        if (video.duration) video.currentTime = video.duration / 2;
+    }
+}"""
+EMPTY = {"version": 0.4, "nodes": [], "links": [], "groups": [], "config": {}, "extra": {}}
 
 
 def shoot(canvas: Canvas, size: list[float], path: Path, place: tuple[float, float] = PLACE) -> None:
     """Keep what is at a place of the window as WebP."""
-    canvas.page.wait_for_function(SHOWN)
-    canvas.page.wait_for_timeout(700)
+    canvas.page.wait_for_timeout(1000)
     box = {"x": place[0] - MARGIN, "y": place[1] - MARGIN, "width": size[0] + 2 * MARGIN,
            "height": size[1] + 2 * MARGIN}
     image = Image.open(io.BytesIO(canvas.page.screenshot(clip=box))).convert("RGB")
@@ -106,17 +114,20 @@ def shoot(canvas: Canvas, size: list[float], path: Path, place: tuple[float, flo
 
 def picture_all(canvas: Canvas) -> None:
     """The demo workflow after a run, its nodes, and those that it has not."""
-    canvas.page.set_viewport_size({"width": 1700, "height": 1150})
+    canvas.page.set_viewport_size({"width": 1700, "height": 1200})
     canvas.load(json.loads(DEMO.read_text("utf-8")))
     canvas.run()
-    place = (70, 100)
+    canvas.page.wait_for_function(CLIP_IS_THERE)
+    canvas.page.wait_for_timeout(3000)  # the node grows to hold it
+    canvas.page.evaluate(STOP_CLIP)
+    place = (70, 200)
     shoot(canvas, canvas.page.evaluate(ALL, [1600, 900, *place]), WORKFLOW_PICTURE, place)
     nodes = canvas.page.evaluate("() => window.app.graph.nodes.map(node => [node.id, node.type])")
     for number, kind in nodes:
         if kind.startswith("Wan22"):
             shoot(canvas, canvas.page.evaluate(SHOW, [number, PLACE]), PICTURES / f"{kind}.webp")
     for kind, values in NOT_IN_DEMO.items():
-        canvas.page.evaluate("() => window.app.graph.clear()")
+        canvas.load(EMPTY)
         number = canvas.page.evaluate(ADD, [kind, values, WIDTH])
         shoot(canvas, canvas.page.evaluate(SHOW, [number, PLACE]), PICTURES / f"{kind}.webp")
 
