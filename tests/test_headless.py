@@ -1,0 +1,56 @@
+"""The script for use without the canvas, as a program of its own beside a real server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from devtools.paths import ROOT, SAMPLE_PICTURES
+from devtools.server import ComfyServer, free_port
+
+PICTURE = sorted(SAMPLE_PICTURES.glob("*.png"))[0]
+SHORT = ("--set", "Wan22FirstFrame.num_frames=5", "--set", "Wan22Sampler.num_inference_steps=4")
+
+
+def run(url: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The script's end, its outputs as text."""
+    command = [sys.executable, str(ROOT / "workflows" / "run_headless.py"), *words, "--server", url]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+def test_a_picture_becomes_a_clip(server: ComfyServer, tmp_path: Path) -> None:
+    done = run(server.url, str(PICTURE), "the camera zooms in", *SHORT, "--out", "cat.mp4", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Wan22Sampler             4/4" in done.stdout
+    assert done.stdout.endswith("cat.mp4\n")
+    with av.open(str(tmp_path / "cat.mp4")) as clip:
+        assert len(list(clip.decode(video=0))) == 5
+        assert "the camera zooms in" in clip.metadata["prompt"]
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--set", "Wan22FirstFrame.num_frames=6"], "num_frames is 6; it must be a multiple of 4 plus 1"),
+    (["--set", "Wan22FirstFrames.num_frames=5"], "4 (Wan22FirstFrame)"),
+    (["--workflow", "gone.json"], "gone.json: No such file or directory"),
+])
+def test_what_was_wrong_is_said(server: ComfyServer, tmp_path: Path, words: list[str], said: str) -> None:
+    done = run(server.url, str(PICTURE), "the camera zooms in", *words, folder=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failing_node_says_why(server: ComfyServer, tmp_path: Path) -> None:
+    done = run(server.url, str(PICTURE), "red " * 600, *SHORT, folder=tmp_path)
+    assert done.returncode == 1
+    assert "Wan22EncodePrompt: The prompt is" in done.stderr
+
+
+def test_no_server(tmp_path: Path) -> None:
+    done = run(f"http://127.0.0.1:{free_port()}", str(PICTURE), folder=tmp_path)
+    assert done.returncode == 1
+    assert "Is ComfyUI running there?" in done.stderr

@@ -1,0 +1,118 @@
+"""Help and words: every node has a page in each language that says what its schema and its errors say."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from devtools.paths import ROOT
+from devtools.server import ComfyServer
+from docs.help_pages import NAMES, PAGES, NodeInfo, inputs_of, nodes_of_the_pack, page, with_lists
+from tests.canvas import Canvas
+
+LANGUAGES = ("en", "zh")
+MOST_BYTES = 1_500_000
+"""Of all pictures of the help together: they are part of every install."""
+SYNTAX = set("{}|@")
+"""Means something to vue-i18n, which reads names and descriptions."""
+
+
+@pytest.fixture(scope="module")
+def nodes(server: ComfyServer) -> dict[str, NodeInfo]:
+    return nodes_of_the_pack(server)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_pages_list_what_the_schemas_say(nodes: dict[str, NodeInfo], language: str) -> None:
+    """After a change of a node, docs/help_pages.py writes the lists anew."""
+    assert len(nodes) == 16
+    for node, info in nodes.items():
+        text = page(node, language).read_text("utf-8")
+        assert text == with_lists(text, node, info, language), node
+        name = NAMES[language].get(node, info)["display_name"]
+        assert text.startswith(f"# {name}\n")
+        with Image.open(PAGES / re.search(r"!\[.+\]\((pictures/\w+\.webp)\)", text)[1]) as picture:
+            assert min(picture.size) >= 50
+
+
+def test_there_are_no_other_pages_and_pictures(nodes: dict[str, NodeInfo]) -> None:
+    assert {path.stem for path in PAGES.glob("*.md")} == set(nodes)
+    assert {path.parent.name for path in PAGES.glob("*/zh.md")} == set(nodes)
+    pictures = list(PAGES.glob("pictures/*"))
+    assert {path.stem for path in pictures} == set(nodes)
+    assert sum(path.stat().st_size for path in pictures) < MOST_BYTES
+
+
+def test_chinese_names_every_node_input_and_output(nodes: dict[str, NodeInfo]) -> None:
+    assert set(NAMES["zh"]) == set(nodes)
+    for node, info in nodes.items():
+        words = NAMES["zh"][node]
+        assert set(words["inputs"]) == {name.replace(".", "_") for name, *_ in inputs_of(info)}, node
+        assert set(words.get("outputs", {})) == {str(place) for place in range(len(info["output"]))}, node
+        parts = [*words["inputs"].values(), *words.get("outputs", {}).values()]
+        assert all(re.search(r"[\u4e00-\u9fff]", part["tooltip"]) for part in parts), node
+        for text in (words["display_name"], words["description"], *(part["name"] for part in parts)):
+            assert text and not SYNTAX & set(text), text
+
+
+def _texts_of_the_code() -> Iterator[str]:
+    """Every text in nodes/ and pipeline/, with … for each value that is put in."""
+    for path in (*(ROOT / "nodes").rglob("*.py"), *(ROOT / "pipeline").rglob("*.py"),
+                 *(ROOT / "devtools").glob("*.py")):
+        for found in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(found, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in found.values)
+            elif isinstance(found, ast.Constant) and isinstance(found.value, str):
+                yield found.value
+
+
+def test_quoted_messages_are_those_of_the_code() -> None:
+    known = list(_texts_of_the_code())
+    quoted = {message for path in PAGES.rglob("*.md")
+              for message in re.findall(r"^- \*\*(.+?)\*\*<br>", path.read_text("utf-8"), re.M)}
+    readme = (ROOT / "README.md").read_text("utf-8")
+    quoted |= {message.replace("...", "…") for message in re.findall(r"^\| `([^`]+)` \|", readme, re.M)
+               if " " in message}
+    assert len(quoted) > 50
+    for message in quoted:
+        pieces = [piece.strip() for piece in message.split("…") if len(piece.strip()) > 2]
+        pattern = ".*".join(map(re.escape, pieces))
+        assert any(re.search(pattern, text, re.S) for text in known), message
+
+
+OPEN_HELP = """kind => {
+    window.app.graph.clear();
+    const node = window.LiteGraph.createNode(kind);
+    window.app.graph.add(node);
+    window.app.canvas.selectNode(node);
+}"""
+HELP_IS_SHOWN = """title => {
+    const heading = [...document.querySelectorAll('.node-help-content h1')].find(h1 => h1.textContent === title);
+    const picture = heading?.closest('.node-help-content').querySelector('img');
+    return picture?.complete && picture.naturalWidth > 0;
+}"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_is_shown_on_the_canvas(browser: Any, server: ComfyServer, nodes: dict[str, NodeInfo],
+                                     language: str) -> None:
+    canvas = Canvas(browser, server, Comfy_Locale=language)
+    try:
+        for node in ("Wan22Sampler", "Wan22RemoteImageToVideo"):
+            canvas.page.evaluate(OPEN_HELP, node)
+            if node == "Wan22Sampler":  # the panel stays open
+                canvas.page.locator("[data-testid=info-button]").click()
+            name = NAMES[language].get(node, nodes[node])["display_name"]
+            canvas.page.wait_for_function(HELP_IS_SHOWN, arg=name)
+        labels = canvas.page.evaluate("() => window.app.graph.nodes[0].widgets.map(widget => widget.label)")
+        chinese = NAMES["zh"]["Wan22RemoteImageToVideo"]["inputs"]["max_cost_per_day"]["name"]
+        assert (chinese in labels) == (language == "zh"), labels
+        assert not canvas.errors
+    finally:
+        canvas.settle(Comfy_Locale="en")
+        canvas.close()

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Make a clip on a running ComfyUI, without the canvas.
+
+    python3 run_headless.py cat.png "the camera zooms in"
+    python3 run_headless.py cat.png "she smiles" --workflow api/image-to-video-demo.json --set Wan22Sampler.seed=7 \\
+        --server http://192.168.1.20:8188 --out cat.mp4
+
+Uploads the picture, queues a workflow in API format, shows its progress and downloads the MP4. Runs on its own: Python
+3.10 and aiohttp, which ComfyUI's Python has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+try:
+    import aiohttp
+except ImportError:
+    sys.exit("This needs the package aiohttp. Run it with ComfyUI's own Python, or: pip install aiohttp")
+
+WORKFLOW = Path(__file__).resolve().parent / "api" / "image-to-video-demo.json"
+Workflow = dict[str, dict[str, Any]]
+
+
+def fill_in(workflow: Workflow, picture: str, prompt: str | None, settings: list[str]) -> None:
+    """Put the picture, the prompt and settings such as "Wan22Sampler.seed=7" into the nodes that have such inputs."""
+    for node in workflow.values():
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = picture
+        if prompt is not None and isinstance(node["inputs"].get("prompt"), str):
+            node["inputs"]["prompt"] = prompt
+    for setting in settings:
+        place, _, value = setting.partition("=")
+        kind, _, name = place.partition(".")
+        nodes = [node for key, node in workflow.items() if kind in (key, node["class_type"])]
+        if not nodes or not name:
+            sys.exit(f"--set {setting}: write it as NODE.INPUT=VALUE, where NODE is an id or a class of the workflow: "
+                     + ", ".join(f"{key} ({node['class_type']})" for key, node in workflow.items()))
+        with contextlib.suppress(ValueError):  # a plain word is a text
+            value = json.loads(value)
+        for node in nodes:
+            node["inputs"][name] = value
+
+
+async def upload(comfy: aiohttp.ClientSession, picture: Path) -> str:
+    """The name that Load Image knows the picture by. An earlier picture of that name is kept."""
+    form = aiohttp.FormData()
+    form.add_field("image", picture.read_bytes(), filename=picture.name)
+    async with comfy.post("/upload/image", data=form) as answer:
+        answer.raise_for_status()
+        return (await answer.json())["name"]
+
+
+async def queue(comfy: aiohttp.ClientSession, workflow: Workflow, client: str) -> str:
+    """The job's id; ends the script with ComfyUI's sentences when it refuses, even if only one branch."""
+    async with comfy.post("/prompt", json={"prompt": workflow, "client_id": client}) as answer:
+        said = await answer.json()
+    faults = [f"{node['class_type']}: {error['details'] or error['message']}"  # details: "input - sentence"
+              for node in (said.get("node_errors") or {}).values() for error in node["errors"]]
+    if faults or "prompt_id" not in said:
+        sys.exit("\n".join(dict.fromkeys(faults)) or said["error"]["message"])
+    return said["prompt_id"]
+
+
+async def show_progress(comfy: aiohttp.ClientSession, workflow: Workflow, client: str) -> None:
+    """Print the steps that ComfyUI tells this client of. The outcome comes from `outcome`: a socket may break."""
+    with contextlib.suppress(aiohttp.ClientError):
+        async with comfy.ws_connect("/ws", params={"clientId": client}) as socket:
+            async for message in socket:
+                event = json.loads(message.data) if message.type is aiohttp.WSMsgType.TEXT else {}
+                if event.get("type") == "progress":
+                    step = event["data"]
+                    name = workflow.get(step["node"], {}).get("class_type", "")
+                    print(f"\r{name:24} {step['value']:.0f}/{step['max']:.0f} ", end="", flush=True)
+
+
+async def outcome(comfy: aiohttp.ClientSession, job: str) -> dict[str, Any]:
+    """Wait for the job's end; ends the script with the node's message when it failed. Ctrl-C cancels the job."""
+    try:
+        while True:
+            async with comfy.get(f"/api/jobs/{job}") as answer:
+                state = await answer.json()
+            if answer.status == 404:
+                sys.exit("\nComfyUI no longer knows the job: it was restarted. Run this again.")
+            if state["status"] == "completed":
+                return state["outputs"]
+            if state["status"] in ("failed", "cancelled"):
+                error = state.get("execution_error") or {"node_type": "The run", "exception_message": "was cancelled"}
+                sys.exit(f"\n{error['node_type']}: {error['exception_message']}".rstrip())
+            await asyncio.sleep(1)
+    except asyncio.CancelledError:
+        await comfy.post(f"/api/jobs/{job}/cancel")
+        raise
+
+
+async def make_clip(options: argparse.Namespace) -> None:
+    workflow: Workflow = json.loads(options.workflow.read_text("utf-8"))
+    client = uuid.uuid4().hex
+    async with aiohttp.ClientSession(options.server, timeout=aiohttp.ClientTimeout(sock_connect=10)) as comfy:
+        fill_in(workflow, await upload(comfy, options.picture), options.prompt, options.set)
+        watching = asyncio.create_task(show_progress(comfy, workflow, client))
+        try:
+            outputs = await outcome(comfy, await queue(comfy, workflow, client))
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+        files = [file for node in outputs.values() for files in node.values() for file in files
+                 if isinstance(file, dict) and str(file.get("filename")).endswith(".mp4")]
+        if not files:
+            sys.exit("\nThe workflow ended without an MP4: it needs Save MP4, Decode to MP4 or Save Video.")
+        wanted = {key: files[0][key] for key in ("filename", "subfolder", "type")}
+        async with comfy.get("/view", params=wanted) as answer:
+            answer.raise_for_status()
+            out = options.out or Path(wanted["filename"])
+            out.write_bytes(await answer.read())
+    print(f"\n{out}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("prompt", nargs="?", help="default: the workflow's own")
+    parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="in API format (default: the bundled model's)")
+    parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="any number of times")
+    parser.add_argument("--server", default="http://127.0.0.1:8188")
+    parser.add_argument("--out", type=Path, help="default: the file's name at the server")
+    options = parser.parse_args()
+    try:
+        asyncio.run(make_clip(options))
+    except KeyboardInterrupt:
+        sys.exit("\nCancelled.")
+    except aiohttp.ClientError as error:
+        sys.exit(f"{options.server}: {error}. Is ComfyUI running there?")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}.")
+
+
+if __name__ == "__main__":
+    main()
