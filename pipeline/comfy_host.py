@@ -333,10 +333,11 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
             origins.note(job_id, run[1], _workflow_of(run) if asks else None)
             _job_changed(job_id)
 
-    return Desk(ledger=Ledger(folder, _job_changed), drives=drives, keys=Keys(folder / "keys.json"), policy=policy_from_environment(),
-                patience=patience_from_environment(), results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
-                say=lambda text: say(node_id, text), stop=stop_if_asked, check_clip=probe, limits=limits,
-                local_only=settings.local_only, public_url=settings.public_url, concurrent=settings.concurrent)
+    return Desk(ledger=Ledger(folder, _job_changed), drives=drives, keys=Keys(folder / "keys.json"),
+                policy=policy_from_environment(), patience=patience_from_environment(),
+                results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS), say=lambda text: say(node_id, text),
+                stop=stop_if_asked, check_clip=probe, limits=limits, local_only=settings.local_only,
+                public_url=settings.public_url, concurrent=settings.concurrent)
 
 
 def _job_changed(job_id: str) -> None:
@@ -524,7 +525,7 @@ def graph_run() -> GraphRun | None:
 
 
 def _running_item() -> tuple[Any, ...] | None:
-    """The queue's entry of the run that the running node is in: (number, prompt id, graph, extra data, outputs, ...)."""
+    """The queue's entry of the run that the running node is in: number, prompt id, graph, extra data, outputs."""
     from comfy_execution.utils import get_executing_context
     from server import PromptServer
 
