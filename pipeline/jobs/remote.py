@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..remote.job import OVER, Job, State
-from ..remote.places import place_of
 from ..remote.providers import ADAPTERS
+from ..remote.queue_places import place_of
 from .entry import Entry
 
 ENDED = (*OVER, State.DONE)

@@ -13,7 +13,7 @@ from .client import Client
 from .desk import Desk
 from .errors import PASSING, Kind, RemoteError
 from .job import Job, State
-from .places import note_place
+from .queue_places import note_place
 from .result import fetch_clip
 
 DOWNLOADS = 4
