@@ -67,8 +67,9 @@ def _board(folder: Path) -> Board:
 
     queue = PromptServer.instance.prompt_queue
     running, pending = queue.get_current_queue_volatile()
-    nodes = {} if not running else {name: {**found, "state": found["state"].value}
-                                    for name, found in get_progress_state().nodes.copy().items()}
+    at_work = get_progress_state()
+    nodes = {name: {**found, "state": found["state"].value} for name, found in at_work.nodes.copy().items()
+             if any(item[1] == at_work.prompt_id for item in running)}
     return Board(Ledger(folder), Origins(folder), Queue(running, pending, queue.get_history(), nodes),
                  Path(folder_paths.get_output_directory()))
 
@@ -78,6 +79,6 @@ def _number(request: web.Request, name: str, default: float) -> float:
         number = float(request.query.get(name, default))
     except ValueError:
         number = math.nan
-    if math.isnan(number):
+    if name in request.query and not math.isfinite(number):
         raise web.HTTPBadRequest(text=f"{name} is no number.")
     return number

@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..remote.job import Job
+from ..remote.job import Job, State
 from ..remote.ledger import Ledger
 from ..remote.origins import Origins
 from .entry import Entry
 from .queue import Queue, asked_in, only_buys, workflow_of
-from .remote import asked_of, remote_entry
+from .remote import ENDED, asked_of, remote_entry
 
 MOST = 200
 """Entries of one page."""
+OPEN = tuple(state for state in State if state not in ENDED)
+"""Of these jobs the run that drives them may come and go without a word in the ledger."""
 OVERLAP = 60.0
 """Seconds by which changes are told again: a row may carry an earlier time than that at which it could be read."""
 
@@ -42,12 +44,13 @@ class Board:
         return {"jobs": list(map(asdict, entries[:most])), "more": len(entries) > most, **self._now()}
 
     def changes(self, since: float) -> dict[str, Any]:
-        """Entries of which something changed since a time that an earlier answer gave, and every local run under way.
+        """Entries of which something changed since a time that an earlier answer gave, and all that are not over.
 
         A local run that was under way, and is not among them, has left the queue without a trace.
         """
         since -= OVERLAP
-        entries = (*self._remote(self.ledger.changed(since)), *self._runs(since))
+        jobs = {job.id: job for job in (*self.ledger.jobs(OPEN, MOST), *self.ledger.changed(since))}
+        entries = (*self._remote([*jobs.values()]), *self._runs(since))
         return {"jobs": list(map(asdict, entries)), **self._now()}
 
     def request(self, name: str) -> Any:

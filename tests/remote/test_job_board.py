@@ -111,14 +111,14 @@ def test_pages_hold_every_job_once(ledger: Ledger) -> None:
 
 
 def test_changes_are_what_was_written_since_and_what_is_under_way(ledger: Ledger) -> None:
-    old = bought(ledger, "old")
+    old, open_still = bought(ledger, "old", State.DONE), bought(ledger, "open")
     with opened(ledger.folder) as base:
         base.execute("UPDATE jobs SET updated = updated - 1000")
     new = bought(ledger, "new")
     history = {name: ended(name, LOCAL, created) for name, created in (("long ago", 1.0), ("just now", new.created))}
     now = board(ledger, pending=(item("waits", LOCAL, 1.0),), history=history)
-    assert set(shown(now.changes(new.created))) == {new.id, "waits", "just now"}
-    ledger.update(old, state=State.QUEUED)
+    assert set(shown(now.changes(new.created))) == {new.id, open_still.id, "waits", "just now"}
+    ledger.reopen(old, result="elsewhere.mp4")
     assert old.id in shown(now.changes(new.created))
 
 

@@ -52,7 +52,7 @@ export class JobCard {
     /** Show the time that has passed. */
     tick() {
         const { provider, model } = this.job;
-        const words = [provider || text("jobs.here"), duration(this.job, this.list.now()), price(this.job)];
+        const words = [provider || text("jobs.here"), duration(this.job, this.list.now()), price(this.job), when(this.job)];
         const line = words.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
         if (this.facts.textContent !== line) this.facts.textContent = line;
         this.facts.title = [model, this.job.price_source].filter(Boolean).join("\n");
@@ -80,7 +80,7 @@ export class JobCard {
     #showThumb() {
         const { file } = this.job;
         if (!file) {
-            this.thumb.removeAttribute("href");
+            for (const name of ["href", "title", "aria-label"]) this.thumb.removeAttribute(name);
             this.thumb.replaceChildren(make("i", "pi pi-video"));
             return;
         }
@@ -119,9 +119,7 @@ export class JobCard {
         ].filter(Boolean);
         if (job.file) buttons.push(this.#link());
         const focused = this.actions.contains(document.activeElement) && document.activeElement.dataset.action;
-        const time = make("span", "wan22-jobs-when");
-        time.textContent = when(job);
-        this.actions.replaceChildren(time, ...buttons);
+        this.actions.replaceChildren(...buttons);
         if (focused) this.actions.querySelector(`[data-action=${focused}]`)?.focus();
     }
 

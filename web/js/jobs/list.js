@@ -1,7 +1,7 @@
 import { ask } from "../server.js";
 import { text } from "../text.js";
 
-const PAGE = 50;
+const PAGE = 100;
 const REST = 400; // milliseconds between two questions, however many events come
 
 /**
@@ -53,10 +53,12 @@ export class JobList extends EventTarget {
 
     /** Ask for the next older page. */
     async older() {
-        if (!this.more || this.#work) return;
-        this.#work = this.#try(async () => this.#takePage(await ask(`jobs?limit=${PAGE}&before=${this.#oldest}`)));
-        await this.#work.finally(() => (this.#work = null));
-        if (this.#wanted) await this.#want(this.#wanted);
+        while (this.#work) await this.#work;
+        if (!this.more) return;
+        const page = async () => this.#takePage(await ask(`jobs?limit=${PAGE}&before=${this.#oldest}`));
+        this.#work = this.#try(page).finally(() => (this.#work = null));
+        await this.#work;
+        if (this.#wanted) this.#want(this.#wanted); // by an event that came meanwhile
     }
 
     /** Take what ComfyUI tells of the nodes of a run: {prompt_id, nodes}. */

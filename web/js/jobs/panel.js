@@ -8,6 +8,7 @@ const LOOK = 3; // seconds between questions while something is under way: of an
 export class JobPanel {
     #cards = new Map();
     #seconds = 0;
+    stalled = false;
 
     /** @param {import("./list.js").JobList} list */
     constructor(list) {
@@ -63,6 +64,7 @@ export class JobPanel {
         });
         for (const [id, card] of this.#cards) if (!list.jobs.has(id)) this.#remove(id, card);
         this.end.hidden = !list.more;
+        if (this.stalled && !list.fault) this.#watchEnd();
     }
 
     #drawMoney() {
@@ -93,8 +95,14 @@ export class JobPanel {
             if (target !== this.end) target.wan22Card.inView = isIntersecting;
         if (!seen.some(({ target, isIntersecting }) => target === this.end && isIntersecting)) return;
         await this.list.older();
-        this.sight.unobserve(this.end); // seen anew: the end may still be in view below the new page
-        this.sight.observe(this.end);
+        this.#watchEnd();
+    }
+
+    /** Look anew whether the end is in view, as it may still be below a new page; once the server answers again. */
+    #watchEnd() {
+        this.sight.unobserve(this.end);
+        this.stalled = this.list.fault !== "";
+        if (!this.stalled) this.sight.observe(this.end);
     }
 
     #tick() {

@@ -19,12 +19,13 @@ export function isResumable(job) {
 /** How it stands, for people, and the tone: "busy", "good", "bad", "open" or "quiet". @param {Job} job */
 export function standing(job) {
     const provider = job.provider;
-    if (job.state === "done") return job.remote && !job.file ? [text("jobs.state.fileGone"), "open"] : [text("jobs.state.done"), "good"];
+    if (job.state === "done" && job.remote && !job.file) return [text("jobs.state.fileGone"), "open"];
+    if (job.state === "done") return [text("jobs.state.done"), "good"];
     if (job.state === "failed" || job.state === "lost") return [text(`jobs.state.${job.state}`, { provider }), "bad"];
     if (job.state === "canceled") return [text("jobs.state.canceled"), "quiet"];
     if (!job.remote) return [text(job.state === "queued" ? "jobs.state.waiting" : "jobs.state.atWork"), "busy"];
     if (!job.run) return left(job);
-    if (job.state === "queued" && job.place !== null) return [text("jobs.state.place", { provider, place: job.place + 1 }), "busy"];
+    if (job.place !== null) return [text("jobs.state.place", { provider, place: job.place + 1 }), "busy"];
     return [text(`jobs.state.${job.state === "submit unknown" ? "looking" : job.state}`, { provider }), "busy"];
 }
 
