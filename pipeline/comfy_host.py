@@ -55,6 +55,7 @@ from .remote.event import failure_of
 from .remote.keys import Keys
 from .remote.ledger import Ledger, Limits
 from .remote.notify import GraphRun
+from .remote.origins import Origins
 from .remote.patience import patience_from_environment
 from .remote.settings import read_settings
 from .request import RequestError, Sampling
@@ -326,10 +327,25 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     """The surroundings of a remote job: ComfyUI's folders, Stop, and the text on the node."""
     folder = system_folder()
     settings = read_settings(folder)
-    return Desk(ledger=Ledger(folder), keys=Keys(folder / "keys.json"), policy=policy_from_environment(),
-                patience=patience_from_environment(), results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
-                say=lambda text: say(node_id, text), stop=stop_if_asked, check_clip=probe, limits=limits,
-                local_only=settings.local_only, public_url=settings.public_url, concurrent=settings.concurrent)
+    run, origins = _running_item(), Origins(folder)
+
+    def drives(job_id: str, asks: bool) -> None:
+        if run is not None:
+            origins.note(job_id, run[1], _workflow_of(run) if asks else None)
+            _job_changed(job_id)
+
+    return Desk(ledger=Ledger(folder, _job_changed), drives=drives, keys=Keys(folder / "keys.json"),
+                policy=policy_from_environment(), patience=patience_from_environment(),
+                results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS), say=lambda text: say(node_id, text),
+                stop=stop_if_asked, check_clip=probe, limits=limits, local_only=settings.local_only,
+                public_url=settings.public_url, concurrent=settings.concurrent)
+
+
+def _job_changed(job_id: str) -> None:
+    """Tell every open page that there is news of a remote job; what it is, the pages ask for."""
+    from server import PromptServer
+
+    PromptServer.instance.send_sync("wan22.jobs", {"job": job_id})
 
 
 def is_linked(output: int) -> bool:
@@ -502,12 +518,25 @@ def video_from(path: Path) -> Any:
 def graph_run() -> GraphRun | None:
     """The run that the running node is in; None when that cannot be told."""
     from comfy_execution.utils import get_executing_context
+
+    item = _running_item()
+    return None if item is None else GraphRun(item[1], get_executing_context().node_id, item[2], tuple(item[4]))
+
+
+def _running_item() -> tuple[Any, ...] | None:
+    """The queue's entry of the run that the running node is in: number, prompt id, graph, extra data, outputs."""
+    from comfy_execution.utils import get_executing_context
     from server import PromptServer
 
     node = get_executing_context()
-    found = [item for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0]
-             if node is not None and item[1] == node.prompt_id]
-    return GraphRun(node.prompt_id, node.node_id, found[0][2], tuple(found[0][4])) if found else None
+    return next((item for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0]
+                 if node is not None and item[1] == node.prompt_id), None)
+
+
+def _workflow_of(item: tuple[Any, ...]) -> dict[str, Any]:
+    """The workflow of a queue's entry, as Origins keeps it."""
+    drawn = ((item[3] or {}).get("extra_pnginfo") or {}).get("workflow")
+    return {"workflow": drawn} if drawn else {"graph": item[2]}
 
 
 def run_is_over(prompt_id: str) -> bool:

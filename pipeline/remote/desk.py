@@ -41,6 +41,8 @@ class Desk:
     """Provider -> jobs at once, where that is not the adapter's own number."""
     public_url: str = ""
     """https base under which providers reach this server's webhook, "" for none."""
+    drives: Callable[[str, bool], None] = lambda job_id, asks: None
+    """Told that this run drives a job of this id from now on, and whether its graph is what asks for the clip."""
 
     def check_allowed(self) -> None:
         """Raise RemoteError (REFUSED_HERE) when the user settled that nothing may leave this machine."""

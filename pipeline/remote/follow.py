@@ -14,6 +14,7 @@ from .client import Client
 from .desk import Desk
 from .errors import PASSING, Kind, RemoteError
 from .job import Job, State
+from .queue_places import note_place
 from .result import fetch_clip
 
 DOWNLOADS = 4
@@ -54,6 +55,7 @@ async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
                                      partial(_tell, told, job, client, desk))
         polled += 1
         told = await _poll(job, client)
+        note_place(job.id, told.place)
         if told.price is not None:
             desk.ledger.update(job, price=told.price, price_source=f"billed by {client.adapter.title}")
         if told.state == State.DOWNLOADING:

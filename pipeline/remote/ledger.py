@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_by_digest ON jobs (digest, created);
 CREATE INDEX IF NOT EXISTS jobs_by_remote_id ON jobs (remote_id);
 CREATE INDEX IF NOT EXISTS jobs_by_created ON jobs (created);
+CREATE INDEX IF NOT EXISTS jobs_by_updated ON jobs (updated);
 """
 _COLUMNS = ("id", "provider", "model", "profile", "digest", "state", "remote_id", "sent", "created", "submitted",
             "updated", "price", "price_source", "image_mark", "result", "error_kind", "error", "summary")
@@ -52,11 +54,19 @@ def _job(row: sqlite3.Row) -> Job:
                   "summary": json.loads(values["summary"])})
 
 
+def _write(base: sqlite3.Connection, job: Job) -> Job:
+    job = replace(job, updated=time.time())
+    values = ", ".join(f"{name} = ?" for name in _COLUMNS)
+    base.execute(f"UPDATE jobs SET {values} WHERE id = ?", (*_row(job), job.id))
+    return job
+
+
 class Ledger:
     """The jobs of one ComfyUI user directory; may be used by several threads and processes at once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, on_change: Callable[[str], None] = lambda job_id: None) -> None:
+        """on_change: told the id of a job whenever something of it was written, in the thread that wrote it."""
+        self.folder, self._on_change = folder, on_change
         create(folder, _SCHEMA)
 
     def claim(self, job: Job) -> Job:
@@ -71,7 +81,8 @@ class Ledger:
             new = replace(job, id=uuid.uuid4().hex, created=time.time(), updated=time.time())
             base.execute(f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})",
                          _row(new))
-            return new
+        self._on_change(new.id)
+        return new
 
     def known(self, digest: str, models: Sequence[tuple[str, str]]) -> Job | None:
         """The newest job of the same request, at one of these (provider, model), that is still of use."""
@@ -84,18 +95,16 @@ class Ledger:
             now = self._get(base, job.id)
             if now.state in _END and "state" in changes and now.state != changes["state"]:
                 return now
-            new = replace(now, **changes, updated=time.time())
-            values = ", ".join(f"{name} = ?" for name in _COLUMNS)
-            base.execute(f"UPDATE jobs SET {values} WHERE id = ?", (*_row(new), job.id))
-            return new
+            new = _write(base, replace(now, **changes))
+        self._on_change(job.id)
+        return new
 
     def reopen(self, job: Job, **changes: object) -> Job:
         """As `update`, for a job that was over: the user found it again, or its file has gone."""
         with writing(self.folder) as base:
-            new = replace(self._get(base, job.id), **changes, updated=time.time())
-            values = ", ".join(f"{name} = ?" for name in _COLUMNS)
-            base.execute(f"UPDATE jobs SET {values} WHERE id = ?", (*_row(new), job.id))
-            return new
+            new = _write(base, replace(self._get(base, job.id), **changes))
+        self._on_change(job.id)
+        return new
 
     def attach(self, job: Job, remote_id: str) -> Job:
         """Give a job of unknown outcome the id that the user found at the provider. Raises RemoteError."""
@@ -128,7 +137,9 @@ class Ledger:
             _check_limits(price, spent, limits)
             base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
                          "WHERE id = ?", (State.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
-            return self._get(base, job.id)
+            new = self._get(base, job.id)
+        self._on_change(job.id)
+        return new
 
     def get(self, job_id: str) -> Job:
         """A job as it stands. Raises KeyError when there is none of this id."""
@@ -143,12 +154,19 @@ class Ledger:
                                (name,)).fetchone()
         return None if row is None else _job(row)
 
-    def jobs(self, states: Sequence[State] = tuple(State), newest: int = 1000) -> list[Job]:
-        """Jobs in these states, the newest first."""
+    def jobs(self, states: Sequence[State] = tuple(State), newest: int = 1000, before: float = math.inf) -> list[Job]:
+        """Jobs in these states, the newest first; those that were entered before a time, in seconds since 1970."""
         marks = ", ".join("?" * len(states))
         with opened(self.folder) as base:
-            rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE state IN ({marks}) "
-                                "ORDER BY created DESC LIMIT ?", (*(s.value for s in states), newest)).fetchall()
+            rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE state IN ({marks}) AND created < ? "
+                                "ORDER BY created DESC LIMIT ?",
+                                (*(s.value for s in states), before, newest)).fetchall()
+        return [_job(row) for row in rows]
+
+    def changed(self, since: float) -> list[Job]:
+        """Jobs of which something was written since a time, in seconds since 1970."""
+        with opened(self.folder) as base:
+            rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE updated >= ?", (since,)).fetchall()
         return [_job(row) for row in rows]
 
     def owns(self, provider: str, remote_id: str) -> bool:
@@ -199,5 +217,3 @@ def _check_limits(price: float | None, spent: float, limits: Limits) -> None:
     if price is not None and limits.day and spent + price > limits.day:
         raise RemoteError(Kind.BUDGET, f"${spent:.3f} were spent in the last 24 hours and the clip costs ${price:.3f}: "
                           f"together more than max_cost_per_day, ${limits.day:.3f}. Nothing was sent.")
-
-

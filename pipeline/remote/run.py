@@ -104,6 +104,7 @@ async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: D
             job = desk.ledger.get(job.id)
             if job.state in OVER:
                 continue  # whoever drove it before has failed
+            desk.drives(job.id, True)
             unbought = job.state in UNSENT or (job.state == State.SUBMITTING and not job.sent)
             if unbought:  # another account would not know a job that was bought before
                 job = desk.ledger.update(job, profile=target.profile)
@@ -120,6 +121,7 @@ async def resume(job: Job, adapter: Adapter, desk: Desk) -> Delivery:
     desk.check_allowed()
     async with _driving(job, desk):
         job = desk.ledger.get(job.id)
+        desk.drives(job.id, False)
         if job.remote_id and job.state in (State.TIMED_OUT, State.LOST, State.FAILED, State.CANCELED):
             job = desk.ledger.reopen(job, state=State.RUNNING, error="", error_kind="")
         if not job.remote_id and not job.sent:

@@ -1,0 +1,84 @@
+"""The list of jobs: clips of the ledger and of this server's runs.
+
+GET /wan22/jobs?before=&limit=    a page, the newest first
+GET /wan22/jobs?since=            what has changed
+GET /wan22/jobs/{id}/request      what was asked
+GET /wan22/jobs/{id}/workflow     the workflow that made it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from .exchange import check_page
+
+if TYPE_CHECKING:
+    from ...pipeline.jobs.board import Board
+
+PAGE = 50
+"""Entries, where the question does not say."""
+
+
+def register(routes: web.RouteTableDef, folder: Path) -> None:
+    """Put them on the server. folder: the pack's system user directory."""
+
+    @routes.get("/wan22/jobs")
+    async def jobs(request: web.Request) -> web.Response:
+        check_page(request)
+        since, before = _number(request, "since", -1.0), _number(request, "before", math.inf)
+        most = int(_number(request, "limit", PAGE))
+        return await _answer(folder, lambda board: board.changes(since) if since >= 0 else board.page(before, most))
+
+    @routes.get("/wan22/jobs/{name}/request")
+    async def asked(request: web.Request) -> web.Response:
+        check_page(request)
+        return await _answer(folder, lambda board: board.request(request.match_info["name"]))
+
+    @routes.get("/wan22/jobs/{name}/workflow")
+    async def workflow(request: web.Request) -> web.Response:
+        check_page(request)
+        return await _answer(folder, lambda board: board.workflow(request.match_info["name"]))
+
+
+async def _answer(folder: Path, ask: Callable[[Board], Any]) -> web.Response:
+    try:
+        return web.json_response(await asyncio.to_thread(lambda: ask(_board(folder))))
+    except KeyError:
+        raise web.HTTPNotFound(text="There is no such job, or its workflow is not known.") from None
+    except ValueError as error:  # settings or a database that cannot be used
+        raise web.HTTPConflict(text=str(error)) from None
+
+
+def _board(folder: Path) -> Board:
+    import folder_paths
+    from comfy_execution.progress import get_progress_state
+    from server import PromptServer
+
+    from ...pipeline.jobs.board import Board
+    from ...pipeline.jobs.queue import Queue
+    from ...pipeline.remote.ledger import Ledger
+    from ...pipeline.remote.origins import Origins
+
+    queue = PromptServer.instance.prompt_queue
+    running, pending = queue.get_current_queue_volatile()
+    at_work = get_progress_state()
+    nodes = {name: {**found, "state": found["state"].value} for name, found in at_work.nodes.copy().items()
+             if any(item[1] == at_work.prompt_id for item in running)}
+    return Board(Ledger(folder), Origins(folder), Queue(running, pending, queue.get_history(), nodes),
+                 Path(folder_paths.get_output_directory()))
+
+
+def _number(request: web.Request, name: str, default: float) -> float:
+    try:
+        number = float(request.query.get(name, default))
+    except ValueError:
+        number = math.nan
+    if name in request.query and not math.isfinite(number):
+        raise web.HTTPBadRequest(text=f"{name} is no number.")
+    return number
