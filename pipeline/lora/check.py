@@ -68,7 +68,8 @@ _PEEKS: Peeks[_Header] = Peeks(_look, lambda seen: min(seen.header.offsets.value
 
 
 def check_loras(inputs: NodeInputs, find: Find, downloads: Path, own: Path) -> dict[str, object]:
-    """{"unknown": inputs of other nodes} or {"files": one Checked, or those of the pair}.
+    """{"unknown": inputs of other nodes} or {"files": one Checked, those of the pair, or none where nothing is
+    given yet}.
 
     downloads: the folder of the download cache. own: the pack's, with settings and keys. Raises RequestError or
     DownloadError for inputs that go together badly, RemoteError for settings that cannot be read.
@@ -76,6 +77,8 @@ def check_loras(inputs: NodeInputs, find: Find, downloads: Path, own: Path) -> d
     if unknown := [name for name in DECIDING if name in inputs.linked]:
         return {"unknown": unknown}
     given = inputs.values
+    if not any(given.get(name, "").strip() for name in DECIDING if name != "expert"):
+        return {"files": []}
     loras = new_loras(given.get("source", ""), DEFAULT_SCALE, given.get("expert", AUTO),
                       given.get("min_match", DEFAULT_MIN_MATCH), given.get("sha256", ""), given.get("source_low", ""),
                       given.get("sha256_low", ""))

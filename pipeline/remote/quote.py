@@ -110,14 +110,14 @@ async def quote(inputs: NodeInputs, own: Path) -> Quote:
             price = await _asked(target, plan, key, ask=given.get("ask", False))
             asked = price is not None
         except RemoteError as error:
-            warnings = (*warnings, str(error))
+            warnings = (*warnings, _said(error))
     source = ""
     if price is None:
         price, source = table_price(plan)
     try:
         check_limits(price, 0.0, Limits(given.get("max_cost", 0.0)))
     except RemoteError as error:
-        warnings = (*warnings, str(error))
+        warnings = (*warnings, _said(error))
     return Quote(target.adapter.title, price, asked, source, seconds=plan.billed_seconds, notes=notes,
                  warnings=warnings)
 
@@ -130,6 +130,11 @@ def _plan(target: Target, inputs: NodeInputs) -> Plan:
     if "loras" in inputs.linked:
         check_takes_loras(target.model)
     return plan_clip(target.model, clip, inputs.values.get("longer_clips", TRIM))
+
+
+def _said(error: RemoteError) -> str:
+    """The error's sentence, of which the last part goes without saying here."""
+    return str(error).removesuffix(" Nothing was sent.")
 
 
 def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None, tuple[str, ...]]:
@@ -146,7 +151,7 @@ def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None,
         return Keys(own / "keys.json").of(target.adapter.name, target.adapter.title, target.adapter.variables,
                                           target.profile), ()
     except RemoteError as error:
-        return None, (str(error),)
+        return None, (_said(error),)
 
 
 async def _asked(target: Target, plan: Plan, key: Key, *, ask: bool) -> float | None:
