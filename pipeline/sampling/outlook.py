@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..node_inputs import NodeInputs
 from ..request import BOTH, Sampling
-from .schedule import spans, split_warning, steps_of
+from .schedule import FEW_STEPS, spans, split_warning, steps_of
 
 INPUTS = {"num_inference_steps": int, "guidance_scale": float, "guidance_scale_2": float, "scheduler": str,
           "shift": float, "boundary": float, "denoise": float, "stage": str}
@@ -35,9 +35,9 @@ def outlook(inputs: NodeInputs) -> Outlook:
     sampling.check()
     steps = steps_of(sampling)
     high, low = (_counted(span) for span in spans(sampling))
-    guided = not inputs.linked & {"guidance_scale", "guidance_scale_2"}
-    # Without a guidance nothing can be said of it; that of 1, which a few steps want, leaves the rest of the warning.
-    warning = split_warning(sampling if guided else replace(sampling, guidance_scale=1.0, guidance_scale_2=None))
+    # Of a few steps the warning speaks of the guidance, which is not known when it is linked.
+    silent = sampling.num_inference_steps <= FEW_STEPS and inputs.linked & {"guidance_scale", "guidance_scale_2"}
+    warning = "" if silent else split_warning(sampling)
     return Outlook(high, low, None if sampling.stage == BOTH else _counted(steps), warning)
 
 

@@ -19,6 +19,6 @@ app.registerExtension({
     name: "wan22.steps",
     nodeCreated(node) {
         if (!SAMPLERS.includes(node.comfyClass)) return;
-        addNodeNote(node, { name: "steps", path: "steps", inputs: INPUTS, lines: 3, describe });
+        addNodeNote(node, { name: "steps", path: "steps", inputs: INPUTS, lines: 4, describe });
     },
 });
