@@ -34,17 +34,18 @@ from .bridge import ModelFacts, RunStage, Stage
 from .checkpoint.errors import CheckpointError
 from .checkpoint.expert import Expert
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
+from .download.cache import DOWNLOADS
 from .download.errors import DownloadError
 from .download.fetch import fetch
 from .download.meter import Meter
 from .download.policy import policy_from_environment
 from .download.tokens import Tokens
 from .host import Host, Patch, Targets
-from .load import DEMO_LORAS
 from .lora.apply import add_loras
+from .lora.bundled import bundled_lora
 from .lora.changes import Algebra, Change, to_magnitude
-from .lora.fit import LoraFile
 from .lora.lora import Lora
+from .lora.match import LoraFile
 from .lora.open import shown_name
 from .lora.probe import check_fits
 from .lora.use import open_loras
@@ -284,7 +285,7 @@ def stop_if_asked() -> None:
 
 def download_folder() -> Path:
     """Where fetched files are kept: beside the model folders, where a big disk is, and in none that ComfyUI lists."""
-    return Path(folder_paths.models_dir, "wan22_downloads")
+    return Path(folder_paths.models_dir, DOWNLOADS)
 
 
 def tokens() -> Tokens:
@@ -297,7 +298,7 @@ def lora_file(name: str) -> Path | None:
     path = folder_paths.get_full_path("loras", name)
     if path is not None:
         return Path(path)
-    return next((file for file in DEMO_LORAS.glob("*.safetensors") if file.name == name), None)
+    return bundled_lora(name)
 
 
 def downloader(node_id: str | None) -> Callable[[str, str | None, Callable[..., None]], Path]:

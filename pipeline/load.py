@@ -19,7 +19,6 @@ DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"
 DEMO_HIGH = DEMO / "diffusion_models" / "wan2.2_i2v_high_noise_demo_fp16.safetensors"
 DEMO_LOW = DEMO / "diffusion_models" / "wan2.2_i2v_low_noise_demo_fp16.safetensors"
 DEMO_TEXT_ENCODER = DEMO / "text_encoders" / "umt5_demo_fp16.safetensors"
-DEMO_LORAS = DEMO / "loras"
 DEMO_VAE = DEMO / "vae" / "wan_2.1_vae_demo.safetensors"
 
 

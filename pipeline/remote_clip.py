@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,36 +14,16 @@ from .picture import encode_picture
 from .remote.desk import Desk
 from .remote.errors import Kind, RemoteError
 from .remote.job import Job
+from .remote.offer import Offer, target_of
 from .remote.plan import TRIM
 from .remote.providers import ADAPTERS
-from .remote.run import Delivery, Picture, Target, make_clip, report, resume
+from .remote.run import Delivery, Picture, make_clip, report, resume
 from .request import check_image
 from .video.probe import probe
 from .video.trim import trim
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A provider's model and whose key to use: what a WAN22_PROVIDERS socket carries a tuple of."""
-
-    provider: str
-    """Its title, as the nodes show it."""
-    model: str
-    profile: str
-
-
-def target_of(offer: Offer) -> Target:
-    """What an offer names. Raises RemoteError (VALIDATION) for a name that nobody has."""
-    adapter = next((adapter for adapter in ADAPTERS.values() if adapter.title == offer.provider), None)
-    model = adapter and next((model for model in adapter.models if model.id == offer.model), None)
-    if adapter is None or model is None:
-        known = [model.id for model in adapter.models] if adapter else [a.title for a in ADAPTERS.values()]
-        raise RemoteError(Kind.VALIDATION, f"{offer.model if adapter else offer.provider!r} is not known; choose one "
-                          f"of {', '.join(known)}.")
-    return Target(adapter, model, offer.profile)
 
 
 async def remote_clip(image: torch.Tensor, clip: ClipRequest, offers: Sequence[Offer], desk: Desk, *, frames: str,

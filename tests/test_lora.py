@@ -21,8 +21,9 @@ from pipeline.first_frame import encode_first_frame
 from pipeline.host import CastingLinear, plain_host
 from pipeline.image_to_video import Wan22Model, sample
 from pipeline.lora.apply import apply_loras
-from pipeline.lora.fit import LoraFile
+from pipeline.lora.foresee import foresee
 from pipeline.lora.lora import Lora
+from pipeline.lora.match import LoraFile, describe_match
 from pipeline.lora.original_names import original_name
 from pipeline.lora.probe import probe_lora
 from pipeline.request import RequestError, Sampling
@@ -77,7 +78,14 @@ class Base:
 
     def with_lora(self, *files: LoraFile) -> tuple[Expert, list[str]]:
         model, report = apply_loras(Wan22Model(self.expert, self.expert), files, self.host)
+        assert [said for file in files for said in foreseen(file)] == report, "the header tells the same before the run"
         return model.high, report
+
+
+def foreseen(file: LoraFile) -> list[str]:
+    """What the header alone tells of the matches."""
+    settled, matches = foresee(file.lora, read_header(file.path), file.path.name)
+    return [f"{describe_match(settled, index, match)}." for index, match in matches.items()]
 
 
 def lora_file(tensors: dict[str, torch.Tensor], folder: Path, scale: float = 1.0, **options: object) -> LoraFile:

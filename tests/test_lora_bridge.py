@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from pipeline import load as bundled
 from pipeline.checkpoint.expert import Expert, load_expert
 from pipeline.image_to_video import Wan22Model
+from pipeline.lora.bundled import FOLDER as BUNDLED_LORAS
 from pipeline.lora.lora import Lora
 from pipeline.lora.use import use_loras
 from tests import lora_files
 from tests.comfy_in_process import comfy_host
 
-PAIR = {noise: next(bundled.DEMO_LORAS.glob(f"*_{noise}_noise.safetensors")).name for noise in ("high", "low")}
+PAIR = {noise: next(BUNDLED_LORAS.glob(f"*_{noise}_noise.safetensors")).name for noise in ("high", "low")}
 
 
 @pytest.fixture(scope="module")

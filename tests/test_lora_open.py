@@ -17,8 +17,8 @@ from pipeline.download.online import Inspect
 from pipeline.download.tokens import Tokens
 from pipeline.download.waiting import never
 from pipeline.lora.expert import NO_CLUE
-from pipeline.lora.fit import LoraFile
 from pipeline.lora.lora import Lora
+from pipeline.lora.match import LoraFile
 from pipeline.lora.open import open_lora, shown_name
 from tests.hostile_server import File, HostileServer, redirect, status
 

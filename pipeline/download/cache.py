@@ -18,6 +18,8 @@ from .index import Entry, File, Index, link_name
 from .partial import Partial
 from .waiting import Stop, pause
 
+DOWNLOADS = "wan22_downloads"
+"""Name of the cache's folder, beside the host's model folders."""
 DAY = 86400.0
 KEPT_FOR = DAY
 """Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""

@@ -10,8 +10,8 @@ from ..checkpoint.expert import Expert
 from ..host import Host, Patch, ReadLora, Targets
 from ..image_to_video import Wan22Model
 from ..request import RequestError
-from .fit import FOR_EXPERT, LoraFile, fit
-from .lora import BOTH, Lora
+from .fit import fit
+from .match import LoraFile, experts_of
 from .original_names import original_name
 
 AnyExpert = TypeVar("AnyExpert")
@@ -19,11 +19,6 @@ Add = Callable[[AnyExpert, Mapping[str, Any], LoraFile, int], AnyExpert]
 """(expert, changes by parameter, the file they are of, schedule.HIGH or LOW) -> the expert with the changes, a new one.
 
 The file's scale is not in the changes yet."""
-
-
-def experts_of(lora: Lora) -> list[int]:
-    """The experts that a settled LoRA goes to: schedule.HIGH, LOW or both."""
-    return [index for index, own in enumerate(FOR_EXPERT) if lora.expert in (BOTH, own)]
 
 
 def add_loras(experts: Sequence[AnyExpert], files: Sequence[LoraFile], targets_of: Callable[[AnyExpert], Targets],

@@ -14,8 +14,8 @@ from ..download.hashing import hash_file
 from ..download.source import is_remote
 from ..request import RequestError
 from .expert import choose_expert
-from .fit import LoraFile
 from .lora import AUTO, Lora
+from .match import LoraFile
 from .probe import LoraFacts, probe_lora
 
 Read = Callable[[int, int], bytes]
@@ -36,6 +36,13 @@ def shown_name(source: str) -> str:
     return PurePosixPath(urlsplit(source).path).name or redact(source)
 
 
+def no_such_file(source: str) -> RequestError:
+    """The error of a source that is neither a file of the loras folder nor a link."""
+    return RequestError(f"There is no {source!r} in the loras folder, and it is no link. Give a file's name as "
+                        "ComfyUI's Load LoRA lists it, an https link, a Hugging Face owner/repo/file.safetensors or "
+                        "a Civitai link.")
+
+
 def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) -> LoraFile:
     """Find or fetch a LoRA's file and settle its expert.
 
@@ -51,9 +58,7 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) ->
         _check_hash(lora, path, stop)
         return _settled(lora, path, facts, header, lora.source)
     if not is_remote(lora.source):
-        raise RequestError(f"There is no {lora.source!r} in the loras folder, and it is no link. Give a file's name as "
-                           "ComfyUI's Load LoRA lists it, an https link, a Hugging Face owner/repo/file.safetensors or "
-                           "a Civitai link.")
+        raise no_such_file(lora.source)
     seen: list[tuple[FileHeader, LoraFacts, str]] = []
 
     def inspect(read: Read, size: int | None, name: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ..host import Host
 from ..image_to_video import Wan22Model
 from .apply import apply_loras
-from .fit import LoraFile
 from .lora import Lora
+from .match import LoraFile
 from .open import Check, Fetch, Find, Stop, open_lora
 from .probe import LoraFacts, check_fits
 

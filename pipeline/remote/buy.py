@@ -10,8 +10,8 @@ from .client import Client
 from .desk import Desk
 from .errors import PASSING, Kind, NotAcceptedError, RemoteError
 from .job import Job, State
-from .model import PRICES_READ
 from .plan import Plan
+from .price import asked_price, table_price
 from .search import search
 
 
@@ -80,16 +80,6 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: Client) -> Non
 
 
 async def _quote(plan: Plan, body: dict[str, Any], client: Client) -> tuple[float | None, str]:
-    """US dollars and who says so: the provider's own pricing call, else the table beside the model."""
-    try:
-        price = await client.converse(client.adapter.price(plan, body))
-    except RemoteError as error:
-        if error.kind in (Kind.AUTH, Kind.QUOTA):
-            raise
-        price = None
-    if price is not None:
-        return price, f"quoted by {client.adapter.title}"
-    rate = plan.model.rates.get(plan.clip.resolution)
-    if rate is None:
-        return None, ""
-    return rate.of(plan.billed_seconds), f"{rate.source}; prices of {PRICES_READ}"
+    """US dollars and who says so: the provider, else the table beside the model."""
+    price = await asked_price(plan, body, client)
+    return table_price(plan) if price is None else (price, f"quoted by {client.adapter.title}")

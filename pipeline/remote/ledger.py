@@ -134,7 +134,7 @@ class Ledger:
         """
         with writing(self.folder) as base:
             spent = self._spent(base, time.time() - DAY, job.id)
-            _check_limits(price, spent, limits)
+            check_limits(price, spent, limits)
             base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
                          "WHERE id = ?", (State.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
             new = self._get(base, job.id)
@@ -207,7 +207,8 @@ class Ledger:
                             f"IN ({marks})", (since, but, *free)).fetchone()[0]
 
 
-def _check_limits(price: float | None, spent: float, limits: Limits) -> None:
+def check_limits(price: float | None, spent: float, limits: Limits) -> None:
+    """Raise RemoteError (BUDGET) when US dollars, beside those `spent` in 24 hours, are more than may be spent."""
     if price is None and (limits.clip or limits.day):
         raise RemoteError(Kind.BUDGET, "The price of this clip is not known, so max_cost cannot hold. Set the limits "
                           "to 0 to buy it all the same, or choose another provider. Nothing was sent.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..clip_request import ClipRequest
@@ -30,8 +31,12 @@ class Plan:
     """Frames to ask for, where frames can be."""
     duration: int | None
     """Seconds to buy, where they are bought."""
-    notes: tuple[str, ...]
-    """What will be ignored or changed, a sentence each."""
+    changed: Mapping[str, str]
+    """Input -> a sentence on how it will be ignored or changed."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self.changed.values())
 
     @property
     def model_name(self) -> str:
@@ -52,22 +57,24 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str) -> Plan:
 
     Raises RemoteError (VALIDATION) for what the model cannot do and nobody would want left out: LoRAs, length.
     """
-    notes = []
+    notes: dict[str, str] = {}
     ask, duration = _length(model, clip, frames, notes)
     if clip.negative_prompt.strip() and not model.negative_prompt:
-        notes.append("It takes no negative prompt: yours is not sent.")
+        notes["negative_prompt"] = "It takes no negative prompt: yours is not sent."
     if not model.max_steps:
-        notes.append(f"It decides on the number of steps itself: {clip.num_inference_steps} is not sent.")
+        notes["num_inference_steps"] = (f"It decides on the number of steps itself: {clip.num_inference_steps} is not "
+                                        "sent.")
     elif clip.num_inference_steps > model.max_steps:
-        notes.append(f"It takes {model.max_steps} steps at most: {clip.num_inference_steps} become {model.max_steps}.")
+        notes["num_inference_steps"] = (f"It takes {model.max_steps} steps at most: {clip.num_inference_steps} become "
+                                        f"{model.max_steps}.")
     if not model.guidance:
-        notes.append(f"It decides on the guidance itself: {clip.guidance_scale:g} is not sent.")
+        notes["guidance_scale"] = f"It decides on the guidance itself: {clip.guidance_scale:g} is not sent."
     if len(clip.prompt) > LONG_PROMPT:
-        notes.append(f"The prompt is {len(clip.prompt)} characters long; what is beyond 512 tokens is not read.")
-    return Plan(model, clip, _loras(model, clip.loras), ask, duration, tuple(notes))
+        notes["prompt"] = f"The prompt is {len(clip.prompt)} characters long; what is beyond 512 tokens is not read."
+    return Plan(model, clip, _loras(model, clip.loras), ask, duration, notes)
 
 
-def _length(model: RemoteModel, clip: ClipRequest, frames: str, notes: list[str]) -> tuple[int | None, int | None]:
+def _length(model: RemoteModel, clip: ClipRequest, frames: str, notes: dict[str, str]) -> tuple[int | None, int | None]:
     wanted = clip.num_frames
     if model.num_frames is not None:
         fewest, most = model.num_frames
@@ -86,18 +93,24 @@ def _length(model: RemoteModel, clip: ClipRequest, frames: str, notes: list[str]
     return None, duration
 
 
-def _note_longer(model: RemoteModel, frames: str, wanted: int, least: str, notes: list[str]) -> None:
+def _note_longer(model: RemoteModel, frames: str, wanted: int, least: str, notes: dict[str, str]) -> None:
     if frames == REFUSE:
         raise RemoteError(Kind.VALIDATION, f"{model.id} makes {least} at least, and {wanted} frames are asked for. "
                           "Choose trim or keep for longer_clips. Nothing was sent.")
     then = f"cut to {wanted} here" if frames == TRIM else "kept as they come"
-    notes.append(f"{least} are bought and billed, and {then}.")
+    notes["num_frames"] = f"{least} are bought and billed, and {then}."
+
+
+def check_takes_loras(model: RemoteModel) -> None:
+    """Raise RemoteError (VALIDATION) for a model without LoRAs."""
+    if not model.loras:
+        raise RemoteError(Kind.VALIDATION, f"{model.id} takes no LoRAs. Choose a model that does, or disconnect them. "
+                          "Nothing was sent.")
 
 
 def _loras(model: RemoteModel, loras: tuple[Lora, ...]) -> tuple[tuple[str, float, str], ...]:
-    if loras and not model.loras:
-        raise RemoteError(Kind.VALIDATION, f"{model.id} takes no LoRAs. Choose a model that does, or disconnect them. "
-                          "Nothing was sent.")
+    if loras:
+        check_takes_loras(model)
     asked = tuple((_link(lora), lora.scale, _expert(lora)) for lora in loras if lora.scale != 0.0)
     low, high = model.lora_scales
     for _, scale, _ in asked:

@@ -58,10 +58,16 @@ def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict:
     """
     plans = [plan_clip(target.model, clip, frames) for target in targets]
     for target, plan in zip(targets, plans, strict=True):
-        if strict and plan.notes:
-            raise RemoteError(Kind.VALIDATION, f"strict is on, and {target.adapter.title} would not do all that is "
-                              f"asked: {' '.join(plan.notes)} Nothing was sent.")
+        if strict:
+            check_strict(target.adapter, plan.notes)
     return plans
+
+
+def check_strict(adapter: Adapter, notes: Sequence[str]) -> None:
+    """Raise RemoteError (VALIDATION) when there is anything that would be ignored or changed."""
+    if notes:
+        raise RemoteError(Kind.VALIDATION, f"strict is on, and {adapter.title} would not do all that is asked: "
+                          f"{' '.join(notes)} Nothing was sent.")
 
 
 async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Picture, desk: Desk, *,

@@ -1,0 +1,117 @@
+"""Looking at the beginning of a file that a link names, without fetching the rest of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from .address import parse_url
+from .cache import Cache
+from .errors import DownloadError, redact
+from .file_name import full_name
+from .index import Entry
+from .lookup import file_link
+from .online import Read
+from .opening import NotChanged, open_file
+from .policy import OFFLINE_VARIABLE, Policy
+from .source import Remote, parse_source
+from .tokens import Tokens
+from .transport import Client
+from .waiting import never, stoppable
+
+T = TypeVar("T")
+Look = Callable[[Read, "int | None", str], T]
+"""(read, size in bytes or None, name with folders) -> what was found; see online.Inspect."""
+SECONDS = 20.0
+"""That a server may take for it all."""
+FRESH = 60.0
+"""Seconds for which a server is not asked whether the file is still the same."""
+REMEMBERED = 32
+"""Files at most."""
+
+
+class NotAskedError(Exception):
+    """Only the file's server could tell, and it was not to be asked. `host` is its name."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self.host = host
+
+
+@dataclass(frozen=True)
+class _Seen(Generic[T]):
+    found: T
+    asked: float
+    """When, by the monotonic clock."""
+    etag: str | None
+    last_modified: str | None
+
+
+class Peeks(Generic[T]):
+    """What was found at the beginning of files, for as long as the program runs. For any number of threads."""
+
+    def __init__(self, look: Look[T], small: Callable[[T], bool]) -> None:
+        """small: whether what was found may be kept in memory."""
+        self._look, self._small = look, small
+        self._seen: OrderedDict[str, _Seen[T]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def peek(self, source: str, *, folder: Path, policy: Policy, tokens: Tokens, sha256: str | None = None,
+             ask: bool) -> T:
+        """What `look` finds in the file: in the cache's own, else as remembered, else at the server if it may be asked.
+
+        folder: of the cache. ask: False forbids every connection. Raises NotAskedError, DownloadError, what look
+        raises.
+        """
+        remote = parse_source(source)
+        if folder.is_dir() and (there := _cached(Cache(folder), remote.link, sha256)) is not None:
+            path, name = there
+            with path.open("rb") as file:
+                return self._look(lambda offset, length: (file.seek(offset), file.read(length))[1],
+                                  path.stat().st_size, name)
+        with self._lock:
+            seen = self._seen.get(remote.link)
+        if seen is not None and (not ask or time.monotonic() - seen.asked < FRESH):
+            return seen.found
+        if policy.offline:
+            raise DownloadError(f"{redact(remote.link)} was not fetched yet, and {OFFLINE_VARIABLE} is set.")
+        if not ask:
+            raise NotAskedError(parse_url(remote.link).host)
+        client = Client(policy, tokens)
+        try:
+            seen = stoppable(lambda: self._asked(client, remote, seen), never, SECONDS)
+        finally:
+            client.close()
+        with self._lock:
+            self._seen.pop(remote.link, None)
+            if self._small(seen.found):
+                self._seen[remote.link] = seen
+            while len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+        return seen.found
+
+    def _asked(self, client: Client, remote: Remote, seen: _Seen[T] | None) -> _Seen[T]:
+        link = file_link(client, remote)
+        try:
+            opening = open_file(client, link, Entry("", seen.etag, seen.last_modified, "") if seen else None)
+        except NotChanged:
+            return _Seen(seen.found, time.monotonic(), seen.etag, seen.last_modified)
+        try:
+            found = self._look(opening.read, opening.size, full_name(link, opening.said_name))
+            return _Seen(found, time.monotonic(), opening.etag, opening.last_modified)
+        finally:
+            opening.close()
+
+
+def _cached(cache: Cache, link: str, sha256: str | None) -> tuple[Path, str] | None:
+    """The cache's file and its name, as it would be used without asking anybody."""
+    if sha256 is not None:
+        path = cache.find(sha256.lower(), never)
+        return None if path is None else (path, cache.name(link, path))
+    known = cache.known(link, never)
+    return None if known is None else (known[1], known[0].name)

@@ -1,0 +1,151 @@
+"""How far a LoRA file fits an expert, by names and shapes alone: what of it finds its place, what does not and why."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from ..request import RequestError
+from ..sampling.schedule import EXPERT_NAMES
+from .adapters import Shape, adapter_of, outline
+from .lora import BOTH, HIGH, LOW, Lora
+from .names import IMAGE_PROJECTION, LoraKey
+from .probe import LoraFacts
+
+NO_PLACE = {
+    "image projection of Wan 2.1, which 2.2 does without": IMAGE_PROJECTION,
+    "control blocks of VACE, which these experts do without": re.compile(r"^vace_"),
+}
+"""Why modules of a LoRA that is the right one otherwise find no place -> their names."""
+INPUT_LAYER = "patch_embedding"
+OTHER_INPUT = "for a patch embedding of another number of channels, such as that of text to video"
+FOR_EXPERT = (HIGH, LOW)
+"""Indexed by schedule.HIGH and schedule.LOW."""
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA whose file is here. `lora.expert` is settled, for the reason `why` if that was left to the file."""
+
+    lora: Lora
+    path: Path
+    facts: LoraFacts
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        """As it is shown to the user; that of `path` may be a hash."""
+        return self.facts.name
+
+
+@dataclass(frozen=True)
+class Match:
+    """How much of a LoRA file found its place on one expert, in tensors."""
+
+    used: int
+    no_place: Mapping[str, int]
+    """Why -> how many: those that no Wan 2.2 I2V model has a place for."""
+    unused: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        return self.used + sum(self.no_place.values()) + len(self.unused)
+
+    @property
+    def share(self) -> float:
+        """Of the tensors that should fit, 0..1."""
+        return self.used / max(1, self.used + len(self.unused))
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A LoRA's keys for one expert: `keys` are to be applied, `other_input` are of no use to this input layer, and
+    `others` are not of a LoRA's parts at all."""
+
+    keys: Mapping[str, LoraKey]
+    other_input: frozenset[str]
+    others: tuple[str, ...]
+
+    def match(self, used: set[str]) -> Match:
+        """`used`: what was applied, each `module.part`."""
+        no_place: Counter[str] = Counter()
+        left = []
+        for name, key in self.keys.items():
+            if f"{key.module}.{key.part}" not in used:
+                reason = next((why for why, names in NO_PLACE.items() if names.search(key.module)), None)
+                no_place.update([reason] if reason else [])
+                left += [] if reason else [name]
+        found = len(self.keys) - len(left) - no_place.total()
+        no_place.update({OTHER_INPUT: len(self.other_input)} if self.other_input else {})
+        return Match(found, no_place, (*left, *self.others))
+
+
+def experts_of(lora: Lora) -> list[int]:
+    """The experts that a settled LoRA goes to: schedule.HIGH, LOW or both."""
+    return [index for index, own in enumerate(FOR_EXPERT) if lora.expert in (BOTH, own)]
+
+
+def parts_of(keys: Mapping[str, LoraKey], shapes: Mapping[str, Shape]) -> dict[str, dict[str, Shape]]:
+    """Module -> the shapes of its parts."""
+    found: dict[str, dict[str, Shape]] = {}
+    for name, key in keys.items():
+        found.setdefault(key.module, {})[key.part] = shapes[name]
+    return found
+
+
+def _misfits(parts: Mapping[str, Mapping[str, Shape]], targets: Mapping[str, Shape],
+             ) -> dict[str, tuple[tuple[int | None, int | None], tuple[int, int]]]:
+    """Modules whose change has another shape than the weight, which ComfyUI would only log: module -> both shapes."""
+    found = {}
+    for module, shapes in parts.items():
+        kind = adapter_of(shapes) if module in targets else None
+        if kind is not None:
+            rows, *columns = targets[module]
+            sizes, wanted = outline(kind, shapes).sizes, (rows, prod(columns))
+            if any(size not in (None, there) for size, there in zip(sizes, wanted, strict=True)):
+                found[module] = (sizes, wanted)
+    return found
+
+
+def fitting(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape], index: int,
+            targets: Mapping[str, Shape]) -> Fitting:
+    """Which keys of a LoRA are for an expert.
+
+    name: what messages call the file. named: what `names.split` made of its tensors. index: schedule.HIGH or LOW.
+    targets: original name of a module, of a bias with `.bias` -> the shape of its parameter. Raises RequestError for a
+    LoRA of another size.
+    """
+    keys = {tensor: key for tensor, key in named.items() if key.expert in (None, FOR_EXPERT[index])}
+    misfits = _misfits(parts_of(keys, shapes), targets)
+    # A LoRA for text to video changes the input layer too, and is of use without that.
+    other_input = frozenset(tensor for tensor, key in keys.items() if key.module == INPUT_LAYER
+                            and INPUT_LAYER in misfits and key.part != "diff_b")
+    for module, (sizes, wanted) in misfits.items():
+        if module != INPUT_LAYER:
+            raise RequestError(f"{name} does not fit: its {module} changes a matrix of {sizes[0]} x {sizes[1]}, "
+                               f"the expert's is {wanted[0]} x {wanted[1]}. It was made for a model of another size; "
+                               "choose a LoRA for this one.")
+    return Fitting({tensor: key for tensor, key in keys.items() if tensor not in other_input}, other_input,
+                   tuple(tensor for tensor in shapes if tensor not in named))
+
+
+def describe_match(file: LoraFile, index: int, match: Match) -> str:
+    """A sentence on what fitted, without its full stop."""
+    said = f"{file.name}, scale {file.lora.scale:g}, {EXPERT_NAMES[index]} expert"
+    said += f" ({file.why})" if file.why else ""
+    said += f": {match.used} of {match.total} keys"
+    for reason, count in match.no_place.items():
+        said += f"; {count} are {reason}"
+    return said + (f"; {len(match.unused)} are not known, such as {match.unused[0]}" if match.unused else "")
+
+
+def check_match(file: LoraFile, index: int, match: Match) -> None:
+    """Raise RequestError when too little fits."""
+    if match.share < file.lora.min_match:
+        raise RequestError(f"{describe_match(file, index, match)}. That is {match.share:.0%}, and min_match asks for "
+                           f"{file.lora.min_match:.0%}. It is not made for this model, or not for this expert; choose "
+                           "another LoRA or expert, or lower min_match to use what fits.")

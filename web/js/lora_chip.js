@@ -1,0 +1,56 @@
+import { app } from "../../../scripts/app.js";
+import { typingEnded } from "./node_inputs.js";
+import { addNodeNote } from "./node_note.js";
+import { text } from "./text.js";
+
+const INPUTS = ["source", "source_low", "expert", "sha256", "sha256_low", "min_match"];
+const SOURCES = { source: "ask", source_low: "ask_low" };
+const UNITS = ["B", "kB", "MB", "GB"];
+
+function size(bytes) {
+    const unit = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1);
+    return `${+(bytes / 1000 ** unit).toPrecision(3)} ${UNITS[unit]}`;
+}
+
+function unasked({ host, local_only }, press) {
+    if (local_only) return [{ text: text("lora.local_only", { host }), look: "quiet" }];
+    return [{ text: text("lora.unasked", { host }), look: "quiet", button: { label: text("lora.check"), press } }];
+}
+
+function checked(file) {
+    const rank = file.ranks && (file.ranks[0] === file.ranks[1] ? file.ranks[0] : file.ranks.join("-"));
+    const counts = file.keys.map(([expert, used, total]) =>
+        text("lora.keys", { expert: text(`lora.${expert}`), used, total }));
+    const facts = [...counts, ...(rank ? [text("lora.rank", { rank })] : []),
+        ...(file.size == null ? [] : [size(file.size)])].join(" · ");
+    const lines = [{ text: file.name, title: `${file.name}\n${file.kinds.join(", ")}; ${file.made_for}`, short: true,
+        look: file.warning ? "main" : "good" }, { text: file.warning || facts, look: file.warning ? "warning" : "" }];
+    const more = [file.why && text("lora.auto", { why: file.why }), ...file.notes].filter(Boolean);
+    return more.length && !file.warning ? [...lines, { text: more.join("; "), look: "quiet" }] : lines;
+}
+
+function describe({ files }, again) {
+    if (!files.length) return [{ text: text("lora.empty"), look: "quiet" }];
+    // The button is pressed by whoever wants to know: both halves are asked for then.
+    const press = () => again({ ask: true, ask_low: true });
+    return files.flatMap((file) => file.fault ? [{ text: file.fault, look: "warning" }]
+        : file.host ? unasked(file, press) : checked(file));
+}
+
+app.registerExtension({
+    name: "wan22.lora",
+    nodeCreated(node) {
+        if (node.comfyClass !== "Wan22Lora") return;
+        const asked = new Set(); // links that the user gave, not a workflow that was only opened
+        addNodeNote(node, {
+            name: "lora", path: "lora/check", inputs: INPUTS, lines: 4, describe,
+            async more(byUser, loaded) {
+                if (loaded) asked.clear();
+                const given = Object.keys(SOURCES).filter((name) => byUser.has(name));
+                given.forEach((name) => asked.add(name));
+                if (given.length) await typingEnded();
+                return Object.fromEntries([...asked].map((name) => [SOURCES[name], true]));
+            },
+        });
+    },
+});
