@@ -34,8 +34,10 @@ from .bridge import ModelFacts, RunStage, Stage
 from .checkpoint.errors import CheckpointError
 from .checkpoint.expert import Expert
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
+from .download.cache import DOWNLOADS
 from .download.errors import DownloadError
 from .download.fetch import fetch
+from .download.limit import cache_bytes
 from .download.meter import Meter
 from .download.policy import policy_from_environment
 from .download.tokens import Tokens
@@ -282,7 +284,7 @@ def stop_if_asked() -> None:
 
 def download_folder() -> Path:
     """Where fetched files are kept: beside the model folders, where a big disk is, and in none that ComfyUI lists."""
-    return Path(folder_paths.models_dir, "wan22_downloads")
+    return Path(folder_paths.models_dir, DOWNLOADS)
 
 
 def tokens() -> Tokens:
@@ -311,7 +313,8 @@ def downloader(node_id: str | None) -> Callable[[str, str | None, Callable[..., 
                 say(node_id, text)
 
         return fetch(source, folder=download_folder(), sha256=sha256, inspect=inspect, on_progress=on_progress,
-                     stop=stop_if_asked, tokens=tokens())
+                     stop=stop_if_asked, tokens=tokens(),
+                     cache_bytes=cache_bytes(system_folder()))
 
     return get
 
@@ -324,11 +327,10 @@ def system_folder() -> Path:
 def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     """The surroundings of a remote job: ComfyUI's folders, Stop, and the text on the node."""
     folder = system_folder()
-    settings = read_settings(folder)
     return Desk(ledger=Ledger(folder), keys=Keys(folder / "keys.json"), policy=policy_from_environment(),
                 patience=patience_from_environment(), results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
                 say=lambda text: say(node_id, text), stop=stop_if_asked, check_clip=probe, limits=limits,
-                local_only=settings.local_only, public_url=settings.public_url, concurrent=settings.concurrent)
+                settings=lambda: read_settings(folder))
 
 
 def is_linked(output: int) -> bool:

@@ -10,11 +10,11 @@ def register() -> None:
     import folder_paths
     from server import PromptServer
 
-    from . import keys, webhook
+    from . import cache, keys, settings, webhook
 
     folder = Path(folder_paths.get_system_user_directory("wan22"))
     routes = PromptServer.instance.routes
-    for part in (keys, webhook):
+    for part in (cache, keys, settings, webhook):
         part.register(routes, folder)
     _go_on_telling(folder)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from . import places
 from .database import create, opened, writing
 from .errors import Kind, RemoteError
 from .job import OVER, UNSENT, Job, State
@@ -39,6 +40,9 @@ class Limits:
 
     clip: float = 0.0
     day: float = 0.0
+
+
+NO_LIMITS = Limits()
 
 
 def _row(job: Job) -> tuple[object, ...]:
@@ -110,14 +114,18 @@ class Ledger:
         """Note that the user does not want a job any more; the same request may then be bought anew."""
         return self.reopen(job, state=State.CANCELED, error="given up by the user")
 
-    def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits) -> Job:
+    def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits,
+                       budget: Limits = NO_LIMITS) -> Job:
         """Note the price and that the paid request is about to leave; money under way counts as spent.
 
+        limits: the node's own; budget: the user's for all nodes. Both hold.
         Raises RemoteError (BUDGET) when a limit does not allow it, or a limit is set and the price is not known.
         """
         with writing(self.folder) as base:
             spent = self._spent(base, time.time() - DAY, job.id)
-            _check_limits(price, spent, limits)
+            _check_limits(price, spent, limits, "max_cost", "max_cost_per_day", "Set the limits to 0")
+            _check_limits(price, spent, budget, f"the most for a clip in {places.BUDGET}",
+                          f"the most for a day in {places.BUDGET}", f"Clear {places.BUDGET}")
             base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
                          "WHERE id = ?", (State.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
             return self._get(base, job.id)
@@ -181,15 +189,14 @@ class Ledger:
                             f"IN ({marks})", (since, but, *free)).fetchone()[0]
 
 
-def _check_limits(price: float | None, spent: float, limits: Limits) -> None:
+def _check_limits(price: float | None, spent: float, limits: Limits, clip: str, day: str, off: str) -> None:
+    """Raise RemoteError when limits, called `clip` and `day`, do not allow a purchase; `off` says how to lift them."""
     if price is None and (limits.clip or limits.day):
-        raise RemoteError(Kind.BUDGET, "The price of this clip is not known, so max_cost cannot hold. Set the limits "
-                          "to 0 to buy it all the same, or choose another provider. Nothing was sent.")
+        raise RemoteError(Kind.BUDGET, f"The price of this clip is not known, so {clip if limits.clip else day} cannot "
+                          f"hold. {off} to buy it all the same, or choose another provider. Nothing was sent.")
     if price is not None and limits.clip and price > limits.clip:
-        raise RemoteError(Kind.BUDGET, f"The clip costs ${price:.3f}, more than max_cost, ${limits.clip:.3f}. Nothing "
+        raise RemoteError(Kind.BUDGET, f"The clip costs ${price:.3f}, more than {clip}, ${limits.clip:.3f}. Nothing "
                           "was sent.")
     if price is not None and limits.day and spent + price > limits.day:
         raise RemoteError(Kind.BUDGET, f"${spent:.3f} were spent in the last 24 hours and the clip costs ${price:.3f}: "
-                          f"together more than max_cost_per_day, ${limits.day:.3f}. Nothing was sent.")
-
-
+                          f"together more than {day}, ${limits.day:.3f}. Nothing was sent.")
