@@ -37,6 +37,7 @@ from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, de
 from .download.cache import DOWNLOADS
 from .download.errors import DownloadError
 from .download.fetch import fetch
+from .download.limit import cache_bytes
 from .download.meter import Meter
 from .download.policy import policy_from_environment
 from .download.tokens import Tokens
@@ -314,7 +315,8 @@ def downloader(node_id: str | None) -> Callable[[str, str | None, Callable[..., 
                 say(node_id, text)
 
         return fetch(source, folder=download_folder(), sha256=sha256, inspect=inspect, on_progress=on_progress,
-                     stop=stop_if_asked, tokens=tokens())
+                     stop=stop_if_asked, tokens=tokens(),
+                     cache_bytes=cache_bytes(system_folder()))
 
     return get
 
@@ -327,7 +329,6 @@ def system_folder() -> Path:
 def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     """The surroundings of a remote job: ComfyUI's folders, Stop, and the text on the node."""
     folder = system_folder()
-    settings = read_settings(folder)
     run, origins = _running_item(), Origins(folder)
 
     def drives(job_id: str, asks: bool) -> None:
@@ -338,8 +339,8 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     return Desk(ledger=Ledger(folder, _job_changed), drives=drives, keys=Keys(folder / "keys.json"),
                 policy=policy_from_environment(), patience=patience_from_environment(),
                 results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS), say=lambda text: say(node_id, text),
-                stop=stop_if_asked, check_clip=probe, limits=limits, local_only=settings.local_only,
-                public_url=settings.public_url, concurrent=settings.concurrent)
+                stop=stop_if_asked, check_clip=probe, limits=limits,
+                settings=lambda: read_settings(folder))
 
 
 def _job_changed(job_id: str) -> None:

@@ -10,11 +10,11 @@ def register() -> None:
     import folder_paths
     from server import PromptServer
 
-    from . import jobs, keys, lora_check, quote, steps, webhook
+    from . import cache, jobs, keys, lora_check, quote, settings, steps, webhook
 
     folder = Path(folder_paths.get_system_user_directory("wan22"))
     routes = PromptServer.instance.routes
-    for part in (jobs, keys, lora_check, quote, steps, webhook):
+    for part in (cache, jobs, keys, lora_check, quote, settings, steps, webhook):
         part.register(routes, folder)
     _go_on_telling(folder)
 

@@ -1,8 +1,9 @@
-"""What the routes share: who may ask, and how a body is read."""
+"""What the routes share: who may ask, how a body is read, and how what was found or refused is said."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -59,3 +60,23 @@ async def read_json(request: web.Request, most: int) -> bytes:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="This takes application/json.")
     return await read_body(request, most)
+
+
+async def shown(find: Callable[..., object], *given: object) -> web.Response:
+    """What a function finds, in a thread, as JSON. Raises HTTPConflict with its sentence for what cannot be used."""
+    try:
+        return web.json_response(await asyncio.to_thread(find, *given))
+    except ValueError as error:
+        raise web.HTTPConflict(text=str(error)) from None
+    except OSError as error:
+        raise web.HTTPConflict(text=f"A file could not be read: {error.strerror}.") from None
+
+
+async def saved(save: Callable[..., object], *given: object, **options: object) -> None:
+    """Have a function save something, in a thread. Raises HTTPException with its sentence when it did not."""
+    try:
+        await asyncio.to_thread(save, *given, **options)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
+    except OSError as error:
+        raise web.HTTPInsufficientStorage(text=f"It was not saved: {error.strerror}.") from None

@@ -6,12 +6,11 @@ POST, DELETE /wan22/keys   keep a key, take one out
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from aiohttp import web
 
-from .exchange import check_owner, read_json
+from .exchange import check_owner, read_json, saved, shown
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
@@ -22,10 +21,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
         from ...pipeline.remote import key_desk
 
         check_owner(request)
-        try:
-            return web.json_response(await asyncio.to_thread(key_desk.known_keys, folder))
-        except ValueError as error:
-            raise web.HTTPConflict(text=str(error)) from None
+        return await shown(key_desk.known_keys, folder)
 
     @routes.post("/wan22/keys")
     @routes.delete("/wan22/keys")
@@ -34,10 +30,5 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
         check_owner(request)
         body = await read_json(request, key_desk.MAX_BODY)
-        try:
-            await asyncio.to_thread(key_desk.save_key, folder, body, remove=request.method == "DELETE")
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
-        except OSError as error:
-            raise web.HTTPInsufficientStorage(text=f"The key was not kept: {error.strerror}.") from None
+        await saved(key_desk.save_key, folder, body, remove=request.method == "DELETE")
         return web.Response(status=204)

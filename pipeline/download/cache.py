@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from .file_name import full_name
@@ -24,7 +25,22 @@ DAY = 86400.0
 KEPT_FOR = DAY
 """Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""
 PARTIAL_KEPT_FOR = 7 * DAY
+DOWNLOADS = "wan22_downloads"
+"""Name of the folder among ComfyUI's model folders."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a cache takes on the disk, in bytes."""
+
+    files: int
+    """How many there are."""
+    whole: int
+    partial: int
+    """Downloads that are not whole yet."""
+    idle: int
+    """Of all that, what was not used for a day or was given up."""
 
 
 class Cache:
@@ -121,10 +137,10 @@ class Cache:
         A file used within the last day stays, even beyond the limit.
         """
         now = time.time() if now is None else now
-        files = self._index.by_last_use()
+        files = self.files()
         total = sum(file.size for file in files)
         for file in files:
-            if total <= max_bytes or file.used > now - KEPT_FOR:
+            if total <= max_bytes or not _may_go(file, now):
                 break
             try:
                 self.path(file.sha256).unlink(missing_ok=True)
@@ -132,11 +148,50 @@ class Cache:
                 continue  # open in another program (Windows)
             self._index.drop_file(file.sha256)
             total -= file.size
-        for path in (self.root / "partial").glob("*.part"):
+        for path in self._given_up(now):
+            with suppress(OSError):
+                path.with_suffix(".json").unlink(missing_ok=True)
+                path.unlink()
+
+    def files(self) -> list[File]:
+        """What is there, the longest unused first. A file that the index lost was used when it came in."""
+        paths = [path for path in self.root.glob("sha256/??/*") if _SHA256.fullmatch(path.name)]
+        used = {file.sha256: file.used for file in self._index.by_last_use()} if paths else {}
+        found = []
+        for path in paths:
+            with suppress(OSError):
+                status = path.stat()
+                found.append(File(path.name, status.st_size, status.st_mtime_ns, used.get(path.name, status.st_mtime)))
+        return sorted(found, key=lambda file: file.used)
+
+    def usage(self, now: float | None = None) -> Usage:
+        """What is there, and what of it `clean(0)` would remove."""
+        now = time.time() if now is None else now
+        files = self.files()
+        idle = [file.size for file in files if _may_go(file, now)] + [_on_disk(path) for path in self._given_up(now)]
+        partial = sum(map(_on_disk, self.root.glob("partial/*.part")))
+        return Usage(len(files), sum(file.size for file in files), partial, sum(idle))
+
+    def _given_up(self, now: float) -> list[Path]:
+        found = []
+        for path in self.root.glob("partial/*.part"):
             with suppress(OSError):
                 if path.stat().st_mtime < now - PARTIAL_KEPT_FOR:
-                    path.with_suffix(".json").unlink(missing_ok=True)
-                    path.unlink()
+                    found.append(path)
+        return found
+
+
+def _may_go(file: File, now: float) -> bool:
+    return file.used <= now - KEPT_FOR
+
+
+def _on_disk(path: Path) -> int:
+    """Bytes that a file takes, which may have holes; 0 when it has gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
 
 
 def check_sha256(text: str) -> str:

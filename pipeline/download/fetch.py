@@ -13,6 +13,7 @@ from pathlib import Path
 from .body import Progress
 from .cache import Cache, check_sha256
 from .errors import DownloadError, redact
+from .limit import DEFAULT_BYTES
 from .online import Inspect, Wish, as_pinned, online
 from .partial import disk_error
 from .policy import OFFLINE_VARIABLE, Policy, policy_from_environment
@@ -22,7 +23,6 @@ from .transport import Client
 from .waiting import Stop, never
 
 MAX_BYTES = 4 * 2**30
-CACHE_BYTES = 50 * 2**30
 
 
 def _silent(done: int, total: int | None) -> None:
@@ -30,7 +30,7 @@ def _silent(done: int, total: int | None) -> None:
 
 
 def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: str | None = None,
-          max_bytes: int = MAX_BYTES, cache_bytes: int = CACHE_BYTES, inspect: Inspect | None = None,
+          max_bytes: int = MAX_BYTES, cache_bytes: int = DEFAULT_BYTES, inspect: Inspect | None = None,
           on_progress: Progress = _silent, stop: Stop = never, tokens: Tokens = Tokens()) -> Path:  # noqa: B008
     """The file that `source` names, out of the cache in `folder` or off the network. Never half a file.
 

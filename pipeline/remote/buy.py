@@ -22,6 +22,7 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
     """
     adapter = client.adapter
     try:
+        desk.check_allowed()  # it may have waited for hours
         desk.say(f"{adapter.title}: sending the picture.")
         job = desk.ledger.update(job, state=State.UPLOADING)
         image_url = await client.converse(adapter.upload(picture, content_type))
@@ -32,8 +33,9 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
         desk.say(f"{adapter.title}: submitting, {cost}.")
         job = desk.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),
                                  summary={**job.summary, "sent": _without_links(body)})
-        job = desk.ledger.about_to_spend(job, price, source, desk.limits)
-        webhook = f"{desk.public_url}/wan22/webhook/{adapter.name}/{job.id}" if desk.public_url else ""
+        settings = desk.settings()
+        job = desk.ledger.about_to_spend(job, price, source, desk.limits, settings.budget)
+        webhook = f"{settings.public_url}/wan22/webhook/{adapter.name}/{job.id}" if settings.public_url else ""
         await client.buy(
             adapter.submit(plan, body, webhook),
             note_sent=lambda sent: desk.ledger.update(job, sent=sent),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from .hints import hinted
 from .keys import Keys
 from .ledger import Ledger, Limits
 from .patience import Patience
-from .settings import local_only_error
+from .settings import Settings, local_only_error
 
 SLICE = 0.25
 """Seconds within which Stop is heard."""
@@ -36,17 +36,14 @@ class Desk:
     check_clip: Callable[[Path], object]
     """Raises ValueError for a file that is no whole video."""
     limits: Limits = field(default_factory=Limits)
-    local_only: bool = False
-    concurrent: Mapping[str, int] = field(default_factory=dict)
-    """Provider -> jobs at once, where that is not the adapter's own number."""
-    public_url: str = ""
-    """https base under which providers reach this server's webhook, "" for none."""
+    settings: Callable[[], Settings] = Settings
+    """What holds for all remote jobs, as it stands now: it may change while a job waits. Raises RemoteError."""
     drives: Callable[[str, bool], None] = lambda job_id, asks: None
     """Told that this run drives a job of this id from now on, and whether its graph is what asks for the clip."""
 
     def check_allowed(self) -> None:
         """Raise RemoteError (REFUSED_HERE) when the user settled that nothing may leave this machine."""
-        if self.local_only:
+        if self.settings().local_only:
             raise local_only_error("use a provider")
 
     def noting(self, notes: tuple[str, ...]) -> Desk:

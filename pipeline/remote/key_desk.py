@@ -22,11 +22,13 @@ VARIABLES = {**{adapter.name: adapter.variables for adapter in ADAPTERS.values()
 
 def known_keys(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, object]:
     """{"profiles": {profile: [providers]}, "services": [download services], "environment": [variables]}: names of what
-    there is, never a key. Raises RemoteError for a store that must not be used."""
+    there is, never a key; and {"variables": {whose: [variables that hold it, by rank]}}. Raises RemoteError for a store
+    that must not be used."""
     keys = Keys(folder / "keys.json")
     variables = [name for names in VARIABLES.values() for name in names]
     return {"profiles": keys.known(), "services": keys.known_services(),
-            "environment": [name for name in variables if environ.get(name, "").strip()]}
+            "environment": [name for name in variables if environ.get(name, "").strip()],
+            "variables": VARIABLES}
 
 
 def save_key(folder: Path, body: bytes, *, remove: bool = False) -> None:

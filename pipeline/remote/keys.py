@@ -6,12 +6,13 @@ import json
 import os
 import re
 import stat
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..json_file import write_object
+from . import places
 from .errors import Kind, RemoteError
 from .standard_webhooks import read_secret
 
@@ -79,9 +80,9 @@ class Keys:
         else:
             value, place = self._profiles().get(profile, {}).get(provider, "").strip(), f"the profile {profile!r}"
         if not value:
-            where = f"the environment variable {variables[0]}" if profile == DEFAULT_PROFILE else "another profile"
-            raise RemoteError(Kind.AUTH, f"There is no API key of {title} in the profile {profile!r}. Set {where}, or "
-                              "save the key in ComfyUI's settings (Wan 2.2). Nothing was sent.")
+            other = f"set {variables[0]} in the environment" if profile == DEFAULT_PROFILE else "name another profile"
+            raise RemoteError(Kind.AUTH, f"There is no API key of {title} in the profile {profile!r}. Save it in "
+                              f"{places.KEYS}, or {other}. Nothing was sent.")
         if not _may_be_key(value):
             raise RemoteError(Kind.AUTH, f"The API key of {title} in {place} holds a space or a character that no key "
                               "has. Copy it again. Nothing was sent.")
@@ -116,17 +117,7 @@ class Keys:
     def _write(self, whole: dict[str, object]) -> None:
         if self.store is None:
             raise ValueError("There is no key store.")
-        self.store.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.store.parent, prefix=".keys-")  # readable by its owner alone
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(whole, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.store)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_object(self.store, whole)
 
     def _profiles(self) -> dict[str, dict[str, str]]:
         found = self._read().get("profiles", {})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from . import places
 from .database import create, opened, writing
 from .errors import Kind, RemoteError
 from .job import OVER, UNSENT, Job, State
@@ -41,6 +42,9 @@ class Limits:
 
     clip: float = 0.0
     day: float = 0.0
+
+
+NO_LIMITS = Limits()
 
 
 def _row(job: Job) -> tuple[object, ...]:
@@ -127,14 +131,16 @@ class Ledger:
             raise RemoteError(Kind.VALIDATION, f"A run is waiting for the job {job.short_id}. Stop that run first.",
                               ) from None
 
-    def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits) -> Job:
+    def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits,
+                       budget: Limits = NO_LIMITS) -> Job:
         """Note the price and that the paid request is about to leave; money under way counts as spent.
 
+        limits: the node's own; budget: the user's for all nodes. Both hold.
         Raises RemoteError (BUDGET) when a limit does not allow it, or a limit is set and the price is not known.
         """
         with writing(self.folder) as base:
             spent = self._spent(base, time.time() - DAY, job.id)
-            check_limits(price, spent, limits)
+            check_limits(price, spent, limits, budget)
             base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
                          "WHERE id = ?", (State.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
             new = self._get(base, job.id)
@@ -207,14 +213,24 @@ class Ledger:
                             f"IN ({marks})", (since, but, *free)).fetchone()[0]
 
 
-def check_limits(price: float | None, spent: float, limits: Limits) -> None:
-    """Raise RemoteError (BUDGET) when US dollars, beside those `spent` in 24 hours, are more than may be spent."""
+def check_limits(price: float | None, spent: float, limits: Limits, budget: Limits = NO_LIMITS) -> None:
+    """Raise RemoteError (BUDGET) when US dollars, beside those `spent` in 24 hours, are more than may be spent.
+
+    limits: the node's own; budget: the user's for all nodes.
+    """
+    _check(price, spent, limits, "max_cost", "max_cost_per_day", "Set the limits to 0")
+    _check(price, spent, budget, f"the most for a clip in {places.BUDGET}", f"the most for a day in {places.BUDGET}",
+           f"Clear {places.BUDGET}")
+
+
+def _check(price: float | None, spent: float, limits: Limits, clip: str, day: str, off: str) -> None:
+    """Raise RemoteError when limits, called `clip` and `day`, do not allow a purchase; `off` says how to lift them."""
     if price is None and (limits.clip or limits.day):
-        raise RemoteError(Kind.BUDGET, "The price of this clip is not known, so max_cost cannot hold. Set the limits "
-                          "to 0 to buy it all the same, or choose another provider. Nothing was sent.")
+        raise RemoteError(Kind.BUDGET, f"The price of this clip is not known, so {clip if limits.clip else day} cannot "
+                          f"hold. {off} to buy it all the same, or choose another provider. Nothing was sent.")
     if price is not None and limits.clip and price > limits.clip:
-        raise RemoteError(Kind.BUDGET, f"The clip costs ${price:.3f}, more than max_cost, ${limits.clip:.3f}. Nothing "
+        raise RemoteError(Kind.BUDGET, f"The clip costs ${price:.3f}, more than {clip}, ${limits.clip:.3f}. Nothing "
                           "was sent.")
     if price is not None and limits.day and spent + price > limits.day:
         raise RemoteError(Kind.BUDGET, f"${spent:.3f} were spent in the last 24 hours and the clip costs ${price:.3f}: "
-                          f"together more than max_cost_per_day, ${limits.day:.3f}. Nothing was sent.")
+                          f"together more than {day}, ${limits.day:.3f}. Nothing was sent.")

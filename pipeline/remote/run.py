@@ -115,7 +115,7 @@ async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: D
             if unbought:  # another account would not know a job that was bought before
                 job = desk.ledger.update(job, profile=target.profile)
             client = _client(adapter, desk, job)
-            most = desk.concurrent.get(adapter.name, adapter.concurrent)
+            most = desk.settings().concurrent.get(adapter.name, adapter.concurrent)
             async with slot(adapter.name, job.profile, most, desk.wait):
                 if unbought:
                     job = await buy(job, plan, picture.data, picture.content_type, client, desk)

@@ -22,6 +22,7 @@ from pipeline.remote.job import State
 from pipeline.remote.ledger import Limits
 from pipeline.remote.providers import ADAPTERS
 from pipeline.remote.run import resume
+from pipeline.remote.settings import Settings
 from pipeline.video.probe import probe
 
 from .faults import answer, chain, cut, delay, drip, endless, malformed, redirect, reset, shortened, wrong_type
@@ -360,11 +361,11 @@ def test_limits_stop_before_the_money_is_spent(server: ProviderServer, office: O
 
 
 def test_local_only_and_offline_send_nothing(server: ProviderServer, office: Office) -> None:
-    office.change(local_only=True)
+    office.change(settings=lambda: Settings(local_only=True))
     refused(office, Kind.REFUSED_HERE, "leave this machine")
     policy = office.desk.policy
-    office.change(local_only=False, policy=policy.__class__(policy.pace, offline=True, loopback=policy.loopback,
-                                                            loopback_ca=policy.loopback_ca))
+    office.change(settings=Settings, policy=policy.__class__(policy.pace, offline=True, loopback=policy.loopback,
+                                                             loopback_ca=policy.loopback_ca))
     refused(office, Kind.REFUSED_HERE, "WAN22_OFFLINE")
     assert server.seen == []
 

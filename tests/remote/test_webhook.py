@@ -17,6 +17,7 @@ from pipeline.remote.job import Job, State
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.providers import ADAPTERS
 from pipeline.remote.replays import Replays
+from pipeline.remote.settings import Settings
 from pipeline.remote.webhook_keys import COOLDOWN, FRESH, KeyRing, fetch_keys
 from pipeline.remote.webhook_receiver import FORGED, LATER, OK, UNKNOWN, Receiver
 from tests.remote import job as at_provider
@@ -67,7 +68,7 @@ class Inbox:
 @pytest.fixture
 def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
     office, clock = Office(tmp_path, provider), [0.0]
-    office.change(public_url=PUBLIC, patience=replace(QUICK, pace=NEVER))
+    office.change(settings=lambda: Settings(public_url=PUBLIC), patience=replace(QUICK, pace=NEVER))
     desk = office.desk
     ring = KeyRing(lambda name, profile: fetch_keys(name, profile, desk.keys, desk.policy),
                    lambda: time.monotonic() + clock[0])

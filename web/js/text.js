@@ -3,6 +3,9 @@ import { app } from "../../../scripts/app.js";
 
 const LANGUAGES = await api.fetchApi("/i18n").then((answer) => answer.json()).catch(() => ({}));
 
+/** The pack's own texts in English, of all files in locales/en/. */
+export const ENGLISH = LANGUAGES.en ?? {};
+
 /**
  * A text in the user's language, from "wan22" of locales/<language>/main.json; in English where there is none.
  * @param {string} key parts joined by dots, such as "jobs.cancel"

@@ -1,0 +1,33 @@
+"""What the user settled for all remote nodes.
+
+GET /wan22/settings    how it stands, where each setting comes from, and what was spent
+POST /wan22/settings   change some: {"max_cost": 0.5, "local_only": null}, null being the default; answers as GET does
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aiohttp import web
+
+from .exchange import check_owner, read_json, saved, shown
+
+
+def register(routes: web.RouteTableDef, folder: Path) -> None:
+    """Put them on the server. folder: the pack's system user directory."""
+
+    @routes.get("/wan22/settings")
+    async def settings(request: web.Request) -> web.Response:
+        from ...pipeline.remote import settings_desk
+
+        check_owner(request)
+        return await shown(settings_desk.shown_settings, folder)
+
+    @routes.post("/wan22/settings")
+    async def change(request: web.Request) -> web.Response:
+        from ...pipeline.remote import settings_desk
+        from ...pipeline.settings_file import MAX_BODY
+
+        check_owner(request)
+        await saved(settings_desk.save_settings, folder, await read_json(request, MAX_BODY))
+        return await shown(settings_desk.shown_settings, folder)

@@ -1,0 +1,26 @@
+import { text } from "../text.js";
+import { numberRow } from "./kept.js";
+import { CACHE } from "./part.js";
+import { button, Row } from "./row.js";
+
+const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(bytes && bytes < 1e8 ? 3 : 1)} GB`;
+
+/** Gigabytes that the cache may keep. */
+export const cacheLimit = (name) => numberRow(CACHE, "cache_gb", name, "50");
+
+/** What it takes, and a button that makes room. */
+export function cacheUse(name) {
+    const clean = button("", { disabled: true });
+    const row = new Row(clean);
+    clean.addEventListener("click", () => row.work(() => CACHE.change("DELETE"), ""));
+    CACHE.follow(row.element, (answer, fault) => {
+        if (!answer) return row.lock(fault);
+        const { whole, partial, files, idle, free, folder } = answer;
+        row.state(text("settings.cache_use", { used: gigabytes(whole + partial), files, free: gigabytes(free) }));
+        row.element.title = folder;
+        clean.textContent = idle ? text("settings.clean", { idle: gigabytes(idle) }) : text("settings.nothing_to_clean");
+        clean.ariaLabel = `${name}: ${clean.textContent}`;
+        clean.disabled = !idle;
+    });
+    return row.element;
+}

@@ -1,0 +1,95 @@
+import { text } from "../text.js";
+import { KEYS } from "./part.js";
+import { button, element, field, Row } from "./row.js";
+
+const DEFAULT = "default";
+const PASSWORD_MANAGERS = ["data-1p-ignore", "data-lpignore", "data-bwignore"];
+/** Whose keys the rows show. */
+let profile = DEFAULT;
+
+/** A row for a provider's key, of the profile that is chosen. The environment's keys are those of `default`. */
+export const keyRow = (provider) => (name) => takingRow(provider, name, () => ({ profile }), (answer) => ({
+    variable: profile === DEFAULT && variableOf(provider, answer), saved: answer.profiles[profile]?.includes(provider),
+}));
+
+/** A row for the token of a download service, one for all profiles. */
+export const tokenRow = (service) => (name) => takingRow(service, name, () => ({}), (answer) => ({
+    variable: variableOf(service, answer), saved: answer.services.includes(service),
+}));
+
+const variableOf = (owner, answer) => answer.variables[owner].find((name) => answer.environment.includes(name));
+
+/** A row that takes a key and never shows one. */
+function takingRow(provider, name, place, find) {
+    const input = field(name, { type: "password" });
+    for (const attribute of PASSWORD_MANAGERS) input.setAttribute(attribute, "true");
+    const save = button(text("settings.save"), { ariaLabel: `${text("settings.save")}: ${name}` });
+    const remove = button(text("settings.remove"), { ariaLabel: `${text("settings.remove")}: ${name}` });
+    const row = new Row(input, save, remove);
+    const ready = () => (save.disabled = input.disabled || !input.value.trim());
+    const send = (method, key) => {
+        input.value = ""; // whatever the server says: a key does not stay on the page
+        ready();
+        row.work(() => KEYS.change(method, { provider, ...place(), ...key }), "");
+    };
+    const keep = () => save.disabled || send("POST", { key: input.value });
+    input.addEventListener("input", ready);
+    input.addEventListener("keydown", (event) => event.key === "Enter" && keep());
+    save.addEventListener("click", keep);
+    onSecondClick(remove, () => send("DELETE", {}));
+    KEYS.follow(row.element, (answer, fault) => {
+        if (!answer) return row.lock(fault);
+        const { variable, saved } = find(answer);
+        input.disabled = Boolean(variable);
+        input.placeholder = variable ? "" : text(saved ? "settings.replace_key" : "settings.paste_key");
+        remove.disabled = Boolean(variable) || !saved;
+        if (variable) row.state(text("settings.from_environment", { variable }));
+        else row.state(text(saved ? "settings.key_saved" : "settings.key_missing"));
+        ready();
+    });
+    return row.element;
+}
+
+/** A key that is removed cannot be looked up again: the first click only asks. */
+function onSecondClick(removing, work) {
+    const ask = (isAsking) => {
+        removing.classList.toggle("wan22-settings-sure", isAsking);
+        removing.textContent = text(isAsking ? "settings.remove_sure" : "settings.remove");
+    };
+    removing.addEventListener("blur", () => ask(false));
+    removing.addEventListener("click", () => {
+        const isSure = removing.classList.contains("wan22-settings-sure");
+        ask(!isSure);
+        if (isSure) work();
+    });
+}
+
+/** A row that chooses whose keys the other rows show; a name that is not there yet begins a new profile. */
+export function profileRow(name) {
+    const chosen = element("select", { className: "wan22-settings-field", ariaLabel: name });
+    const typed = field(text("settings.new_profile"), { placeholder: text("settings.profile_name"), hidden: true });
+    const row = new Row(typed, chosen);
+    const choose = (name) => {
+        profile = name;
+        typed.hidden = true;
+        typed.value = "";
+        KEYS.show();
+    };
+    chosen.addEventListener("change", () => {
+        if (chosen.value) return choose(chosen.value);
+        typed.hidden = false;
+        typed.focus();
+    });
+    typed.addEventListener("change", () => choose(typed.value.trim() || profile));
+    typed.addEventListener("blur", () => choose(profile));
+    KEYS.follow(row.element, (answer, fault) => {
+        if (!answer) return row.lock(fault);
+        const names = [...new Set([DEFAULT, ...Object.keys(answer.profiles), profile])];
+        chosen.replaceChildren(...names.map((name) => element("option", { value: name, textContent: name })),
+            element("option", { value: "", textContent: text("settings.new_profile") }));
+        chosen.value = typed.hidden ? profile : "";
+        chosen.disabled = typed.disabled = false;
+        row.state("");
+    });
+    return row.element;
+}
