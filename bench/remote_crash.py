@@ -33,6 +33,8 @@ from devtools.environment import find_comfyui  # noqa: E402
 from devtools.fetch import COMFYUI_VERSION  # noqa: E402
 from devtools.paths import CACHE  # noqa: E402
 from devtools.server import ComfyServer  # noqa: E402
+from pipeline.remote.job import State  # noqa: E402
+from pipeline.remote.ledger import Ledger  # noqa: E402
 from pipeline.remote.providers import ADAPTERS  # noqa: E402
 from tests.remote.faults import delay  # noqa: E402
 from tests.remote.job import FOREVER, Script  # noqa: E402
@@ -84,9 +86,8 @@ class Life:
 
 def states(base: Path) -> Counter[str]:
     """Where the ledger's jobs stand."""
-    with closing(sqlite3.connect(base / "user" / "__wan22" / "jobs.sqlite")) as ledger:
-        return Counter(f"{state}{', sent' if state == 'submitting' and sent else ''}" for state, sent in
-                       ledger.execute("SELECT state, sent FROM jobs"))
+    return Counter(f"{job.state.value}{', sent' if job.state == State.SUBMITTING and job.sent else ''}"
+                   for job in Ledger(base / "user" / "__wan22").jobs())
 
 
 def message_of(entry: dict) -> str:
