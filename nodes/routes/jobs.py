@@ -64,6 +64,7 @@ def _board(folder: Path) -> Board:
     from ...pipeline.jobs.queue import Queue
     from ...pipeline.remote.ledger import Ledger
     from ...pipeline.remote.origins import Origins
+    from ...pipeline.remote.settings import read_settings
 
     queue = PromptServer.instance.prompt_queue
     running, pending = queue.get_current_queue_volatile()
@@ -71,7 +72,7 @@ def _board(folder: Path) -> Board:
     nodes = {name: {**found, "state": found["state"].value} for name, found in at_work.nodes.copy().items()
              if any(item[1] == at_work.prompt_id for item in running)}
     return Board(Ledger(folder), Origins(folder), Queue(running, pending, queue.get_history(), nodes),
-                 Path(folder_paths.get_output_directory()))
+                 Path(folder_paths.get_output_directory()), read_settings(folder).budget.day)
 
 
 def _number(request: web.Request, name: str, default: float) -> float:

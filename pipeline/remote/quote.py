@@ -21,7 +21,7 @@ from ..node_inputs import NodeInputs
 from .client import Client
 from .errors import RemoteError
 from .keys import DEFAULT_PROFILE, PROFILE, Key, Keys
-from .ledger import Limits, check_limits
+from .ledger import Ledger, Limits, check_limits
 from .model import PRICES_READ
 from .offer import Offer, target_of
 from .patience import Patience
@@ -32,7 +32,7 @@ from .settings import local_only_error, read_settings
 
 INPUTS = {"provider": str, "provider.model": str, "profile": str, "prompt": str, "negative_prompt": str,
           "resolution": str, "num_frames": int, "num_inference_steps": int, "guidance_scale": float, "max_cost": float,
-          "longer_clips": str, "strict": bool, "loras": str, "ask": bool}
+          "max_cost_per_day": float, "longer_clips": str, "strict": bool, "loras": str, "ask": bool}
 """Of the node, and whether the provider may be asked; `loras` is never more than linked."""
 DECIDING = ("provider", "provider.model", "resolution", "num_frames")
 """What the price depends on."""
@@ -115,7 +115,8 @@ async def quote(inputs: NodeInputs, own: Path) -> Quote:
     if price is None:
         price, source = table_price(plan)
     try:
-        check_limits(price, 0.0, Limits(given.get("max_cost", 0.0)))
+        spent, budget = await asyncio.to_thread(_money, own)
+        check_limits(price, spent, Limits(given.get("max_cost", 0.0), given.get("max_cost_per_day", 0.0)), budget)
     except RemoteError as error:
         warnings = (*warnings, _said(error))
     return Quote(target.adapter.title, price, asked, source, seconds=plan.billed_seconds, notes=notes,
@@ -130,6 +131,11 @@ def _plan(target: Target, inputs: NodeInputs) -> Plan:
     if "loras" in inputs.linked:
         check_takes_loras(target.model)
     return plan_clip(target.model, clip, inputs.values.get("longer_clips", TRIM))
+
+
+def _money(own: Path) -> tuple[float, Limits]:
+    """US dollars of the last 24 hours, and what the user set for all nodes."""
+    return Ledger(own).spent(), read_settings(own).budget
 
 
 def _said(error: RemoteError) -> str:

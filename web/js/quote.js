@@ -3,7 +3,8 @@ import { addNodeNote } from "./node_note.js";
 import { text } from "./text.js";
 
 const INPUTS = ["provider", "provider.model", "profile", "prompt", "negative_prompt", "resolution", "num_frames",
-    "num_inference_steps", "guidance_scale", "max_cost", "longer_clips", "strict", "loras"];
+    "num_inference_steps", "guidance_scale", "max_cost", "max_cost_per_day",
+    "longer_clips", "strict", "loras"];
 
 /** Two digits, or three where the third is not nothing. */
 const dollars = (price) => `$${price.toFixed(3).replace(/0$/, "")}`;
