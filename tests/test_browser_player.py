@@ -199,15 +199,21 @@ def test_two_clips_at_the_same_frame(canvas: Canvas):
     assert levels(canvas, made, stopped) == [pytest.approx(level(stopped, clip), abs=NEAR // 2) for clip in (1, 0)]
 
 
-def test_it_comes_back_with_its_tab(canvas: Canvas):
+def test_it_comes_back_with_its_tab(canvas: Canvas, server: ComfyServer):
     page = canvas.page
+    lost = page.evaluate("app.nodeOutputs[app.graph.nodes.find(node => node.title === 'HEVC').id].images[0]")
     page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     page.wait_for_function("() => app.graph.nodes.length === 0")
     assert page.evaluate(SHOWN) == 0
+    (server.base / "output" / lost["subfolder"] / lost["filename"]).unlink()
     page.locator(".workflow-tab").first.click()
     made = player(canvas, "usual")
     pull(canvas, made, 4)
     assert levels(canvas, made, 4) == [pytest.approx(level(4, 1), abs=NEAR // 2)]
+    fault = player(canvas, "HEVC").query_selector("p")
+    fault.wait_for_element_state("visible")
+    assert fault.inner_text() == f"{lost['filename']} is not there any more: it was moved or deleted."
+    canvas.errors[:] = [error for error in canvas.errors if lost["filename"] not in error]  # Chromium tells of a 404
 
 
 def test_a_removed_node_lets_go_of_its_clips(canvas: Canvas):

@@ -17,6 +17,7 @@ export class Screen {
         this.video.addEventListener("loadedmetadata", () => this.#loaded());
         this.video.addEventListener("seeked", () => this.#arrived());
         this.video.addEventListener("error", () => this.#explain());
+        this.#watch();
     }
 
     /** Show a clip, from its first frame. */
@@ -28,7 +29,6 @@ export class Screen {
         this.fault.hidden = true;
         this.isBroken = false;
         this.video.src = clip.url;
-        this.#watch();
     }
 
     /** Go to a frame. While one is fetched, only the last one asked for is remembered. */
@@ -63,10 +63,8 @@ export class Screen {
 
     /** Hear of each frame while the clip plays. */
     #watch() {
-        const clip = this.clip;
         this.video.requestVideoFrameCallback((now, { mediaTime }) => {
-            if (this.clip !== clip) return;
-            if (!this.video.paused) this.#tell(clip.frameAt(mediaTime));
+            if (this.clip && !this.video.paused) this.#tell(this.clip.frameAt(mediaTime));
             this.#watch();
         });
     }
