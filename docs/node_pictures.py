@@ -68,20 +68,22 @@ ADD = """async ([kind, values, width]) => {
     node.setSize([Math.max(least, width), height]);
     return node.id;
 }"""
+BOX = """node => [node.pos[0], node.pos[1] - window.LiteGraph.NODE_TITLE_HEIGHT, node.size[0],
+    node.size[1] + window.LiteGraph.NODE_TITLE_HEIGHT]"""
+"""Left, top, width and height of a node with its title; its own getBounding() is that of the last frame drawn."""
 SHOW = """([id, [x, y]]) => {
     const canvas = window.app.canvas, node = window.app.graph.getNodeById(id);
-    const head = window.LiteGraph.NODE_TITLE_HEIGHT;
-    const [left, top, width, height] = [node.pos[0], node.pos[1] - head, node.size[0], node.size[1] + head];
+    const [left, top, width, height] = (%BOX%)(node);
     canvas.deselectAll();
     node.title = node.constructor.title;
     canvas.ds.scale = 1;
     canvas.ds.offset = [x - left, y - top];
     canvas.setDirty(true, true);
     return [width, height];
-}"""
+}""".replace("%BOX%", BOX)
 """Put a node at a place of the window under its own name, and tell its size."""
 ALL = """([width, height, left, top]) => {
-    const canvas = window.app.canvas, nodes = window.app.graph.nodes.map(node => node.getBounding());
+    const canvas = window.app.canvas, nodes = window.app.graph.nodes.map(%BOX%);
     const x = Math.min(...nodes.map(box => box[0])), y = Math.min(...nodes.map(box => box[1]));
     const right = Math.max(...nodes.map(box => box[0] + box[2])), end = Math.max(...nodes.map(box => box[1] + box[3]));
     canvas.deselectAll();
@@ -89,7 +91,7 @@ ALL = """([width, height, left, top]) => {
     canvas.ds.offset = [left / canvas.ds.scale - x, top / canvas.ds.scale - y];
     canvas.setDirty(true, true);
     return [(right - x) * canvas.ds.scale, (end - y) * canvas.ds.scale];
-}"""
+}""".replace("%BOX%", BOX)
 """Make the whole graph fit into a part of the window, and tell its size there."""
 CLIP_IS_THERE = "() => [...document.querySelectorAll('video')].some(video => video.readyState >= 2)"
 STOP_CLIP = """() => {
