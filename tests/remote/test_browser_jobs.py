@@ -14,7 +14,7 @@ from pipeline.remote.job import State
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.providers import ADAPTERS
 from tests.canvas import Canvas
-from tests.comfy_client import added, clip_workflow
+from tests.comfy_client import clip_workflow
 
 from .comfy_outside import PICTURE, Outside, remote_node
 from .faults import reset
@@ -201,10 +201,14 @@ def test_a_local_clip(canvas: Canvas, shop: Outside) -> None:
                for note in canvas.page.evaluate("[...window.notes]")), canvas.page.evaluate("[...window.notes]")
     press(canvas, run, "workflow")
     canvas.page.wait_for_function("window.app.graph.nodes.some(n => n.widgets?.some(w => w.value === 99))")
-    bad = added({"1": PICTURE}, "save", "Wan22SaveMP4", images=["1", 0], fps=16.0, filename_prefix="../../out")
-    run = shop.comfy.submit(bad)
+    assert canvas.errors == []
+
+
+def test_a_run_that_fails_before_it_has_a_job(canvas: Canvas, shop: Outside) -> None:
+    node = {"class_type": "Wan22ResumeRemoteClip", "inputs": {"job": "nobody's"}}
+    run = shop.comfy.submit({"1": node, "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 2]}}})
     reads(canvas, run, "Failed")
-    assert "leads out of ComfyUI's output folder" in card(canvas, run).inner_text()
+    assert "There is no job" in card(canvas, run).inner_text()
     assert canvas.errors == []
 
 
