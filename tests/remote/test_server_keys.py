@@ -155,8 +155,8 @@ def test_no_key_is_seen_anywhere_after_runs_with_right_and_wrong_ones(outside: O
         comfy.submit({"picture": PICTURE, "lora": lora, "clip": remote_node("fal", 4, loras=["lora", 0]),
                       "report": {"class_type": "PreviewAny", "inputs": {"source": ["clip", 2]}}})
     seen += [json.dumps(comfy.get(path)) for path in (
-        "/history", "/queue", "/api/jobs", "/internal/logs", "/internal/logs/raw", "/settings", KEYS, "/wan22/settings", "/wan22/cache",
-        "/api/userdata?dir=.&recurse=true", "/api/v2/userdata?path=.", "/object_info")]
+        "/history", "/queue", "/api/jobs", "/internal/logs", "/internal/logs/raw", "/settings", KEYS, "/wan22/settings",
+        "/wan22/cache", "/api/userdata?dir=.&recurse=true", "/api/v2/userdata?path=.", "/object_info")]
     seen += [json.dumps(outside.hook.told)]
     files = [path for folder in ("user", "output", "temp", "input")
              for path in (outside.server.base / folder).rglob("*")
