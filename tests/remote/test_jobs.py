@@ -370,6 +370,16 @@ def test_local_only_and_offline_send_nothing(server: ProviderServer, office: Off
     assert server.seen == []
 
 
+def test_settings_that_change_while_a_job_waits_hold(server: ProviderServer, office: Office) -> None:
+    """The first look is before the job waits for its turn, the next when it has it."""
+    looks = iter([Settings(), Settings(), Settings(local_only=True)])
+    office.change(settings=lambda: next(looks))
+    refused(office, Kind.REFUSED_HERE, "leave this machine")
+    looks = iter([Settings(), Settings(), Settings(), Settings(budget=Limits(clip=0.001))])
+    refused(office, Kind.BUDGET, "Wan 2.2 > Budget")
+    assert not server.jobs
+
+
 def test_stop_while_it_waits(server: ProviderServer, office: Office) -> None:
     server.script = Script(queued=0, running=FOREVER)
     office.stop = lambda: stop_after(office, lambda: len(server.asked("poll")) >= 2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,21 @@ def test_limits(ledger: Ledger, price: float | None, limits: Limits, said: str) 
     with pytest.raises(RemoteError, match=said) as caught:
         ledger.about_to_spend(ledger.claim(JOB), price, "test", limits)
     assert caught.value.kind == Kind.BUDGET and ledger.spent() == 0.0
+
+
+@pytest.mark.parametrize(("limits", "budget", "said"), [
+    (Limits(clip=3.0), Limits(clip=1.9), "most for a clip in Settings > Wan 2.2 > Budget"),
+    (Limits(clip=1.9), Limits(clip=3.0), "more than max_cost,"),
+    (Limits(day=9.0), Limits(day=5.9), "most for a day in Settings > Wan 2.2 > Budget"),
+    (Limits(day=5.9), Limits(day=9.0), "more than max_cost_per_day,"),
+])
+def test_of_the_nodes_limits_and_the_budget_the_stricter_holds(ledger: Ledger, limits: Limits, budget: Limits,
+                                                               said: str) -> None:
+    for digest in ("one", "two"):
+        ledger.about_to_spend(ledger.claim(replace(JOB, digest=digest)), 2.0, "test", Limits(), Limits(3.0, 9.0))
+    with pytest.raises(RemoteError, match=re.escape(said)):
+        ledger.about_to_spend(ledger.claim(JOB), 2.0, "test", limits, budget)
+    assert ledger.spent() == 4.0
 
 
 def test_a_lock_is_held_by_one(ledger: Ledger) -> None:

@@ -3,7 +3,7 @@ import { numberRow } from "./kept.js";
 import { CACHE } from "./part.js";
 import { button, Row } from "./row.js";
 
-const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(bytes && bytes < 1e8 ? 3 : 1)} GB`;
+const size = (bytes) => (bytes < 1e9 ? `${Math.ceil(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
 
 /** Gigabytes that the cache may keep. */
 export const cacheLimit = (name) => numberRow(CACHE, "cache_gb", name, "50");
@@ -16,9 +16,9 @@ export function cacheUse(name) {
     CACHE.follow(row.element, (answer, fault) => {
         if (!answer) return row.lock(fault);
         const { whole, partial, files, idle, free, folder } = answer;
-        row.state(text("settings.cache_use", { used: gigabytes(whole + partial), files, free: gigabytes(free) }));
+        row.state(text("settings.cache_use", { used: size(whole + partial), files, free: size(free) }));
         row.element.title = folder;
-        clean.textContent = idle ? text("settings.clean", { idle: gigabytes(idle) }) : text("settings.nothing_to_clean");
+        clean.textContent = idle ? text("settings.clean", { idle: size(idle) }) : text("settings.nothing_to_clean");
         clean.ariaLabel = `${name}: ${clean.textContent}`;
         clean.disabled = !idle;
     });
