@@ -20,8 +20,9 @@ export function addNodeNote(node, { name, path, inputs, lines, describe, more = 
     const latest = lastOnly();
     const refresh = async (extra) => {
         try {
-            const answer = await latest(async () => {
+            const answer = await latest(async (overtaken) => {
                 const added = await extra();
+                if (overtaken()) return undefined;
                 const given = readInputs(node, inputs);
                 return ask(path, { method: "POST", body: { ...given, inputs: { ...given.inputs, ...added } } });
             });
