@@ -21,7 +21,7 @@ HEAR_THE_END = """() => {
     for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
         window.app.api.addEventListener(kind, event => { window.ended = [kind, event.detail] }, {once: true});
 }"""
-PATIENCE = 25_000
+PATIENCE = 180_000
 """Milliseconds that anything may take on the page; far more than it needs, for machines that are busy otherwise."""
 NODES_2, PALETTE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette"
 PLAIN = {NODES_2: False, PALETTE: "dark", "Comfy.TutorialCompleted": True}
