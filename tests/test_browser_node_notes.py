@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,11 +41,18 @@ class Notes:
 
     def __init__(self, canvas: Canvas) -> None:
         self.canvas, self.page = canvas, canvas.page
+        self._ids = 0
         self.page.keyboard.press("Escape")
         self.clear()
 
     def clear(self) -> None:
-        self.page.evaluate(f"() => {{ app.graph.clear(); {CHANGE} }}")
+        """An empty canvas, on which no node gets the id of an earlier one: values of widgets are kept by it."""
+        self._ids += 100
+        self.load({"last_node_id": self._ids, "last_link_id": self._ids, "nodes": [], "links": [], "version": 0.4})
+
+    def load(self, workflow: dict[str, Any]) -> None:
+        self.canvas.load(workflow)
+        self.page.evaluate(f"() => {{ {CHANGE} }}")
 
     def add(self, kind: str, **values: object) -> str:
         return self.page.evaluate(ADD, [kind, values])
@@ -63,6 +71,7 @@ class Notes:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["classic", "Nodes 2.0"])
 def notes(request: pytest.FixtureRequest, browser: Any, server: ComfyServer) -> Iterator[Notes]:
+    shutil.copy(ROOT / "workflows" / "input" / "demo.png", server.base / "input")
     canvas = Canvas(browser, server, Comfy_VueNodes_Enabled=request.param)
     yield Notes(canvas)
     assert canvas.errors == []
@@ -120,14 +129,13 @@ def test_opened_workflow_asks_nobody_until_the_button_is_pressed(notes: Notes, i
     saved = notes.page.evaluate("() => app.graph.serialize()")
     saved["nodes"][0]["widgets_values"][0] = link
     before = len(internet.seen)
-    notes.canvas.load(saved)
-    notes.page.evaluate(f"() => {{ {CHANGE} }}")
+    notes.load(saved)
     notes.hear(node, "lora", "a.example was not asked")
     notes.change(node, source_low="nothing.safetensors", min_match=0.5)
     notes.hear(node, "lora", "There is no 'nothing.safetensors'")
     assert len(internet.seen) == before, "another input was changed, not the stranger's link"
     notes.change(node, source_low="")
-    notes.hear(node, "lora", "a.example was not asked")
+    notes.page.wait_for_function(f"id => !({SAID})([id, 'lora']).includes('There is no')", arg=node)
     notes.page.locator(".wan22-note button").focus()
     notes.page.keyboard.press("Enter")
     said = notes.hear(node, "lora", "150 of 150 keys")
@@ -192,4 +200,6 @@ def test_workflows_are_the_same_with_and_without_notes(notes: Notes) -> None:
         notes.page.wait_for_selector(".wan22-note")
         again = page.evaluate(SAVED)
         assert saved is None or again == saved
-        assert [n[1] for n in again[0]] == [n.get("widgets_values") for n in workflow["nodes"]]
+        for (kind, values, _), node in zip(again[0], workflow["nodes"], strict=True):  # old files have fewer
+            given = node.get("widgets_values", [])
+            assert values[:len(given)] == given, kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import OrderedDict
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from .address import parse_url
 from .cache import Cache
@@ -51,6 +53,10 @@ class _Seen(Generic[T]):
     etag: str | None
     last_modified: str | None
 
+    @property
+    def fresh(self) -> bool:
+        return time.monotonic() - self.asked < FRESH
+
 
 class Peeks(Generic[T]):
     """What was found at the beginning of files, for as long as the program runs. For any number of threads."""
@@ -59,6 +65,7 @@ class Peeks(Generic[T]):
         """small: whether what was found may be kept in memory."""
         self._look, self._small = look, small
         self._seen: OrderedDict[str, _Seen[T]] = OrderedDict()
+        self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def peek(self, source: str, *, folder: Path, policy: Policy, tokens: Tokens, sha256: str | None = None,
@@ -74,26 +81,37 @@ class Peeks(Generic[T]):
             with path.open("rb") as file:
                 return self._look(lambda offset, length: (file.seek(offset), file.read(length))[1],
                                   path.stat().st_size, name)
-        with self._lock:
-            seen = self._seen.get(remote.link)
-        if seen is not None and (not ask or time.monotonic() - seen.asked < FRESH):
+        seen = self._remembered(remote.link)
+        if seen is not None and (not ask or seen.fresh):
             return seen.found
         if policy.offline:
             raise DownloadError(f"{redact(remote.link)} was not fetched yet, and {OFFLINE_VARIABLE} is set.")
         if not ask:
             raise NotAskedError(parse_url(remote.link).host)
-        client = Client(policy, tokens)
-        try:
-            seen = stoppable(lambda: self._asked(client, remote, seen), never, SECONDS)
-        finally:
-            client.close()
         with self._lock:
-            self._seen.pop(remote.link, None)
+            turn = self._turns.setdefault(remote.link, threading.Lock())
+        with turn:  # whoever waited finds what the one before was told
+            seen = self._remembered(remote.link)
+            if seen is None or not seen.fresh:
+                client = Client(policy, tokens)
+                try:
+                    seen = stoppable(functools.partial(self._asked, client, remote, seen), never, SECONDS)
+                finally:
+                    client.close()
+                self._remember(remote.link, seen)
+        return seen.found
+
+    def _remembered(self, link: str) -> _Seen[T] | None:
+        with self._lock:
+            return self._seen.get(link)
+
+    def _remember(self, link: str, seen: _Seen[T]) -> None:
+        with self._lock:
+            self._seen.pop(link, None)
             if self._small(seen.found):
-                self._seen[remote.link] = seen
+                self._seen[link] = seen
             while len(self._seen) > REMEMBERED:
                 self._seen.popitem(last=False)
-        return seen.found
 
     def _asked(self, client: Client, remote: Remote, seen: _Seen[T] | None) -> _Seen[T]:
         link = file_link(client, remote)

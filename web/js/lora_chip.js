@@ -29,21 +29,22 @@ function checked(file) {
     return more.length && !file.warning ? [...lines, { text: more.join("; "), look: "quiet" }] : lines;
 }
 
-function describe({ files }, again) {
-    if (!files.length) return [{ text: text("lora.empty"), look: "quiet" }];
-    // The button is pressed by whoever wants to know: both halves are asked for then.
-    const press = () => again({ ask: true, ask_low: true });
-    return files.flatMap((file) => file.fault ? [{ text: file.fault, look: "warning" }]
-        : file.host ? unasked(file, press) : checked(file));
-}
-
 app.registerExtension({
     name: "wan22.lora",
     nodeCreated(node) {
         if (node.comfyClass !== "Wan22Lora") return;
-        const asked = new Set(); // links that the user gave, not a workflow that was only opened
+        const asked = new Set(); // links that the user gave or had checked, not a workflow that was only opened
         addNodeNote(node, {
-            name: "lora", path: "lora/check", inputs: INPUTS, lines: 4, describe,
+            name: "lora", path: "lora/check", inputs: INPUTS, lines: 4,
+            describe({ files }, again) {
+                if (!files.length) return [{ text: text("lora.empty"), look: "quiet" }];
+                const press = () => {
+                    Object.keys(SOURCES).forEach((name) => asked.add(name));
+                    again();
+                };
+                return files.flatMap((file) => file.fault ? [{ text: file.fault, look: "warning" }]
+                    : file.host ? unasked(file, press) : checked(file));
+            },
             async more(byUser, loaded) {
                 if (loaded) asked.clear();
                 const given = Object.keys(SOURCES).filter((name) => byUser.has(name));

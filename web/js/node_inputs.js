@@ -93,14 +93,15 @@ export function typingEnded() {
 
 /**
  * Calls that overtake one another: only the last one is of interest.
- * @returns {<T>(work: () => Promise<T>) => Promise<T | undefined>} undefined for one that was overtaken
+ * @returns {<T>(work: (overtaken: () => boolean) => Promise<T>) => Promise<T | undefined>} undefined for one that was
+ *     overtaken, which its work can ask
  */
 export function lastOnly() {
     let last = 0;
     return async (work) => {
         const own = ++last;
         try {
-            const result = await work();
+            const result = await work(() => own !== last);
             return own === last ? result : undefined;
         } catch (error) {
             if (own === last) throw error;

@@ -11,17 +11,18 @@ import { text } from "./text.js";
  * @param {string} feature.path of the route
  * @param {string[]} feature.inputs names
  * @param {number} feature.lines
- * @param {(answer: any, again: (more: object) => void) => import("./note_widget.js").Line[]} feature.describe the
- *     answer in words; `again` asks once more, with more inputs
+ * @param {(answer: any, again: () => void) => import("./note_widget.js").Line[]} feature.describe the answer in
+ *     words; `again` asks once more
  * @param {(byUser: Set<string>, loaded: boolean) => Promise<object>} [feature.more] inputs that are no widget's
  */
 export function addNodeNote(node, { name, path, inputs, lines, describe, more = async () => ({}) }) {
     const show = addNote(node, `wan22_${name}`, text(`${name}.label`), lines);
     const latest = lastOnly();
-    const refresh = async (extra) => {
+    const refresh = async (byUser = new Set(), loaded = false) => {
         try {
-            const answer = await latest(async () => {
-                const added = await extra();
+            const answer = await latest(async (overtaken) => {
+                const added = await more(byUser, loaded);
+                if (overtaken()) return undefined;
                 const given = readInputs(node, inputs);
                 return ask(path, { method: "POST", body: { ...given, inputs: { ...given.inputs, ...added } } });
             });
@@ -35,7 +36,7 @@ export function addNodeNote(node, { name, path, inputs, lines, describe, more = 
         if (answer.unknown?.length) {
             return [{ text: text("note.unknown", { names: answer.unknown.join(", ") }), look: "quiet" }];
         }
-        return describe(answer, (added) => refresh(async () => added));
+        return describe(answer, () => refresh());
     };
-    watchInputs(node, inputs, (byUser, loaded) => refresh(() => more(byUser, loaded)));
+    watchInputs(node, inputs, refresh);
 }
