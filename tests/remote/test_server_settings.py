@@ -209,7 +209,7 @@ def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, o
     assert not [text for text in seen if key in text]
     remove = row(canvas, "Keys.Fal").locator("button").last
     remove.click()
-    assert remove.inner_text() == "Really remove?"
+    assert remove.inner_text() == "Sure?"
     remove.click()
     line(canvas, "Keys.Fal", "Not set")
     assert places.KEYS in refusal(outside, "fal", 22)
