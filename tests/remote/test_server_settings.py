@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -131,24 +132,24 @@ def test_the_cache(outside: Outside) -> None:
 
 
 def test_the_budget_holds_for_all_nodes_and_over_a_restart(outside: Outside) -> None:
-    for name in ("wavespeed", "replicate"):
+    for name in ("wavespeed", "atlascloud"):
         keep_key(outside, name, outside.providers[name].key)
     assert run(outside, "wavespeed", 1).outcome == "execution_success"
     spent = json.loads(ask(outside, "/wan22/settings")[1])["spent"]
     assert spent > 0
     settle(outside, max_cost_per_day=spent + 0.001)
-    assert places.BUDGET in refusal(outside, "replicate", 2, max_cost_per_day=1000.0)
+    assert places.BUDGET in refusal(outside, "atlascloud", 2, max_cost_per_day=1000.0)
     outside.stop()
     outside.server.environ["WAN22_MAX_COST"] = "50"
     outside.start()
-    assert places.BUDGET in refusal(outside, "replicate", 3)
+    assert places.BUDGET in refusal(outside, "atlascloud", 3)
     found = json.loads(ask(outside, "/wan22/settings")[1])
     assert found["spent"] == spent and found["settings"]["max_cost"]["source"] == "environment"
     status, text = ask(outside, "/wan22/settings", {"max_cost": 100})
     assert status == 400 and "WAN22_MAX_COST" in text
-    assert "more than max_cost," in refusal(outside, "replicate", 4, max_cost=0.001)
+    assert "more than max_cost," in refusal(outside, "atlascloud", 4, max_cost=0.001)
     settle(outside, max_cost_per_day=None)
-    assert run(outside, "replicate", 5).outcome == "execution_success"
+    assert run(outside, "atlascloud", 5).outcome == "execution_success"
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +197,8 @@ def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, o
     row(canvas, "Keys.Profile").locator("input").fill("work")
     row(canvas, "Keys.Profile").locator("input").press("Enter")
     line(canvas, "Keys.Fal", "Not set")
-    assert run(outside, "fal", 21).outcome == "execution_success"
+    ended = run(outside, "fal", 21)
+    assert ended.outcome == "execution_success", ended.error
     seen = [canvas.page.evaluate(PAGE_HOLDS)]
     canvas.open()
     open_dialog(canvas)
@@ -207,7 +209,7 @@ def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, o
     assert not [text for text in seen if key in text]
     remove = row(canvas, "Keys.Fal").locator("button").last
     remove.click()
-    assert remove.inner_text() == "Really remove?"
+    assert remove.inner_text() == "Sure?"
     remove.click()
     line(canvas, "Keys.Fal", "Not set")
     assert places.KEYS in refusal(outside, "fal", 22)
@@ -264,6 +266,7 @@ def test_new_mp4_nodes_start_as_settled_and_loaded_ones_do_not(canvas: Canvas) -
     for node in ("Wan22SaveMP4", "Wan22DecodeToMP4"):
         added = page.evaluate(ADDED, [node])
         assert {name: added[name] for name in settled} == settled and added["preset"] == start["preset"]
+    shutil.copy(ROOT / "workflows" / "input" / "demo.png", canvas.server.base / "input")
     canvas.load(json.loads((ROOT / "workflows" / "image-to-video-demo.json").read_text("utf-8")))
     drawn = next(node for node in canvas.prompt().values() if node["class_type"] == "Wan22SaveMP4")
     page.evaluate("prompt => window.app.loadApiJson(prompt, 'loaded')",
