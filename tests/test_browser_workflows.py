@@ -61,6 +61,19 @@ BOXES = """() => {
     }))
 }"""
 PLAYS = """() => [...document.querySelectorAll('video')].some(video => video.readyState >= 2 && video.videoWidth)"""
+BUNDLED_CLIP = """() => {
+    const {graph} = window.app, loader = graph.nodes.find(node => node.type === 'CLIPLoader')
+    if (!loader) return
+    const bundled = window.LiteGraph.createNode('Wan22Load')
+    graph.add(bundled)
+    for (const id of [...loader.outputs[0].links]) {
+        const {target_id, target_slot} = graph.getLink(id)
+        const clip = bundled.outputs.findIndex(output => output.name === 'clip')
+        bundled.connect(clip, graph.getNodeById(target_id), target_slot)
+    }
+    graph.remove(loader)
+}"""
+"""Core's Load CLIP knows UMT5 in its one real size alone, so the bundled encoder comes from our loader."""
 USE_BLUEPRINT = """() => {
     const {graph} = window.app, [made] = graph.nodes
     const [picture, save] = ['LoadImage', 'SaveVideo'].map(type => window.LiteGraph.createNode(type))
@@ -142,6 +155,7 @@ def test_it_opens_without_a_fault_and_its_twin_is_what_run_sends(canvas: Canvas,
 def test_run_makes_a_clip_that_plays(canvas: Canvas, real_weights: None, path: Path) -> None:
     opened(canvas, path)
     canvas.page.evaluate(MAKE_SMALL, SMALL)
+    canvas.page.evaluate(BUNDLED_CLIP)
     canvas.run()
     canvas.page.wait_for_function(PLAYS)
     assert canvas.errors == []
