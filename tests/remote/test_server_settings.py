@@ -36,7 +36,9 @@ ADDED = """([type]) => {
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     """A ComfyUI of these tests' own, which they start anew."""
-    with Outside(tmp_path_factory.mktemp("settings") / "servers", pace=0.02) as outside:
+    outside = Outside(tmp_path_factory.mktemp("settings") / "servers", pace=0.02)
+    outside.server.environ["WAN22_MAX_COST"] = "50"
+    with outside:
         yield outside
         outside.check()
 
@@ -140,7 +142,6 @@ def test_the_budget_holds_for_all_nodes_and_over_a_restart(outside: Outside) -> 
     settle(outside, max_cost_per_day=spent + 0.001)
     assert places.BUDGET in refusal(outside, "atlascloud", 2, max_cost_per_day=1000.0)
     outside.stop()
-    outside.server.environ["WAN22_MAX_COST"] = "50"
     outside.start()
     assert places.BUDGET in refusal(outside, "atlascloud", 3)
     found = json.loads(ask(outside, "/wan22/settings")[1])
@@ -218,8 +219,11 @@ def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, o
 
 
 def test_what_is_settled_in_the_dialog_holds_and_is_there_after_a_reload(canvas: Canvas, outside: Outside) -> None:
-    assert row(canvas, "Budget.Clip").locator("input").is_disabled()
+    keep_key(outside, "wavespeed", outside.providers["wavespeed"].key)
+    canvas.open()
+    open_dialog(canvas)
     line(canvas, "Budget.Clip", "Set by WAN22_MAX_COST")
+    assert row(canvas, "Budget.Clip").locator("input").is_disabled()
     day = row(canvas, "Budget.Day").locator("input")
     line(canvas, "Budget.Day", "spent in the last 24 hours")
     for typed, said in (("0,5", "takes a number of US dollars"), ("0.001", "Saved")):
