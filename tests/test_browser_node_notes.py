@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,7 +70,6 @@ class Notes:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["classic", "Nodes 2.0"])
 def notes(request: pytest.FixtureRequest, browser: Any, server: ComfyServer) -> Iterator[Notes]:
-    shutil.copy(ROOT / "workflows" / "input" / "demo.png", server.base / "input")
     canvas = Canvas(browser, server, Comfy_VueNodes_Enabled=request.param)
     yield Notes(canvas)
     assert canvas.errors == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -270,7 +269,6 @@ def test_new_mp4_nodes_start_as_settled_and_loaded_ones_do_not(canvas: Canvas) -
     for node in ("Wan22SaveMP4", "Wan22DecodeToMP4"):
         added = page.evaluate(ADDED, [node])
         assert {name: added[name] for name in settled} == settled and added["preset"] == start["preset"]
-    shutil.copy(ROOT / "workflows" / "input" / "demo.png", canvas.server.base / "input")
     canvas.load(json.loads((ROOT / "workflows" / "image-to-video-demo.json").read_text("utf-8")))
     drawn = next(node for node in canvas.prompt().values() if node["class_type"] == "Wan22SaveMP4")
     page.evaluate("prompt => window.app.loadApiJson(prompt, 'loaded')",
