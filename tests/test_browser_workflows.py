@@ -137,6 +137,7 @@ def test_comfyui_offers_the_weights_that_are_missing(canvas: Canvas) -> None:
         canvas.page.get_by_role("button", name="View details").click()
         for name in REAL:
             canvas.page.get_by_text(Path(name).name).first.wait_for()
+        canvas.page.get_by_text("Download", exact=True).nth(len(REAL) - 1).wait_for()
     assert canvas.errors == []
 
 

@@ -139,7 +139,7 @@ def main() -> None:
     except aiohttp.ClientError as error:
         sys.exit(f"{options.server}: {error}. Is ComfyUI running there?")
     except OSError as error:
-        sys.exit(f"{error.filename}: {error.strerror}.")
+        sys.exit(f"{error.filename or options.server}: {error.strerror or error}.")
 
 
 if __name__ == "__main__":
