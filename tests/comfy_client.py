@@ -18,6 +18,7 @@ import urllib.error
 import urllib.parse
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,9 +117,9 @@ class ComfyClient:
 
     def close(self) -> None:
         """Leave the server. Safe to call twice."""
-        if self._thread.is_alive():
+        with suppress(RuntimeError):  # the loop is closed: the server went, and the listener with it
             self._loop.call_soon_threadsafe(self._listener.cancel)
-            self._thread.join(10)
+        self._thread.join(10)
 
     # ---- listening ----------------------------------------------------------------------------------------------
 
