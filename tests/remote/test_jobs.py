@@ -428,6 +428,16 @@ def test_stop_never_forgets_a_clip_that_is_paid(server: ProviderServer, office: 
     assert office.make().job.state == State.DONE and server.accepted == 1
 
 
+@pytest.mark.parametrize("point", ["upload", "poll"])
+def test_stop_is_heard_while_a_provider_does_not_answer(server: ProviderServer, office: Office, point: str) -> None:
+    """The run ends before the request does, which would go on until the server is closed."""
+    server.fail(point, hold(threading.Event()))
+    office.stop = lambda: stop_after(office, lambda: server.asked(point))
+    with pytest.raises(Stopped):
+        office.make()
+    assert server.asked(point)[0].status is None and server.accepted == (point == "poll")
+
+
 def test_stop_during_the_submit_knows_the_job_it_bought(server: ProviderServer, office: Office) -> None:
     """The answer is waited for, so that what was bought is never forgotten."""
     release = threading.Event()
