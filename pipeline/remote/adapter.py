@@ -64,7 +64,7 @@ class Adapter(Protocol):
     origins: tuple[str, ...]
     """Where the key may be sent."""
     models: tuple[RemoteModel, ...]
-    """Those with LoRAs first."""
+    """The first, which takes LoRAs and is for everybody, is what a user gets who chooses none."""
     concurrent: int
     """Jobs that a new account may have under way at once; further ones wait here."""
     patient: float

@@ -1,4 +1,5 @@
-"""AtlasCloud, API v1 (atlascloud.ai/docs, webhooks too; AtlasCloudAI/atlascloud_comfyui, `client/atlas_client.py`)."""
+"""AtlasCloud, API v1 (atlascloud.ai/docs, webhooks too; AtlasCloudAI/atlascloud_comfyui, `client/atlas_client.py` and
+`nodes/video/atlascloud_wan_2_2_i2v_lora.py`)."""
 
 from __future__ import annotations
 
@@ -78,6 +79,8 @@ class AtlasCloud:
     listed_after = 0.0
     webhook = Scheme(verify, f"{BASE}/webhooks/jwks.json", read_jwks, secret=False)
     models = (
+        RemoteModel("atlascloud/wan-2.2/image-to-video-lora", loras=3, negative_prompt=True, durations=(5, 8)),
+        RemoteModel("atlascloud/wan-2.2/image-to-video", negative_prompt=True, durations=(5, 8)),
         RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
                     rates={"480p": Rate(second=0.04, source=READ)}),
         RemoteModel("atlascloud/wan-2.2-turbo-spicy/image-to-video-lora", loras=3, durations=(5, 8)),
@@ -114,10 +117,11 @@ class AtlasCloud:
         return part(found, "data", "download_url") or text_part(reply, "data", "url")
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
-        clip = plan.clip
+        clip, model = plan.clip, plan.model
         lists = {"loras": BOTH, "high_noise_loras": HIGH, "low_noise_loras": LOW}
         return {"model": plan.model_name, "image": image_url, "prompt": clip.prompt, "resolution": clip.resolution,
                 "duration": plan.duration, "seed": clip.seed,
+                **({"negative_prompt": clip.negative_prompt} if model.negative_prompt and clip.negative_prompt else {}),
                 **{field: found for field, expert in lists.items() if (found := split_loras(plan, expert))}}
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
