@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def provider_inputs() -> list[io.Input]:
-    """The provider with its models, those with LoRAs first, and the profile."""
+    """The provider with its models, and the profile."""
     return [
         io.DynamicCombo.Input("provider", tooltip="Who makes the clip, and is paid for it by you.", options=[
             io.DynamicCombo.Option(adapter.title, [

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from devtools.server import ComfyServer
 
@@ -66,9 +67,12 @@ class Canvas:
         return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
 
     def run(self) -> None:
-        """Press Run and wait until the run has succeeded. Raises AssertionError with its message when it has not."""
+        """Press Run and wait until the run has succeeded. Raises AssertionError with what was said when it was refused
+        or has not."""
         self.page.evaluate(HEAR_THE_END)
-        self.page.locator("[data-testid=queue-button]").first.click()
+        with self.page.expect_response(_is_of_run) as asked:
+            self.page.locator("[data-testid=queue-button]").first.click()
+        assert asked.value.ok, asked.value.text()
         self.page.wait_for_function("() => window.ended")
         kind, detail = self.page.evaluate("() => window.ended")
         assert kind == "execution_success", detail
@@ -80,3 +84,8 @@ class Canvas:
 
     def close(self) -> None:
         self.page.close()
+
+
+def _is_of_run(answer: Any) -> bool:
+    """Whether an answer is the server's to a graph that was queued."""
+    return answer.request.method == "POST" and urlsplit(answer.url).path.endswith("/prompt")

@@ -170,3 +170,12 @@ def test_the_blueprint_makes_a_clip_that_plays(canvas: Canvas, real_weights: Non
     canvas.run()
     canvas.page.wait_for_function(PLAYS)
     assert canvas.errors == []
+
+
+def test_a_graph_that_the_server_refuses_is_told_at_once(canvas: Canvas) -> None:
+    """Of the tests' own canvas: a refused graph has no end that could be waited for."""
+    canvas.page.evaluate("() => { const {graph} = window.app; graph.clear(); "
+                         "graph.add(window.LiteGraph.createNode('Wan22Notify')) }")
+    with pytest.raises(AssertionError, match="callback_url is empty"):
+        canvas.run()
+    canvas.errors.clear()

@@ -5,6 +5,7 @@ A conversation of several requests is a generator: it yields a Request, is sent 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,7 +65,7 @@ class Adapter(Protocol):
     origins: tuple[str, ...]
     """Where the key may be sent."""
     models: tuple[RemoteModel, ...]
-    """Those with LoRAs first."""
+    """The first, which takes LoRAs and is for everybody, is what a user gets who chooses none."""
     concurrent: int
     """Jobs that a new account may have under way at once; further ones wait here."""
     patient: float
@@ -130,13 +131,26 @@ def text_part(reply: Reply, *path: str | int) -> str:
     return found
 
 
+def list_part(value: Any, *path: str | int) -> list[Any]:
+    """A list deep in JSON; an empty one when it is not there."""
+    found = part(value, *path)
+    return found if isinstance(found, list) else []
+
+
+def word_part(value: Any, *path: str | int) -> str:
+    """A text deep in JSON; "" when it is not there."""
+    found = part(value, *path)
+    return found if isinstance(found, str) else ""
+
+
 def number_part(value: Any, *path: str | int) -> float | None:
-    """A number deep in JSON, written as text or not; None when it is none."""
+    """A finite number deep in JSON, written as text or not; None when it is none."""
     found = part(value, *path)
     try:
-        return None if found is None or isinstance(found, bool) else float(found)
-    except (TypeError, ValueError):
+        number = math.nan if found is None or isinstance(found, bool) else float(found)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def clip_url(found: Any) -> str:

@@ -1,6 +1,7 @@
 """Talking to one provider: every conversation's requests and retries, and the one paid request that is never repeated.
 
-Requests run in a thread; what waits between them is `wait`, which the user's Stop ends.
+Requests run in a thread, and the user's Stop, which `wait` raises, is heard during them as between them. The paid
+request alone is waited for.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .errors import PASSING, Kind, NoAnswerError, NotAcceptedError, NotSentError
 from .http import Reply, Request, exchange
 from .keys import Key
 from .patience import Patience
+from .walk_away import in_thread
 
 T = TypeVar("T")
 Wait = Callable[[float], Awaitable[None]]
@@ -140,7 +142,7 @@ class Client:
         return RemoteError(error.kind, self.key.hide_in(str(error)), retry_after=error.retry_after)
 
     async def _exchange(self, request: Request, patience: float) -> Reply:
-        return await asyncio.to_thread(exchange, self._signed(request), self.policy, patience)
+        return await in_thread(lambda: exchange(self._signed(request), self.policy, patience), self.wait)
 
     def _signed(self, request: Request) -> Request:
         if not request.auth or parse_url(request.url).origin not in self.adapter.origins:

@@ -14,9 +14,7 @@ from .keys import Keys
 from .ledger import Ledger, Limits
 from .patience import Patience
 from .settings import Settings, local_only_error
-
-SLICE = 0.25
-"""Seconds within which Stop is heard."""
+from .walk_away import LOOK
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Desk:
             left = end - time.monotonic()
             if left <= 0:
                 return
-            await asyncio.sleep(min(SLICE, left))
+            await asyncio.sleep(min(LOOK, left))
 
     async def wait_for_news(self, job_id: str, seconds: float, tell: Callable[[], None]) -> None:
         """Sleep, calling `tell` each second, until a webhook speaks of the job, or stop raises."""

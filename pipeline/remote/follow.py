@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import uuid
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from .errors import PASSING, Kind, RemoteError
 from .job import Job, State
 from .queue_places import note_place
 from .result import fetch_clip
+from .walk_away import in_thread
 
 DOWNLOADS = 4
 """Tries to fetch a finished clip before the run ends."""
@@ -101,7 +103,7 @@ async def _fetch(job: Job, link: str, client: Client, desk: Desk) -> Job:
     tried, expired = 0, False
     while True:
         try:
-            await _in_thread(partial(_bring, link, path, client, desk), desk)
+            await in_thread(partial(_bring, link, path, client, desk), desk.wait)
             return desk.ledger.update(job, state=State.DONE, result=str(path), error="", error_kind="")
         except RemoteError as error:
             tried += 1
@@ -120,7 +122,8 @@ async def _fetch(job: Job, link: str, client: Client, desk: Desk) -> Job:
 
 
 def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
-    arriving = path.with_name(f".{path.stem}.arriving{path.suffix}")
+    # A run that was stopped may still be at it, so that each try has a file of its own.
+    arriving = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.arriving{path.suffix}")
     try:
         fetch_clip(link, arriving, desk.policy, client.patience.download)
         try:
@@ -133,18 +136,6 @@ def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
                           "Free some space there, or let ComfyUI write to it.") from None
     finally:
         arriving.unlink(missing_ok=True)
-
-
-async def _in_thread(work, desk: Desk) -> None:
-    """Do blocking work, unless stop raises: then it is left behind to end by itself."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    while not (await asyncio.wait({task}, timeout=0.25))[0]:
-        try:
-            desk.stop()
-        except BaseException:
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-            raise
-    return task.result()
 
 
 async def _call_off(job: Job, client: Client, desk: Desk) -> None:
@@ -161,7 +152,7 @@ async def _call_off(job: Job, client: Client, desk: Desk) -> None:
     if request is None:
         desk.say(f"Stopped waiting. {title} cannot cancel: the job goes on and is billed. {again}")
         return
-    once = replace(client, patience=replace(client.patience, attempts=1))
+    once = replace(client, patience=replace(client.patience, attempts=1), wait=asyncio.sleep)  # Stop was heard
     try:
         await once.ask(request)
         told = await _after_cancel(job, once)

@@ -104,7 +104,8 @@ def _nothing() -> None:
 
 def exchange(request: Request, policy: Policy, patience: float, limit: int = MAX_ANSWER,
              before_last_byte: Callable[[], None] = _nothing) -> Reply:
-    """Make the request and read the answer whole. Blocks for `patience` seconds at most, and reads `limit` bytes.
+    """Make the request and read the answer whole. Once connected, blocks for `patience` seconds at most, and reads
+    `limit` bytes.
 
     before_last_byte: called when all of the body but its last byte is on its way; until then no server can have
         accepted it.

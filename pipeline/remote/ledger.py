@@ -111,11 +111,14 @@ class Ledger:
         return new
 
     def attach(self, job: Job, remote_id: str) -> Job:
-        """Give a job of unknown outcome the id that the user found at the provider. Raises RemoteError."""
+        """Give a job of unknown outcome the id that the user found at the provider, which may have been mistyped
+        before. Raises RemoteError."""
         job = self.get(job.id)
-        if job.remote_id and job.remote_id != remote_id:
+        if job.state == State.DONE and job.remote_id == remote_id:
+            return job
+        if job.remote_id not in ("", remote_id) and job.error_kind != Kind.LOST.value:
             raise RemoteError(Kind.VALIDATION, f"The job {job.short_id} already is {job.remote_id} at its provider.")
-        if not job.remote_id and self.owns(job.provider, remote_id):
+        if job.remote_id != remote_id and self.owns(job.provider, remote_id):
             raise RemoteError(Kind.VALIDATION, f"{remote_id} belongs to another job of the ledger.")
         return self.reopen(job, remote_id=remote_id, sent=True, state=State.RUNNING, error="", error_kind="")
 
@@ -154,6 +157,8 @@ class Ledger:
 
     def find(self, name: str) -> Job | None:
         """The newest job by its id, the beginning of it (8 letters at least), or the provider's id; None for none."""
+        if not name:
+            return None  # what every job has that its provider does not know yet
         with opened(self.folder) as base:
             row = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE remote_id = ?1 OR id = ?1 OR "
                                "(length(?1) >= 8 AND substr(id, 1, length(?1)) = ?1) ORDER BY created DESC",

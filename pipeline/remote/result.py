@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -26,20 +27,23 @@ class _NoTokens(Tokens):
 
 
 def fetch_clip(link: str, path: Path, policy: Policy, patience: float) -> None:
-    """Fetch a finished clip to `path`. Blocks for `patience` seconds at most.
+    """Fetch a finished clip to `path`. Once its server has answered, reads for `patience` seconds at most.
 
     Raises RemoteError: DOWNLOAD_EXPIRED when the link no longer works, TRANSIENT when another try may help, INTEGRITY
     for what is no whole MP4, REFUSED_HERE for an address that is refused; OSError when the disk fails.
     """
-    client = Client(policy, _NoTokens())
-    end = time.monotonic() + patience
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    client, end = Client(policy, _NoTokens()), time.monotonic() + patience
+    unfinished = path.with_name(f".{path.name}.part")
     try:
         answer = client.get(link, {})
+        watchdog = threading.Timer(end - time.monotonic(), answer.abort)  # a read of a piece may take hours
+        watchdog.daemon = True
+        watchdog.start()
         try:
             _check(answer)
             _write(answer, unfinished, end)
         finally:
+            watchdog.cancel()
             answer.close()
         check_boxes(unfinished)
         os.replace(unfinished, path)

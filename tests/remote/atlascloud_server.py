@@ -38,6 +38,20 @@ class Plain(Inputs):
     seed: Seed = -1
 
 
+class Open(Plain):
+    """atlascloud/wan-2.2/image-to-video."""
+
+    negative_prompt: str = ""
+    resolution: Literal["480p", "720p"] = "480p"
+    duration: Duration = 5
+
+
+class OpenLora(Open):
+    loras: Loras = []
+    high_noise_loras: Loras = []
+    low_noise_loras: Loras = []
+
+
 class Spicy(Plain):
     resolution: Literal["480p", "720p"] = "480p"
     duration: Duration = 5
@@ -61,6 +75,8 @@ class TurboLora(Turbo):
 
 
 MODELS: dict[str, tuple[type[Inputs], float]] = {
+    "atlascloud/wan-2.2/image-to-video-lora": (OpenLora, 0.05),
+    "atlascloud/wan-2.2/image-to-video": (Open, 0.04),
     "alibaba/wan-2.2-spicy/image-to-video-lora": (SpicyLora, 0.04),
     "atlascloud/wan-2.2-turbo-spicy/image-to-video-lora": (TurboLora, 0.026),
     "alibaba/wan-2.2-spicy/image-to-video": (Spicy, 0.03),

@@ -33,7 +33,8 @@ SERVERS: dict[str, type[ProviderServer]] = {
     server.provider: server for server in (WaveSpeedServer, AtlasCloudServer, FalServer, ReplicateServer)}
 CLIP = ClipRequest("the camera pans left", resolution="480p", num_frames=81, seed=7)
 LORA = Lora("https://weights.example/pan_high_noise.safetensors")
-QUICK = Patience(request=3.0, submit=3.0, upload=3.0, download=3.0, pace=0.01, deadline=1800.0, attempts=4)
+PATIENT = Patience(request=120.0, submit=120.0, upload=120.0, download=120.0, deadline=10**6, pace=0.01, attempts=4)
+"""No wait between requests to speak of, and more time for each than it needs on a machine that is busy otherwise."""
 
 
 class Stopped(BaseException):
@@ -58,8 +59,8 @@ class Office:
         hosts = {host: place for server in servers for host, place in server.loopback().items()}
         self.desk = Desk(
             ledger=Ledger(folder / "ledger"), keys=Keys(environ=keys),
-            policy=Policy(Pace(connect=2.0, read=1.0), loopback=hosts, loopback_ca=str(servers[0].ca)),
-            patience=QUICK, results=folder / "results", say=self.said.append, stop=lambda: self.stop(),
+            policy=Policy(Pace(connect=120.0, read=120.0), loopback=hosts, loopback_ca=str(servers[0].ca)),
+            patience=PATIENT, results=folder / "results", say=self.said.append, stop=lambda: self.stop(),
             check_clip=probe)
 
     def change(self, **changes: Any) -> None:

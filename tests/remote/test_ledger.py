@@ -65,8 +65,20 @@ def test_jobs_are_found_by_their_names(ledger: Ledger) -> None:
     job = ledger.update(ledger.claim(JOB), remote_id="req-1")
     for name in (job.id, job.short_id, "req-1"):
         assert ledger.find(name) == job
+    ledger.claim(replace(JOB, digest="e" * 64))  # its provider has no id for it yet
     for name in ("", job.id[:7], "req", "%", "_" * 8):
         assert ledger.find(name) is None, name
+
+
+def test_an_id_that_was_mistyped_can_be_put_right(ledger: Ledger) -> None:
+    job = ledger.attach(ledger.update(ledger.claim(JOB), state=State.SUBMIT_UNKNOWN, sent=True), "req-l")
+    with pytest.raises(RemoteError, match="already is req-l"):
+        ledger.attach(job, "req-1")
+    ledger.update(job, state=State.LOST, error_kind=Kind.LOST.value, error="nobody knows it")
+    found = ledger.attach(job, "req-1")
+    assert (found.remote_id, found.state, found.error) == ("req-1", State.RUNNING, "")
+    done = ledger.update(job, state=State.DONE, result="clip.mp4")
+    assert ledger.attach(job, "req-1") == done, "what is there is not fetched anew"
 
 
 def test_several_processes_share_a_ledger(ledger: Ledger) -> None:

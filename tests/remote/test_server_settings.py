@@ -133,23 +133,23 @@ def test_the_cache(outside: Outside) -> None:
 
 
 def test_the_budget_holds_for_all_nodes_and_over_a_restart(outside: Outside) -> None:
-    for name in ("wavespeed", "atlascloud"):
+    for name in ("wavespeed", "fal"):
         keep_key(outside, name, outside.providers[name].key)
     assert run(outside, "wavespeed", 1).outcome == "execution_success"
     spent = json.loads(ask(outside, "/wan22/settings")[1])["spent"]
     assert spent > 0
     settle(outside, max_cost_per_day=spent + 0.001)
-    assert places.BUDGET in refusal(outside, "atlascloud", 2, max_cost_per_day=1000.0)
+    assert places.BUDGET in refusal(outside, "fal", 2, max_cost_per_day=1000.0)
     outside.stop()
     outside.start()
-    assert places.BUDGET in refusal(outside, "atlascloud", 3)
+    assert places.BUDGET in refusal(outside, "fal", 3)
     found = json.loads(ask(outside, "/wan22/settings")[1])
     assert found["spent"] == spent and found["settings"]["max_cost"]["source"] == "environment"
     status, text = ask(outside, "/wan22/settings", {"max_cost": 100})
     assert status == 400 and "WAN22_MAX_COST" in text
-    assert "more than max_cost," in refusal(outside, "atlascloud", 4, max_cost=0.001)
+    assert "more than max_cost," in refusal(outside, "fal", 4, max_cost=0.001)
     settle(outside, max_cost_per_day=None)
-    assert run(outside, "atlascloud", 5).outcome == "execution_success"
+    assert run(outside, "fal", 5).outcome == "execution_success"
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.remote import job as at_provider
 from tests.remote import webhook_keys
 from tests.remote.faults import answer, reset
 from tests.remote.job import FOREVER, Script
-from tests.remote.office import QUICK, Office
+from tests.remote.office import PATIENT, Office
 from tests.remote.provider_server import ProviderServer
 from tests.remote.webhook_keys import SigningKey
 
@@ -68,7 +68,7 @@ class Inbox:
 @pytest.fixture
 def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
     office, clock = Office(tmp_path, provider), [0.0]
-    office.change(settings=lambda: Settings(public_url=PUBLIC), patience=replace(QUICK, pace=NEVER))
+    office.change(settings=lambda: Settings(public_url=PUBLIC), patience=replace(PATIENT, pace=NEVER))
     desk = office.desk
     ring = KeyRing(lambda name, profile: fetch_keys(name, profile, desk.keys, desk.policy),
                    lambda: time.monotonic() + clock[0])

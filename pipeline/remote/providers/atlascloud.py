@@ -1,4 +1,5 @@
-"""AtlasCloud, API v1 (atlascloud.ai/docs, webhooks too; AtlasCloudAI/atlascloud_comfyui, `client/atlas_client.py`)."""
+"""AtlasCloud, API v1 (atlascloud.ai/docs, webhooks too; AtlasCloudAI/atlascloud_comfyui, `client/atlas_client.py` and
+`nodes/video/atlascloud_wan_2_2_i2v_lora.py`)."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ from ..adapter import (
     Progress,
     Steps,
     clip_url,
+    list_part,
     nothing,
     number_part,
     part,
     speaks_of,
     split_loras,
     text_part,
+    word_part,
 )
 from ..errors import Kind, RemoteError
 from ..http import Reply, Request, form_file, get, post
@@ -78,6 +81,8 @@ class AtlasCloud:
     listed_after = 0.0
     webhook = Scheme(verify, f"{BASE}/webhooks/jwks.json", read_jwks, secret=False)
     models = (
+        RemoteModel("atlascloud/wan-2.2/image-to-video-lora", loras=3, negative_prompt=True, durations=(5, 8)),
+        RemoteModel("atlascloud/wan-2.2/image-to-video", negative_prompt=True, durations=(5, 8)),
         RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
                     rates={"480p": Rate(second=0.04, source=READ)}),
         RemoteModel("atlascloud/wan-2.2-turbo-spicy/image-to-video-lora", loras=3, durations=(5, 8)),
@@ -85,7 +90,7 @@ class AtlasCloud:
 
     def refusal(self, reply: Reply) -> RemoteError | None:
         found = reply.json()
-        if part(found, "data", "status") in STATES:  # a failed job comes with status 500 and its own words
+        if word_part(found, "data", "status") in STATES:  # a failed job comes with status 500 and its own words
             return None
         code = number_part(found, "code")  # which some of its calls write as text
         if reply.good and isinstance(found, dict) and code in (None, 200):
@@ -111,13 +116,14 @@ class AtlasCloud:
         name = f"picture.{content_type.rpartition('/')[2]}"
         reply = yield form_file(f"{BASE}/model/uploadMedia", name, picture, content_type)
         found = reply.json()
-        return part(found, "data", "download_url") or text_part(reply, "data", "url")
+        return word_part(found, "data", "download_url") or text_part(reply, "data", "url")
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
-        clip = plan.clip
+        clip, model = plan.clip, plan.model
         lists = {"loras": BOTH, "high_noise_loras": HIGH, "low_noise_loras": LOW}
         return {"model": plan.model_name, "image": image_url, "prompt": clip.prompt, "resolution": clip.resolution,
                 "duration": plan.duration, "seed": clip.seed,
+                **({"negative_prompt": clip.negative_prompt} if model.negative_prompt and clip.negative_prompt else {}),
                 **{field: found for field, expert in lists.items() if (found := split_loras(plan, expert))}}
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
@@ -129,7 +135,7 @@ class AtlasCloud:
     def poll(self, model_name: str, remote_id: str) -> Steps[Progress]:
         reply = yield get(f"{BASE}/model/prediction/{remote_id}")
         data = part(reply.json(), "data")
-        word = part(data, "status")
+        word = word_part(data, "status")
         state = STATES.get(word, State.RUNNING)
         url = clip_url(part(data, "outputs") or part(data, "output"))
         said = str(part(data, "error") or "")
@@ -147,8 +153,8 @@ class AtlasCloud:
 
     def fields(self, model_name: str) -> Steps[frozenset[str] | None]:
         reply = yield Request("GET", f"{BASE}/models", auth=False)
-        models = part(reply.json(), "data")
-        model = next((m for m in models or () if model_name in (part(m, "model"), part(m, "id"))), None)
+        models = list_part(reply.json(), "data")
+        model = next((m for m in models if model_name in (part(m, "model"), part(m, "id"))), None)
         if model is None:
             raise RemoteError(Kind.VALIDATION, f"AtlasCloud offers no model {model_name} any more. Nothing was sent.")
         link = part(model, "schema")

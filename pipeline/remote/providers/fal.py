@@ -8,7 +8,18 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ...lora.lora import BOTH
-from ..adapter import Candidate, Progress, Steps, clip_url, number_part, part, seconds_of, speaks_of, text_part
+from ..adapter import (
+    Candidate,
+    Progress,
+    Steps,
+    clip_url,
+    list_part,
+    number_part,
+    part,
+    seconds_of,
+    speaks_of,
+    text_part,
+)
 from ..errors import PASSING, Kind, RemoteError
 from ..http import Reply, Request, get, post
 from ..job import State
@@ -84,7 +95,7 @@ class Fal:
             return RemoteError(Kind.LOST, f"fal.ai does not know it. {said}".strip())
         if reply.status >= 500:
             return RemoteError(Kind.PROVIDER_FAILED, f"fal.ai could not make the clip: {said}")
-        where = ".".join(map(str, part(first, "loc") or ()))
+        where = ".".join(map(str, list_part(first, "loc")))
         return RemoteError(Kind.VALIDATION, f"fal.ai refuses the request (status {reply.status}): {where} {said}")
 
     def upload(self, picture: bytes, content_type: str) -> Steps[str]:
@@ -146,7 +157,7 @@ class Fal:
             State.FAILED, message="it is finished, but holds no clip")
 
     def cancel(self, model_name: str, remote_id: str) -> Request | None:
-        return Request("PUT", f"{QUEUE}/{APP}/requests/{remote_id}/cancel", json_answer=False)
+        return Request("PUT", f"{QUEUE}/{APP}/requests/{remote_id}/cancel", body=b"", json_answer=False)
 
     def price(self, plan: Plan, body: dict[str, Any]) -> Steps[float | None]:
         reply = yield get(f"{PLATFORM}/models/pricing?{urlencode({'endpoint_id': plan.model_name})}")
@@ -170,4 +181,4 @@ class Fal:
         reply = yield get(f"{PLATFORM}/models/requests/by-endpoint?{query}")
         return [Candidate(str(part(item, "request_id")), str(part(item, "endpoint_id")),
                           seconds_of(part(item, "sent_at")), str(part(item, "json_input", "image_url") or ""))
-                for item in part(reply.json(), "items") or ()]
+                for item in list_part(reply.json(), "items")]

@@ -6,7 +6,19 @@ import base64
 from typing import Any
 
 from ...lora.lora import BOTH, HIGH, LOW
-from ..adapter import Candidate, Progress, Steps, clip_url, nothing, part, seconds_of, speaks_of, text_part
+from ..adapter import (
+    Candidate,
+    Progress,
+    Steps,
+    clip_url,
+    list_part,
+    nothing,
+    part,
+    seconds_of,
+    speaks_of,
+    text_part,
+    word_part,
+)
 from ..errors import Kind, RemoteError
 from ..http import Reply, Request, form_file, get, post
 from ..job import State
@@ -90,7 +102,7 @@ class Replicate:
     def poll(self, model_name: str, remote_id: str) -> Steps[Progress]:
         reply = yield get(f"{BASE}/predictions/{remote_id}")
         found = reply.json()
-        word = part(found, "status")
+        word = word_part(found, "status")
         state = STATES.get(word, State.RUNNING)
         url = clip_url(part(found, "output"))
         said = str(part(found, "error") or "")
@@ -117,4 +129,4 @@ class Replicate:
         reply = yield get(f"{BASE}/predictions")
         return [Candidate(str(part(item, "id")), str(part(item, "model")), seconds_of(part(item, "created_at")),
                           str(part(item, "input", "image") or ""))
-                for item in part(reply.json(), "results") or () if seconds_of(part(item, "created_at")) >= since]
+                for item in list_part(reply.json(), "results") if seconds_of(part(item, "created_at")) >= since]

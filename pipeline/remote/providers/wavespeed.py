@@ -11,12 +11,14 @@ from ..adapter import (
     Progress,
     Steps,
     clip_url,
+    list_part,
     number_part,
     part,
     seconds_of,
     speaks_of,
     split_loras,
     text_part,
+    word_part,
 )
 from ..errors import Kind, RemoteError
 from ..http import Reply, Request, get, post
@@ -118,7 +120,7 @@ class WaveSpeed:
     def poll(self, model_name: str, remote_id: str) -> Steps[Progress]:
         reply = yield get(f"{BASE}/predictions/{remote_id}/result")
         data = part(reply.json(), "data")
-        word = part(data, "status")
+        word = word_part(data, "status")
         state = STATES.get(word, State.RUNNING)
         said = str(part(data, "error") or "")
         url = clip_url(part(data, "outputs"))
@@ -140,8 +142,8 @@ class WaveSpeed:
 
     def fields(self, model_name: str) -> Steps[frozenset[str] | None]:
         reply = yield get(f"{BASE}/models")
-        models = part(reply.json(), "data")
-        model = next((m for m in models or () if part(m, "model_id") == model_name), None)
+        models = list_part(reply.json(), "data")
+        model = next((m for m in models if part(m, "model_id") == model_name), None)
         if model is None:
             raise RemoteError(Kind.VALIDATION, f"WaveSpeed no longer offers {model_name}. Nothing was sent.")
         found = part(model, "api_schema", "api_schemas", 0, "request_schema", "properties")
@@ -149,6 +151,6 @@ class WaveSpeed:
 
     def history(self, model_name: str, since: float) -> Steps[list[Candidate] | None]:
         reply = yield post(f"{BASE}/predictions", {"page": 1, "page_size": PAGE})
-        items = part(reply.json(), "data", "items")
-        return [Candidate(str(part(item, "id")), str(part(item, "model")), created) for item in items or ()
+        items = list_part(reply.json(), "data", "items")
+        return [Candidate(str(part(item, "id")), str(part(item, "model")), created) for item in items
                 if (created := seconds_of(part(item, "created_at"))) >= since]

@@ -38,6 +38,7 @@ export class JobPanel {
         clearInterval(this.clock);
         this.sight.disconnect();
         this.list.removeEventListener("change", this.draw);
+        for (const card of this.#cards.values()) card.inView = false; // gives its video back at once
         this.element.remove();
     }
 
@@ -86,6 +87,7 @@ export class JobPanel {
 
     #remove(id, card) {
         this.sight.unobserve(card.element);
+        card.inView = false;
         card.element.remove();
         this.#cards.delete(id);
     }

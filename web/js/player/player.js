@@ -107,7 +107,7 @@ export class Player {
 
     #fullScreen() {
         if (document.fullscreenElement) document.exitFullscreen();
-        else this.element.requestFullscreen();
+        else this.element.requestFullscreen().catch(() => {}); // the page may not, in a frame of another one
     }
 
     #update() {
