@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -125,6 +126,7 @@ def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
     # A run that was stopped may still be at it, so that each try has a file of its own.
     arriving = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.arriving{path.suffix}")
     try:
+        _sweep(path, client.patience.download)
         fetch_clip(link, arriving, desk.policy, client.patience.download)
         try:
             desk.check_clip(arriving)
@@ -136,6 +138,14 @@ def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
                           "Free some space there, or let ComfyUI write to it.") from None
     finally:
         arriving.unlink(missing_ok=True)
+
+
+def _sweep(path: Path, patience: float) -> None:
+    """Remove what tries for this clip left behind that were killed: none writes for longer than `patience` seconds."""
+    for left in path.parent.glob(f".*{path.stem}.*.arriving*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > patience:
+                left.unlink()
 
 
 async def _call_off(job: Job, client: Client, desk: Desk) -> None:

@@ -6,6 +6,7 @@ The servers are strict: they refuse unknown fields, wrong authorisation, and a k
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -291,6 +292,20 @@ def test_a_clip_that_comes_too_slowly_is_fetched_again(tmp_path: Path) -> None:
         office.change(patience=replace(PATIENT, download=5.0))
         server.cdn.fail("download", drip(20))
         assert office.make().job.state == State.DONE and len(server.cdn.asked("download")) == 2
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    with closing(SERVERS["fal"](tmp_path)) as server:
+        office = Office(tmp_path, server)
+        server.cdn.fail("download", shortened(), times=4)
+        refused(office, Kind.INTEGRITY, "paid")
+        (job,) = office.desk.ledger.jobs()
+        old, new = (office.desk.results / f".{job.provider}_{job.short_id}.{n}.arriving.mp4" for n in ("0123", "4567"))
+        for left in (old, new):
+            left.write_bytes(b"half")
+        os.utime(old, (0, 0))
+        assert office.make().job.state == State.DONE
+        assert not old.exists() and new.exists()
 
 
 def test_a_clip_that_never_arrives_is_still_there_for_the_next_run(server: ProviderServer, office: Office) -> None:

@@ -25,6 +25,11 @@ from .comfy_outside import PICTURE, Outside, remote_node
 ROUTES = ("/wan22/settings", "/wan22/cache")
 PAGE_HOLDS = """() => JSON.stringify([document.documentElement.outerHTML, {...localStorage}, {...sessionStorage},
     [...document.querySelectorAll('input')].map(input => input.value), window.app.graph.serialize()])"""
+CHANGE_AT_ONCE = """changes => changes.forEach(([input, value]) => {
+    input.value = value;
+    input.dispatchEvent(new Event('input'));
+    input.dispatchEvent(new Event('change'));
+})"""
 ADDED = """([type]) => {
     const node = LiteGraph.createNode(type);
     window.app.graph.add(node);
@@ -234,9 +239,10 @@ def test_what_is_settled_in_the_dialog_holds_and_is_there_after_a_reload(canvas:
     line(canvas, "Sending.LocalOnly", "Saved")
     assert places.SENDING in refusal(outside, "wavespeed", 32)
     jobs = row(canvas, "Jobs.Fal").locator("input")
-    jobs.fill("20")
-    jobs.press("Enter")
+    canvas.page.evaluate(CHANGE_AT_ONCE, [[jobs.element_handle(), "20"],
+                                          [row(canvas, "Jobs.Replicate").locator("input").element_handle(), "7"]])
     line(canvas, "Jobs.Fal", "Saved")
+    line(canvas, "Jobs.Replicate", "Saved")
     canvas.open()
     open_dialog(canvas)
     line(canvas, "Budget.Day", "spent in the last 24 hours")
@@ -244,7 +250,7 @@ def test_what_is_settled_in_the_dialog_holds_and_is_there_after_a_reload(canvas:
     assert row(canvas, "Jobs.WaveSpeed").locator("input").input_value() == ""
     assert row(canvas, "Sending.LocalOnly").locator("input").is_checked()
     stored = json.loads((outside.own / "remote.json").read_text())
-    assert stored == {"max_cost_per_day": 0.001, "local_only": True, "concurrent": {"fal": 20}}
+    assert stored == {"max_cost_per_day": 0.001, "local_only": True, "concurrent": {"fal": 20, "replicate": 7}}
     assert not [name for name in outside.comfy.get("/settings") if name.startswith("Wan22.")]
     row(canvas, "Sending.LocalOnly").locator("input").uncheck()
     line(canvas, "Sending.LocalOnly", "Saved")

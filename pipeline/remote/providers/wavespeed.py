@@ -33,6 +33,7 @@ STATES = {"created": State.QUEUED, "pending": State.QUEUED, "processing": State.
           "completed": State.DOWNLOADING, "failed": State.FAILED, "timeout": State.FAILED,
           "cancelled": State.CANCELED, "deleted": State.LOST}
 READ = "a client's table of prices, read 2026-09"
+PAGE_READ = "a copy of the model's page, read 2026-11"
 PAGE = 100
 REFUSED = ("nsfw", "policy", "sensitive", "moderation")
 """Words of its content rules."""
@@ -60,7 +61,7 @@ class WaveSpeed:
     webhook = Scheme(verify, f"{BASE}/webhook/secret", read_secret, secret=True)
     models = (
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", loras=3, negative_prompt=True, durations=(5, 8),
-                    rates={"720p": Rate(second=0.07, source=READ)}),
+                    rates={"480p": Rate(second=0.04, source=PAGE_READ), "720p": Rate(second=0.07, source=READ)}),
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora-ultra-fast", loras=3, negative_prompt=True,
                     durations=(5, 8), rates={"480p": Rate(second=0.02, source=READ)}),
         RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),

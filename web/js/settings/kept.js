@@ -18,7 +18,7 @@ export function keptRow(part, key, input, { read, show, state = () => "" }) {
     const put = () => show(part.answer.settings[key].value, part.answer.settings[key].default);
     input.addEventListener("input", () => (edited = true));
     input.addEventListener("change", async () => {
-        edited = !(await row.work(() => part.change("POST", { [key]: read() })));
+        edited = !(await row.work(() => part.change("POST", () => ({ [key]: read() }))));
         if (!edited) put();
     });
     part.follow(row.element, (answer, fault) => {

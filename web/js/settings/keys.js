@@ -28,9 +28,10 @@ function takingRow(provider, name, place, find) {
     const row = new Row(input, save, remove);
     const ready = () => (save.disabled = input.disabled || !input.value.trim());
     const send = (method, key) => {
+        const body = { provider, ...place(), ...key };
         input.value = ""; // whatever the server says: a key does not stay on the page
         ready();
-        row.work(() => KEYS.change(method, { provider, ...place(), ...key }), "");
+        row.work(() => KEYS.change(method, () => body), "");
     };
     const keep = () => save.disabled || send("POST", { key: input.value });
     input.addEventListener("input", ready);

@@ -6,6 +6,7 @@ export class Part {
     #rows = new Set();
     #asked = 0;
     #coming = null;
+    #changed = Promise.resolve();
     #fault = "";
 
     /** @param {string} path below /wan22/ */
@@ -27,10 +28,18 @@ export class Part {
     }
 
     /**
-     * Have the server change something, and show how things then stand.
+     * Have the server change something, and show how things then stand. One change at a time.
+     * @param {string} method
+     * @param {() => any} [body] called when its turn comes, so that it knows what the change before it brought
      * @throws {Error} with the server's sentence
      */
-    async change(method, body) {
+    change(method, body = () => undefined) {
+        const change = this.#changed.then(() => this.#change(method, body()));
+        this.#changed = change.catch(() => {});
+        return change;
+    }
+
+    async #change(method, body) {
         const answer = await ask(this.#path, { method, body });
         if (answer === null) await this.#load();
         else this.#take(++this.#asked, answer, "");
