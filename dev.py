@@ -133,6 +133,10 @@ def main(arguments: Sequence[str]) -> int:
     except DevError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:  # of the set-up: a full disk, a folder that may not be written
+        print(f"{error.filename or ROOT}: {error.strerror or error}. Nothing is lost: mend that, and run the same "
+              "command again.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130

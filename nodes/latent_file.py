@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -16,9 +17,11 @@ def _saved() -> dict[str, Path]:
     """Files in FOLDER under the names that the list shows, the newest first."""
     import folder_paths
 
-    folder = Path(folder_paths.get_output_directory(), FOLDER)
-    files = sorted(folder.glob("*.latent"), key=lambda f: f.stat().st_mtime_ns, reverse=True)
-    return {file.name: file for file in files}
+    changed: dict[Path, int] = {}
+    for file in Path(folder_paths.get_output_directory(), FOLDER).glob("*.latent"):
+        with suppress(OSError):  # it has gone meanwhile, or is a link to nothing
+            changed[file] = file.stat().st_mtime_ns
+    return {file.name: file for file in sorted(changed, key=changed.__getitem__, reverse=True)}
 
 
 def _name_fault(name: str) -> str:

@@ -98,7 +98,7 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
 
     A solver starts anew at the second stage, as it does in ComfyUI's own two-stage graphs, so that nothing but the
     samples goes from one stage to the other. Raises RequestError for settings out of range or a latent that does not
-    fit, before any work.
+    fit, before any work, and RuntimeError when a model gives values that are not numbers.
     """
     sampling.check()
     steps, shape = steps_of(sampling), first_frame.latent_shape
@@ -112,5 +112,8 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
         if part:
             latents = run(Stage(expert, part, sigmas[part.start : part.stop + 1], sampling.guidance[expert], noise,
                                 latents, *conditionings))
+            if not bool(latents.isfinite().all()):
+                raise RuntimeError(f"The {EXPERT_NAMES[expert]} MODEL gave values that are not numbers. Its file may "
+                                   "be damaged, or a patch on it (attention, compile) does not suit this GPU.")
             noise = torch.zeros(shape)
     return {"samples": latents}

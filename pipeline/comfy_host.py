@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,34 +35,25 @@ from .checkpoint.errors import CheckpointError
 from .checkpoint.expert import Expert
 from .checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
 from .download.cache import DOWNLOADS
-from .download.errors import DownloadError
-from .download.fetch import fetch
-from .download.limit import cache_bytes
-from .download.meter import Meter
-from .download.policy import policy_from_environment
 from .download.tokens import Tokens
 from .host import Host, Patch, Targets
 from .lora.apply import add_loras
 from .lora.bundled import bundled_lora
-from .lora.changes import Algebra, Change, to_magnitude
+from .lora.changes import Algebra, Change, PatchedParameters, to_magnitude
+from .lora.fetcher import lora_fetcher
 from .lora.lora import Lora
 from .lora.match import LoraFile
-from .lora.open import shown_name
+from .lora.open import Fetch
 from .lora.probe import check_fits
 from .lora.use import open_loras
+from .own_errors import errors_said
 from .preview import film_strip
 from .remote.desk import Desk
-from .remote.errors import RemoteError
 from .remote.event import failure_of
-from .remote.keys import Keys
-from .remote.ledger import Ledger, Limits
+from .remote.ledger import Limits
 from .remote.notify import GraphRun
-from .remote.origins import Origins
-from .remote.patience import patience_from_environment
-from .remote.settings import read_settings
+from .remote_desk import Driver, open_desk
 from .request import RequestError, Sampling
-from .sampling.schedule import EXPERT_NAMES
-from .video.probe import probe
 
 PREVIEW_SIDE = 512
 REMOTE_RESULTS = "wan22/remote"
@@ -197,7 +188,7 @@ class PatchedResident:
         self._layers = {name: m for name, m in module.named_modules() if hasattr(m, "comfy_cast_weights")}
         self._streams = bool(self._layers)
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
-        self._patched: dict[str, torch.Tensor] = {}
+        self._beside = PatchedParameters(module, _ALGEBRA)
 
     def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """Load the module; others make room. Needed before every use: it may have been evicted.
@@ -228,14 +219,7 @@ class PatchedResident:
             for part in ("weight", "bias"):
                 found = wanted.pop(f"{name}.{part}", None)
                 setattr(layer, f"{part}_function", [] if found is None else [Change(_ALGEBRA, name, found)])
-        for name, original in self._patched.items():
-            parameter = self.module.get_parameter(name)
-            parameter.data = original.to(parameter.device)
-        self._patched = {name: self.module.get_parameter(name).data for name in wanted}
-        for name, found in wanted.items():
-            parameter, original = self.module.get_parameter(name), self._patched[name]
-            changed = _ALGEBRA.changed(original.to(torch.float32, copy=True), found, name)
-            parameter.data = changed.to(original.dtype)
+        self._beside.put(wanted)
 
     def ran_out(self, error: RuntimeError) -> bool:
         """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class."""
@@ -302,23 +286,11 @@ def lora_file(name: str) -> Path | None:
     return bundled_lora(name)
 
 
-def downloader(node_id: str | None) -> Callable[[str, str | None, Callable[..., None]], Path]:
-    """(source, SHA-256 or None, inspection) -> the file, with ComfyUI's progress bar, Stop, folders and keys."""
-
-    def get(source: str, sha256: str | None, inspect: Callable[..., None]) -> Path:
-        bar, meter = comfy.utils.ProgressBar(1), Meter(shown_name(source))
-
-        def on_progress(done: int, total: int | None) -> None:
-            bar.update_absolute(done, total or done + 1)
-            text = meter.text(done, total)
-            if text is not None:
-                say(node_id, text)
-
-        return fetch(source, folder=download_folder(), sha256=sha256, inspect=inspect, on_progress=on_progress,
-                     stop=stop_if_asked, tokens=tokens(),
-                     cache_bytes=cache_bytes(system_folder()))
-
-    return get
+def downloader(node_id: str | None) -> Fetch:
+    """Fetches LoRA files with ComfyUI's progress bar, Stop, folders and keys."""
+    return lora_fetcher(download_folder(), system_folder(), tokens(),
+                        lambda: comfy.utils.ProgressBar(1).update_absolute, lambda text: say(node_id, text),
+                        stop_if_asked)
 
 
 def system_folder() -> Path:
@@ -328,19 +300,10 @@ def system_folder() -> Path:
 
 def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     """The surroundings of a remote job: ComfyUI's folders, Stop, and the text on the node."""
-    folder = system_folder()
-    run, origins = _running_item(), Origins(folder)
-
-    def drives(job_id: str, asks: bool) -> None:
-        if run is not None:
-            origins.note(job_id, run[1], _workflow_of(run) if asks else None)
-            _job_changed(job_id)
-
-    return Desk(ledger=Ledger(folder, _job_changed), drives=drives, keys=Keys(folder / "keys.json"),
-                policy=policy_from_environment(), patience=patience_from_environment(),
-                results=Path(folder_paths.get_output_directory(), REMOTE_RESULTS), say=lambda text: say(node_id, text),
-                stop=stop_if_asked, check_clip=probe, limits=limits,
-                settings=lambda: read_settings(folder))
+    run = _running_item()
+    return open_desk(system_folder(), Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
+                     None if run is None else Driver(*run[1:3], run[3] or {}), limits,
+                     lambda text: say(node_id, text), stop_if_asked, _job_changed)
 
 
 def _job_changed(job_id: str) -> None:
@@ -389,14 +352,9 @@ def say(node_id: str | None, text: str) -> None:
         server.send_progress_text(text, node_id, server.client_id)
 
 
-@contextmanager
-def errors_on_node(node_id: str | None) -> Iterator[None]:
+def errors_on_node(node_id: str | None) -> AbstractContextManager[None]:
     """Show the pack's own errors on the node too: ComfyUI's message box hides them behind a click."""
-    try:
-        yield
-    except (RequestError, CheckpointError, DownloadError, RemoteError) as error:
-        say(node_id, str(error))
-        raise
+    return errors_said(lambda text: say(node_id, text))
 
 
 def model_facts(model: Any) -> ModelFacts:
@@ -454,13 +412,9 @@ def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:
         guider = comfy.samplers.CFGGuider(models[stage.expert])
         guider.set_conds(stage.positive, stage.negative)
         guider.set_cfg(stage.guidance_scale)
-        samples = guider.sample(stage.noise, stage.latents, comfy.samplers.sampler_object(SAMPLERS[sampling.scheduler]),
-                                stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-                                seed=sampling.seed).float().cpu()
-        if not bool(samples.isfinite().all()):
-            raise RuntimeError(f"The {EXPERT_NAMES[stage.expert]} MODEL gave values that are not numbers. Its file may "
-                               "be damaged, or a patch on it (attention, compile) does not suit this GPU.")
-        return samples
+        return guider.sample(stage.noise, stage.latents, comfy.samplers.sampler_object(SAMPLERS[sampling.scheduler]),
+                             stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                             seed=sampling.seed).float().cpu()
 
     return run
 
@@ -533,12 +487,6 @@ def _running_item() -> tuple[Any, ...] | None:
     node = get_executing_context()
     return next((item for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0]
                  if node is not None and item[1] == node.prompt_id), None)
-
-
-def _workflow_of(item: tuple[Any, ...]) -> dict[str, Any]:
-    """The workflow of a queue's entry, as Origins keeps it."""
-    drawn = ((item[3] or {}).get("extra_pnginfo") or {}).get("workflow")
-    return {"workflow": drawn} if drawn else {"graph": item[2]}
 
 
 def run_is_over(prompt_id: str) -> bool:

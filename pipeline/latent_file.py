@@ -61,6 +61,10 @@ def load_latent(path: Path) -> dict[str, Any]:
     latent: dict[str, Any] = {"samples": tensors[_SAMPLES]}
     if _LATENTS in tensors:
         history = {name.removeprefix(_HISTORY): value for name, value in tensors.items() if name.startswith(_HISTORY)}
-        latent[UNFINISHED] = Unfinished(tensors[_LATENTS], json.loads(metadata[_STEP]), history,
-                                        json.loads(metadata[_SCHEDULE]))
+        try:
+            step, schedule = json.loads(metadata[_STEP]), json.loads(metadata[_SCHEDULE])
+        except (KeyError, ValueError) as error:
+            raise RequestError(f"{path.name} is a clip between two steps without the notes on how to go on. Save it "
+                               "again with Save Latent (Wan 2.2).") from error
+        latent[UNFINISHED] = Unfinished(tensors[_LATENTS], step, history, schedule)
     return latent

@@ -13,16 +13,22 @@ from typing import Any
 
 _TOKEN = re.compile(r"%([^%]+)%")
 _DATE_PART = re.compile(r"d+|h+|m+|M+|s+|y+|.", re.DOTALL)
+MAX_BYTES = 200
+"""Of a folder's or a file's name, in UTF-8: disks take 255, and a number and a suffix follow."""
 _UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
 
 def name_fault(prefix: str) -> str:
-    """A sentence when a file of that prefix would not be inside the output folder, or an empty string."""
+    """A sentence when no file of that prefix can be inside the output folder, or an empty string."""
     path, windows = PurePosixPath(prefix.replace("\\", "/")), PureWindowsPath(prefix)
-    if prefix.strip() and not path.is_absolute() and not windows.drive and ".." not in path.parts:
-        return ""
-    return (f"filename_prefix is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, such "
-            "as wan22/clip.")
+    if not prefix.strip() or path.is_absolute() or windows.drive or ".." in path.parts:
+        return (f"filename_prefix is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, "
+                "such as wan22/clip.")
+    longest = max(len(part.encode()) for part in path.parts) if path.parts else 0
+    if longest > MAX_BYTES:
+        return (f"filename_prefix makes a name that is {longest} bytes long; {MAX_BYTES} are the most. Shorten it, or "
+                "take a %Node.widget% with a shorter value, such as the seed.")
+    return ""
 
 
 def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None,

@@ -18,7 +18,7 @@ from .remote.offer import Offer, target_of
 from .remote.plan import TRIM
 from .remote.providers import ADAPTERS
 from .remote.run import Delivery, Picture, make_clip, report, resume
-from .request import check_image
+from .request import RequestError, check_image
 from .video.probe import probe
 from .video.trim import trim
 
@@ -67,12 +67,12 @@ def _find(name: str, desk: Desk) -> Job:
 
 
 def _handed_over(delivery: Delivery, num_frames: int, frames: str, desk: Desk) -> tuple[Path, str]:
-    """The file, cut to the frames that were asked for where that was chosen, and the report."""
+    """The file, cut to the frames that were asked for where that was chosen, and the report. Raises as _cut does."""
     path, there = delivery.path, probe(delivery.path).frames
     if frames == TRIM and there > num_frames:
         shorter = path.with_name(f"{path.stem}_{num_frames}frames{path.suffix}")
         if not shorter.is_file():
-            trim(path, lambda: shorter, 0, num_frames)
+            _cut(path, shorter, num_frames)
         path = shorter
     elif there < num_frames:
         note = f"{there} frames came, of {num_frames} that were asked for."
@@ -80,6 +80,17 @@ def _handed_over(delivery: Delivery, num_frames: int, frames: str, desk: Desk) -
     desk.say(_summary(delivery))
     told = report(replace(delivery, path=path), ADAPTERS[delivery.job.provider])
     return path, json.dumps(told, indent=1, ensure_ascii=False)
+
+
+def _cut(path: Path, shorter: Path, num_frames: int) -> None:
+    """Raises RequestError when the disk does not take the shorter clip; the whole one stays."""
+    try:
+        trim(path, lambda: shorter, 0, num_frames)
+    except OSError as error:
+        if shorter.is_file():  # another run of the same job was quicker
+            return
+        raise RequestError(f"{shorter} could not be written: {error.strerror or error}. The whole clip is in {path}. "
+                           "Make room there, and run again: it is cut then, and nothing is bought.") from error
 
 
 def _summary(delivery: Delivery) -> str:

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import io
 import json
+import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -392,6 +394,17 @@ def test_a_port_that_is_taken_is_told_first():
         run = run_dev("serve", "--port", str(port))
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith(f"Port {port} is taken") and run.stderr.count("\n") == 1
+
+
+def test_a_set_up_that_the_disk_refuses_is_told_in_a_line(tmp_path):
+    shutil.copy(ROOT / "dev.py", tmp_path)
+    shutil.copytree(ROOT / "devtools", tmp_path / "devtools")
+    (tmp_path / ".comfyui").touch()
+    environ = {name: value for name, value in os.environ.items() if name != "COMFYUI_PATH"}
+    run = subprocess.run([sys.executable, str(tmp_path / "dev.py"), "test"], capture_output=True, text=True, timeout=30,
+                         env=environ)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith(f"{tmp_path / '.comfyui'}: File exists.") and run.stderr.count("\n") == 1
 
 
 def test_pytest_gets_the_arguments_of_test_and_no_other_command_takes_any():

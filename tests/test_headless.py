@@ -50,6 +50,26 @@ def test_a_failing_node_says_why(server: ComfyServer, tmp_path: Path) -> None:
     assert "Wan22EncodePrompt: The prompt is" in done.stderr
 
 
+@pytest.mark.parametrize(("text", "said"), [
+    ('{"nodes": [{"id": 1}], "links": [], "version": 0.4}', "Export (API)"),
+    ("[]", "Export (API)"),
+    ("<html>", "Export (API)"),
+])
+def test_a_file_that_is_no_workflow_in_api_format(tmp_path: Path, text: str, said: str) -> None:
+    """Above all the canvas' own files: nothing is asked of a server for them."""
+    (tmp_path / "mine.json").write_text(text)
+    done = run(f"http://127.0.0.1:{free_port()}", str(PICTURE), "--workflow", "mine.json", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mine.json is no workflow") and said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_without_its_scheme(tmp_path: Path) -> None:
+    done = run(f"127.0.0.1:{free_port()}", str(PICTURE), folder=tmp_path)
+    assert done.returncode == 1
+    assert "http://127.0.0.1" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_no_server(tmp_path: Path) -> None:
     done = run(f"http://127.0.0.1:{free_port()}", str(PICTURE), folder=tmp_path)
     assert done.returncode == 1

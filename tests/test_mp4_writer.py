@@ -421,6 +421,15 @@ def test_prefixes_that_lead_out(prefix: str) -> None:
     assert name_fault("wan22/a..b") == ""
 
 
+def test_a_name_that_no_disk_takes() -> None:
+    """A prompt as a part of the name would otherwise be refused once all frames are encoded."""
+    graph = {"1": {"class_type": "Text", "inputs": {"text": "grows " * 50}}}
+    prefix = fill_in("wan22/%Text.text%", graph, None, datetime(2026, 3, 5))
+    assert "300 bytes long; 200 are the most" in name_fault(prefix)
+    assert name_fault("\u96ea" * 67) and not name_fault("\u96ea" * 66)
+    assert not name_fault("/".join(["a" * 100] * 5))
+
+
 def test_what_a_file_says_of_its_making() -> None:
     note = ai_generated(GRAPH, "3")
     assert note["comment"] == "AI-generated video (Wan 2.2 image-to-video: high.gguf, low.gguf; ComfyUI-Wan22)"

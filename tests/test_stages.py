@@ -188,6 +188,16 @@ def test_files_that_are_no_latents(tmp_path: Path) -> None:
         load_latent(tmp_path / "other.latent")
 
 
+@pytest.mark.parametrize("metadata", [None, {"wan22.step": "4"}, {"wan22.step": "4", "wan22.schedule": "{"}])
+def test_a_half_done_clip_without_its_state(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    """Another program's copy of the file may have dropped the metadata."""
+    tensors = {"latent_tensor": torch.zeros(1, 16, 2, 4, 4), "latent_format_version_0": torch.tensor([]),
+               "wan22.latents": torch.zeros(1, 16, 2, 4, 4)}
+    save_file(tensors, tmp_path / "copy.latent", metadata)
+    with pytest.raises(RequestError, match=r"copy\.latent is a clip between two steps .* Save it again"):
+        load_latent(tmp_path / "copy.latent")
+
+
 def test_a_file_that_cannot_be_written(tmp_path: Path, half_done: dict) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(RequestError, match=r"could not be written.*still in the graph"):

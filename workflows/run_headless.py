@@ -29,6 +29,18 @@ WORKFLOW = Path(__file__).resolve().parent / "api" / "image-to-video-demo.json"
 Workflow = dict[str, dict[str, Any]]
 
 
+def read_workflow(path: Path) -> Workflow:
+    """A graph in API format; ends the script for any other file."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found or not all(
+            isinstance(node, dict) and {"class_type", "inputs"} <= node.keys() for node in found.values()):
+        sys.exit(f"{path} is no workflow in API format. Save it on the canvas with File > Export (API).")
+    return found
+
+
 def fill_in(workflow: Workflow, picture: str, prompt: str | None, settings: list[str]) -> None:
     """Put the picture, the prompt and settings such as "Wan22Sampler.seed=7" into the nodes that have such inputs."""
     for node in workflow.values():
@@ -101,7 +113,7 @@ async def outcome(comfy: aiohttp.ClientSession, job: str) -> dict[str, Any]:
 
 
 async def make_clip(options: argparse.Namespace) -> None:
-    workflow: Workflow = json.loads(options.workflow.read_text("utf-8"))
+    workflow = read_workflow(options.workflow)
     client = uuid.uuid4().hex
     async with aiohttp.ClientSession(options.server, timeout=aiohttp.ClientTimeout(sock_connect=10)) as comfy:
         fill_in(workflow, await upload(comfy, options.picture), options.prompt, options.set)
@@ -123,13 +135,18 @@ async def make_clip(options: argparse.Namespace) -> None:
     print(f"\n{out}")
 
 
+def address(text: str) -> str:
+    """The server's address; http where nothing else is said."""
+    return text if "://" in text else f"http://{text}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("picture", type=Path)
     parser.add_argument("prompt", nargs="?", help="default: the workflow's own")
     parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="in API format (default: the bundled model's)")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="any number of times")
-    parser.add_argument("--server", default="http://127.0.0.1:8188")
+    parser.add_argument("--server", type=address, default="http://127.0.0.1:8188")
     parser.add_argument("--out", type=Path, help="default: the file's name at the server")
     options = parser.parse_args()
     try:

@@ -105,7 +105,8 @@ def find(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> Path:
     it does not fit the slot.
     """
     given = Path(str(name))
-    inside = bool(name) and not given.is_absolute() and not {"..", "\0"} & {*given.parts, *str(name)}
+    # Not is_absolute: on Windows C:file and \\file are not, and lead out all the same.
+    inside = bool(name) and not given.anchor and ".." not in given.parts and "\0" not in str(name)
     path = next((root / given for root in roots if inside and (root / given).exists()), None)
     if path is None:
         raise CheckpointError(f"{name} is not in ComfyUI's {folder} folder. Refresh the list of files (R on the "

@@ -25,8 +25,6 @@ DAY = 86400.0
 KEPT_FOR = DAY
 """Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""
 PARTIAL_KEPT_FOR = 7 * DAY
-DOWNLOADS = "wan22_downloads"
-"""Name of the folder among ComfyUI's model folders."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -100,6 +100,25 @@ class Change:
         return self.algebra.changed(weight.clone(), self.changes, self.name)
 
 
+class PatchedParameters:
+    """Parameters of a module that are changed in place while patches are in force, and changed back."""
+
+    def __init__(self, module: torch.nn.Module, algebra: Algebra) -> None:
+        self._module, self._algebra = module, algebra
+        self._originals: dict[str, torch.Tensor] = {}
+
+    def put(self, wanted: dict[str, list[tuple[float, Any]]]) -> None:
+        """Put these changes in force and no others: name of a parameter -> (scale, change) each."""
+        for name, original in self._originals.items():
+            parameter = self._module.get_parameter(name)
+            parameter.data = original.to(parameter.device)
+        self._originals = {name: self._module.get_parameter(name).data for name in wanted}
+        for name, changes in wanted.items():
+            original = self._originals[name]
+            changed = self._algebra.changed(original.to(torch.float32, copy=True), changes, name)
+            self._module.get_parameter(name).data = changed.to(original.dtype)
+
+
 def to_magnitude(weight: torch.Tensor, summed: torch.Tensor, magnitude: torch.Tensor, scale: float) -> torch.Tensor:
     """DoRA: the weight W brought by `scale` towards m (W + d) / |W + d| (arXiv:2402.09353, equation 5).
 

@@ -1,0 +1,54 @@
+"""A provider's clip as the nodes hand it on: cut where that was asked for, and said when the disk refuses the cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.download.policy import Policy
+from pipeline.remote.desk import Desk
+from pipeline.remote.job import Job, State
+from pipeline.remote.keys import Keys
+from pipeline.remote.ledger import Ledger
+from pipeline.remote.patience import Patience
+from pipeline.remote.plan import TRIM
+from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.run import Delivery
+from pipeline.remote_clip import _handed_over
+from pipeline.request import RequestError
+from pipeline.save import Mp4, save_clip
+from pipeline.video.probe import probe
+
+
+@pytest.fixture
+def delivery(tmp_path: Path) -> Delivery:
+    """Nine frames, of a job that asked for five."""
+    results = tmp_path / "results"
+    results.mkdir()
+    path = results / "clip.mp4"
+    save_clip(Mp4(lambda: path), torch.rand(9, 32, 32, 3), lambda done, total: None)
+    name, adapter = next(iter(ADAPTERS.items()))
+    return Delivery(Job("0123456789", name, adapter.models[0].id, "default", "0", State.DONE), path, ())
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(Ledger(tmp_path), Keys(tmp_path / "keys.json"), Policy(offline=True), Patience(), tmp_path / "results",
+                say=lambda text: None, stop=lambda: None, check_clip=probe)
+
+
+def test_a_longer_clip_is_cut_and_the_whole_one_kept(delivery: Delivery, desk: Desk) -> None:
+    for _ in range(2):
+        path, _ = _handed_over(delivery, 5, TRIM, desk)
+        assert path.name == "clip_5frames.mp4"
+        assert (probe(path).frames, probe(delivery.path).frames) == (5, 9)
+
+
+def test_a_disk_that_does_not_take_the_cut_clip(delivery: Delivery, desk: Desk) -> None:
+    """The clip is paid for: what is said names where it is, and that running again buys nothing."""
+    delivery.path.with_name("clip_5frames.mp4").mkdir()
+    with pytest.raises(RequestError, match=r"could not be written: .*The whole clip is in .*nothing is bought"):
+        _handed_over(delivery, 5, TRIM, desk)
+    assert probe(delivery.path).frames == 9
