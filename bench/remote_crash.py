@@ -29,9 +29,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from devtools.environment import find_comfyui  # noqa: E402
-from devtools.fetch import COMFYUI_VERSION  # noqa: E402
-from devtools.paths import CACHE  # noqa: E402
+from devtools.environment import local_comfyui  # noqa: E402
 from devtools.server import ComfyServer  # noqa: E402
 from pipeline.remote.job import State  # noqa: E402
 from pipeline.remote.ledger import Ledger  # noqa: E402
@@ -66,7 +64,7 @@ class Life:
     """One life of the server."""
 
     def __init__(self, base: Path, hosts: str, keys: dict[str, str]) -> None:
-        comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
+        comfyui = local_comfyui()
         self.server = ComfyServer(comfyui, base, base / "server.log")
         self.server.environ |= {"WAN22_TEST_LOOPBACK": hosts, **keys}
         self.server.__enter__()

@@ -31,15 +31,18 @@ def find_comfyui(root: Path, environ: Mapping[str, str]) -> Path | None:
     return None
 
 
+def local_comfyui() -> Path:
+    """The folder of the ComfyUI to run: a person's own, else where the fetched one lies, once it is fetched."""
+    return find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
+
+
 def prepare(*, tests: bool = False) -> Path:
     """Brings the virtual environment and ComfyUI up to date; returns ComfyUI's folder. Quick when nothing changed."""
-    comfyui = find_comfyui(ROOT, os.environ)
+    comfyui = local_comfyui()
     CACHE.mkdir(exist_ok=True)
     make_venv()
-    if comfyui is None:
-        comfyui = CACHE / f"ComfyUI-{COMFYUI_VERSION}"
-        if not comfyui.is_dir():
-            fetch_comfyui(comfyui)
+    if not comfyui.is_dir():
+        fetch_comfyui(comfyui)
     install("torch", "PyTorch (on Linux 1.8 GB to download, 4.8 GB on disk; elsewhere less: minutes)", TORCH_TRIO)
     # The trio is named again so that no other requirement can move it.
     both = [comfyui / "requirements.txt", ROOT / "requirements.txt"]

@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .environment import local_comfyui
 from .paths import CACHE, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES
 from .server import ComfyServer
 from .terminal import say
@@ -75,7 +75,7 @@ def main() -> None:
 
     with (
         tempfile.TemporaryDirectory(prefix="wan22-", ignore_cleanup_errors=True) as base,
-        ComfyServer(Path(os.environ["COMFYUI_PATH"]), Path(base), CACHE / "thumbnails.log") as server,
+        ComfyServer(local_comfyui(), Path(base), CACHE / "thumbnails.log") as server,
     ):
 
         @functools.cache

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .environment import local_comfyui
 from .paths import CACHE, ROOT
 from .server import ComfyServer
 from .terminal import say
@@ -58,7 +58,7 @@ def main() -> None:
         sys.exit("There is no Chromium here (on Debian: apt install chromium).")
     with (
         tempfile.TemporaryDirectory(prefix="wan22-", ignore_cleanup_errors=True) as base,
-        ComfyServer(Path(os.environ["COMFYUI_PATH"]), Path(base), CACHE / "twins.log") as server,
+        ComfyServer(local_comfyui(), Path(base), CACHE / "twins.log") as server,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from devtools.environment import find_comfyui
-from devtools.fetch import COMFYUI_VERSION
-from devtools.paths import CACHE, ROOT
+from devtools.environment import local_comfyui
+from devtools.paths import ROOT
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
 from tests.canvas import CHROMIUM, FLAGS
@@ -31,7 +29,7 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileServer
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, internet: HostileServer) -> Iterator[ComfyServer]:
     """ComfyUI as dev.py starts it, with folders of its own."""
-    comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
+    comfyui = local_comfyui()
     if not comfyui.is_dir():
         pytest.fail("There is no ComfyUI to test with. `python3 dev.py test` fetches it.")
     base = tmp_path_factory.mktemp("comfyui")

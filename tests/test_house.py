@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from devtools.environment import local_comfyui
 from pipeline.remote.providers import ADAPTERS
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ for node in nodes:
 heavy = {"torch", "diffusers", "transformers", "av", "requests", "numpy", "safetensors", "sentencepiece"}
 print(len(nodes), sorted({m.split(".")[0] for m in set(sys.modules) - before} & heavy))
 """
-    comfyui = os.environ["COMFYUI_PATH"]
+    comfyui = str(local_comfyui())
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {comfyui!r}]\n{program}"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -11,9 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devtools.environment import find_comfyui
-from devtools.fetch import COMFYUI_VERSION
-from devtools.paths import CACHE, ROOT
+from devtools.environment import local_comfyui
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
 from tests.comfy_client import ComfyClient, Event, RejectedError, messages, sample_picture
@@ -37,7 +34,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileServer]:
 @pytest.fixture(scope="module")
 def online(web: HostileServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyClient]:
     """A ComfyUI that finds these hosts on loopback."""
-    comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
+    comfyui = local_comfyui()
     base = tmp_path_factory.mktemp("online")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WAN22_TEST_LOOPBACK", web.environment())

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from devtools.environment import find_comfyui
-from devtools.fetch import COMFYUI_VERSION
-from devtools.paths import CACHE, ROOT
+from devtools.environment import local_comfyui
 from devtools.server import ComfyServer
 from pipeline.remote.providers import ADAPTERS
 from tests.comfy_client import ComfyClient, sample_picture
@@ -35,7 +32,7 @@ class Outside:
         self.hook = self._stack.enter_context(closing(HookServer(folder)))
         self.providers: dict[str, ProviderServer] = {
             name: self._stack.enter_context(closing(server(folder))) for name, server in SERVERS.items()}
-        comfyui = find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
+        comfyui = local_comfyui()
         self.server = ComfyServer(comfyui, folder / "comfyui", folder / "server.log")
         self.server.base.mkdir()
         hosts = json.loads(environment(self.hook, *self.providers.values()))
