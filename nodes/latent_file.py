@@ -18,7 +18,7 @@ def _saved() -> dict[str, Path]:
     import folder_paths
 
     changed: dict[Path, int] = {}
-    for file in Path(folder_paths.get_output_directory(), FOLDER).glob("*.latent"):
+    for file in Path(folder_paths.get_output_directory(), FOLDER).glob("[!.]*.latent"):
         with suppress(OSError):  # it has gone meanwhile, or is a link to nothing
             changed[file] = file.stat().st_mtime_ns
     return {file.name: file for file in sorted(changed, key=changed.__getitem__, reverse=True)}
@@ -72,8 +72,8 @@ class SaveLatent(io.ComfyNode):
             name = fill_in(name, cls.hidden.prompt, cls.hidden.extra_pnginfo, datetime.now())
             if _name_fault(name):  # a linked name comes here unseen
                 raise RequestError(_name_fault(name))
-            path = comfy_host.new_output_file(f"{FOLDER}/{name}", 0, 0, ".latent")
-            save_latent(path, latent, comfy_host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
+            path = save_latent(lambda: comfy_host.new_output_file(f"{FOLDER}/{name}", 0, 0, ".latent"), latent,
+                               comfy_host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
         return io.NodeOutput(latent, ui={"latents": [comfy_host.shown_in_output(path)]})
 
 

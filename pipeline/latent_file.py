@@ -7,13 +7,14 @@ Load Latent opens it too, without the state.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .latent_socket import UNFINISHED
+from .new_file import new_file
 from .request import RequestError
 from .sampling.resume import Unfinished
 
@@ -23,8 +24,11 @@ _LATENTS, _HISTORY = "wan22.latents", "wan22.history."
 _STEP, _SCHEDULE = "wan22.step", "wan22.schedule"
 
 
-def save_latent(path: Path, latent: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Write a LATENT and text metadata. Raises RequestError when the disk refuses; nothing is left behind then."""
+def save_latent(new_path: Callable[[], Path], latent: dict[str, Any], metadata: dict[str, str]) -> Path:
+    """Write a LATENT and text metadata under a name of `new_path`, as `new_file` asks for one; the file's path.
+
+    Raises RequestError when the disk refuses; nothing is left behind then.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -37,13 +41,12 @@ def save_latent(path: Path, latent: dict[str, Any], metadata: dict[str, str]) ->
     # Two names may share one tensor in memory, which the format cannot hold.
     apart = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(apart, path, metadata)
+        with new_file(new_path) as file:
+            save_file(apart, file.unfinished, metadata)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            path.unlink()
-        raise RequestError(f"{path} could not be written: {error}. Free some space; the latent is still in the "
+        raise RequestError(f"{new_path()} could not be written: {error}. Free some space; the latent is still in the "
                            "graph.") from error
+    return file.path
 
 
 def load_latent(path: Path) -> dict[str, Any]:

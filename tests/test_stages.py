@@ -64,7 +64,7 @@ def finish(model: Wan22Model, inputs: tuple, latent: dict[str, Any] | None, **ch
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_saved_after_the_first_stage_and_finished_later(model: Wan22Model, inputs: tuple, half_done: dict, whole: dict,
                                                         name: str, tmp_path: Path) -> None:
-    save_latent(tmp_path / "half.latent", half_done[name], {"prompt": "{}"})
+    save_latent(lambda: tmp_path / "half.latent", half_done[name], {"prompt": "{}"})
     half = load_latent(tmp_path / "half.latent")
     assert torch.equal(finish(model, inputs, half, scheduler=name), whole[name])
 
@@ -167,13 +167,13 @@ def test_latents_that_cannot_be_changed(model: Wan22Model, inputs: tuple, latent
 
 
 def test_a_finished_latent_survives_the_file(tmp_path: Path, whole: dict) -> None:
-    save_latent(tmp_path / "whole.latent", {"samples": whole["euler"]}, {})
+    save_latent(lambda: tmp_path / "whole.latent", {"samples": whole["euler"]}, {})
     loaded = load_latent(tmp_path / "whole.latent")
     assert list(loaded) == ["samples"] and torch.equal(loaded["samples"], whole["euler"])
 
 
 def test_the_file_is_one_that_core_reads(tmp_path: Path, half_done: dict) -> None:
-    save_latent(tmp_path / "half.latent", half_done["unipc"], {})
+    save_latent(lambda: tmp_path / "half.latent", half_done["unipc"], {})
     tensors = load_file(tmp_path / "half.latent")
     assert torch.equal(tensors["latent_tensor"], half_done["unipc"]["samples"])
     assert "latent_format_version_0" in tensors, "core would scale the latents without it"
@@ -201,4 +201,4 @@ def test_a_half_done_clip_without_its_state(tmp_path: Path, metadata: dict[str, 
 def test_a_file_that_cannot_be_written(tmp_path: Path, half_done: dict) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(RequestError, match=r"could not be written.*still in the graph"):
-        save_latent(tmp_path / "taken" / "half.latent", half_done["euler"], {})
+        save_latent(lambda: tmp_path / "taken" / "half.latent", half_done["euler"], {})

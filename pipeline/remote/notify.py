@@ -170,7 +170,7 @@ class Notifier:
                 with self._news:  # what is added before this is seen, and what is added later wakes
                     wait = self.outbox.seconds_to_next()
                     self._news.wait(None if wait is None else min(wait, LONGEST_SLEEP))
-            except RemoteError as error:  # the disk is full, for one
+            except Exception as error:  # the disk is full, for one; whatever it is, the others are still to be told
                 log.warning("Wan 2.2: callbacks wait: %s", error)
                 time.sleep(LONGEST_SLEEP)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..new_file import new_file
 from .encoder_thread import EncoderThread
 from .encoding import Encoding, choose_encoder, encoder_pix_fmt, options
-from .new_file import new_file
 from .probe import Clip
 from .sound import SoundTrack, read_sound
 

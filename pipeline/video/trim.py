@@ -11,9 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..new_file import new_file
 from ..request import RequestError
 from .encoding import DEFAULT_CRF, X264
-from .new_file import new_file
 
 if TYPE_CHECKING:
     from av import Packet

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.download.policy import Pace, Policy
-from pipeline.remote import clip_notice, run_watch
+from pipeline.remote import clip_notice, notify, run_watch
 from pipeline.remote.callback_url import check_callback_url, query_warning
-from pipeline.remote.database import opened
+from pipeline.remote.database import opened, writing
 from pipeline.remote.errors import RemoteError
 from pipeline.remote.event import failure_of, read_report, request_of
 from pipeline.remote.notify import WAITS, GraphRun, Notifier
-from pipeline.remote.outbox import Addressee
+from pipeline.remote.outbox import Addressee, Message, add
 from pipeline.remote.standard_webhooks import read_secret, signed_headers
 from tests.remote.faults import Fault, answer, drip, endless, redirect, reset
 from tests.remote.hook_server import HOST, HookServer
@@ -94,6 +94,21 @@ def test_a_clip_that_is_done(sender: Sender, hook: HookServer) -> None:
     assert data["request"][0]["inputs"] == {"prompt": "a ball rolls", "seed": 7}
     assert "secret" not in json.dumps(told) and "civitai.com/api/1" in json.dumps(told)
     assert sender.row()[0] == "sent"
+
+
+def test_messages_that_nobody_can_send_hold_up_no_other(sender: Sender, hook: HookServer,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "LONGEST_SLEEP", 0.1)
+    with writing(sender.folder) as base:
+        for number in range(notify.WORKERS):
+            add(base, Message(str(number), TO, b"{}"), 0.0)
+        base.execute("UPDATE outbox SET url = X'00'")  # a damaged file
+    sender.notifier._started = False
+    sender.notifier.tell_done(RUN, TO, {})
+    patience = time.monotonic() + 60
+    while not hook.told and time.monotonic() < patience:
+        time.sleep(0.05)
+    assert len(hook.told) == 1
 
 
 def test_a_run_that_failed(sender: Sender, hook: HookServer) -> None:
