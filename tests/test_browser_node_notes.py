@@ -102,7 +102,7 @@ def test_a_linked_number_is_said_to_be_unknown(notes: Notes) -> None:
 def test_price_and_notes_follow_the_inputs(notes: Notes) -> None:
     notes.clear()
     node = notes.add("Wan22RemoteImageToVideo")
-    notes.hear(node, "quote", "table of 2026-11")
+    notes.hear(node, "quote", "table of 2026-09")
     notes.change(node, **{"provider.model": "wavespeed-ai/wan-2.2/i2v-{resolution}"})
     notes.hear(node, "quote", "Price not known")
     notes.change(node, provider="fal.ai")

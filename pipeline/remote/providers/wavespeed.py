@@ -33,7 +33,7 @@ STATES = {"created": State.QUEUED, "pending": State.QUEUED, "processing": State.
           "completed": State.DOWNLOADING, "failed": State.FAILED, "timeout": State.FAILED,
           "cancelled": State.CANCELED, "deleted": State.LOST}
 READ = "a client's table of prices, read 2026-09"
-PAGE_READ = "a copy of the model's page, read 2026-11"
+PAGE_READ = "a copy of the model's page"
 PAGE = 100
 REFUSED = ("nsfw", "policy", "sensitive", "moderation")
 """Words of its content rules."""
