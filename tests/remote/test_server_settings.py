@@ -155,6 +155,7 @@ def test_the_budget_holds_for_all_nodes_and_over_a_restart(outside: Outside) -> 
     assert "more than max_cost," in refusal(outside, "fal", 4, max_cost=0.001)
     settle(outside, max_cost_per_day=None)
     assert run(outside, "fal", 5).outcome == "execution_success"
+    assert ask(outside, "/wan22/keys", {"provider": "fal"}, "DELETE")[0] == 204
 
 
 @pytest.fixture(scope="module")
