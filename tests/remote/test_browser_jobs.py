@@ -190,14 +190,14 @@ def test_a_local_clip(canvas: Canvas, shop: Outside) -> None:
             note => window.notes.add(note.textContent))).observe(document.querySelector('.wan22-jobs'),
             {subtree: true, childList: true, characterData: true});
     }""")
-    clip = clip_workflow("picture.png")
+    clip = clip_workflow("picture.png", num_frames=33, steps=50)  # so long that the tab asks while it samples
     clip["sampler"]["inputs"]["seed"] = 99
     run = shop.comfy.submit(clip)
     reads(canvas, run, "At work")
     reads(canvas, run, "Done")
     assert width(canvas, run) == 96
     assert "This machine" in card(canvas, run).inner_text().replace("\u00a0", " ")
-    assert any(note.startswith("Wan 2.2 Sampler: ") and note.endswith(" of 10")
+    assert any(note.startswith("Wan 2.2 Sampler: ") and note.endswith(" of 50")
                for note in canvas.page.evaluate("[...window.notes]")), canvas.page.evaluate("[...window.notes]")
     press(canvas, run, "workflow")
     canvas.page.wait_for_function("window.app.graph.nodes.some(n => n.widgets?.some(w => w.value === 99))")

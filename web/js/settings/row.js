@@ -31,10 +31,14 @@ export class Row {
         this.element = element("div", { className: "wan22-settings-row" }, this.#line, ...controls);
     }
 
-    /** How the setting stands; not seen before what was refused has been put right. */
+    /**
+     * How the setting stands; not seen before what was refused has been put right. The same words as before do not take
+     * the place of how the work went: what another row has changed is no news here.
+     */
     state(words, isFault = false) {
+        const isNews = words !== this.#state.words;
         this.#state = { words, isFault };
-        if (!this.#refused) this.#say(words, isFault);
+        if (isNews && !this.#refused) this.#say(words, isFault);
     }
 
     /** The row cannot be used as long as the server does not answer, for this reason. */
