@@ -11,9 +11,9 @@ from pathlib import Path
 
 from .waiting import Stop
 
-BLOCK = 2**18
-"""Bytes hashed at a time: they stay in the processor's cache between the copy and the hash."""
-BLOCKS_A_TURN = 16
+BLOCK = 2**20
+"""Bytes hashed at a time; smaller ones have the threads wait for each other more often."""
+BLOCKS_A_TURN = 4
 """Blocks between two calls of stop: some milliseconds."""
 
 

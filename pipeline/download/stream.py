@@ -14,9 +14,10 @@ from .transport import Answer
 
 SMALLEST, LARGEST = 2**14, 2**18
 """Bytes read at once: little while they come slowly, so that what came is counted and kept; one TLS record at least."""
-WRITTEN_BACK = 2**25
-"""Bytes after which the system is asked to bring what was written to the disk, while more comes; the fsync at the end
-waits for little then (0.4 s for a GB otherwise)."""
+BATCH = 2**24
+"""Bytes after which the thread that hashes is woken, which costs less than at every read, and the system is asked to
+bring what was written to the disk, while more comes; the fsync at the end waits for little then (0.4 s for a GB
+otherwise)."""
 QUICK, SLOW = 0.02, 0.2
 """Seconds for a read under which more is asked for, and over which less."""
 
@@ -74,8 +75,8 @@ class Stream(threading.Thread):
                 self._write(file, buffer[:count])
                 self._partial.add(position, position + count)
                 position += count
-                self._woken.set()
-                if position - handed_over >= WRITTEN_BACK:
+                if position - handed_over >= BATCH:
+                    self._woken.set()
                     _write_back(file, handed_over, position)
                     handed_over = position
                 if count < wanted:
