@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .host import Resident
 from .request import RequestError
+from .size_text import size_text
 
 if TYPE_CHECKING:
     import torch
 
-GB = 1e9
 T = TypeVar("T")
 
 
@@ -22,13 +22,14 @@ def activation_bytes(latent_shape: tuple[int, ...], dim: int, dtype: torch.dtype
 
 
 def preflight(weights: int, activations: int, free: int, total: int) -> str:
-    """A sentence on what a pass needs and what there is; all in bytes, the weights of the larger expert."""
-    said = (f"A pass needs about {activations / GB:.1f} GB beside {weights / GB:.1f} GB of weights; "
-            f"{free / GB:.1f} of {total / GB:.1f} GB are free.")
+    """Lines, short enough for a node, on what a pass needs and what there is; all in bytes, the weights of the larger
+    expert."""
+    said = (f"weights {size_text(weights)} + {size_text(activations)} a pass\n"
+            f"free: {size_text(free)} of {size_text(total)}")
     if activations > total:
-        return said + " That is more than there is: choose a smaller size or fewer frames."
+        return said + "\ntoo little: choose a smaller size or fewer frames"
     if weights + activations > total:
-        return said + " The weights stream from RAM."
+        return said + "\nthe weights stream from RAM"
     return said
 
 
@@ -49,5 +50,5 @@ def with_more_room(run: Callable[[int], T], resident: Resident, need: int, what:
     except RuntimeError as error:
         if not resident.ran_out(error):
             raise
-        raise RequestError(f"There is too little memory on the device for {what}, which needs about {need / GB:.1f} GB "
-                           f"beside the weights. {advice}") from error
+        raise RequestError(f"There is too little memory on the device for {what}, which needs about "
+                           f"{size_text(need)} beside the weights. {advice}") from error

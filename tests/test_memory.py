@@ -113,7 +113,7 @@ def test_a_failed_pass_gets_twice_the_room_and_so_do_the_next(loaded: tuple) -> 
 
 
 def test_two_failed_passes_end_the_run_with_the_figures(loaded: tuple) -> None:
-    said = r"too little memory .* the high-noise expert, which needs about 0\.0 GB.*Lower the size"
+    said = r"too little memory .* the high-noise expert, which needs about 541 kB.*Lower the size"
     with running_out(loaded[0].high.model, 2), pytest.raises(RequestError, match=said):
         clip(loaded)
 
@@ -163,8 +163,8 @@ def test_tiles_join_without_seams(loaded: tuple) -> None:
 
 def test_preflight() -> None:
     assert preflight(14_300_000_000, 3_750_000_000, 22_000_000_000, 24_000_000_000) == (
-        "A pass needs about 3.8 GB beside 14.3 GB of weights; 22.0 of 24.0 GB are free.")
-    assert preflight(28 * 10**9, 4 * 10**9, 20 * 10**9, 24 * 10**9).endswith(" The weights stream from RAM.")
+        "weights 14.3 GB + 3.75 GB a pass\nfree: 22 GB of 24 GB")
+    assert preflight(28 * 10**9, 4 * 10**9, 20 * 10**9, 24 * 10**9).endswith("\nthe weights stream from RAM")
     assert "choose a smaller size" in preflight(10**9, 30 * 10**9, 20 * 10**9, 24 * 10**9)
 
 
@@ -175,8 +175,8 @@ def test_full_size_needs_what_was_measured(loaded: tuple) -> None:
     model: Wan22Model = loaded[0]
     first = FirstFrame(torch.zeros(1, 16, 21, 60, 104))
     said = describe_memory(model, first, Sampling(0), 10**9, 10**9)
-    assert said.startswith("A pass needs about 0.4 GB beside 0.0 GB of weights")
-    assert "about 0.7 GB" in describe_memory(model, first, Sampling(0, batched_guidance=True), 10**9, 10**9)
+    assert said.startswith("weights 10.6 MB + 369 MB a pass\n")
+    assert "+ 738 MB a pass" in describe_memory(model, first, Sampling(0, batched_guidance=True), 10**9, 10**9)
 
 
 def test_read_ahead_reads(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import json
 from typing import Any
 from urllib.parse import quote, unquote
 
+from ..size_text import size_text
 from .address import parse_url
 from .answers import check_status
-from .errors import DownloadError, size_text
+from .errors import DownloadError
 from .source import CIVITAI_MODEL, HUB_REPO, Remote
 from .transport import Client
 

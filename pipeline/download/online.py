@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..size_text import size_text
 from .body import Progress, fetch_body
 from .cache import Cache
-from .errors import DownloadError, TransientError, UnknownHostError, redact, size_text
+from .errors import DownloadError, TransientError, UnknownHostError, redact
 from .file_name import full_name
 from .hashing import PrefixHash
 from .index import Entry

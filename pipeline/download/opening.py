@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..size_text import size_text
 from .address import Url
 from .answers import check_file, check_opening, check_status
-from .errors import DownloadError, TransientError, size_text
+from .errors import DownloadError, TransientError
 from .file_name import said_name
 from .transport import Answer, Client
 

@@ -14,7 +14,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import DownloadError, size_text
+from ..size_text import size_text
+from .errors import DownloadError
 from .ranges import Ranges
 
 MARGIN = 2**26

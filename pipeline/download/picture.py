@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from ..size_text import size_text
 from .answers import check_file, check_opening, check_status
-from .errors import DownloadError, TransientError, size_text
+from .errors import DownloadError, TransientError
 from .policy import Policy, policy_from_environment
 from .source import parse_source
 from .tokens import Tokens

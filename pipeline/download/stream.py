@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from .errors import DownloadError, TransientError, size_text
+from ..size_text import size_text
+from .errors import DownloadError, TransientError
 from .partial import Partial
 from .ranges import Work
 from .transport import Answer
