@@ -98,7 +98,9 @@ class LoadLatent(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> int:
-        return _saved()[file].stat().st_mtime_ns
+        with suppress(KeyError, OSError):  # of a file that has gone, reading it says so
+            return _saved()[file].stat().st_mtime_ns
+        return 0
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

@@ -109,6 +109,14 @@ def test_gguf_file_is_the_same_model(tmp_path: Path, weights: dict[str, torch.Te
     assert (packed - plain).abs().max() <= error * plain.abs().max() + 1e-5
 
 
+@pytest.mark.parametrize("said", ["", "[", "3", "[[[1, 2, 3]], [0, 0, 0]]", "[[[1, 2], [3]], [0, 0, 0]]",
+                                  '{"a": 1, "b": 2}'])
+def test_preview_colours_that_make_no_sense_are_left_out(tmp_path: Path, weights: dict[str, torch.Tensor], said: str,
+                                                         ) -> None:
+    save_file(weights, tmp_path / "expert.safetensors", {"latent_rgb": said})
+    assert load_expert(tmp_path / "expert.safetensors", plain_host()).latent_rgb is None
+
+
 def test_block_weights_keep_the_files_dtype() -> None:
     expert = load_expert(bundled.DEMO_HIGH, plain_host())
     assert expert.model.blocks[0].ffn.net[0].proj.weight.dtype == torch.float16

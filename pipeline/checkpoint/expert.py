@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..host import Host, Patch, Resident, WeightTaker
 from .errors import CheckpointError, check_weights
@@ -133,6 +136,14 @@ def load_expert(path: Path, host: Host) -> Expert:
     check_weights(path.name, WHAT, model.state_dict(), weights)
     compute = host.compute_dtype(_stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
     _fill(model, weights, compute, host.linear)
-    rgb = json.loads(metadata["latent_rgb"]) if "latent_rgb" in metadata else None
-    return Expert(path.name, host.adopt(model), compute, model.config.text_dim, rgb, found.files,
-                  found.size)
+    return Expert(path.name, host.adopt(model), compute, model.config.text_dim,
+                  _latent_rgb(metadata, model.config.out_channels), found.files, found.size)
+
+
+def _latent_rgb(metadata: dict[str, str], channels: int) -> tuple[list[list[float]], list[float]] | None:
+    """What the file says of preview colours; None for nothing that can be used, which is no reason to fail."""
+    with suppress(KeyError, ValueError, TypeError, RecursionError):
+        factors, bias = json.loads(metadata["latent_rgb"])
+        if np.shape(factors) == (channels, 3) and np.shape(bias) == (3,):
+            return np.asarray(factors, float).tolist(), np.asarray(bias, float).tolist()
+    return None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from .errors import CheckpointError
 from .header import FileHeader, opening
+from .kinds import PATCH
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +26,6 @@ VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 PATCH_EMBEDDING = "patch_embedding.weight"
-PATCH = (1, 2, 2)
-"""Frames, rows and columns of latents in one token; the same in every Wan model."""
 MAX_DIMS = 8
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct's letters for the value types of the metadata."""

@@ -8,6 +8,8 @@ from enum import Enum
 
 I2V_IN_CHANNELS = 36
 """Of an I2V expert: 16 of the noisy latent, 4 of the mask, 16 of the picture's latent."""
+PATCH = (1, 2, 2)
+"""Frames, rows and columns of latents in one token; the same in every Wan model."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 

@@ -112,7 +112,11 @@ def find(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> Path:
         raise CheckpointError(f"{name} is not in ComfyUI's {folder} folder. Refresh the list of files (R on the "
                               "canvas), or choose another.")
     part = part_for(path, slot)
-    fault = card(part).faults.get(slot)
+    try:
+        fault = card(part).faults.get(slot)
+    except OSError as error:
+        raise CheckpointError(f"{name} cannot be read: {error.strerror or error}. Give ComfyUI the right to read it, "
+                              "or choose another.") from None
     if fault:
         raise CheckpointError(fault)
     return part

@@ -5,7 +5,7 @@ Modules and sizes: wan/modules/model.py and wan/configs/wan_i2v_A14B.py of githu
 
 from __future__ import annotations
 
-from ..checkpoint.kinds import TransformerShape
+from ..checkpoint.kinds import PATCH, TransformerShape
 from .adapters import Shape
 from .probe import DEMO_WIDTH
 
@@ -14,7 +14,6 @@ A14B = TransformerShape(dim=5120, ffn_dim=13824, num_layers=40, in_channels=36, 
 DEMO = TransformerShape(dim=DEMO_WIDTH, ffn_dim=768, num_layers=5, in_channels=36, out_channels=16, text_dim=128,
                         freq_dim=256, cross_attn_norm=True)
 """Of the experts in models/demo."""
-PATCH = (1, 2, 2)
 
 
 def expert_shapes(sizes: TransformerShape) -> dict[str, Shape]:

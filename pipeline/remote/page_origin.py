@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ..download.address import may_be_public
 
@@ -17,7 +17,7 @@ def other_site_fault(headers: Mapping[str, str]) -> str:
     """
     host, origin = headers.get("host", "").lower(), headers.get("origin")
     if (headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-            or (origin is not None and urlsplit(origin).netloc.lower() != host)):
+            or (origin is not None and _split(origin).netloc.lower() != host)):
         return "This is for ComfyUI's own page alone."
     return ""
 
@@ -28,11 +28,19 @@ def public_name_fault(headers: Mapping[str, str]) -> str:
     Such a name may be pointed at this machine (DNS rebinding), and its page is then the server's own. So what keeps
     keys and money is settled under names and addresses that no stranger owns.
     """
-    name = urlsplit(f"//{headers.get('host', '').lower()}").hostname or ""
+    name = _split(f"//{headers.get('host', '').lower()}").hostname or ""
     if may_be_public(name) and not _is_address(name):
         return (f"Keys and settings are not taken under the public name {name}, where anybody may send them. Set the "
                 "environment variables, or open ComfyUI by its address (127.0.0.1, or that of its network).")
     return ""
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address; all empty when it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_address(name: str) -> bool:

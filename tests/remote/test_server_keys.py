@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.remote.database import FILE
+from pipeline.remote.page_origin import other_site_fault, public_name_fault
 from pipeline.remote.providers import ADAPTERS
 from tests.comfy_client import RejectedError
 
@@ -85,6 +86,15 @@ def test_pages_of_others_are_refused(outside: Outside, headers: dict[str, str], 
     body = None if method == "GET" else {"provider": "fal", "key": "geheim"}
     assert ask(outside, body, method, **headers)[0] == 403
     assert known(outside)["profiles"] == {}
+
+
+@pytest.mark.parametrize(("host", "origin", "refused"), [
+    ("127.0.0.1:8188", "http://[", True), ("127.0.0.1:8188", "", True), ("[", "http://127.0.0.1:8188", True),
+    ("127.0.0.1:8188", "http://127.0.0.1:8188", False)])
+def test_an_origin_that_makes_no_sense_is_another_site(host: str, origin: str, refused: bool) -> None:
+    """Of a server that takes other origins (--enable-cors-header): ComfyUI's own check comes first elsewhere."""
+    headers = {"host": host, "origin": origin}
+    assert bool(other_site_fault(headers)) == refused and not public_name_fault(headers)
 
 
 def test_own_page_is_heard(outside: Outside) -> None:
