@@ -80,7 +80,7 @@ def pass_bytes(expert: Expert, latent_shape: tuple[int, ...], sampling: Sampling
 
 
 def describe_memory(model: Wan22Model, first_frame: FirstFrame, sampling: Sampling, free: int, total: int) -> str:
-    """What sampling the clip needs of the device and what there is, in bytes free and total, in two lines or three."""
+    """What sampling the clip needs of the device and what there is, in bytes free and total, in a line or two."""
     passes = [pass_bytes(e, first_frame.latent_shape, sampling, i) for i, e in enumerate(model.experts)]
     return preflight(max(e.size for e in model.experts), max(passes), free, total)
 

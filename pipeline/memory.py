@@ -22,15 +22,14 @@ def activation_bytes(latent_shape: tuple[int, ...], dim: int, dtype: torch.dtype
 
 
 def preflight(weights: int, activations: int, free: int, total: int) -> str:
-    """Lines, short enough for a node, on what a pass needs and what there is; all in bytes, the weights of the larger
-    expert."""
-    said = (f"weights {size_text(weights)} + {size_text(activations)} a pass\n"
-            f"free: {size_text(free)} of {size_text(total)}")
+    """A line, short enough for a node, on what a pass needs (weights + activations) and what is free, after one that
+    warns where it does not fit; all in bytes, the weights of the larger expert."""
+    needs = f"needs {size_text(weights)} + {size_text(activations)}, {size_text(free)} free"
     if activations > total:
-        return said + "\ntoo little: choose a smaller size or fewer frames"
+        return f"too little memory: lower the size or num_frames\n{needs}"
     if weights + activations > total:
-        return said + "\nthe weights stream from RAM"
-    return said
+        return f"the weights stream from RAM\n{needs}"
+    return needs
 
 
 def with_more_room(run: Callable[[int], T], resident: Resident, need: int, what: str, advice: str) -> T:
