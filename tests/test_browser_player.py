@@ -236,9 +236,9 @@ def test_after_a_reload_a_run_brings_it_back(canvas: Canvas):
     assert levels(canvas, made, 5) == [pytest.approx(level(5), abs=NEAR)]
 
 
-def test_its_words_are_there_in_both_languages():
+def test_its_words_are_there_in_every_language():
     words = [json.loads((ROOT / "locales" / language / "main.json").read_text("utf-8"))["wan22"]["player"]
-             for language in ("en", "zh")]
-    assert words[0].keys() == words[1].keys()
+             for language in ("en", "zh", "ja")]
+    assert all(texts.keys() == words[0].keys() for texts in words)
     used = "".join(path.read_text("utf-8") for path in Path(ROOT, "web", "js", "player").glob("*.js"))
     assert set(re.findall(r'"player\.([\w-]+)"', used)) <= words[0].keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,10 +17,14 @@ from docs.help_pages import NAMES, PAGES, NodeInfo, inputs_of, nodes_of_the_pack
 from tests.canvas import Canvas
 
 LANGUAGES = ("en", "zh")
+"""Of the pages."""
+LETTERS = {"zh": r"[\u4e00-\u9fff]", "ja": r"[\u3040-\u30ff]"}
+"""Language of the locales -> what a text in it has; English is that of the schemas and of locales/en."""
 MOST_BYTES = 1_500_000
 """Of all pictures of the help together: they are part of every install."""
 SYNTAX = set("{}|@")
 """Means something to vue-i18n, which reads names and descriptions."""
+PLACEHOLDER = re.compile(r"\{\w+\}")
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +53,44 @@ def test_there_are_no_other_pages_and_pictures(nodes: dict[str, NodeInfo]) -> No
     assert sum(path.stat().st_size for path in pictures) < MOST_BYTES
 
 
-def test_chinese_names_every_node_input_and_output(nodes: dict[str, NodeInfo]) -> None:
-    assert set(NAMES["zh"]) == set(nodes)
+def words_of(language: str, file: str) -> dict[str, Any]:
+    return json.loads((ROOT / "locales" / language / file).read_text("utf-8"))
+
+
+def texts_of(words: dict[str, Any], *path: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Keys and text of every text in a locale's file."""
+    for key, value in words.items():
+        if isinstance(value, dict):
+            yield from texts_of(value, *path, key)
+        else:
+            yield (*path, key), value
+
+
+@pytest.mark.parametrize("language", LETTERS)
+def test_translations_name_every_node_input_and_output(nodes: dict[str, NodeInfo], language: str) -> None:
+    names = words_of(language, "nodeDefs.json")
+    assert set(names) == set(nodes)
     for node, info in nodes.items():
-        words = NAMES["zh"][node]
+        words = names[node]
         assert set(words["inputs"]) == {name.replace(".", "_") for name, *_ in inputs_of(info)}, node
         assert set(words.get("outputs", {})) == {str(place) for place in range(len(info["output"]))}, node
         parts = [*words["inputs"].values(), *words.get("outputs", {}).values()]
-        assert all(re.search(r"[\u4e00-\u9fff]", part["tooltip"]) for part in parts), node
+        assert all(re.search(LETTERS[language], part["tooltip"]) for part in parts), node
         for text in (words["display_name"], words["description"], *(part["name"] for part in parts)):
             assert text and not SYNTAX & set(text), text
+
+
+@pytest.mark.parametrize("file", ["main.json", "settings.json"])
+@pytest.mark.parametrize("language", LETTERS)
+def test_translations_have_every_text_and_its_placeholders(language: str, file: str) -> None:
+    english, own = (dict(texts_of(words_of(name, file))) for name in ("en", language))
+    assert english.keys() <= own.keys(), english.keys() - own.keys()
+    # Headings and values of the settings: English shows them as they are.
+    more = {path for path in own.keys() - english.keys() if path[0] != "settingsCategories" and "options" not in path}
+    assert not more, more
+    assert all(text.strip() for text in own.values())
+    for path, text in english.items():
+        assert set(PLACEHOLDER.findall(own[path])) == set(PLACEHOLDER.findall(text)), path
 
 
 def _texts_of_the_code() -> Iterator[str]:

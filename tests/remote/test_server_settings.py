@@ -17,6 +17,7 @@ from devtools.paths import ROOT
 from pipeline.remote import places
 from pipeline.remote.key_desk import VARIABLES
 from pipeline.remote.providers import ADAPTERS
+from pipeline.video.provenance import METADATA
 from tests.canvas import Canvas
 from tests.comfy_client import Run
 
@@ -94,9 +95,15 @@ def test_the_dialog_has_a_row_for_every_key_and_the_headings_that_messages_name(
     ids = {name.replace(".", "_") for name in re.findall(r'"(Wan22\.\w+\.\w+)"', page)}
     ids |= {name.replace(".", "_") for name in re.findall(
         r'"(Wan22\.\w+\.\w+)"', (ROOT / "web" / "js" / "settings" / "new_mp4.js").read_text("utf-8"))}
-    for language in ("en", "zh"):
-        texts = json.loads((ROOT / "locales" / language / "settings.json").read_text("utf-8"))
+    headings = set(re.findall(r'^    "([^"]+)": ', page, re.M))
+    for language in ("en", "zh", "ja"):
+        folder = ROOT / "locales" / language
+        texts = json.loads((folder / "settings.json").read_text("utf-8"))
         assert set(texts) == ids and all(words["name"] and words["tooltip"] for words in texts.values())
+        if language != "en":  # there ComfyUI shows headings and values as they are
+            assert set(texts["Wan22_NewMp4_Metadata"]["options"]) == set(METADATA), language
+            shown = json.loads((folder / "main.json").read_text("utf-8"))["settingsCategories"]
+            assert set(shown) == headings and all(shown.values()), language
 
 
 @pytest.mark.parametrize("headers", [
