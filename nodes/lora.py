@@ -43,7 +43,7 @@ class LoraNode(io.ComfyNode):
                 io.Float.Input("exact_scale", default=0.0, min=-request.MAX_SCALE, max=request.MAX_SCALE, step=0.05,
                                optional=True, advanced=True,
                                tooltip="A scale beyond the slider, -4 to 4, as some distilled LoRAs want; at 0 the "
-                                       "slider counts (with that at 0 as well, this alone decides)."),
+                                       "slider counts."),
                 io.String.Input("sha256", default="", optional=True, advanced=True,
                                 tooltip="What the file must hash to, 64 hexadecimal digits. With it the network is not "
                                         "asked again once the file is here."),
