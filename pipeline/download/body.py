@@ -11,7 +11,6 @@ from .errors import DownloadError, TransientError
 from .hashing import PrefixHash
 from .opening import Opening
 from .partial import Partial
-from .policy import Pace
 from .ranges import Work
 from .rate import Rate
 from .stream import Stream, cancel_all
@@ -74,64 +73,76 @@ def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes
     Raises TransientError when the connection was lost, DownloadError for what another try does not mend, OSError when
     the disk fails; and whatever stop raises. What came is noted in any case, so that the next try goes on from there.
     """
-    pace = opening.client.policy.pace
     end = opening.size if opening.size is not None else max_bytes + 1
     work = Work(partial.ranges.gaps(end), min(max(end // PIECES, SMALLEST_PIECE), LARGEST_PIECE))
     woken = threading.Event()
-    new_stream = functools.partial(Stream, work, partial, opening.ask, woken, max_bytes)
     keeper = _Keeper(partial)
-    streams = [new_stream(opening.answer)]
+    watch = _Watch(opening, partial, functools.partial(Stream, work, partial, opening.ask, woken, max_bytes))
     try:
-        streams[0].start()
-        _watch(streams, new_stream, opening, partial, hashed, keeper, woken, pace, on_progress, stop)
+        watch.streams[0].start()
+        running = True
+        while running:
+            caught_up = hashed.follow(partial.prefix)
+            now = time.monotonic()
+            running = watch.is_running()
+            if now - watch.looked >= POLL or not running:
+                stop()
+                on_progress(partial.done, partial.size)
+                keeper.now_and_then(now)
+                watch.look(now)
+            if caught_up and running:
+                woken.wait(POLL)
+                woken.clear()
     except BaseException as error:
-        cancel_all(streams)
+        cancel_all(watch.streams)
         stopped = not isinstance(error, (DownloadError, OSError))
         keeper.last_time(patience=0.2 if stopped else 30.0)
         raise
     keeper.wait(stop)
-    if streams[0].whole:
+    if watch.streams[0].whole:
         partial.size = partial.prefix
 
 
-def _watch(streams: list[Stream], new_stream: Callable[[], Stream], opening: Opening, partial: Partial,
-           hashed: PrefixHash, keeper: _Keeper, woken: threading.Event, pace: Pace, on_progress: Progress, stop: Stop,
-           ) -> None:
-    """Wait for the streams; meanwhile hash, ask for Stop, show the progress, add streams, and see a stall."""
-    looked = time.monotonic()
-    before = partial.done
-    rate = Rate(pace, looked)
-    may_split = opening.ranged and opening.validator is not None
-    while True:
-        reached = hashed.follow(partial.prefix)
-        now = time.monotonic()
-        running = [stream for stream in streams if stream.is_alive()]
-        if now - looked >= POLL or not running:
-            looked = now
-            stop()
-            done = partial.done
-            on_progress(done, partial.size)
-            keeper.now_and_then(now)
-            failed = [stream for stream in streams if stream.error is not None]
-            fatal = next((s.error for s in failed if not isinstance(s.error, TransientError)), None)
-            if fatal is not None:
-                raise fatal
-            if not running:
-                if failed and done != partial.size:
-                    raise failed[0].error
-                return
-            if rate.stalled(now, done - before):
-                raise TransientError(f"{opening.url.host} sends less than {pace.floor} bytes a second.")
-            if failed:
-                rate.stop_growing()
-            if may_split:
-                wanted = rate.streams(now, done - before, len(running), (partial.size or done) - done)
-                for _ in range(wanted - len(running)):
-                    streams[0].alone = False
-                    streams.append(new_stream())
-                    streams[-1].alone = False
-                    streams[-1].start()
-        if reached and running:
-            woken.wait(POLL)
-            woken.clear()
+class _Watch:
+    """The streams of a download: how they fare, and whether more of them are wanted."""
 
+    def __init__(self, opening: Opening, partial: Partial, new_stream: Callable[..., Stream]) -> None:
+        self.looked = time.monotonic()
+        self.streams = [new_stream(opening.answer)]
+        self._opening, self._partial, self._new_stream = opening, partial, new_stream
+        self._before = partial.done
+        self._rate = Rate(opening.client.policy.pace, self.looked)
+        self._may_split = opening.ranged and opening.validator is not None
+
+    def is_running(self) -> bool:
+        return any(stream.is_alive() for stream in self.streams)
+
+    def look(self, now: float) -> None:
+        """Raise what ended the download, see a stall, and add streams when it is slow."""
+        self.looked = now
+        running = sum(stream.is_alive() for stream in self.streams)
+        done = self._partial.done
+        failed = [stream.error for stream in self.streams if stream.error is not None]
+        fatal = next((error for error in failed if not isinstance(error, TransientError)), None)
+        if fatal is not None:
+            raise fatal
+        if not running:
+            if failed and done != self._partial.size:
+                raise failed[0]
+            return
+        if self._rate.stalled(now, done - self._before):
+            raise TransientError(f"{self._opening.url.host} sends less than {self._opening.client.policy.pace.floor} "
+                                 "bytes a second.")
+        if failed:
+            self._rate.stop_growing()
+        if self._may_split:
+            left = (self._partial.size or done) - done
+            self._add(self._rate.streams(now, done - self._before, running, left) - running)
+
+    def _add(self, count: int) -> None:
+        for _ in range(count):
+            self.streams[0].alone = False
+            stream = self._new_stream()
+            stream.alone = False
+            self.streams.append(stream)
+            stream.start()
