@@ -57,18 +57,24 @@ PLAYER = """title => {
     return node.widgets.find(widget => widget.name === 'video-preview')?.element;
 }"""
 LEVELS = """([player, frame]) => new Promise(done => {
-    const look = () => {
+    let before = '', since = 0;
+    const watch = setInterval(() => {
         const screens = [...player.querySelectorAll('.wan22-player-screen')].filter(s => s.querySelector('video').src);
         if (screens.some(s => s.dataset.frame !== String(frame) || s.querySelector('video').seeking))
-            return setTimeout(look, 20);
-        done(screens.map(screen => {
+            return void (since = 0);
+        const found = screens.map(screen => {
             const context = new OffscreenCanvas(1, 1).getContext('2d');
             context.drawImage(screen.querySelector('video'), 0, 0, 1, 1);
             return context.getImageData(0, 0, 1, 1).data[0];
-        }));
-    };
-    look();
+        });
+        if (since === 0 || before !== found.join()) since = performance.now();
+        before = found.join();
+        if (performance.now() - since < 250) return;
+        clearInterval(watch);
+        done(found);
+    }, 20);
 })"""
+"""Drawn until it stays the same: Chromium may call a seek done a moment before its picture is there."""
 SET = """([input, value]) => {
     input.value = value;
     input.dispatchEvent(new Event('input'));
