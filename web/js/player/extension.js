@@ -1,6 +1,7 @@
 import { app } from "../../../../scripts/app.js";
 import { addStyle } from "../style.js";
 import { clipsOf } from "./clip.js";
+import { lastOutputs } from "./history.js";
 import { Player } from "./player.js";
 
 const NODES = new Set(["Wan22SaveMP4", "Wan22DecodeToMP4", "Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip"]);
@@ -13,6 +14,7 @@ const MOST_EARLIER = 20;
 const players = new WeakMap();
 /** Workflow and place of a node -> the clips that it has shown since the page was loaded, the newest first. */
 const earlier = new Map();
+let isRestored = false;
 
 /** Where app.nodeOutputs has the output of a node. */
 const placeOf = (node) => (node.graph.isRootGraph ? String(node.id) : `${node.graph.id}:${node.id}`);
@@ -80,6 +82,17 @@ function leaveToCanvas(element) {
         element.addEventListener(kind, (event) => (event.button === 1 || event.buttons & 4) && pass(event));
 }
 
+/** The page, once loaded, has forgotten what the nodes of its workflow showed; the server has not. */
+async function restore() {
+    if (isRestored) return;
+    isRestored = true;
+    const { id } = app.rootGraph;
+    const outputs = await lastOutputs(id).catch(() => ({}));
+    if (app.rootGraph.id !== id) return; // another workflow was opened meanwhile
+    for (const node of app.rootGraph.nodes)
+        if (NODES.has(node.comfyClass) && !players.has(node)) show(node, outputs[node.id]);
+}
+
 addStyle("player");
 app.registerExtension({
     name: "wan22.player",
@@ -94,6 +107,7 @@ app.registerExtension({
     loadedGraphNode(node) {
         if (NODES.has(node.comfyClass)) show(node, app.nodeOutputs[placeOf(node)]);
     },
+    afterConfigureGraph: restore,
     onNodeOutputsUpdated(outputs) {
         for (const node of ourNodes()) show(node, outputs[placeOf(node)]);
     },
