@@ -37,6 +37,7 @@ from pipeline.request import Sampling  # noqa: E402
 from pipeline.sampling.denoise import guided, velocity_of  # noqa: E402
 
 SIDE, FRAMES = 128, 33
+GUIDANCES = (1.0, 5.0)
 SIGMAS = (0.999, 0.97, 0.95, 0.93, 0.91, 0.89, 0.87, 0.85, 0.8, 0.7, 0.5, 0.3, 0.1)
 
 
@@ -63,9 +64,9 @@ def measure_vae(vae, count: int) -> dict:
 
 
 @torch.no_grad()
-def measure_experts(model, clip_encoder, vae, count: int) -> dict:
-    """Mean square error of the guided velocity of both experts over the noise levels, on held-out clips."""
-    curve = {s: ([], []) for s in SIGMAS}
+def measure_experts(model, clip_encoder, vae, count: int) -> list[dict]:
+    """One row a noise level and guidance: mean square error of both experts' velocity on held-out clips."""
+    errors = {(guidance, sigma): ([], []) for guidance in GUIDANCES for sigma in SIGMAS}
     names = list(MOTIONS)
     for index in range(count):
         motion = names[index % len(names)]
@@ -74,14 +75,14 @@ def measure_experts(model, clip_encoder, vae, count: int) -> dict:
         condition = encode_first_frame(vae, image_of(clip), SIDE, SIDE, FRAMES).condition()
         positive, negative = (c[0][0] for c in encode_prompts(clip_encoder, MOTIONS[motion][0], ""))
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(index))
-        for sigma, losses in curve.items():
-            for expert, values in zip(model.experts, losses, strict=True):
-                predict = guided(velocity_of(expert.model, condition, lambda: None), positive, negative, 5.0)
+        for (guidance, sigma), of_experts in errors.items():
+            for expert, values in zip(model.experts, of_experts, strict=True):
+                predict = guided(velocity_of(expert.model, condition, lambda: None), positive, negative, guidance)
                 noisy = (1 - sigma) * clean + sigma * noise
                 velocity = predict(noisy, torch.tensor(sigma * 1000))
                 values.append((velocity - (noise - clean)).pow(2).mean().item())
-    return {"clips": count, "sigma": list(curve), "high": [statistics.mean(h) for h, _ in curve.values()],
-            "low": [statistics.mean(low) for _, low in curve.values()]}
+    return [{"guidance": guidance, "sigma": sigma, "high": statistics.mean(high), "low": statistics.mean(low)}
+            for (guidance, sigma), (high, low) in errors.items()]
 
 
 def measure_prompts(model, clip_encoder, vae, pictures: list[int], steps: int, keep: Path | None) -> list[dict]:
@@ -173,8 +174,8 @@ def main() -> None:
         print(f"VAE: {found['vae']['psnr_mean']:.2f} dB, worst {found['vae']['psnr_min']:.2f}", flush=True)
     if "experts" in args.only:
         found["experts"] = measure_experts(model, clip_encoder, vae, 14)
-        for sigma, high, low in zip(*(found["experts"][k] for k in ("sigma", "high", "low")), strict=True):
-            print(f"sigma {sigma}: high {high:.4f}, low {low:.4f}", flush=True)
+        for row in found["experts"]:
+            print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
     if "lora" in args.only:
         found["lora"] = measure_lora(args.model, files, 6)
     if "prompts" in args.only:

@@ -1,4 +1,4 @@
-"""From a planned clip to an accepted job: upload, check, quote, and the one request that costs money."""
+"""From a planned clip to an accepted job: check, quote, upload, and the one request that costs money."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from .client import Client
 from .desk import Desk
 from .errors import PASSING, Kind, NotAcceptedError, RemoteError
 from .job import Job, State
+from .ledger import check_limits
 from .plan import Plan
-from .price import asked_price, table_price
+from .price import asked_price, draft, table_price
 from .search import search
 
 
@@ -23,12 +24,14 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
     adapter = client.adapter
     try:
         desk.check_allowed()  # it may have waited for hours
+        unsent = draft(plan, client)
+        await _check_fields(plan, unsent, client)
+        price, source = await _quote(plan, unsent, client)
+        check_limits(price, desk.ledger.spent(), desk.limits, desk.settings().budget)
         desk.say(f"{adapter.title}: sending the picture.")
         job = desk.ledger.update(job, state=State.UPLOADING)
         image_url = await client.converse(adapter.upload(picture, content_type))
         body = adapter.body(plan, image_url)
-        await _check_fields(plan, body, client)
-        price, source = await _quote(plan, body, client)
         cost = "the price is not known" if price is None else f"${price:.3f} ({source})"
         desk.say(f"{adapter.title}: submitting, {cost}.")
         job = desk.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),

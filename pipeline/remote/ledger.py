@@ -232,10 +232,10 @@ def _check(price: float | None, spent: float, limits: Limits, clip: str, day: st
     """Raise RemoteError when limits, called `clip` and `day`, do not allow a purchase; `off` says how to lift them."""
     if price is None and (limits.clip or limits.day):
         raise RemoteError(Kind.BUDGET, f"The price of this clip is not known, so {clip if limits.clip else day} cannot "
-                          f"hold. {off} to buy it all the same, or choose another provider. Nothing was sent.")
+                          f"hold. {off} to buy it all the same, or choose another provider. Nothing was bought.")
     if price is not None and limits.clip and price > limits.clip:
         raise RemoteError(Kind.BUDGET, f"The clip costs ${price:.3f}, more than {clip}, ${limits.clip:.3f}. Nothing "
-                          "was sent.")
+                          "was bought.")
     if price is not None and limits.day and spent + price > limits.day:
         raise RemoteError(Kind.BUDGET, f"${spent:.3f} were spent in the last 24 hours and the clip costs ${price:.3f}: "
-                          f"together more than {day}, ${limits.day:.3f}. Nothing was sent.")
+                          f"together more than {day}, ${limits.day:.3f}. Nothing was bought.")

@@ -11,7 +11,6 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from .model import PRICES_READ
 from .offer import Offer, target_of
 from .patience import Patience
 from .plan import TRIM, Plan, check_takes_loras, plan_clip
-from .price import asked_price, table_price
+from .price import STAND_IN, asked_price, draft, table_price
 from .run import Target, check_strict
 from .settings import local_only_error, read_settings
 
@@ -36,8 +35,6 @@ INPUTS = {"provider": str, "provider.model": str, "profile": str, "prompt": str,
 """Of the node, and whether the provider may be asked; `loras` is never more than linked."""
 DECIDING = ("provider", "provider.model", "resolution", "num_frames")
 """What the price depends on."""
-STAND_IN = "A clip."
-PICTURE = "https://picture.invalid/picture.png"
 HURRY = Patience(request=8.0, attempts=1)
 """A price that takes longer comes too late to be of use."""
 FRESH = 600.0
@@ -140,7 +137,7 @@ def _money(own: Path) -> tuple[float, Limits]:
 
 def _said(error: RemoteError) -> str:
     """The error's sentence, of which the last part goes without saying here."""
-    return str(error).removesuffix(" Nothing was sent.")
+    return str(error).removesuffix(" Nothing was sent.").removesuffix(" Nothing was bought.")
 
 
 def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None, tuple[str, ...]]:
@@ -162,13 +159,12 @@ def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None,
 
 async def _asked(target: Target, plan: Plan, key: Key, *, ask: bool) -> float | None:
     """The provider's price, as far as it is known or may be asked."""
-    bare = replace(plan, clip=replace(plan.clip, prompt=STAND_IN, negative_prompt="", seed=0))
-    body: Mapping[str, object] = target.adapter.body(bare, PICTURE)
+    client = Client(target.adapter, key, policy_from_environment(), HURRY, asyncio.sleep)
+    body = draft(plan, client)
     question = json.dumps([target.adapter.name, target.profile, plan.model_name, body], sort_keys=True)
     price, known = _PRICES.get(question)
     if known or not ask:
         return price
-    client = Client(target.adapter, key, policy_from_environment(), HURRY, asyncio.sleep)
-    price = await asked_price(bare, dict(body), client)
+    price = await asked_price(plan, body, client)
     _PRICES.put(question, price)
     return price

@@ -375,10 +375,11 @@ def test_no_balance(server: ProviderServer, office: Office) -> None:
     assert isinstance(error, NotAcceptedError) and server.accepted == 0
 
 
-def test_limits_stop_before_the_money_is_spent(server: ProviderServer, office: Office) -> None:
+def test_limits_stop_before_anything_of_the_clip_leaves(server: ProviderServer, office: Office) -> None:
     office.change(limits=Limits(clip=0.001))
-    refused(office, Kind.BUDGET, "Nothing was sent")
-    assert server.accepted == 0 and server.asked("submit") == []
+    refused(office, Kind.BUDGET, "Nothing was bought", clip=ClipRequest("a red square", negative_prompt="a blue one"))
+    assert server.accepted == 0 and server.asked("submit") == server.asked("upload") == []
+    assert not any(words in str(seen.body) for seen in server.seen for words in ("red square", "blue one"))
     if server.provider not in ("atlascloud", "replicate"):  # whose prices nobody tells before
         office.change(limits=Limits(day=5.0))
         prices = [office.make(ClipRequest("pan", seed=seed)).job.price for seed in range(2)]
