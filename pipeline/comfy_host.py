@@ -26,10 +26,12 @@ import folder_paths
 import latent_preview
 import torch
 from comfy.cli_args import args
+from comfy.ldm.modules import attention
 from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
 from comfy.weight_adapter.base import WeightAdapterBase
 from comfy_kitchen.tensor.base import BaseLayoutParams
 
+from .attention import Attend
 from .bridge import ModelFacts, RunStage, Stage
 from .checkpoint.errors import CheckpointError
 from .checkpoint.expert import Expert
@@ -251,10 +253,21 @@ def _clip(path: Path) -> Any:
                               clip_type=comfy.sd.CLIPType.WAN)
 
 
+def _attend() -> Attend | None:
+    """ComfyUI's attention where it differs from diffusers' own: by its flags (--use-sage-attention and the like), or on
+    a GPU whose scaled_dot_product_attention would hold the whole matrix at once (Apple's, some of AMD's)."""
+    chosen = attention.optimized_attention
+    asked_for = args.use_split_cross_attention or args.use_quad_cross_attention
+    on_cpu = comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device())
+    if chosen is attention.attention_pytorch or (on_cpu and not asked_for):
+        return None
+    return lambda query, key, value, heads, mask: chosen(query, key, value, heads, mask=mask)
+
+
 def host() -> Host:
-    """ComfyUI's linear layers, dtypes, memory management, UMT5-XXL and LoRA algebra."""
+    """ComfyUI's linear layers, dtypes, memory management, attention, UMT5-XXL and LoRA algebra."""
     return Host(linear=_linear, compute_dtype=_compute_dtype, adopt=PatchedResident, clip=_clip,
-                read_lora=_ALGEBRA.read)
+                read_lora=_ALGEBRA.read, attend=_attend())
 
 
 def memory() -> tuple[int, int]:

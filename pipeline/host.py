@@ -14,6 +14,7 @@ import psutil
 import torch
 from torch import nn
 
+from .attention import Attend
 from .checkpoint.quantised import QuantisedWeight, Weight, check_unpackable, dequantise
 
 
@@ -77,6 +78,8 @@ class Host:
     """The host's own loader of a UMT5-XXL file, with the two calls of `prompt.TextEncoder`; None: it has none."""
     read_lora: ReadLora | None = None
     """None: the host applies no LoRAs."""
+    attend: Attend | None = None
+    """Attention of the experts; None: diffusers' own, PyTorch's scaled_dot_product_attention."""
 
 
 @dataclass

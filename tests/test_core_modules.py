@@ -51,6 +51,30 @@ def test_transformer(file: Path) -> None:
         < TOLERANCE
 
 
+@pytest.mark.parametrize("flag", ["use_split_cross_attention", "use_quad_cross_attention"])
+@torch.inference_mode()
+def test_the_attention_that_comfyui_was_started_with(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comfy.cli_args import args
+    from comfy.ldm.modules import attention
+
+    passes = 0
+
+    def chosen(*tensors: torch.Tensor, **options: torch.Tensor | None) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        return attention.attention_sub_quad(*tensors, **options)
+
+    usual = load_expert(bundled.DEMO_HIGH, comfy_host().host())
+    monkeypatch.setattr(args, flag, True)
+    monkeypatch.setattr(attention, "optimized_attention", chosen)
+    asked = load_expert(bundled.DEMO_HIGH, comfy_host().host())
+    g = torch.Generator().manual_seed(1)
+    x, text = torch.randn(1, 36, 3, 8, 12, generator=g), torch.randn(1, 512, usual.text_dim, generator=g)
+    found, wanted = (e.model(x, torch.tensor([900.0]), text, return_dict=False)[0] for e in (asked, usual))
+    assert passes == 2 * usual.model.config.num_layers
+    assert apart(found, wanted) < TOLERANCE
+
+
 @torch.inference_mode()
 def test_vae() -> None:
     import comfy.sd

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..attention import HostAttention
 from ..host import Host, Patch, Resident, WeightTaker
 from .errors import CheckpointError, check_weights
 from .probe import Found, probe
@@ -136,6 +137,8 @@ def load_expert(path: Path, host: Host) -> Expert:
     check_weights(path.name, WHAT, model.state_dict(), weights)
     compute = host.compute_dtype(_stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
     _fill(model, weights, compute, host.linear)
+    if host.attend is not None:
+        model.set_attn_processor(HostAttention(host.attend))
     return Expert(path.name, host.adopt(model), compute, model.config.text_dim,
                   _latent_rgb(metadata, model.config.out_channels), found.files, found.size)
 
