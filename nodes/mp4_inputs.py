@@ -26,7 +26,7 @@ def mp4_inputs() -> list[io.Input]:
         io.Float.Input("fps", default=float(FPS), min=encoding.MIN_FPS, max=encoding.MAX_FPS, step=0.01,
                        tooltip="Frames a second; Wan 2.2 makes 16. 23.98 and 29.97 are the NTSC rates, exactly."),
         io.String.Input("filename_prefix", default="wan22/clip",
-                        tooltip="Folder and begin of the file's name inside ComfyUI's output folder; a number "
+                        tooltip="Folder and first part of the file's name inside ComfyUI's output folder; a number "
                                 "follows. Takes %date:yyyy-MM-dd% and %NodeName.widget%."),
         io.Float.Input("crf", default=encoding.DEFAULT_CRF, min=0.0, max=encoding.MAX_CRF, step=1.0, optional=True,
                        advanced=True,

@@ -41,7 +41,7 @@ class RemoteImageToVideo(io.ComfyNode):
                 io.String.Input("negative_prompt", multiline=True, default="", optional=True,
                                 tooltip="What is not to be seen. Not every model takes one."),
                 io.Combo.Input("resolution", options=list(clip_request.REMOTE_RESOLUTIONS), default="480p",
-                               tooltip="480p or 720p; the picture decides whether the clip lies or stands."),
+                               tooltip="480p or 720p; the picture decides between landscape and portrait."),
                 io.Int.Input("num_frames", default=81, min=17, max=161, step=4,
                              tooltip="33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames a second). Where clips are "
                                      "sold by the second, the next longer one is bought."),
@@ -61,8 +61,8 @@ class RemoteImageToVideo(io.ComfyNode):
                                 tooltip="Whom to ask when this provider provably did not take the job, from Remote "
                                         "Fallback."),
                 io.Float.Input("max_cost", default=0.0, min=0.0, max=1000.0, step=0.01, optional=True,
-                               tooltip="Most US dollars that this clip may cost; above it nothing is sent. 0: no "
-                                       "limit."),
+                               tooltip="Most US dollars that this clip may cost; above it neither the picture nor the "
+                                       "prompts are sent. 0: no limit."),
                 io.Float.Input("max_cost_per_day", default=0.0, min=0.0, max=10000.0, step=0.1, optional=True,
                                advanced=True,
                                tooltip="Most US dollars that all remote clips of the last 24 hours may cost together, "
