@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .held_file import clear_away, retried
+
 
 class NewFile:
     """Where to write (`unfinished`), and later where it is (`path`)."""
@@ -41,7 +43,7 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
         if os.name == "posix":
             _flush(path.parent)
     finally:
-        file.unfinished.unlink(missing_ok=True)
+        clear_away(file.unfinished)
 
 
 def _flush(path: Path) -> None:
@@ -61,7 +63,7 @@ def _given(unfinished: Path, path: Path) -> bool:
     """Whether the file got that name; False when another has it. At no time two writers can have the same."""
     if os.name == "nt":
         try:
-            unfinished.rename(path)  # on Windows never over another
+            retried(lambda: unfinished.rename(path))  # on Windows never over another
         except FileExistsError:
             return False
         return True
