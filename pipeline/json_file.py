@@ -14,7 +14,7 @@ from .held_file import clear_away, retried
 def read_object(path: Path) -> dict[str, Any]:
     """What the file holds, {} when there is none. Raises ValueError when that is no JSON object; OSError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_bytes())  # as bytes: editors on Windows begin a file with a byte order mark
     except FileNotFoundError:
         return {}
     except RecursionError:
