@@ -38,11 +38,11 @@ from .download.cache import DOWNLOADS
 from .download.tokens import Tokens
 from .host import Host, Patch, Targets
 from .lora.apply import add_loras
-from .lora.bundled import bundled_lora
 from .lora.changes import Algebra, Change, PatchedParameters, to_magnitude
 from .lora.fetcher import lora_fetcher
 from .lora.lora import Lora
 from .lora.match import LoraFile
+from .lora.named_file import named_file
 from .lora.open import Fetch
 from .lora.probe import check_fits
 from .lora.use import open_loras
@@ -280,10 +280,7 @@ def tokens() -> Tokens:
 
 def lora_file(name: str) -> Path | None:
     """A file of the loras folders, by the name that ComfyUI lists it under, or one of the bundled pair."""
-    path = folder_paths.get_full_path("loras", name)
-    if path is not None:
-        return Path(path)
-    return bundled_lora(name)
+    return named_file(name, folder_paths.get_full_path)
 
 
 def downloader(node_id: str | None) -> Fetch:
