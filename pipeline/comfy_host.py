@@ -56,6 +56,8 @@ from .remote_desk import Driver, open_desk
 from .request import RequestError, Sampling
 
 PREVIEW_SIDE = 512
+MPS_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")
+"""How PyTorch's messages begin (aten/src/ATen/mps/MPSAllocator.mm)."""
 REMOTE_RESULTS = "wan22/remote"
 """Folder of clips that providers made, in ComfyUI's output folder."""
 SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
@@ -102,6 +104,7 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
     native = {"nvfp4": comfy.model_management.supports_nvfp4_compute,
               "mxfp8": comfy.model_management.supports_mxfp8_compute,
               **dict.fromkeys(FP8_FORMATS, comfy.model_management.supports_fp8_compute)}
+    apple = comfy.model_management.is_device_mps(device)
     emulated = {name for name, supported in native.items() if not supported(device)}
 
     class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
@@ -116,6 +119,9 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
 
         def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
             """See host.WeightTaker."""
+            if apple and _holds_fp8(weight):
+                raise CheckpointError("Apple's GPUs know no fp8, which these weights are in. Choose the fp16 or a GGUF "
+                                      "file.")
             self._set(weight, bias)
             self._home = (self.weight, self.bias)
 
@@ -138,6 +144,13 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
                                       **({} if bias is None else {"bias": bias})}, assign=True)
 
     return Linear
+
+
+def _holds_fp8(weight: Weight) -> bool:
+    """Whether the weight or its scales are fp8; MXFP8 and NVFP4 have them in it."""
+    if isinstance(weight, QuantisedWeight):
+        return weight.format in (*FP8_FORMATS, "mxfp8", "nvfp4")
+    return weight.dtype in FP8_FORMATS.values()
 
 
 class _Holder(torch.nn.Module):
@@ -222,8 +235,9 @@ class PatchedResident:
         self._beside.put(wanted)
 
     def ran_out(self, error: RuntimeError) -> bool:
-        """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class."""
-        return comfy.model_management.is_oom(error)
+        """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class. Apple's GPUs have no
+        class for it."""
+        return comfy.model_management.is_oom(error) or str(error).startswith(MPS_OUT_OF_MEMORY)
 
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, this module's own layers included: they stream from then on."""
