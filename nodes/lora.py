@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from comfy_api.latest import io
 
 from ..pipeline.lora import lora as request
@@ -73,8 +71,10 @@ class LoraNode(io.ComfyNode):
         """Size and time of the files of the loras folder, so that one that was replaced is read again."""
         import folder_paths
 
-        paths = [folder_paths.get_full_path("loras", name) for name in (source, source_low) if name]
-        return [(stat.st_size, stat.st_mtime_ns) for stat in (Path(path).stat() for path in paths if path)]
+        from ..pipeline.lora.named_file import named_file
+
+        paths = [named_file(name, folder_paths.get_full_path) for name in (source, source_low) if name]
+        return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths if path)]
 
     @classmethod
     def execute(cls, source: str, scale: float, expert: str, loras: tuple = (), source_low: str = "",

@@ -14,7 +14,7 @@ def offer() -> None:
     import folder_paths
 
     folder = Path(folder_paths.get_input_directory())
-    for picture in PICTURES.iterdir():
+    for picture in PICTURES.glob("[!.]*"):  # not the .DS_Store of a folder that was looked at on macOS
         target = folder / picture.name
         try:
             if folder.is_dir() and not target.exists():

@@ -40,11 +40,11 @@ from .download.cache import DOWNLOADS
 from .download.tokens import Tokens
 from .host import Host, Patch, Targets
 from .lora.apply import add_loras
-from .lora.bundled import bundled_lora
 from .lora.changes import Algebra, Change, PatchedParameters, to_magnitude
 from .lora.fetcher import lora_fetcher
 from .lora.lora import Lora
 from .lora.match import LoraFile
+from .lora.named_file import named_file
 from .lora.open import Fetch
 from .lora.probe import check_fits
 from .lora.use import open_loras
@@ -58,6 +58,8 @@ from .remote_desk import Driver, open_desk
 from .request import RequestError, Sampling
 
 PREVIEW_SIDE = 512
+MPS_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")
+"""How PyTorch's messages begin (aten/src/ATen/mps/MPSAllocator.mm)."""
 REMOTE_RESULTS = "wan22/remote"
 """Folder of clips that providers made, in ComfyUI's output folder."""
 SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
@@ -104,6 +106,7 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
     native = {"nvfp4": comfy.model_management.supports_nvfp4_compute,
               "mxfp8": comfy.model_management.supports_mxfp8_compute,
               **dict.fromkeys(FP8_FORMATS, comfy.model_management.supports_fp8_compute)}
+    apple = comfy.model_management.is_device_mps(device)
     emulated = {name for name, supported in native.items() if not supported(device)}
 
     class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
@@ -118,6 +121,9 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
 
         def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
             """See host.WeightTaker."""
+            if apple and _holds_fp8(weight):
+                raise CheckpointError("Apple's GPUs know no fp8, which these weights are in. Choose the fp16 or a GGUF "
+                                      "file.")
             self._set(weight, bias)
             self._home = (self.weight, self.bias)
 
@@ -140,6 +146,13 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
                                       **({} if bias is None else {"bias": bias})}, assign=True)
 
     return Linear
+
+
+def _holds_fp8(weight: Weight) -> bool:
+    """Whether the weight or its scales are fp8; MXFP8 and NVFP4 have them in it."""
+    if isinstance(weight, QuantisedWeight):
+        return weight.format in (*FP8_FORMATS, "mxfp8", "nvfp4")
+    return weight.dtype in FP8_FORMATS.values()
 
 
 class _Holder(torch.nn.Module):
@@ -224,8 +237,9 @@ class PatchedResident:
         self._beside.put(wanted)
 
     def ran_out(self, error: RuntimeError) -> bool:
-        """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class."""
-        return comfy.model_management.is_oom(error)
+        """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class. Apple's GPUs have no
+        class for it."""
+        return comfy.model_management.is_oom(error) or str(error).startswith(MPS_OUT_OF_MEMORY)
 
     def make_room(self, activation_bytes: int) -> None:
         """Free that much more on the device, this module's own layers included: they stream from then on."""
@@ -293,10 +307,7 @@ def tokens() -> Tokens:
 
 def lora_file(name: str) -> Path | None:
     """A file of the loras folders, by the name that ComfyUI lists it under, or one of the bundled pair."""
-    path = folder_paths.get_full_path("loras", name)
-    if path is not None:
-        return Path(path)
-    return bundled_lora(name)
+    return named_file(name, folder_paths.get_full_path)
 
 
 def downloader(node_id: str | None) -> Fetch:

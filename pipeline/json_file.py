@@ -8,11 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .held_file import clear_away, retried
+
 
 def read_object(path: Path) -> dict[str, Any]:
     """What the file holds, {} when there is none. Raises ValueError when that is no JSON object; OSError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_bytes())  # as bytes: editors on Windows begin a file with a byte order mark
     except FileNotFoundError:
         return {}
     except RecursionError:
@@ -31,7 +33,7 @@ def write_object(path: Path, whole: dict[str, Any]) -> None:
             json.dump(whole, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        retried(lambda: os.replace(name, path))
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        clear_away(Path(name))
         raise

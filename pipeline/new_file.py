@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .held_file import clear_away, retried
+
 
 class NewFile:
     """Where to write (`unfinished`), and later where it is (`path`)."""
@@ -23,11 +25,12 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
     """A file to be written inside the block; after it, it is on the disk under a name of `new_path`.
 
     `new_path` names a file that is not there yet, and is asked again when another writer has been quicker. When the
-    block raises, nothing is left behind. Raises OSError when the folder cannot be written to, FileExistsError when
-    `new_path` insists on a name that is taken.
+    block raises, nothing is left behind. Raises OSError when the folder cannot be written to or, before the block, when
+    its disk cannot hold the name; FileExistsError when `new_path` insists on a name that is taken.
     """
     first = new_path()
     first.parent.mkdir(parents=True, exist_ok=True)
+    _try_name(first)
     file = NewFile(first.parent, first.suffix)
     try:
         yield file
@@ -41,7 +44,14 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
         if os.name == "posix":
             _flush(path.parent)
     finally:
-        file.unfinished.unlink(missing_ok=True)
+        clear_away(file.unfinished)
+
+
+def _try_name(path: Path) -> None:
+    """Have the system refuse now what it would refuse after the work: characters, the length of the whole path."""
+    with suppress(FileExistsError):
+        path.touch(exist_ok=False)
+        clear_away(path)
 
 
 def _flush(path: Path) -> None:
@@ -61,7 +71,7 @@ def _given(unfinished: Path, path: Path) -> bool:
     """Whether the file got that name; False when another has it. At no time two writers can have the same."""
     if os.name == "nt":
         try:
-            unfinished.rename(path)  # on Windows never over another
+            retried(lambda: unfinished.rename(path))  # on Windows never over another
         except FileExistsError:
             return False
         return True

@@ -6,6 +6,7 @@ applyTextReplacements, whose rules these are), so that ours has to do it, and ca
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
@@ -16,6 +17,7 @@ _DATE_PART = re.compile(r"d+|h+|m+|M+|s+|y+|.", re.DOTALL)
 MAX_BYTES = 200
 """Of a folder's or a file's name, in UTF-8: disks take 255, and a number and a suffix follow."""
 _UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+_UNFIT_ON_WINDOWS = re.compile(r'[?<>:*|"\x00-\x1f]')
 
 
 def name_fault(prefix: str) -> str:
@@ -36,7 +38,8 @@ def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str,
     """Replace %date:yyyy-MM-dd% and %Node name.widget%; what names nothing stays as it is.
 
     A node is named by its "Node name for S&R" of the canvas, by its title, or by its type. ComfyUI itself replaces
-    %year%, %width% and their like later.
+    %year%, %width% and their like later. On Windows, what no name may have there becomes "_": with a colon, the clip
+    would go into a hidden stream of another file.
     """
 
     def replaced(match: re.Match[str]) -> str:
@@ -50,7 +53,8 @@ def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str,
         whole = isinstance(value, float) and value.is_integer()  # the canvas writes 5.0 as 5
         return _UNFIT.sub("_", str(int(value) if whole else value))
 
-    return _TOKEN.sub(replaced, prefix)
+    filled = _TOKEN.sub(replaced, prefix)
+    return _UNFIT_ON_WINDOWS.sub("_", filled) if os.name == "nt" else filled
 
 
 def _node_called(name: str, prompt: dict[str, Any], extra_pnginfo: dict[str, Any]) -> str | None:

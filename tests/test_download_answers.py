@@ -15,6 +15,7 @@ from pipeline.download.answers import retry_after
 from pipeline.download.errors import DownloadError, redact
 from pipeline.download.fetch import fetch
 from pipeline.download.tokens import CIVITAI, HUGGING_FACE, Token, Tokens, service_of
+from pipeline.remote.keys import Keys
 from pipeline.size_text import size_text
 from tests.hostile_server import QUICK, File, HostileServer, Request, redirect, status
 
@@ -290,6 +291,17 @@ def test_a_key_store_that_others_can_read_is_refused(tmp_path: Path, mode: int) 
     store.chmod(mode)
     with pytest.raises(DownloadError, match=r"can be read by others .*chmod 600"):
         Tokens({}, store).of(HUGGING_FACE)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_a_disk_that_keeps_no_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """exFAT and Windows' own disks under WSL show every file as open to all, and chmod changes nothing there."""
+    store, original = tmp_path / "keys.json", os.fstat
+    store.write_text(json.dumps({"huggingface": HF, "profiles": {"default": {"fal": HF}}}), "utf-8")
+    monkeypatch.setattr(os, "fstat", lambda file: os.stat_result((0o100777, *original(file)[1:])))
+    assert Tokens({}, store).of(HUGGING_FACE).header() == f"Bearer {HF}"
+    assert Keys(store, {}).known() == {"default": ["fal"]}
+    assert list(tmp_path.iterdir()) == [store]
 
 
 @pytest.mark.parametrize(("link", "shown"), [

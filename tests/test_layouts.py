@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import load as bundled
 from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.expert import Expert, load_expert
+from pipeline.checkpoint.quantised import QuantisedWeight
 from pipeline.host import plain_host
 from tests import layouts
 from tests.comfy_in_process import comfy_host
@@ -143,6 +144,20 @@ def test_a_damaged_header_entry_is_an_error(weights: dict[str, torch.Tensor], tm
     save_file(weights, tmp_path / "expert.safetensors", {"_quantization_metadata": "{"})
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_expert(tmp_path / "expert.safetensors", plain_host())
+
+
+@pytest.mark.parametrize("weight", [
+    torch.zeros(32, 32, dtype=torch.float8_e4m3fn), QuantisedWeight("float8_e5m2", torch.zeros(32, 32), (32, 32)),
+    QuantisedWeight("mxfp8", torch.zeros(32, 32), (32, 32)), QuantisedWeight("nvfp4", torch.zeros(32, 16), (32, 32)),
+], ids=["plain", "scaled", "mxfp8", "nvfp4"])
+def test_apples_gpus_refuse_fp8_at_once(weight: torch.Tensor | QuantisedWeight,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    host = comfy_host()
+    monkeypatch.setattr(host.comfy.model_management, "is_device_mps", lambda device: True)
+    layer = host.host().linear(torch.float16)(32, 32, bias=False)
+    layer.take(torch.zeros(32, 32, dtype=torch.float16), None)
+    with pytest.raises(CheckpointError, match=r"know no fp8.*Choose the fp16 or a GGUF file"):
+        layer.take(weight, None)
 
 
 @pytest.mark.parametrize("name", ["fp16", "fp8_scaled legacy", "int8"])

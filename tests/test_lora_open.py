@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ntpath
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +20,7 @@ from pipeline.download.waiting import never
 from pipeline.lora.expert import NO_CLUE
 from pipeline.lora.lora import Lora
 from pipeline.lora.match import LoraFile
+from pipeline.lora.named_file import named_file
 from pipeline.lora.open import open_lora, shown_name
 from tests.hostile_server import File, HostileServer, redirect, status
 
@@ -113,3 +115,23 @@ def test_the_hub_tells_the_name_behind_a_repository(name: str, why: str, style: 
 ])
 def test_names_that_servers_say(header: str | None, name: str | None) -> None:
     assert said_name(header) == name
+
+
+def test_a_name_of_the_loras_folder(tmp_path: Path) -> None:
+    def full_path(kind: str, name: str) -> str | None:
+        path = tmp_path / kind / name
+        return str(path) if path.is_file() else None
+
+    path = tmp_path / "loras" / "wan" / "a.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert named_file("wan/a.safetensors", full_path) == named_file("wan\\a.safetensors", full_path) == path
+    assert named_file("b.safetensors", full_path) is None
+    bundled = named_file("wan2.2_i2v_demo_drain_colours_high_noise.safetensors", full_path)
+    assert bundled is not None and bundled.is_file()
+
+
+def test_a_full_path_on_another_drive_is_no_name() -> None:
+    """ComfyUI's get_full_path begins with this, which Windows answers with an error."""
+    assert named_file("D:\\a.safetensors",
+                      lambda kind, name: ntpath.relpath(ntpath.join("C:\\", name), "C:\\")) is None

@@ -79,7 +79,9 @@ def clip_in_comfyui(in_comfyui: tuple) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), cuda_error(2, "out of memory"),
-                                   cuda_error(2, "operation failed"), torch.AcceleratorError("HIP out of memory")],
+                                   cuda_error(2, "operation failed"), torch.AcceleratorError("HIP out of memory"),
+                                   RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+                                   RuntimeError("Invalid buffer size: 14.00 GB")],
                          ids=str)
 def test_what_comfyui_takes_for_full_memory_is_tried_again(in_comfyui: tuple, clip_in_comfyui: torch.Tensor,
                                                            error: RuntimeError) -> None:

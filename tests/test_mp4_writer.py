@@ -23,6 +23,7 @@ from pipeline import load as bundled
 from pipeline.checkpoint.vae import load_vae
 from pipeline.decode import decode_frames
 from pipeline.host import plain_host
+from pipeline.new_file import new_file
 from pipeline.output_name import fill_in, name_fault
 from pipeline.request import RequestError
 from pipeline.save import Mp4, decode_to_mp4, save_clip
@@ -428,6 +429,21 @@ def test_a_name_that_no_disk_takes() -> None:
     assert "300 bytes long; 200 are the most" in name_fault(prefix)
     assert name_fault("\u96ea" * 67) and not name_fault("\u96ea" * 66)
     assert not name_fault("/".join(["a" * 100] * 5))
+
+
+def test_names_as_windows_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime(2026, 3, 5)
+    assert fill_in("wan22/clip:1?", None, None, now) == "wan22/clip:1?"
+    monkeypatch.setattr(os, "name", "nt")
+    assert fill_in('wan22\\a/cl<i>p:1? %hour%:%minute%"|*', None, None, now) == (
+        "wan22\\a/cl_i_p_1_ %hour%_%minute%___")
+
+
+def test_a_name_that_the_disk_refuses_is_told_before_the_work(tmp_path: Path) -> None:
+    begun = []
+    with pytest.raises(OSError, match="too long"), new_file(lambda: tmp_path / f"{'a' * 300}.mp4"):
+        begun.append(True)
+    assert not begun and not list(tmp_path.iterdir())
 
 
 def test_what_a_file_says_of_its_making() -> None:

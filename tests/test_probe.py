@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import load as bundled
 from pipeline.checkpoint import library
 from pipeline.checkpoint.errors import CheckpointError
+from pipeline.checkpoint.folder import is_component, weight_files
 from pipeline.checkpoint.gguf_file import read_gguf, read_gguf_header
 from pipeline.checkpoint.kinds import Kind, Layout
 from pipeline.checkpoint.probe import Found, noise_in, probe
@@ -431,6 +432,24 @@ def test_folders_without_one_set_of_weights(tmp_path: Path) -> None:
         probe(tmp_path)
 
 
+def test_notes_of_macos_beside_the_weights_are_none(tmp_path: Path) -> None:
+    def note(*names: str) -> None:
+        for name in names:
+            (tmp_path / f"._{name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+
+    (tmp_path / "config.json").write_text("{}", "utf-8")
+    note("model.fp16.safetensors")
+    assert not is_component(tmp_path)
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        weight_files(tmp_path)
+    path = saved(tmp_path, expert(), "model.fp16.safetensors")
+    assert is_component(tmp_path) and weight_files(tmp_path) == [path]
+    index = tmp_path / "model.fp16.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": path.name}}), "utf-8")
+    note(index.name)
+    assert weight_files(tmp_path) == [path]
+
+
 def test_a_whole_pipeline(tmp_path: Path) -> None:
     folder = pipeline_folder(tmp_path / "Wan2.2-I2V")
     assert probe(folder).kind is Kind.PIPELINE
@@ -605,6 +624,18 @@ def test_names_that_are_not_offered(tmp_path: Path) -> None:
             library.find(roots, name, Slot.HIGH, "diffusion_models")
     with pytest.raises(CheckpointError, match=r"wan\.bin is a Wan 2\.2 I2V-A14B expert, not a UMT5"):
         library.find(roots, "wan.bin", Slot.TEXT, "text_encoders")
+
+
+def test_a_name_that_was_saved_on_windows(tmp_path: Path) -> None:
+    path = saved(tmp_path / "models" / "wan", expert(), "high.safetensors")
+    saved(tmp_path, expert(), "outside.safetensors")
+    roots = [tmp_path / "none", tmp_path / "models"]
+    assert library.find(roots, "wan\\high.safetensors", Slot.HIGH, "diffusion_models") == path
+    odd = saved(tmp_path / "models", expert(), "wan\\high.safetensors")  # a name of its own on POSIX
+    assert library.find(roots, "wan\\high.safetensors", Slot.HIGH, "diffusion_models") == odd
+    for name in ("..\\outside.safetensors", "wan\\..\\..\\outside.safetensors", f"\\{tmp_path}\\outside.safetensors"):
+        with pytest.raises(CheckpointError, match="is not in ComfyUI's diffusion_models folder"):
+            library.find(roots, name, Slot.HIGH, "diffusion_models")
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

@@ -76,6 +76,12 @@ def test_a_file_that_cannot_be_used_stops_every_purchase_and_is_not_replaced(tmp
         assert path.read_text() == held
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_as_editors_on_windows_save_it(tmp_path: Path, encoding: str) -> None:
+    settings_file(tmp_path).path.write_text('{"public_url": "https://\u00e9.example"}', encoding)
+    assert read_settings(tmp_path, {}).public_url.endswith(".example")
+
+
 @pytest.mark.parametrize("text", ["abc", "nan", "-1", "inf"])
 def test_a_variable_that_cannot_be_used_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(RemoteError, match="variable WAN22_MAX_COST_PER_DAY cannot be used"):

@@ -24,15 +24,14 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
         from ...pipeline.download.cache import DOWNLOADS
         from ...pipeline.download.errors import DownloadError
-        from ...pipeline.lora.bundled import bundled_lora
         from ...pipeline.lora.check import INPUTS, check_loras
+        from ...pipeline.lora.named_file import named_file
         from ...pipeline.node_inputs import MAX_BODY, read_inputs
         from ...pipeline.remote.errors import RemoteError
         from ...pipeline.request import RequestError
 
         def find(name: str) -> Path | None:
-            path = folder_paths.get_full_path("loras", name)
-            return bundled_lora(name) if path is None else Path(path)
+            return named_file(name, folder_paths.get_full_path)
 
         check_page(request)
         body = await read_json(request, MAX_BODY)

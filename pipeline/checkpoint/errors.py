@@ -24,6 +24,12 @@ def quoted(name: str) -> str:
     return ascii(name[:80])[1:-1]
 
 
+def not_mapped(file: str, error: Exception) -> CheckpointError:
+    """For a whole file that the system does not map into memory."""
+    return CheckpointError(f"{file} cannot be brought into memory: {error}. Close other programs, on Windows let the "
+                           "paging file grow, or choose a smaller file, such as fp8 or GGUF.")
+
+
 def check_keys(file: str, what: str, expected: Collection[str], found: Collection[str]) -> None:
     """Raise CheckpointError unless `found` holds the expected names, all of them and no other."""
     said = []

@@ -24,7 +24,7 @@ def is_pipeline(folder: Path) -> bool:
 
 def is_component(folder: Path) -> bool:
     """Whether the folder holds the weights of one model."""
-    return (folder / "config.json").is_file() and any(folder.glob(f"*{SUFFIX}*"))
+    return (folder / "config.json").is_file() and any(folder.glob(f"[!.]*{SUFFIX}*"))
 
 
 def vocabulary_file(folder: Path) -> Path | None:
@@ -34,8 +34,11 @@ def vocabulary_file(folder: Path) -> Path | None:
 
 
 def _preferred(folder: Path, suffix: str) -> Path | None:
-    """The one file with this suffix; of several the one that is named without a variant."""
-    files = sorted(file for file in folder.iterdir() if file.name.endswith(suffix))
+    """The one file with this suffix; of several the one that is named without a variant.
+
+    macOS puts a file of notes, ._NAME, beside each NAME on disks that are not its own.
+    """
+    files = sorted(folder.glob(f"[!.]*{suffix}"))
     plain = [file for file in files if file.name.removesuffix(suffix) in USUAL_NAMES]
     return (plain or files)[0] if len(plain or files) == 1 else None
 
@@ -50,7 +53,7 @@ def weight_files(folder: Path) -> list[Path]:
     if index is None:
         single = _preferred(folder, SUFFIX)
         if single is None:
-            what = "several .safetensors files and no index" if any(folder.glob(f"*{SUFFIX}")) else "no weights"
+            what = "several .safetensors files and no index" if any(folder.glob(f"[!.]*{SUFFIX}")) else "no weights"
             raise CheckpointError(f"The folder {folder.name} holds {what}. Choose a folder with a config.json and one "
                                   "set of weights, or a file.")
         return [single]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError
+from .errors import CheckpointError, not_mapped
 from .header import FileHeader, opening
 from .kinds import PATCH
 
@@ -152,7 +153,8 @@ def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
 def read_gguf_header(path: Path) -> FileHeader:
     """Read and check the header of a .gguf file; arrays of the metadata, such as vocabularies, are passed over.
 
-    Raises CheckpointError for a file that is missing, empty, cut short, of another version, or something else.
+    Raises CheckpointError for a file that is missing, empty, cut short, of another version, or something else, or that
+    the system does not map.
     """
     start, size = opening(path)
     if not start.startswith(MAGIC):
@@ -162,6 +164,8 @@ def read_gguf_header(path: Path) -> FileHeader:
             header = _parse(path, data)
     except CheckpointError:
         raise
+    except OSError as error:
+        raise not_mapped(path.name, error) from error
     except (ValueError, KeyError, ArithmeticError, struct.error) as error:
         raise CheckpointError(f"{path.name} is cut short ({size:,} bytes) or damaged: its header cannot be read "
                               f"({error}). Fetch it again.") from error
@@ -176,13 +180,19 @@ def read_gguf_header(path: Path) -> FileHeader:
 def read_gguf(path: Path) -> dict[str, GGUFTensor]:
     """Every tensor of a .gguf file, memory-mapped: its pages are read when they are first used.
 
-    All share one private mapping of the file, so writing to one never reaches the disk. Raises CheckpointError as
-    `read_gguf_header` does.
+    All share one mapping of the file, and are not to be written to. Raises CheckpointError as `read_gguf_header` does,
+    and when the system does not map the file.
     """
     import torch
 
+    from .read_only_map import mapped_bytes
+
     header = read_gguf_header(path)
-    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    try:
+        whole = (mapped_bytes(path) if os.name == "nt" else
+                 torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8))
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise not_mapped(path.name, error) from error
     tensors = {}
     for name, kind in header.dtypes.items():
         shape = header.shapes[name]

@@ -98,16 +98,21 @@ def fitting(known: Mapping[str, Path], slot: Slot) -> list[str]:
     return [name for _, _, name in sorted(fits)]
 
 
+def _is_inside(given: Path) -> bool:
+    """Whether a path leads nowhere else than below a folder that it is put behind."""
+    # Not is_absolute: on Windows C:file and \\file are not, and lead out all the same.
+    return not given.anchor and ".." not in given.parts and "\0" not in str(given)
+
+
 def find(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> Path:
     """The file or folder that a name stands for, which need not be listed, or of a pipeline the slot's part.
 
     `folder` is what ComfyUI calls the roots. Raises CheckpointError when nothing below them has that name, or when
     it does not fit the slot.
     """
-    given = Path(str(name))
-    # Not is_absolute: on Windows C:file and \\file are not, and lead out all the same.
-    inside = bool(name) and not given.anchor and ".." not in given.parts and "\0" not in str(name)
-    path = next((root / given for root in roots if inside and (root / given).exists()), None)
+    ways = dict.fromkeys((Path(str(name)), Path(str(name).replace("\\", "/"))))  # it may come from Windows
+    path = next((root / given for given in ways if name and _is_inside(given) for root in roots
+                 if (root / given).exists()), None)
     if path is None:
         raise CheckpointError(f"{name} is not in ComfyUI's {folder} folder. Refresh the list of files (R on the "
                               "canvas), or choose another.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, quoted
+from .errors import CheckpointError, not_mapped, quoted
 from .header import MIN_BYTES, OPENING_BYTES, FileHeader, check_opening, opening
 from .safetensors_json import Entry, read_json
 
@@ -123,11 +124,20 @@ def read_remote_header(name: str, read: Callable[[int, int], bytes], size: int |
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The file's tensors, memory-mapped: their pages are read when they are first used."""
+    """The file's tensors, memory-mapped: their pages are read when they are first used. Not to be written to.
+
+    Raises CheckpointError for a damaged file, and when the system does not map it.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from .read_only_map import DTYPES, mapped_tensors
+
     try:
+        if os.name == "nt" and set((header := read_header(path)).dtypes.values()) <= DTYPES.keys():
+            return mapped_tensors(header)
         return load_file(path, device="cpu")
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is damaged ({error}). Fetch it again.") from error
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise not_mapped(path.name, error) from error

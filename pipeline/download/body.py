@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..held_file import is_held
 from .errors import DownloadError, TransientError
 from .hashing import PrefixHash
 from .opening import Opening
@@ -39,7 +40,8 @@ class _Keeper:
         try:
             self._partial.keep()
         except OSError as error:
-            self._error = error
+            if not is_held(error):  # else the next note is soon
+                self._error = error
 
     def now_and_then(self, now: float) -> None:
         if self._error is not None:

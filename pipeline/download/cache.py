@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..held_file import WAITS, retried
 from .file_name import full_name
 from .hashing import hash_file
 from .index import Entry, File, Index, link_name
@@ -25,6 +26,8 @@ DAY = 86400.0
 KEPT_FOR = DAY
 """Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""
 PARTIAL_KEPT_FOR = 7 * DAY
+MOVE_WAITS = (*WAITS, 3.0, 6.0, 12.0, 24.0)
+"""Seconds between the tries to bring a file in: a virus scanner takes its time over some GB."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,7 +70,7 @@ class Cache:
             self._index.touch(sha256, time.time())
             return path
         if hash_file(path, stop) != sha256:
-            path.unlink(missing_ok=True)
+            retried(lambda: path.unlink(missing_ok=True))
             self._index.drop_file(sha256)
             return None
         self._index.put_file(File(sha256, status.st_size, status.st_mtime_ns, time.time()))
@@ -98,7 +101,7 @@ class Cache:
             return there
         path = self.path(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial.path, path)
+        retried(lambda: os.replace(partial.path, path), MOVE_WAITS, lambda seconds: pause(seconds, stop))
         if os.name == "posix":  # the rename itself must outlive a power cut
             folder = os.open(path.parent, os.O_RDONLY)
             try:

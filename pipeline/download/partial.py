@@ -14,6 +14,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from ..held_file import clear_away, is_held, retried
 from ..size_text import size_text
 from .errors import DownloadError
 from .ranges import Ranges
@@ -75,10 +76,10 @@ class Partial:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.ranges.total:  # a new file, not an emptied one: a thread left behind may hold the old one
-                self.path.unlink(missing_ok=True)
-                self._note.unlink(missing_ok=True)
+                retried(lambda: self._note.unlink(missing_ok=True))
                 self.noted = 0
-                self.path.touch()
+                self._drop_bytes()
+                retried(self.path.touch)
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
             raise disk_error(error, self.folder) from None
@@ -116,15 +117,24 @@ class Partial:
         sync(self.path)
         temporary = self._note.with_suffix(".tmp")
         temporary.write_text(json.dumps({"validator": self.validator, "size": self.size, "ranges": ranges}), "utf-8")
-        temporary.replace(self._note)
+        retried(lambda: temporary.replace(self._note))
         self.noted = Ranges(ranges).total
 
     def discard(self) -> None:
         """Throw the bytes and the note away."""
-        for path in (self._note, self.path):
-            path.unlink(missing_ok=True)
+        retried(lambda: self._note.unlink(missing_ok=True))
+        self._drop_bytes()
         self.ranges, self.noted = Ranges(), 0
+
+    def _drop_bytes(self) -> None:
+        try:
+            self.path.unlink(missing_ok=True)
+        except PermissionError as error:
+            if not is_held(error):
+                raise
+            # On Windows a stream that was left behind keeps the file, but it writes nothing any more.
+            retried(lambda: os.truncate(self.path, 0))
 
     def taken(self) -> None:
         """The whole file was moved elsewhere; the note goes too."""
-        self._note.unlink(missing_ok=True)
+        clear_away(self._note)

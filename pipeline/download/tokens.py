@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..private_file import is_open_to_others
 from .errors import DownloadError
 
 
@@ -64,7 +64,7 @@ def _from_store(path: Path, key: str) -> str:
         return ""
     except OSError as error:
         raise DownloadError(f"The key store {path} cannot be read: {error.strerror}.") from None
-    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if is_open_to_others(path, mode):
         raise DownloadError(f"The key store {path} can be read by others on this machine. Close it with "
                             f"`chmod 600 {path}`, and run again.")
     try:

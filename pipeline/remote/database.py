@@ -23,6 +23,7 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(folder / FILE, timeout=BUSY_SECONDS, isolation_level=None)) as base:
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA synchronous = FULL")
+            base.execute("PRAGMA fullfsync = ON")  # on macOS fsync alone leaves data in the drive's own cache
             yield base
     except sqlite3.Error as error:
         raise RemoteError(Kind.REFUSED_HERE, f"The pack's database in {folder} cannot be used: {error}. Free some "

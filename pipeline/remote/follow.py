@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from ..held_file import clear_away, retried
 from .adapter import Progress
 from .client import Client
 from .desk import Desk
@@ -132,18 +133,18 @@ def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
             desk.check_clip(arriving)
         except ValueError as error:
             raise RemoteError(Kind.INTEGRITY, f"What came is no whole clip: {error}") from None
-        os.replace(arriving, path)
+        retried(lambda: os.replace(arriving, path))
     except OSError as error:
         raise RemoteError(Kind.REFUSED_HERE, f"The clip cannot be written to {path.parent}: {error.strerror or error}. "
                           "Free some space there, or let ComfyUI write to it.") from None
     finally:
-        arriving.unlink(missing_ok=True)
+        clear_away(arriving)
 
 
 def _sweep(path: Path, patience: float) -> None:
     """Remove what tries for this clip left behind that were killed: none writes for longer than `patience` seconds."""
     for left in path.parent.glob(f".*{path.stem}.*.arriving*"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # another try may have removed it, or on Windows still hold it
             if time.time() - left.stat().st_mtime > patience:
                 left.unlink()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..json_file import write_object
+from ..private_file import is_open_to_others
 from . import places
 from .errors import Kind, RemoteError
 from .standard_webhooks import read_secret
@@ -138,7 +138,7 @@ class Keys:
             return {}
         except OSError as error:
             raise RemoteError(Kind.AUTH, f"The key store {self.store} cannot be read: {error.strerror}.") from None
-        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if is_open_to_others(self.store, mode):
             raise RemoteError(Kind.AUTH, f"The key store {self.store} can be read by others on this machine. Close it "
                               f"with `chmod 600 {self.store}`, and run again.")
         try:

@@ -11,6 +11,7 @@ from ..download.errors import DownloadError, TransientError
 from ..download.policy import Policy
 from ..download.tokens import Tokens
 from ..download.transport import Answer, Client
+from ..held_file import clear_away, retried
 from .errors import Kind, RemoteError
 
 MAX_CLIP = 512 * 2**20
@@ -46,14 +47,14 @@ def fetch_clip(link: str, path: Path, policy: Policy, patience: float) -> None:
             watchdog.cancel()
             answer.close()
         check_boxes(unfinished)
-        os.replace(unfinished, path)
+        retried(lambda: os.replace(unfinished, path))
     except TransientError as error:
         raise RemoteError(Kind.TRANSIENT, str(error), retry_after=error.wait) from None
     except DownloadError as error:
         raise RemoteError(Kind.REFUSED_HERE, str(error)) from None
     finally:
         client.close()
-        unfinished.unlink(missing_ok=True)
+        clear_away(unfinished)
 
 
 def _check(answer: Answer) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from devtools.paths import ROOT
+from pipeline.remote.database import opened
 from pipeline.remote.errors import Kind, RemoteError
 from pipeline.remote.job import Job, State
 from pipeline.remote.ledger import Ledger, Limits
@@ -152,3 +153,8 @@ def test_a_damaged_ledger_is_told(ledger: Ledger) -> None:
     with pytest.raises(RemoteError, match="cannot be used") as caught:
         Ledger(ledger.folder).claim(JOB)
     assert str(ledger.folder) in str(caught.value)
+
+
+def test_what_was_committed_leaves_the_drives_own_cache_too(tmp_path: Path) -> None:
+    with opened(tmp_path) as base:
+        assert base.execute("PRAGMA fullfsync").fetchone() == (1,)
