@@ -396,6 +396,15 @@ def _model_with_patches(model: Any, changes: Mapping[str, Any], file: LoraFile, 
     return patched
 
 
+def _sampler(scheduler: str, steps: int) -> Any:
+    """ComfyUI's sampler of our scheduler's family, for a stage of so many steps.
+
+    Its uni_pc solves by order min(3, steps - 1) (comfy/extra_samplers/uni_pc.py, sample_unipc): of one step it makes
+    none at all. UniPC itself begins with a step of order 1, x0 + (sigma' / sigma) (x - x0) for a flow model: Euler's.
+    """
+    return comfy.samplers.sampler_object("euler" if scheduler == "unipc" and steps == 1 else SAMPLERS[scheduler])
+
+
 def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:
     """Stages on ComfyUI's own sampling, with everything that patches a MODEL in force.
 
@@ -412,8 +421,8 @@ def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:
         guider = comfy.samplers.CFGGuider(models[stage.expert])
         guider.set_conds(stage.positive, stage.negative)
         guider.set_cfg(stage.guidance_scale)
-        return guider.sample(stage.noise, stage.latents, comfy.samplers.sampler_object(SAMPLERS[sampling.scheduler]),
-                             stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        return guider.sample(stage.noise, stage.latents, _sampler(sampling.scheduler, len(stage.steps)), stage.sigmas,
+                             callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
                              seed=sampling.seed).float().cpu()
 
     return run
