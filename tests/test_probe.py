@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from pipeline import load as bundled
 from pipeline.checkpoint import library
 from pipeline.checkpoint.errors import CheckpointError
-from pipeline.checkpoint.gguf_file import read_gguf, read_gguf_header
+from pipeline.checkpoint.gguf_file import READABLE, read_gguf, read_gguf_header
 from pipeline.checkpoint.kinds import Kind, Layout
 from pipeline.checkpoint.probe import Found, noise_in, probe
+from pipeline.checkpoint.read import GGUF_DTYPES
 from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.checkpoint.scheme import SchemeFamily
 from pipeline.checkpoint.slots import Slot, check_slot
@@ -593,6 +594,17 @@ def test_lists_hold_what_fits_and_nothing_else(tmp_path: Path) -> None:
     assert library.fitting(known, Slot.HIGH) == ["folder", "Q8.GGUF", sub, "wan_low_noise.safetensors"]
     assert library.fitting(known, Slot.LOW) == ["folder", "Q8.GGUF", "wan_low_noise.safetensors", sub]
     assert library.fitting(known, Slot.VAE) == library.fitting(known, Slot.TEXT) == []
+
+
+def test_gguf_types_that_nothing_unpacks_are_not_offered(tmp_path: Path) -> None:
+    from diffusers.quantizers.gguf.utils import dequantize_functions
+
+    assert set(READABLE) == set(GGUF_DTYPES) | {kind.name for kind in dequantize_functions}
+    saved_gguf(tmp_path / "odd.gguf", expert(), gguf.GGMLQuantizationType.MXFP4)
+    assert library.fitting(library.entries([tmp_path]), Slot.HIGH) == []
+    with pytest.raises(CheckpointError, match=r"odd\.gguf is .* with weights in MXFP4, which cannot be read; of GGUF "
+                                              r"these can: .*Q4_K.*\. Choose"):
+        library.find([tmp_path], "odd.gguf", Slot.HIGH, "diffusion_models")
 
 
 def test_names_that_are_not_offered(tmp_path: Path) -> None:
