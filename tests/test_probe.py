@@ -631,6 +631,19 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert library.fitting(known, Slot.HIGH) == []
 
 
+def test_what_arrives_beside_a_folder_counts(tmp_path: Path) -> None:
+    folder = pipeline_folder(tmp_path / "Wan2.2-I2V")
+    for part in ("tokenizer", "transformer_2"):
+        (folder / part).rename(tmp_path / part)
+    known = {"Wan2.2-I2V": folder}
+    assert library.fitting(known, Slot.TEXT) == []
+    assert library.card(folder / "transformer").noise is None, "it may be of another Wan"
+    for part in ("tokenizer", "transformer_2"):
+        (tmp_path / part).rename(folder / part)
+    assert library.fitting(known, Slot.TEXT) == ["Wan2.2-I2V"]
+    assert library.card(folder / "transformer").noise == "high"
+
+
 def test_two_hundred_big_files_are_read_once_and_only_their_headers(tmp_path: Path) -> None:
     """A 14B expert's header (40 blocks of 27 tensors, 5120 wide) before 28 GB of nothing: the files are sparse."""
     names = read_header(bundled.DEMO_HIGH).shapes
