@@ -47,8 +47,8 @@ class SaveLatent(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="The latent of the Wan 2.2 Sampler."),
                 io.String.Input("name", default="clip",
-                                tooltip=f"First part of the file's name in {FOLDER} of ComfyUI's output folder; a number "
-                                        "follows. Takes %date:yyyy-MM-dd% and %NodeName.widget%."),
+                                tooltip=f"First part of the file's name in {FOLDER} of ComfyUI's output folder; a "
+                                        "number follows. Takes %date:yyyy-MM-dd% and %NodeName.widget%."),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The same latent, to go on with at once.")],
             is_output_node=True,

@@ -420,6 +420,15 @@ def _model_with_patches(model: Any, changes: Mapping[str, Any], file: LoraFile, 
     return patched
 
 
+def _sampler(scheduler: str, steps: int) -> Any:
+    """ComfyUI's sampler of our scheduler's family, for a stage of so many steps.
+
+    Its uni_pc solves by order min(3, steps - 1) (comfy/extra_samplers/uni_pc.py, sample_unipc): of one step it makes
+    none at all. UniPC itself begins with a step of order 1, x0 + (sigma' / sigma) (x - x0) for a flow model: Euler's.
+    """
+    return comfy.samplers.sampler_object("euler" if scheduler == "unipc" and steps == 1 else SAMPLERS[scheduler])
+
+
 def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:
     """Stages on ComfyUI's own sampling, with everything that patches a MODEL in force.
 
@@ -436,8 +445,8 @@ def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:
         guider = comfy.samplers.CFGGuider(models[stage.expert])
         guider.set_conds(stage.positive, stage.negative)
         guider.set_cfg(stage.guidance_scale)
-        return guider.sample(stage.noise, stage.latents, comfy.samplers.sampler_object(SAMPLERS[sampling.scheduler]),
-                             stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        return guider.sample(stage.noise, stage.latents, _sampler(sampling.scheduler, len(stage.steps)), stage.sigmas,
+                             callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
                              seed=sampling.seed).float().cpu()
 
     return run
@@ -457,10 +466,15 @@ def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
     return Path(folder) / f"{name}_{counter:05}_{suffix}"
 
 
-def shown_in_output(path: Path) -> dict[str, str]:
-    """How the canvas asks for a file of the output folder."""
-    folder = path.parent.relative_to(folder_paths.get_output_directory()).as_posix()
-    return {"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"}
+def shown_in_output(path: Path) -> dict[str, str] | None:
+    """How the canvas asks for a file of the output folder; None for one that lies elsewhere, which it cannot get."""
+    root, folder = Path(folder_paths.get_output_directory()), path.parent
+    if not folder.is_relative_to(root):  # by its name; one of the two may still have been reached by a link
+        root, folder = root.resolve(), folder.resolve()
+    if not folder.is_relative_to(root):
+        return None
+    subfolder = folder.relative_to(root).as_posix()
+    return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": "output"}
 
 
 def output_path(name: str) -> Path:
@@ -533,8 +547,7 @@ def video_facts(video: Any) -> dict[str, Any]:
     width, height = video.get_dimensions()
     source = video.get_stream_source() if hasattr(video, "get_active_trim_window") else None
     whole = isinstance(source, str) and video.get_active_trim_window() == (0.0, 0.0)
-    path = Path(source).resolve() if whole else None
-    inside = path is not None and path.is_relative_to(Path(folder_paths.get_output_directory()).resolve())
+    shown = shown_in_output(Path(source)) if whole else None
     return {"width": width, "height": height, "frames": video.get_frame_count(),
             "fps": round(float(video.get_frame_rate()), 3),
-            "file": {**shown_in_output(path), "bytes": path.stat().st_size} if inside else None}
+            "file": None if shown is None else {**shown, "bytes": Path(source).stat().st_size}}

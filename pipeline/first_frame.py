@@ -51,7 +51,8 @@ def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
     """Scale IMAGE (1, H, W, 3) to fill width x height, cut off evenly what stands out; (1, height, width, 3)."""
     source_height, source_width = image.shape[1:3]
     scale = max(width / source_width, height / source_height)
-    cut_width, cut_height = min(source_width, round(width / scale)), min(source_height, round(height / scale))
+    cut_width = min(source_width, max(1, round(width / scale)))
+    cut_height = min(source_height, max(1, round(height / scale)))
     left, top = (source_width - cut_width) // 2, (source_height - cut_height) // 2
     cut = image[:, top : top + cut_height, left : left + cut_width]
     resized = torch.nn.functional.interpolate(cut.movedim(-1, 1), (height, width), mode="bicubic", antialias=True,

@@ -16,7 +16,7 @@ import torch
 from .latent_socket import UNFINISHED
 from .new_file import new_file
 from .request import RequestError
-from .sampling.resume import Unfinished
+from .sampling.resume import Unfinished, is_whole
 
 SUFFIX = ".latent"
 _SAMPLES, _VERSION = "latent_tensor", "latent_format_version_0"
@@ -69,5 +69,8 @@ def load_latent(path: Path) -> dict[str, Any]:
         except (KeyError, ValueError) as error:
             raise RequestError(f"{path.name} is a clip between two steps without the notes on how to go on. Save it "
                                "again with Save Latent (Wan 2.2).") from error
-        latent[UNFINISHED] = Unfinished(tensors[_LATENTS], step, history, schedule)
+        unfinished = latent[UNFINISHED] = Unfinished(tensors[_LATENTS], step, history, schedule)
+        if not is_whole(unfinished, tuple(latent["samples"].shape)):
+            raise RequestError(f"{path.name} is a clip between two steps whose notes on how to go on are damaged, or "
+                               "of another version of this pack. Save it again with Save Latent (Wan 2.2).")
     return latent

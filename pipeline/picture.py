@@ -7,13 +7,17 @@ import warnings
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from .request import RequestError
 
 MAX_PIXELS = 64_000_000
 MAX_UPLOAD_SIDE, MAX_UPLOAD_BYTES = 2000, 10_000_000
 FORMATS = ("JPEG", "PNG", "WEBP")
+UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+           8: Image.Transpose.ROTATE_90}
+"""EXIF's Orientation -> what turns the picture upright."""
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 """Pillow's modes of a PNG with 16 bits of grey."""
 
@@ -30,7 +34,9 @@ def decode_picture(data: bytes) -> torch.Tensor:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
             if picture.width * picture.height > MAX_PIXELS:
                 raise RequestError(_too_many(f"{picture.width}x{picture.height} pixels"))
-            picture = ImageOps.exif_transpose(picture)
+            # Pillow's exif_transpose would write the EXIF anew too, and fails on what it read without complaint.
+            turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+            picture = picture if turn is None else picture.transpose(turn)
             if picture.mode in SIXTEEN_BIT:
                 grey = np.asarray(picture, np.float32)[..., None] / 65535
                 return torch.from_numpy(grey).clamp(0, 1).expand(-1, -1, 3)[None].contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import load as bundled
+from pipeline.bridge import Stage, with_first_frame
 from pipeline.checkpoint import library
 from pipeline.checkpoint.expert import load_expert
 from pipeline.checkpoint.slots import Slot
 from pipeline.checkpoint.text_encoder import load_text_encoder
 from pipeline.checkpoint.vae import load_vae
+from pipeline.first_frame import FirstFrame
 from pipeline.host import plain_host
 from pipeline.prompt import TextEncoder
+from pipeline.request import SCHEDULERS, Sampling
+from pipeline.sampling.schedule import sigmas_of, spans
 from pipeline.video.wan_vae import WanVAE
 from tests.comfy_in_process import comfy_host
 
@@ -87,6 +92,28 @@ def test_vae() -> None:
     found = ours.encode(pixels)
     assert found.shape == wanted.shape and apart(found, wanted) < TOLERANCE
     assert apart(ours.decode(wanted), core.decode(wanted)) < TOLERANCE
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(("boundary", "split"), [(0.95, (1, 3)), (0.7, (3, 1))], ids=["1+3", "3+1"])
+@torch.inference_mode()
+def test_a_stage_of_one_step_is_a_step(scheduler: str, boundary: float, split: tuple[int, int]) -> None:
+    """By every scheduler the same: none has an earlier step to go by."""
+    import comfy.sd
+
+    sampling = Sampling(seed=0, num_inference_steps=4, boundary=boundary, scheduler=scheduler, guidance_scale=1.0)
+    assert tuple(map(len, spans(sampling))) == split
+    expert, steps = next((expert, span) for expert, span in enumerate(spans(sampling)) if len(span) == 1)
+    core = comfy.sd.load_diffusion_model(str(bundled.DEMO_HIGH))
+    g = torch.Generator().manual_seed(0)
+    text = [[torch.randn(1, 512, core.model.diffusion_model.text_dim, generator=g), {}]]
+    text = with_first_frame(text, FirstFrame(torch.randn(1, 16, 2, 8, 8, generator=g)))
+    sigmas = torch.from_numpy(sigmas_of(sampling)).float()[steps.start : steps.stop + 1]
+    stage = Stage(expert, steps, sigmas, 1.0, torch.randn(1, 16, 2, 8, 8, generator=g), torch.zeros(1, 16, 2, 8, 8),
+                  text, text)
+    found, euler = (comfy_host().stage_runner((core, core), replace(sampling, scheduler=name))(stage)
+                    for name in (scheduler, "euler"))
+    assert apart(found, euler) < TOLERANCE
 
 
 def in_diffusers_names(weights: Weights) -> Weights:

@@ -202,6 +202,12 @@ def test_pictures_are_filled_and_cut_evenly(width: int, height: int) -> None:
     assert abs(ys.mean() - (height - 1) / 2) < 1 and abs(xs.mean() - (width - 1) / 2) < 1
 
 
+@pytest.mark.parametrize(("width", "height"), [(32, 4096), (4096, 32)])
+def test_a_picture_for_a_ribbon_keeps_a_pixel(width: int, height: int) -> None:
+    fitted = fit(torch.full((1, 32, 32, 3), 0.25), width, height)
+    assert fitted.shape == (1, height, width, 3) and torch.allclose(fitted, torch.tensor(0.25))
+
+
 def test_a_vae_of_another_model_is_refused(image: torch.Tensor) -> None:
     class OtherVAE:
         def encode(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -128,6 +128,14 @@ def test_upright_as_exif_says(kind: str, orientation: int) -> None:
     assert (image[0] - torch.from_numpy(upright).float() / 255).abs().max() < 0.02
 
 
+def test_upright_with_exif_that_cannot_be_written_anew() -> None:
+    """BitsPerSample, of 16 bits without a sign, is -1 in 32 bits."""
+    entries = [(0x0102, 9, struct.pack("<i", -1)), (ORIENTATION, 3, struct.pack("<HH", 6, 0))]
+    tiff = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + b"".join(
+        struct.pack("<HHI", tag, kind, 1) + value for tag, kind, value in entries) + bytes(4)
+    assert decode_picture(encoded("JPEG", exif=b"Exif\0\0" + tiff)).shape == (1, 64, 48, 3)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
 def test_any_mode_becomes_rgb(mode: str) -> None:
     picture = Image.fromarray(np.full((32, 32, 3), 255, np.uint8))

@@ -21,9 +21,10 @@ from pipeline import load as bundled
 from pipeline.checkpoint import library
 from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.folder import is_component, weight_files
-from pipeline.checkpoint.gguf_file import read_gguf, read_gguf_header
+from pipeline.checkpoint.gguf_file import READABLE, read_gguf, read_gguf_header
 from pipeline.checkpoint.kinds import Kind, Layout
 from pipeline.checkpoint.probe import Found, noise_in, probe
+from pipeline.checkpoint.read import GGUF_DTYPES
 from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.checkpoint.scheme import SchemeFamily
 from pipeline.checkpoint.slots import Slot, check_slot
@@ -614,6 +615,17 @@ def test_lists_hold_what_fits_and_nothing_else(tmp_path: Path) -> None:
     assert library.fitting(known, Slot.VAE) == library.fitting(known, Slot.TEXT) == []
 
 
+def test_gguf_types_that_nothing_unpacks_are_not_offered(tmp_path: Path) -> None:
+    from diffusers.quantizers.gguf.utils import dequantize_functions
+
+    assert set(READABLE) == set(GGUF_DTYPES) | {kind.name for kind in dequantize_functions}
+    saved_gguf(tmp_path / "odd.gguf", expert(), gguf.GGMLQuantizationType.MXFP4)
+    assert library.fitting(library.entries([tmp_path]), Slot.HIGH) == []
+    with pytest.raises(CheckpointError, match=r"odd\.gguf is .* with weights in MXFP4, which cannot be read; of GGUF "
+                                              r"these can: .*Q4_K.*\. Choose"):
+        library.find([tmp_path], "odd.gguf", Slot.HIGH, "diffusion_models")
+
+
 def test_names_that_are_not_offered(tmp_path: Path) -> None:
     saved(tmp_path / "models", expert(), "wan.bin")
     saved(tmp_path, expert(), "outside.safetensors")
@@ -648,6 +660,19 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert library.fitting(known, Slot.HIGH) == []
     path.unlink()
     assert library.fitting(known, Slot.HIGH) == []
+
+
+def test_what_arrives_beside_a_folder_counts(tmp_path: Path) -> None:
+    folder = pipeline_folder(tmp_path / "Wan2.2-I2V")
+    for part in ("tokenizer", "transformer_2"):
+        (folder / part).rename(tmp_path / part)
+    known = {"Wan2.2-I2V": folder}
+    assert library.fitting(known, Slot.TEXT) == []
+    assert library.card(folder / "transformer").noise is None, "it may be of another Wan"
+    for part in ("tokenizer", "transformer_2"):
+        (tmp_path / part).rename(folder / part)
+    assert library.fitting(known, Slot.TEXT) == ["Wan2.2-I2V"]
+    assert library.card(folder / "transformer").noise == "high"
 
 
 def test_two_hundred_big_files_are_read_once_and_only_their_headers(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from pipeline.first_frame import encode_first_frame
 from pipeline.host import plain_host
 from pipeline.image_to_video import Wan22Model, Watch, new_noise, sample_latent
 from pipeline.latent_file import load_latent, save_latent
+from pipeline.latent_socket import UNFINISHED
 from pipeline.latents import normalise
 from pipeline.prompt import encode_prompts
 from pipeline.request import BOTH, HIGH_ONLY, LOW_ONLY, SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
+from pipeline.sampling.resume import Unfinished, schedule_of
 
 SIDE, FRAMES, STEPS = 32, 5, 10
 
@@ -196,6 +198,29 @@ def test_a_half_done_clip_without_its_state(tmp_path: Path, metadata: dict[str, 
     save_file(tensors, tmp_path / "copy.latent", metadata)
     with pytest.raises(RequestError, match=r"copy\.latent is a clip between two steps .* Save it again"):
         load_latent(tmp_path / "copy.latent")
+
+
+SHAPE = (1, 16, 2, 4, 4)
+STATE = Unfinished(torch.zeros(SHAPE), 4, {"model_outputs.1": torch.zeros(SHAPE), "lower_order_nums": torch.tensor(1)},
+                   schedule_of(Sampling(seed=0, scheduler="dpmpp_2m")))
+
+
+@pytest.mark.parametrize("state", [
+    replace(STATE, schedule={"shift": 5.0}), replace(STATE, schedule=STATE.schedule | {"shift": [5.0]}),
+    replace(STATE, schedule=STATE.schedule | {"scheduler": "euler"}), replace(STATE, history={}),
+    replace(STATE, schedule=[]), replace(STATE, step="4"), replace(STATE, latents=torch.zeros(1, 16, 1, 4, 4)),
+    *(replace(STATE, history=STATE.history | odd) for odd in (
+        {"model_outputs.7": torch.zeros(SHAPE)}, {"model_outputs.x": torch.zeros(SHAPE)}, {"step": torch.zeros(SHAPE)},
+        {"lower_order_nums": torch.tensor(2)}, {"lower_order_nums": torch.zeros(2)}, {"last_sample": torch.zeros(3)})),
+])
+def test_a_half_done_clip_with_an_odd_state(tmp_path: Path, state: Unfinished) -> None:
+    """Of another version, or damaged: it is told here, and not in the middle of sampling."""
+    good, odd = tmp_path / "good.latent", tmp_path / "odd.latent"
+    save_latent(lambda: good, {"samples": torch.zeros(SHAPE), UNFINISHED: STATE}, {})
+    save_latent(lambda: odd, {"samples": torch.zeros(SHAPE), UNFINISHED: state}, {})
+    assert load_latent(good)[UNFINISHED].schedule == STATE.schedule
+    with pytest.raises(RequestError, match=r"odd\.latent is .* damaged, or of another version.* Save it again"):
+        load_latent(odd)
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, half_done: dict) -> None:

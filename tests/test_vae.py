@@ -48,6 +48,17 @@ def test_shapes_and_progress(vae: WanVAE, clip: torch.Tensor) -> None:
     assert frames.min() >= 0 and frames.max() <= 1
 
 
+def test_encoded_in_tiles(vae: WanVAE, clip: torch.Tensor) -> None:
+    """As core's VAE Encode (Tiled) asks for it; in one tile it is the same."""
+    smooth = torch.nn.functional.interpolate(clip[:5].movedim(-1, 1), (72, 96), mode="bilinear").movedim(1, -1)
+    whole = vae.encode(smooth)
+    one, tiled = (vae.encode_tiled(smooth, tile_x=side, tile_y=side, overlap=32, tile_t=64, overlap_t=8)
+                  for side in (512, 64))
+    assert torch.equal(one, whole)
+    assert tiled.shape == whole.shape and not torch.equal(tiled, whole)
+    assert (vae.decode(tiled) - vae.decode(whole)).abs().max() < 0.1
+
+
 def test_a_still_clip_has_one_latent(vae: WanVAE, clip: torch.Tensor) -> None:
     latents = vae.encode(clip[:1].expand(13, -1, -1, -1))
     torch.testing.assert_close(latents, latents[:, :, :1].expand_as(latents), atol=1e-3, rtol=0)

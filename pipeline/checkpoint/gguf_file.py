@@ -31,6 +31,9 @@ MAX_DIMS = 8
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct's letters for the value types of the metadata."""
 STRING, ARRAY = 8, 9
+READABLE = ("F64", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL",
+            "IQ4_XS", "Q3_K", "Q2_K")
+"""Types of tensors that can be used: ordinary dtypes (read.py) and what diffusers' GGUF loader unpacks."""
 
 
 @dataclass(frozen=True)

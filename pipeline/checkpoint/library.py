@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CheckpointError, PickleError
-from .folder import is_component, is_pipeline
+from .folder import is_component, is_pipeline, vocabulary_file
 from .probe import probe
-from .slots import ADVICE, Slot, check_slot, part_for
+from .slots import ADVICE, PARTS, Slot, check_slot, part_for
 
 SUFFIXES = (".safetensors", ".sft", ".gguf")
-Stamp = tuple[tuple[str, int, int], ...]
-"""Name, size in bytes and time of the last change in nanoseconds, of each file."""
+Stamp = tuple[tuple[tuple[str, int, int], ...], tuple[bool, ...]]
+"""Name, size in bytes and time of the last change in nanoseconds, of each file; and what there is beside a folder."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,17 @@ _cards: dict[Path, tuple[Stamp, Card]] = {}
 
 
 def _stamp(path: Path) -> Stamp:
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    folder = path.is_dir()
+    files = sorted(file for file in path.iterdir() if file.is_file()) if folder else [path]
+    return (tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+            _beside(path) if folder else ())
+
+
+def _beside(folder: Path) -> tuple[bool, ...]:
+    """What a component's card tells by more than the component: a tokenizer, the other parts of its pipeline."""
+    pipeline = folder.parent
+    return (vocabulary_file(folder) is not None, is_pipeline(pipeline),
+            *((pipeline / part).is_dir() for part in PARTS.values()))
 
 
 def _examine(path: Path) -> Card:

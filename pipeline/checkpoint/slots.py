@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .errors import CheckpointError
 from .folder import is_component, is_pipeline, vocabulary_file
+from .gguf_file import READABLE
 from .kinds import I2V_IN_CHANNELS, Kind, Layout
 from .probe import Found, shown_name
 from .scheme import SchemeFamily
@@ -70,11 +71,16 @@ def _wrong(found: Found, slot: Slot) -> str:
 
 
 def _check_storage(found: Found, slot: Slot) -> None:
-    """What no loader reads: scales of unknown meaning, and of text encoder and VAE some layouts that experts have."""
+    """What no loader reads: scales of unknown meaning, GGUF types that nothing unpacks, and of text encoder and VAE
+    some layouts that experts have."""
     name, called = found.name, CALLED[found.kind]
     if found.scheme.family is SchemeFamily.OTHER:
         raise CheckpointError(f"{name} is {called} in {found.scheme.name}, which cannot be read. {ADVICE[slot]}")
     if slot in EXPERTS:
+        odd = sorted(set(found.header.dtypes.values()) - set(READABLE)) if found.layout is Layout.GGUF else []
+        if odd:
+            raise CheckpointError(f"{name} is {called} with weights in {', '.join(odd)}, which cannot be read; of GGUF "
+                                  f"these can: {', '.join(READABLE)}. {ADVICE[slot]}")
         return
     if found.layout is Layout.GGUF:
         raise CheckpointError(f"{name} is {called} in GGUF, which is read for experts only. {ADVICE[slot]}")

@@ -15,6 +15,8 @@ from ..request import Sampling
 
 SOLVERS_WITHOUT_HISTORY = ("euler",)
 _COUNTS = ("lower_order_nums", "this_order")
+_OUTPUTS = ("model_outputs.1", "model_outputs.0")
+"""The newest first: every solver that `new_scheduler` gives is of order 2."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,22 @@ def history(scheduler: Any) -> dict[str, torch.Tensor]:
     if getattr(scheduler, "last_sample", None) is not None:
         found["last_sample"] = scheduler.last_sample
     return found
+
+
+def is_whole(unfinished: Unfinished, shape: tuple[int, ...]) -> bool:
+    """Whether a state that was read from a file is one that the functions here gave, for latents of that shape."""
+    kinds = {name: str if name == "scheduler" else int | float for name in schedule_of(Sampling(seed=0))}
+    schedule, remembered = unfinished.schedule, unfinished.history
+    outputs = [name for name in _OUTPUTS if name in remembered]
+    counts = [remembered[name] for name in _COUNTS if name in remembered]
+    tensors = [unfinished.latents, *(value for name, value in remembered.items() if name not in _COUNTS)]
+    return (isinstance(unfinished.step, int) and isinstance(schedule, dict) and schedule.keys() == kinds.keys()
+            and all(isinstance(schedule[name], kind) for name, kind in kinds.items())
+            and bool(remembered) == (schedule["scheduler"] not in SOLVERS_WITHOUT_HISTORY)
+            and remembered.keys() <= {*_OUTPUTS, *_COUNTS, "last_sample"} and outputs == list(_OUTPUTS[:len(outputs)])
+            and all(tuple(value.shape) == shape and value.is_floating_point() for value in tensors)
+            and all(value.shape == () and value.dtype == torch.int64 and 0 <= value <= len(outputs)
+                    for value in counts))
 
 
 def restore(scheduler: Any, remembered: dict[str, torch.Tensor]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..request import RequestError
-from .tiles import Need, choose_layout, layout_of_size
+from .tiles import Need, blend_weights, choose_layout, layout_of_size
 from .vae_decoder import FRAMES_A_LATENT, PIXELS_A_LATENT, decoded, pieces
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ class WanVAE:
         When the device's memory runs out, the clip is encoded in tiles. Raises RequestError when even a tile does not
         fit.
         """
-        height, width = (side // PIXELS_A_LATENT * PIXELS_A_LATENT for side in pixels.shape[1:3])
-        frames = (pixels.shape[0] - 1) // FRAMES_A_LATENT * FRAMES_A_LATENT + 1
-        pixels = pixels[:frames, :height, :width, :3]
+        pixels = _whole_latents(pixels)
         try:
             return self._encoded(pixels, on_piece)
         except RuntimeError as error:
@@ -84,7 +82,7 @@ class WanVAE:
         # What the failed piece held is released only now that its exception has gone.
         self.resident.make_room(0)
         try:
-            return self._encoded_in_tiles(pixels)
+            return self.encode_tiled(pixels, TILE, TILE, TILE_OVERLAP)
         except RuntimeError as error:
             if not self.resident.ran_out(error):
                 raise
@@ -103,11 +101,26 @@ class WanVAE:
             on_piece(start + count, latents)
         return self._mean(torch.cat(moments, 2))
 
-    def _encoded_in_tiles(self, pixels: torch.Tensor) -> torch.Tensor:
-        """By diffusers' blending of the latents of overlapping tiles."""
-        vae, device = self._ready(TILE, TILE, ENCODE_BYTES_A_PIXEL)
-        _set_tiles(vae, TILE, TILE, TILE_OVERLAP)
-        return self._mean(vae.tiled_encode(_to_clip(pixels).to(device, self.dtype)))
+    @torch.no_grad()
+    def encode_tiled(self, pixels: torch.Tensor, tile_x: int, tile_y: int, overlap: int, tile_t: int | None = None,
+                     overlap_t: int | None = None) -> torch.Tensor:
+        """As `encode`, in overlapping tiles of so many pixels, for core's VAE Encode (Tiled).
+
+        Of the overlap at most a quarter of a tile counts, as in core's VAE Decode (Tiled). Tiles in time are not
+        needed: the encoder is causal and takes a latent at a time.
+        """
+        pixels = _whole_latents(pixels)
+        height, width, tile_height, tile_width, overlap = (
+            side // PIXELS_A_LATENT
+            for side in (*pixels.shape[1:3], tile_y, tile_x, min(overlap, tile_y // 4, tile_x // 4)))
+        layout = layout_of_size(height, width, tile_height, tile_width, overlap)
+        whole = torch.zeros(1, self.latent_channels, (pixels.shape[0] - 1) // FRAMES_A_LATENT + 1, height, width)
+        for tile in layout.tiles():
+            rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
+            seen = pixels[:, _in_pixels(rows), _in_pixels(columns)]
+            weights = blend_weights(layout, tile, 1)[..., 0]
+            whole[..., rows, columns] += weights * self._encoded(seen, lambda done, total: None)
+        return whole
 
     def _mean(self, moments: torch.Tensor) -> torch.Tensor:
         return moments[:, : self.latent_channels].float().cpu()
@@ -169,10 +182,15 @@ class WanVAE:
         return images
 
 
-def _set_tiles(vae: AutoencoderKLWan, height: int, width: int, overlap: int) -> None:
-    """Size and overlap of diffusers' tiles, in pixels."""
-    vae.tile_sample_min_height, vae.tile_sample_min_width = height, width
-    vae.tile_sample_stride_height, vae.tile_sample_stride_width = height - overlap, width - overlap
+def _whole_latents(pixels: torch.Tensor) -> torch.Tensor:
+    """IMAGE without the frames beyond the last 4n + 1 and the pixels beyond the last multiple of 8."""
+    height, width = (side // PIXELS_A_LATENT * PIXELS_A_LATENT for side in pixels.shape[1:3])
+    frames = (pixels.shape[0] - 1) // FRAMES_A_LATENT * FRAMES_A_LATENT + 1
+    return pixels[:frames, :height, :width, :3]
+
+
+def _in_pixels(latents: slice) -> slice:
+    return slice(latents.start * PIXELS_A_LATENT, latents.stop * PIXELS_A_LATENT)
 
 
 def _to_clip(image: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,6 +170,28 @@ def test_a_run_that_dies_with_comfyui_is_told_when_it_is_back(outside: Outside) 
     (event,) = told(outside, prompt)
     assert event["type"] == "clip.failed"
     assert "ComfyUI ended" in event["data"]["error"]["message"]
+
+
+def test_an_output_folder_behind_a_link_and_another_one_later(outside: Outside, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk", target_is_directory=True)
+    seen = []
+    try:
+        for name in ("link", "other"):
+            outside.stop()
+            outside.server.options = ["--output-directory", str(tmp_path / name)]
+            outside.start()
+            run = outside.comfy.finish(notify(remote(8), "clip"))
+            (event,) = told(outside, run.prompt_id)
+            assert event["type"] == "clip.done" and event["data"]["clip"]["width"] > 0
+            seen.append((event["data"]["file"], outside.comfy.history(run.prompt_id)["outputs"].get("clip")))
+    finally:
+        outside.stop()
+        outside.server.options = []
+        outside.start()
+    (file, shown), elsewhere = seen
+    assert file["subfolder"] == "wan22/remote" and file["filename"] == shown["images"][0]["filename"]
+    assert elsewhere == (None, None), "the canvas cannot get it; Notify had it from the node's output"
 
 
 @pytest.mark.parametrize("inputs, said", [
