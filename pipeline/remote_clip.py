@@ -18,6 +18,7 @@ from .remote.offer import Offer, target_of
 from .remote.plan import TRIM
 from .remote.providers import ADAPTERS
 from .remote.run import Delivery, Picture, make_clip, report, resume
+from .remote.walk_away import in_own_loop
 from .request import RequestError, check_image
 from .video.probe import probe
 from .video.trim import trim
@@ -34,8 +35,8 @@ async def remote_clip(image: torch.Tensor, clip: ClipRequest, offers: Sequence[O
     """
     check_image(image)
     picture = Picture(*encode_picture(image))
-    delivery = await make_clip([target_of(offer) for offer in offers], clip, picture, desk, frames=frames,
-                               strict=strict)
+    delivery = await in_own_loop(make_clip([target_of(offer) for offer in offers], clip, picture, desk, frames=frames,
+                                           strict=strict))
     return await asyncio.to_thread(_handed_over, delivery, clip.num_frames, frames, desk)
 
 
@@ -47,7 +48,7 @@ async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) ->
     job = _find(name, desk)
     if remote_id:
         job = desk.ledger.attach(job, remote_id)
-    delivery = await resume(job, ADAPTERS[job.provider], desk)
+    delivery = await in_own_loop(resume(job, ADAPTERS[job.provider], desk))
     return await asyncio.to_thread(_handed_over, delivery, int(job.summary["num_frames"]), frames, desk)
 
 

@@ -30,7 +30,7 @@ class Desk:
     say: Callable[[str], None]
     """Shows a text to the user."""
     stop: Callable[[], None]
-    """Raises the host's interrupt when the user pressed Stop."""
+    """Raises the host's interrupt when the user pressed Stop, RunEndedError when the run is over for another reason."""
     check_clip: Callable[[Path], object]
     """Raises ValueError for a file that is no whole video."""
     limits: Limits = field(default_factory=Limits)

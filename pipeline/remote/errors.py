@@ -59,3 +59,7 @@ class NotAcceptedError(RemoteError):
 
     def __init__(self, error: RemoteError) -> None:
         super().__init__(error.kind, str(error), retry_after=error.retry_after)
+
+
+class RunEndedError(Exception):
+    """The run of the graph that a job was driven for is over, and not because the user pressed Stop."""
