@@ -304,7 +304,8 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     run = _running_item()
     return open_desk(system_folder(), Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
                      None if run is None else Driver(*run[1:3], run[3] or {}), limits,
-                     lambda text: say(node_id, text), lambda: _stop_or_end(run and run[1]), _job_changed)
+                     lambda text: say(node_id, text), lambda: _stop_or_end(run and run[1]), _job_changed,
+                     lora_file)
 
 
 def _stop_or_end(prompt_id: str | None) -> None:

@@ -36,6 +36,8 @@ class Desk:
     limits: Limits = field(default_factory=Limits)
     settings: Callable[[], Settings] = Settings
     """What holds for all remote jobs, as it stands now: it may change while a job waits. Raises RemoteError."""
+    find_lora: Callable[[str], Path | None] = lambda source: None
+    """The file of this machine that a LoRA's source names, which goes before a link that reads the same."""
     drives: Callable[[str, bool], None] = lambda job_id, asks: None
     """Told that this run drives a job of this id from now on, and whether its graph is what asks for the clip."""
 

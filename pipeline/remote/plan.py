@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..clip_request import ClipRequest
 from ..download.source import is_remote
@@ -52,9 +53,11 @@ class Plan:
         return float(self.duration) if self.duration else (self.ask_frames or self.clip.num_frames) / FPS
 
 
-def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str) -> Plan:
+def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str,
+              find_lora: Callable[[str], Path | None] = lambda source: None) -> Plan:
     """Settle what to send; `frames` is one of FRAME_CHOICES, for a clip that is bought longer than asked.
 
+    find_lora: as Desk has it; of no use where the LoRAs are not known yet.
     Raises RemoteError (VALIDATION) for what the model cannot do and nobody would want left out: LoRAs, length.
     """
     notes: dict[str, str] = {}
@@ -71,7 +74,7 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str) -> Plan:
         notes["guidance_scale"] = f"It decides on the guidance itself: {clip.guidance_scale:g} is not sent."
     if len(clip.prompt) > LONG_PROMPT:
         notes["prompt"] = f"The prompt is {len(clip.prompt)} characters long; what is beyond 512 tokens is not read."
-    return Plan(model, clip, _loras(model, clip.loras), ask, duration, notes)
+    return Plan(model, clip, _loras(model, clip.loras, find_lora), ask, duration, notes)
 
 
 def _length(model: RemoteModel, clip: ClipRequest, frames: str, notes: dict[str, str]) -> tuple[int | None, int | None]:
@@ -108,10 +111,11 @@ def check_takes_loras(model: RemoteModel) -> None:
                           "Nothing was sent.")
 
 
-def _loras(model: RemoteModel, loras: tuple[Lora, ...]) -> tuple[tuple[str, float, str], ...]:
+def _loras(model: RemoteModel, loras: tuple[Lora, ...], find: Callable[[str], Path | None],
+           ) -> tuple[tuple[str, float, str], ...]:
     if loras:
         check_takes_loras(model)
-    asked = tuple((_link(lora), lora.scale, _expert(lora)) for lora in loras if lora.scale != 0.0)
+    asked = tuple((_link(lora, find), lora.scale, _expert(lora)) for lora in loras if lora.scale != 0.0)
     low, high = model.lora_scales
     for _, scale, _ in asked:
         if not low <= scale <= high:
@@ -130,8 +134,8 @@ def _expert(lora: Lora) -> str:
     return (noise_in(lora.source) or BOTH) if lora.expert == AUTO else lora.expert
 
 
-def _link(lora: Lora) -> str:
-    if not is_remote(lora.source):
+def _link(lora: Lora, find: Callable[[str], Path | None]) -> str:
+    if find(lora.source) is not None or not is_remote(lora.source):  # as a sampler here would take it
         raise RemoteError(Kind.VALIDATION, f"The LoRA {lora.source!r} is a file of this machine, which no provider can "
                           "read. Give an https link to it. Nothing was sent.")
     return weights_link(lora.source)

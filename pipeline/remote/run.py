@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +51,13 @@ class Delivery:
     """What was ignored or changed."""
 
 
-def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict: bool) -> list[Plan]:
+def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict: bool,
+              find_lora: Callable[[str], Path | None]) -> list[Plan]:
     """What each target would be asked. Raises RemoteError when one cannot, or when `strict` and something is changed.
 
-    `frames` is one of plan.FRAME_CHOICES.
+    `frames` is one of plan.FRAME_CHOICES; find_lora as Desk has it.
     """
-    plans = [plan_clip(target.model, clip, frames) for target in targets]
+    plans = [plan_clip(target.model, clip, frames, find_lora) for target in targets]
     for target, plan in zip(targets, plans, strict=True):
         if strict:
             check_strict(target.adapter, plan.notes)
@@ -78,7 +79,7 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     Raises RequestError or RemoteError with a sentence for the user, and what desk.stop raises.
     """
     clip.check()
-    plans = plans_for(targets, clip, frames, strict)
+    plans = plans_for(targets, clip, frames, strict, desk.find_lora)
     desk.check_allowed()
     digest = clip.digest(picture.data)
     offers = list(zip(targets, plans, strict=True))

@@ -503,6 +503,16 @@ def test_a_lora_that_no_provider_can_take_is_refused_first(server: ProviderServe
     assert server.seen == []
 
 
+def test_a_file_of_this_machine_goes_before_a_link_that_reads_the_same(server: ProviderServer, office: Office) -> None:
+    source = "style/wan/foo.safetensors"
+    office.change(find_lora=lambda name: Path("loras", name) if name == source else None)
+    refused(office, Kind.VALIDATION, "file of this machine", clip=ClipRequest("pan", loras=(Lora(source),)))
+    assert server.seen == []
+    office.make(ClipRequest("pan", loras=(Lora("style/wan/bar.safetensors"),)))
+    (job,) = server.jobs.values()
+    assert "https://huggingface.co/style/wan/resolve/main/bar.safetensors" in str(job.inputs)
+
+
 def test_strict_refuses_what_would_be_changed(server: ProviderServer, office: Office) -> None:
     clip = ClipRequest("pan", num_inference_steps=50)
     with pytest.raises(RemoteError, match="strict is on"):
