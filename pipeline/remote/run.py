@@ -48,7 +48,7 @@ class Delivery:
     job: Job
     path: Path
     notes: tuple[str, ...]
-    """What was ignored or changed."""
+    """What was ignored or changed, or settled by a name alone."""
 
 
 def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict: bool,
@@ -60,7 +60,7 @@ def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict:
     plans = [plan_clip(target.model, clip, frames, find_lora) for target in targets]
     for target, plan in zip(targets, plans, strict=True):
         if strict:
-            check_strict(target.adapter, plan.notes)
+            check_strict(target.adapter, tuple(plan.changed.values()))
     return plans
 
 

@@ -12,17 +12,21 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from pipeline.clip_request import ClipRequest
+from pipeline.lora.expert import choose_expert
 from pipeline.lora.lora import Lora
+from pipeline.lora.names import Style
+from pipeline.lora.probe import LoraFacts
 from pipeline.remote.database import writing
 from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError
 from pipeline.remote.job import State
 from pipeline.remote.ledger import Limits
 from pipeline.remote.providers import ADAPTERS
-from pipeline.remote.run import resume
+from pipeline.remote.run import Target, plans_for, resume
 from pipeline.remote.settings import Settings
 from pipeline.video.probe import probe
 
@@ -101,6 +105,20 @@ def test_a_lora_reaches_the_expert_it_is_for(server: ProviderServer, office: Off
     }
     expected["atlascloud"] = expected["wavespeed"]
     assert expected[server.provider].items() <= job.inputs.items()
+
+
+@pytest.mark.parametrize(("link", "expert"), [
+    ("high/pan_low_noise.safetensors", "low"), ("wan/pan%20HIGH.safetensors?sig=low_noise", "high"),
+    ("high_noise/pan.safetensors", "high"), ("a.safetensors?for=high_noise", None),
+])
+def test_the_expert_of_auto_is_the_one_that_a_sampler_here_reads_in_the_name(link: str, expert: str | None) -> None:
+    facts = LoraFacts("", Style.COMFYUI, (), None, {}, frozenset(), None, 0, None, "")
+    clip = ClipRequest("pan", loras=(Lora(f"https://weights.example/{link}"),))
+    target = Target(ADAPTERS["fal"], ADAPTERS["fal"].models[0], "default")
+    (plan,) = plans_for([target], clip, "trim", True, lambda source: None)  # nothing of it is changed, so strict passes
+    (sent,) = plan.loras
+    assert sent[2] == choose_expert(facts, unquote(link.partition("?")[0]), {})[0] == (expert or "both")
+    assert [f"{expert}-noise expert" in note for note in plan.settled] == ([True] if expert else [])
 
 
 def test_the_same_request_is_bought_once(server: ProviderServer, office: Office) -> None:
