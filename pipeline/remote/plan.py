@@ -77,6 +77,8 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str,
         notes["guidance_scale"] = f"It decides on the guidance itself: {clip.guidance_scale:g} is not sent."
     if len(clip.prompt) > LONG_PROMPT:
         notes["prompt"] = f"The prompt is {len(clip.prompt)} characters long; what is beyond 512 tokens is not read."
+    if any(lora.sha256 for lora in clip.loras if lora.scale):
+        notes["loras"] = "It fetches a LoRA's file itself, and nobody checks that against your sha256."
     settled: list[str] = []
     loras = _loras(model, clip.loras, find_lora, settled)
     return Plan(model, clip, loras, ask, duration, notes, tuple(settled))

@@ -131,6 +131,21 @@ def test_the_same_request_is_bought_once(server: ProviderServer, office: Office)
     assert server.accepted == 2
 
 
+def test_what_never_leaves_this_machine_buys_nothing_anew(server: ProviderServer, office: Office) -> None:
+    first = office.make(replace(CLIP, loras=(LORA,)))
+    silent = Lora("https://weights.example/none.safetensors", 0.0)
+    again = office.make(replace(CLIP, loras=(replace(LORA, sha256="0" * 64, min_match=0.5), silent)))
+    assert first.path == again.path and server.accepted == 1
+    assert any("sha256" in note for note in again.notes) and not any("sha256" in note for note in first.notes)
+    office.make(replace(CLIP, loras=(replace(LORA, scale=0.5),)))
+    assert server.accepted == 2
+
+
+def test_the_digests_of_earlier_ledgers_are_found_again() -> None:
+    clip = ClipRequest("pan", loras=(Lora("https://weights.example/a.safetensors"),))
+    assert clip.digest(b"picture") == "e9099627a2f97cadbe18e99d8133c523100a3519ec79a381a60fa21908c952ca"
+
+
 def test_a_file_that_was_deleted_is_fetched_again(server: ProviderServer, office: Office) -> None:
     office.make().path.unlink()
     assert probe(office.make().path).frames >= 80
