@@ -40,8 +40,9 @@ async def remote_clip(image: torch.Tensor, clip: ClipRequest, offers: Sequence[O
     return await asyncio.to_thread(_handed_over, delivery, clip.num_frames, frames, desk)
 
 
-async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) -> tuple[Path, str]:
-    """Go on with a job of the ledger by its id or the provider's. Raises RemoteError for one that is not there.
+async def resumed_clip(name: str, remote_id: str, desk: Desk) -> tuple[Path, str]:
+    """Go on with a job of the ledger by its id or the provider's; a clip that is longer than asked is treated as was
+    chosen when it was bought. Raises RemoteError for a job that is not there.
 
     remote_id: what the provider calls a job of unknown outcome, when the user found it there; "" otherwise.
     """
@@ -49,6 +50,7 @@ async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) ->
     if remote_id:
         job = desk.ledger.attach(job, remote_id)
     delivery = await in_own_loop(resume(job, ADAPTERS[job.provider], desk))
+    frames = str(job.summary.get("longer_clips", TRIM))  # jobs of earlier versions do not tell
     return await asyncio.to_thread(_handed_over, delivery, int(job.summary["num_frames"]), frames, desk)
 
 

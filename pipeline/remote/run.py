@@ -88,7 +88,7 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
         offers.sort(key=lambda offer: (offer[0].adapter.name, offer[1].model_name) != (known.provider, known.model))
     for number, (target, plan) in enumerate(offers):
         try:
-            return await _at(target, plan, digest, picture, desk)
+            return await _at(target, plan, digest, picture, frames, desk)
         except NotAcceptedError as error:
             if error.kind not in ELSEWHERE or number + 1 == len(offers):
                 raise
@@ -96,12 +96,12 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     raise AssertionError("there is always a target")
 
 
-async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: Desk) -> Delivery:
+async def _at(target: Target, plan: Plan, digest: str, picture: Picture, frames: str, desk: Desk) -> Delivery:
     adapter, clip = target.adapter, plan.clip
     desk = desk.noting(plan.notes)
     summary = {"prompt": clip.prompt, "negative_prompt": clip.negative_prompt, "resolution": clip.resolution,
                "num_frames": clip.num_frames, "num_inference_steps": clip.num_inference_steps,
-               "guidance_scale": clip.guidance_scale, "seed": clip.seed,
+               "guidance_scale": clip.guidance_scale, "seed": clip.seed, "longer_clips": frames,
                "loras": [{"source": redact(link), "scale": scale, "expert": expert}
                          for link, scale, expert in plan.loras]}
     wanted = Job("", adapter.name, plan.model_name, target.profile, digest, summary=summary)

@@ -28,6 +28,7 @@ from pipeline.remote.ledger import Limits
 from pipeline.remote.providers import ADAPTERS
 from pipeline.remote.run import Target, plans_for, resume
 from pipeline.remote.settings import Settings
+from pipeline.remote_clip import resumed_clip
 from pipeline.video.probe import probe
 
 from .faults import answer, chain, cut, delay, drip, endless, hold, malformed, redirect, reset, shortened, wrong_type
@@ -150,6 +151,18 @@ def test_a_file_that_was_deleted_is_fetched_again(server: ProviderServer, office
     office.make().path.unlink()
     assert probe(office.make().path).frames >= 80
     assert server.accepted == 1
+
+
+@pytest.mark.parametrize("chosen", ["trim", "keep"])
+def test_a_resumed_clip_is_as_long_as_was_chosen_when_it_was_bought(chosen: str, tmp_path: Path) -> None:
+    with closing(SERVERS["wavespeed"](tmp_path)) as server:
+        office = Office(tmp_path, server)
+        job = office.make(ClipRequest("pan", num_frames=33), frames=chosen).job
+        path, _ = asyncio.run(resumed_clip(job.short_id, "", office.desk))
+        assert probe(path).frames == (33 if chosen == "trim" else 81)
+        office.desk.ledger.update(job, summary={"num_frames": 33})
+        path, _ = asyncio.run(resumed_clip(job.short_id, "", office.desk))
+        assert probe(path).frames == 33
 
 
 def test_a_job_is_asked_after_with_the_key_that_bought_it(server: ProviderServer, office: Office) -> None:
