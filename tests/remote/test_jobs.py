@@ -434,6 +434,23 @@ def test_limits_stop_before_anything_of_the_clip_leaves(server: ProviderServer, 
         assert server.accepted == 2
 
 
+@pytest.mark.parametrize("limits", [Limits(clip=0.3), Limits(day=0.3)])
+@pytest.mark.parametrize("first", ["fal", "replicate"])
+def test_whoever_is_too_dear_or_names_no_price_is_passed_over(first: str, limits: Limits, tmp_path: Path) -> None:
+    """fal.ai asks $0.51 for the clip, WaveSpeed $0.20; what Replicate asks is not known."""
+    with closing(SERVERS[first](tmp_path)) as dear, closing(SERVERS["wavespeed"](tmp_path)) as cheap:
+        office = Office(tmp_path, dear, cheap)
+        office.change(limits=limits)
+        delivery = office.make(CLIP, office.target(dear), office.target(cheap))
+        assert delivery.job.provider == "wavespeed" and (dear.accepted, cheap.accepted) == (0, 1)
+        assert not dear.asked("upload") and not dear.asked("submit")
+        assert any("Nothing was bought. Asking WaveSpeed instead." in text for text in office.said)
+        with pytest.raises(RemoteError) as caught:
+            office.make(replace(CLIP, seed=8), office.target(dear))
+        assert caught.value.kind == Kind.BUDGET
+        office.check()
+
+
 def test_local_only_and_offline_send_nothing(server: ProviderServer, office: Office) -> None:
     office.change(settings=lambda: Settings(local_only=True))
     refused(office, Kind.REFUSED_HERE, "leave this machine")
