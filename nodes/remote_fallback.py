@@ -21,8 +21,9 @@ class RemoteFallback(io.ComfyNode):
             display_name="Remote Fallback (Wan 2.2)",
             category=CATEGORY,
             description="A provider to ask when the ones before provably did not take the job: no answer to the "
-                        "connection, no balance, a key or a request refused. A request that the content rules refuse "
-                        "is not taken elsewhere, and one that may have been accepted is never sent again.",
+                        "connection, no balance, a key or a request refused, a price above your limits. A request "
+                        "that the content rules refuse is not taken elsewhere, and one that may have been accepted is "
+                        "never sent again.",
             search_aliases=["failover", "provider list", "api fallback"],
             inputs=[
                 *provider_inputs(),

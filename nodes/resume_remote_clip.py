@@ -6,7 +6,6 @@ import asyncio
 
 from comfy_api.latest import io
 
-from ..pipeline.remote.plan import TRIM
 from .shown_clip import shown_clip
 from .sockets import CATEGORY
 
@@ -69,7 +68,7 @@ class ResumeRemoteClip(io.ComfyNode):
                 told = give_up(job, desk)
                 comfy_host.say(node_id, told)
                 return io.NodeOutput(None, None, told, block_execution=told)
-            path, report = await resumed_clip(job, remote_id.strip(), desk, frames=TRIM)
+            path, report = await resumed_clip(job, remote_id.strip(), desk)
             video = comfy_host.video_from(path)
             images = await asyncio.to_thread(comfy_host.frames_of, video) if comfy_host.is_linked(IMAGES) else None
             shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from .lora.lora import Lora
+from .lora.lora import DEFAULT_MIN_MATCH, Lora
 from .request import (
     DEFAULT_GUIDANCE,
     DEFAULT_STEPS,
@@ -72,6 +72,10 @@ class ClipRequest:
             lora.check()
 
     def digest(self, picture: bytes) -> str:
-        """SHA-256 of the request and its picture's file, in hexadecimal: the same for the same clip."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
+        """SHA-256 of what a provider is sent and of the picture's file, in hexadecimal: the same for the same clip.
+
+        What of a LoRA never leaves this machine stands at its default, as in the digests that ledgers hold.
+        """
+        sent = tuple(replace(lora, sha256=None, min_match=DEFAULT_MIN_MATCH) for lora in self.loras if lora.scale)
+        text = json.dumps(asdict(replace(self, loras=sent)), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode() + b"\0" + hashlib.sha256(picture).digest()).hexdigest()

@@ -51,6 +51,7 @@ from .lora.use import open_loras
 from .own_errors import errors_said
 from .preview import film_strip
 from .remote.desk import Desk
+from .remote.errors import RunEndedError
 from .remote.event import failure_of
 from .remote.ledger import Limits
 from .remote.notify import GraphRun
@@ -327,7 +328,23 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     run = _running_item()
     return open_desk(system_folder(), Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
                      None if run is None else Driver(*run[1:3], run[3] or {}), limits,
-                     lambda text: say(node_id, text), stop_if_asked, _job_changed)
+                     lambda text: say(node_id, text), lambda: _stop_or_end(run and run[1]), _job_changed,
+                     lora_file)
+
+
+def _stop_or_end(prompt_id: str | None) -> None:
+    """For work beside a run, in a thread of its own: raise ComfyUI's interrupt when the user pressed Stop,
+    RunEndedError when the run is over for another reason.
+
+    The sign of Stop is only looked at, so that a node which computes at this moment hears it too. Once a run is over,
+    its history alone tells why. When ComfyUI itself ends, the thread ends with it, and no job is called off.
+    """
+    if prompt_id is not None and run_is_over(prompt_id):
+        if not run_error(prompt_id)["cancelled"]:
+            raise RunEndedError
+        raise comfy.model_management.InterruptProcessingException
+    if comfy.model_management.processing_interrupted():
+        raise comfy.model_management.InterruptProcessingException
 
 
 def _job_changed(job_id: str) -> None:

@@ -18,6 +18,7 @@ from .remote.offer import Offer, target_of
 from .remote.plan import TRIM
 from .remote.providers import ADAPTERS
 from .remote.run import Delivery, Picture, make_clip, report, resume
+from .remote.walk_away import in_own_loop
 from .request import RequestError, check_image
 from .video.probe import probe
 from .video.trim import trim
@@ -34,20 +35,22 @@ async def remote_clip(image: torch.Tensor, clip: ClipRequest, offers: Sequence[O
     """
     check_image(image)
     picture = Picture(*encode_picture(image))
-    delivery = await make_clip([target_of(offer) for offer in offers], clip, picture, desk, frames=frames,
-                               strict=strict)
+    delivery = await in_own_loop(make_clip([target_of(offer) for offer in offers], clip, picture, desk, frames=frames,
+                                           strict=strict))
     return await asyncio.to_thread(_handed_over, delivery, clip.num_frames, frames, desk)
 
 
-async def resumed_clip(name: str, remote_id: str, desk: Desk, *, frames: str) -> tuple[Path, str]:
-    """Go on with a job of the ledger by its id or the provider's. Raises RemoteError for one that is not there.
+async def resumed_clip(name: str, remote_id: str, desk: Desk) -> tuple[Path, str]:
+    """Go on with a job of the ledger by its id or the provider's; a clip that is longer than asked is treated as was
+    chosen when it was bought. Raises RemoteError for a job that is not there.
 
     remote_id: what the provider calls a job of unknown outcome, when the user found it there; "" otherwise.
     """
     job = _find(name, desk)
     if remote_id:
         job = desk.ledger.attach(job, remote_id)
-    delivery = await resume(job, ADAPTERS[job.provider], desk)
+    delivery = await in_own_loop(resume(job, ADAPTERS[job.provider], desk))
+    frames = str(job.summary.get("longer_clips", TRIM))  # jobs of earlier versions do not tell
     return await asyncio.to_thread(_handed_over, delivery, int(job.summary["num_frames"]), frames, desk)
 
 

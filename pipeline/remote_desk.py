@@ -34,9 +34,10 @@ class Driver:
 
 
 def open_desk(folder: Path, results: Path, driver: Driver | None, limits: Limits, say: Callable[[str], None],
-              stop: Callable[[], None], changed: Callable[[str], None]) -> Desk:
+              stop: Callable[[], None], changed: Callable[[str], None],
+              find_lora: Callable[[str], Path | None]) -> Desk:
     """folder: the pack's own, with keys, settings and ledger. results: of finished clips. driver: None when it cannot
-    be told. changed: told the id of each job of which there is news."""
+    be told. changed: told the id of each job of which there is news. find_lora: as Desk has it."""
     origins = Origins(folder)
 
     def drives(job_id: str, asks: bool) -> None:
@@ -46,4 +47,4 @@ def open_desk(folder: Path, results: Path, driver: Driver | None, limits: Limits
 
     return Desk(ledger=Ledger(folder, changed), drives=drives, keys=Keys(folder / "keys.json"),
                 policy=policy_from_environment(), patience=patience_from_environment(), results=results, say=say,
-                stop=stop, check_clip=probe, limits=limits, settings=lambda: read_settings(folder))
+                stop=stop, check_clip=probe, limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora)

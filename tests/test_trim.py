@@ -37,6 +37,25 @@ def test_what_a_file_holds(clip: Path) -> None:
     assert probe(clip) == Clip("h264", "yuv420p", 48, 32, Fraction(16), 40, True)
 
 
+def test_frames_that_an_edit_list_hides(clip: Path, tmp_path: Path) -> None:
+    """A file that was cut with `-ss … -c copy`: the frames before the cut stay in it, and no player shows them."""
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(clip)) as whole, av.open(str(cut), "w") as output:
+        streams = {stream: output.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is not None:
+                earlier = int(Fraction(5, 16) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = (packet.pts - earlier, packet.dts - earlier,
+                                                         streams[packet.stream])
+                output.mux(packet)
+    assert len(levels(cut)) == 35
+    assert probe(cut).frames == 35 and probe(cut).has_sound
+    content = cut.read_bytes()
+    cut.write_bytes(content[: int(len(content) * 0.9)])
+    with pytest.raises(RequestError, match="damaged"):
+        probe(cut)
+
+
 @pytest.mark.parametrize(("start", "frames"), [(0, 40), (0, 33), (0, 1), (0, 34), (0, 35), (5, 20), (39, 1)])
 def test_exactly_these_frames(clip: Path, tmp_path: Path, start: int, frames: int) -> None:
     path, anew = trim(clip, lambda: tmp_path / "new.mp4", start, frames)

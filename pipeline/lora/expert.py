@@ -69,6 +69,17 @@ def _timesteps(metadata: Mapping[str, str]) -> tuple[str, str] | None:
     return ("low", why) if highest <= 900 else None
 
 
+def expert_by_name(file_name: str) -> tuple[str, str] | None:
+    """The expert that a file's name speaks of, else the innermost of its folders that does, and why, as choose_expert
+    says it; None when nothing does. `file_name` may have folders before it."""
+    *folders, name = re.split(r"[\\/]", file_name)
+    if expert := noise_in(re.sub(r"\.(?:safetensors|sft)$", "", name)):
+        return expert, f"its file name says {expert} noise"
+    if expert := next(filter(None, map(noise_in, reversed(folders))), None):
+        return expert, f"its folder's name says {expert} noise"
+    return None
+
+
 def choose_expert(facts: LoraFacts, file_name: str, metadata: Mapping[str, str]) -> tuple[str, str]:
     """The expert to patch, "both", "high" or "low", and why, a clause such as "its file name says low noise".
 
@@ -88,9 +99,4 @@ def choose_expert(facts: LoraFacts, file_name: str, metadata: Mapping[str, str])
     # musubi-tuner names the low-noise model alone when it trains for both, so only `high` is telling.
     if any(noise_in(PurePath(metadata.get(key, "")[:500]).name) == "high" for key in MODEL_KEYS):
         return "high", "it was trained on the high-noise expert"
-    *folders, name = re.split(r"[\\/]", file_name)
-    if expert := noise_in(re.sub(r"\.(?:safetensors|sft)$", "", name)):
-        return expert, f"its file name says {expert} noise"
-    if expert := next(filter(None, map(noise_in, reversed(folders))), None):
-        return expert, f"its folder's name says {expert} noise"
-    return "both", NO_CLUE
+    return expert_by_name(file_name) or ("both", NO_CLUE)

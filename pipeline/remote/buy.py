@@ -37,6 +37,7 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
         job = desk.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),
                                  summary={**job.summary, "sent": _without_links(body)})
         settings = desk.settings()
+        await desk.wait(0)  # the last moment at which Stop costs nothing
         job = desk.ledger.about_to_spend(job, price, source, desk.limits, settings.budget)
         webhook = f"{settings.public_url}/wan22/webhook/{adapter.name}/{job.id}" if settings.public_url else ""
         await client.buy(

@@ -30,12 +30,14 @@ class Desk:
     say: Callable[[str], None]
     """Shows a text to the user."""
     stop: Callable[[], None]
-    """Raises the host's interrupt when the user pressed Stop."""
+    """Raises the host's interrupt when the user pressed Stop, RunEndedError when the run is over for another reason."""
     check_clip: Callable[[Path], object]
     """Raises ValueError for a file that is no whole video."""
     limits: Limits = field(default_factory=Limits)
     settings: Callable[[], Settings] = Settings
     """What holds for all remote jobs, as it stands now: it may change while a job waits. Raises RemoteError."""
+    find_lora: Callable[[str], Path | None] = lambda source: None
+    """The file of this machine that a LoRA's source names, which goes before a link that reads the same."""
     drives: Callable[[str, bool], None] = lambda job_id, asks: None
     """Told that this run drives a job of this id from now on, and whether its graph is what asks for the clip."""
 

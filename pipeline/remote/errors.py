@@ -26,8 +26,9 @@ class Kind(str, Enum):
 
 PASSING = (Kind.RATE_LIMIT, Kind.TRANSIENT)
 """Kinds that the same request may well not meet a little later."""
-ELSEWHERE = (Kind.AUTH, Kind.QUOTA, Kind.VALIDATION, Kind.RATE_LIMIT, Kind.TRANSIENT, Kind.PROVIDER_FAILED)
-"""Kinds of a refusal after which another provider is worth asking. Not POLICY: a refusal is not shopped around."""
+ELSEWHERE = (Kind.AUTH, Kind.QUOTA, Kind.VALIDATION, Kind.RATE_LIMIT, Kind.TRANSIENT, Kind.PROVIDER_FAILED, Kind.BUDGET)
+"""Kinds of a refusal after which another provider is worth asking; by the user's own limits, one may be cheaper. Not
+POLICY: a refusal is not shopped around."""
 
 
 class RemoteError(ValueError):
@@ -59,3 +60,7 @@ class NotAcceptedError(RemoteError):
 
     def __init__(self, error: RemoteError) -> None:
         super().__init__(error.kind, str(error), retry_after=error.retry_after)
+
+
+class RunEndedError(Exception):
+    """The run of the graph that a job was driven for is over, and not because the user pressed Stop."""

@@ -15,7 +15,7 @@ from ..held_file import clear_away, retried
 from .adapter import Progress
 from .client import Client
 from .desk import Desk
-from .errors import PASSING, Kind, RemoteError
+from .errors import PASSING, Kind, RemoteError, RunEndedError
 from .job import Job, State
 from .queue_places import note_place
 from .result import fetch_clip
@@ -31,8 +31,8 @@ ENDS = {State.FAILED: "could not make the clip of", State.CANCELED: "has cancell
 async def follow(job: Job, client: Client, desk: Desk) -> Job:
     """Wait for an accepted job and fetch its clip; returns it done, with the path of the file.
 
-    Raises RemoteError; what desk.stop raises, once the job was called off where the provider can. Any other end leaves
-    the job as it is, to be taken up again.
+    Raises RemoteError; the interrupt that desk.stop raises, once the job was called off where the provider can. Any
+    other end leaves the job as it is, to be taken up again: nobody has said that the clip is not wanted.
     """
     if job.state == State.DONE:
         if Path(job.result).is_file():
@@ -41,6 +41,9 @@ async def follow(job: Job, client: Client, desk: Desk) -> Job:
     try:
         progress = await _wait(job, client, desk)
         return await _fetch(desk.ledger.update(job, state=State.DOWNLOADING), progress.url, client, desk)
+    except RunEndedError:
+        desk.say(f"The run has ended. {client.adapter.title} goes on with the job, and it is billed. {_again(job)}")
+        raise
     except (Exception, asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException:  # the host's interrupt
@@ -149,13 +152,17 @@ def _sweep(path: Path, patience: float) -> None:
                 left.unlink()
 
 
+def _again(job: Job) -> str:
+    return f"Resume it with the id {job.short_id}, or run again."
+
+
 async def _call_off(job: Job, client: Client, desk: Desk) -> None:
     """Cancel the job at the provider, where that can be; tell the user how it stands.
 
     Only what a poll says afterwards counts: providers acknowledge a cancel that comes too late, and a clip that is paid
     must not be bought again.
     """
-    title, again = client.adapter.title, f"Resume it with the id {job.short_id}, or run again."
+    title, again = client.adapter.title, _again(job)
     if desk.ledger.get(job.id).state == State.DOWNLOADING:
         desk.say(f"Stopped. {title} has finished the job, and it is billed. {again}")
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from ..clip_request import ClipRequest
+from ..download.file_name import full_name
 from ..download.source import is_remote
-from ..lora.expert import noise_in
+from ..lora.expert import expert_by_name
 from ..lora.lora import AUTO, BOTH, HIGH, LOW, Lora
 from ..request import FPS
 from .errors import Kind, RemoteError
@@ -33,10 +35,12 @@ class Plan:
     """Seconds to buy, where they are bought."""
     changed: Mapping[str, str]
     """Input -> a sentence on how it will be ignored or changed."""
+    settled: tuple[str, ...] = ()
+    """Sentences on what was left open and is settled by a name alone."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(self.changed.values())
+        return (*self.changed.values(), *self.settled)
 
     @property
     def model_name(self) -> str:
@@ -52,9 +56,11 @@ class Plan:
         return float(self.duration) if self.duration else (self.ask_frames or self.clip.num_frames) / FPS
 
 
-def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str) -> Plan:
+def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str,
+              find_lora: Callable[[str], Path | None] = lambda source: None) -> Plan:
     """Settle what to send; `frames` is one of FRAME_CHOICES, for a clip that is bought longer than asked.
 
+    find_lora: as Desk has it; of no use where the LoRAs are not known yet.
     Raises RemoteError (VALIDATION) for what the model cannot do and nobody would want left out: LoRAs, length.
     """
     notes: dict[str, str] = {}
@@ -71,7 +77,11 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, frames: str) -> Plan:
         notes["guidance_scale"] = f"It decides on the guidance itself: {clip.guidance_scale:g} is not sent."
     if len(clip.prompt) > LONG_PROMPT:
         notes["prompt"] = f"The prompt is {len(clip.prompt)} characters long; what is beyond 512 tokens is not read."
-    return Plan(model, clip, _loras(model, clip.loras), ask, duration, notes)
+    if any(lora.sha256 for lora in clip.loras if lora.scale):
+        notes["loras"] = "It fetches a LoRA's file itself, and nobody checks that against your sha256."
+    settled: list[str] = []
+    loras = _loras(model, clip.loras, find_lora, settled)
+    return Plan(model, clip, loras, ask, duration, notes, tuple(settled))
 
 
 def _length(model: RemoteModel, clip: ClipRequest, frames: str, notes: dict[str, str]) -> tuple[int | None, int | None]:
@@ -108,10 +118,12 @@ def check_takes_loras(model: RemoteModel) -> None:
                           "Nothing was sent.")
 
 
-def _loras(model: RemoteModel, loras: tuple[Lora, ...]) -> tuple[tuple[str, float, str], ...]:
+def _loras(model: RemoteModel, loras: tuple[Lora, ...], find: Callable[[str], Path | None], settled: list[str],
+           ) -> tuple[tuple[str, float, str], ...]:
     if loras:
         check_takes_loras(model)
-    asked = tuple((_link(lora), lora.scale, _expert(lora)) for lora in loras if lora.scale != 0.0)
+    sent = [(lora, _link(lora, find)) for lora in loras if lora.scale != 0.0]
+    asked = tuple((link, lora.scale, _expert(lora, link, settled)) for lora, link in sent)
     low, high = model.lora_scales
     for _, scale, _ in asked:
         if not low <= scale <= high:
@@ -125,13 +137,21 @@ def _loras(model: RemoteModel, loras: tuple[Lora, ...]) -> tuple[tuple[str, floa
     return asked
 
 
-def _expert(lora: Lora) -> str:
-    """The expert that was chosen; of `auto`, the one that the name speaks of, since the file is not read here."""
-    return (noise_in(lora.source) or BOTH) if lora.expert == AUTO else lora.expert
+def _expert(lora: Lora, link: str, settled: list[str]) -> str:
+    """The expert that was chosen; of `auto`, the one that the link's path speaks of: the file is not read."""
+    if lora.expert != AUTO:
+        return lora.expert
+    path = full_name(link, None)
+    found = expert_by_name(path)
+    if found is None:
+        return BOTH
+    expert, why = found
+    settled.append(f"The LoRA {PurePosixPath(path).name} goes to the {expert}-noise expert alone: {why}.")
+    return expert
 
 
-def _link(lora: Lora) -> str:
-    if not is_remote(lora.source):
+def _link(lora: Lora, find: Callable[[str], Path | None]) -> str:
+    if find(lora.source) is not None or not is_remote(lora.source):  # as a sampler here would take it
         raise RemoteError(Kind.VALIDATION, f"The LoRA {lora.source!r} is a file of this machine, which no provider can "
                           "read. Give an https link to it. Nothing was sent.")
     return weights_link(lora.source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,18 +48,19 @@ class Delivery:
     job: Job
     path: Path
     notes: tuple[str, ...]
-    """What was ignored or changed."""
+    """What was ignored or changed, or settled by a name alone."""
 
 
-def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict: bool) -> list[Plan]:
+def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict: bool,
+              find_lora: Callable[[str], Path | None]) -> list[Plan]:
     """What each target would be asked. Raises RemoteError when one cannot, or when `strict` and something is changed.
 
-    `frames` is one of plan.FRAME_CHOICES.
+    `frames` is one of plan.FRAME_CHOICES; find_lora as Desk has it.
     """
-    plans = [plan_clip(target.model, clip, frames) for target in targets]
+    plans = [plan_clip(target.model, clip, frames, find_lora) for target in targets]
     for target, plan in zip(targets, plans, strict=True):
         if strict:
-            check_strict(target.adapter, plan.notes)
+            check_strict(target.adapter, tuple(plan.changed.values()))
     return plans
 
 
@@ -78,7 +79,7 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     Raises RequestError or RemoteError with a sentence for the user, and what desk.stop raises.
     """
     clip.check()
-    plans = plans_for(targets, clip, frames, strict)
+    plans = plans_for(targets, clip, frames, strict, desk.find_lora)
     desk.check_allowed()
     digest = clip.digest(picture.data)
     offers = list(zip(targets, plans, strict=True))
@@ -87,7 +88,7 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
         offers.sort(key=lambda offer: (offer[0].adapter.name, offer[1].model_name) != (known.provider, known.model))
     for number, (target, plan) in enumerate(offers):
         try:
-            return await _at(target, plan, digest, picture, desk)
+            return await _at(target, plan, digest, picture, frames, desk)
         except NotAcceptedError as error:
             if error.kind not in ELSEWHERE or number + 1 == len(offers):
                 raise
@@ -95,12 +96,12 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     raise AssertionError("there is always a target")
 
 
-async def _at(target: Target, plan: Plan, digest: str, picture: Picture, desk: Desk) -> Delivery:
+async def _at(target: Target, plan: Plan, digest: str, picture: Picture, frames: str, desk: Desk) -> Delivery:
     adapter, clip = target.adapter, plan.clip
     desk = desk.noting(plan.notes)
     summary = {"prompt": clip.prompt, "negative_prompt": clip.negative_prompt, "resolution": clip.resolution,
                "num_frames": clip.num_frames, "num_inference_steps": clip.num_inference_steps,
-               "guidance_scale": clip.guidance_scale, "seed": clip.seed,
+               "guidance_scale": clip.guidance_scale, "seed": clip.seed, "longer_clips": frames,
                "loras": [{"source": redact(link), "scale": scale, "expert": expert}
                          for link, scale, expert in plan.loras]}
     wanted = Job("", adapter.name, plan.model_name, target.profile, digest, summary=summary)

@@ -1,23 +1,21 @@
-"""Blocking work that Stop is heard during: it is left behind then, to end by itself."""
+"""Work in threads of its own, which may be left behind to end by itself: ComfyUI ends each prompt's event loop, and
+that would wait for every thread of asyncio.to_thread."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 LOOK = 0.25
 """Seconds within which Stop is heard."""
 
 
-async def in_thread(work: Callable[[], T], wait: Callable[[float], Awaitable[None]]) -> T:
-    """What the work returns or raises; what `wait` raises, which is asked for no time at all again and again.
-
-    Not asyncio.to_thread: ComfyUI ends each prompt's event loop, and that waits for every thread of to_thread.
-    """
+def _begun(work: Callable[[], T]) -> Future[T]:
+    """What the work will bring, in a thread that the program does not wait for."""
     result: Future[T] = Future()
     result.set_running_or_notify_cancel()  # so that it takes what the work brings, looked at or not
 
@@ -28,10 +26,27 @@ async def in_thread(work: Callable[[], T], wait: Callable[[float], Awaitable[Non
             result.set_exception(error)
 
     threading.Thread(target=run, name="wan22-remote", daemon=True).start()
-    coming = asyncio.wrap_future(result)
+    return result
+
+
+async def in_thread(work: Callable[[], T], wait: Callable[[float], Awaitable[None]]) -> T:
+    """What the blocking work returns or raises; what `wait` raises, which is asked for no time at all again and again.
+
+    The work is left behind when `wait` raises.
+    """
+    coming = asyncio.wrap_future(_begun(work))
     try:
         while not (await asyncio.wait({coming}, timeout=LOOK))[0]:
             await wait(0)
     finally:
         coming.cancel()
     return coming.result()
+
+
+async def in_own_loop(work: Coroutine[Any, Any, T]) -> T:
+    """What the work returns or raises, from an event loop of its own.
+
+    ComfyUI computes its other nodes in the prompt's event loop, which stands still meanwhile; this one does not. Work
+    that nobody waits for any more goes on: it has to find out by itself that it is not wanted.
+    """
+    return await asyncio.wrap_future(_begun(lambda: asyncio.run(work)))

@@ -24,7 +24,11 @@ class Clip:
 
 
 def probe(path: Path) -> Clip:
-    """Facts of a file, all of whose frames can be decoded. Raises RequestError for any other file."""
+    """Facts of a file, all of whose frames can be decoded. Raises RequestError for any other file.
+
+    Frames that an edit list hides (ISO/IEC 14496-12), as a cut without encoding leaves before its beginning, count for
+    nothing: no player shows them.
+    """
     import av
 
     try:
@@ -40,6 +44,7 @@ def probe(path: Path) -> Clip:
                 if packet.stream is not stream:
                     packets += packet.size > 0 and not packet.is_corrupt
                     continue
+                promised -= packet.is_discard
                 for frame in packet.decode():
                     frames += 1
                     broken += frame.is_corrupt

@@ -12,18 +12,23 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from pipeline.clip_request import ClipRequest
+from pipeline.lora.expert import choose_expert
 from pipeline.lora.lora import Lora
+from pipeline.lora.names import Style
+from pipeline.lora.probe import LoraFacts
 from pipeline.remote.database import writing
 from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError
 from pipeline.remote.job import State
 from pipeline.remote.ledger import Limits
 from pipeline.remote.providers import ADAPTERS
-from pipeline.remote.run import resume
+from pipeline.remote.run import Target, plans_for, resume
 from pipeline.remote.settings import Settings
+from pipeline.remote_clip import resumed_clip
 from pipeline.video.probe import probe
 
 from .faults import answer, chain, cut, delay, drip, endless, hold, malformed, redirect, reset, shortened, wrong_type
@@ -103,6 +108,20 @@ def test_a_lora_reaches_the_expert_it_is_for(server: ProviderServer, office: Off
     assert expected[server.provider].items() <= job.inputs.items()
 
 
+@pytest.mark.parametrize(("link", "expert"), [
+    ("high/pan_low_noise.safetensors", "low"), ("wan/pan%20HIGH.safetensors?sig=low_noise", "high"),
+    ("high_noise/pan.safetensors", "high"), ("a.safetensors?for=high_noise", None),
+])
+def test_the_expert_of_auto_is_the_one_that_a_sampler_here_reads_in_the_name(link: str, expert: str | None) -> None:
+    facts = LoraFacts("", Style.COMFYUI, (), None, {}, frozenset(), None, 0, None, "")
+    clip = ClipRequest("pan", loras=(Lora(f"https://weights.example/{link}"),))
+    target = Target(ADAPTERS["fal"], ADAPTERS["fal"].models[0], "default")
+    (plan,) = plans_for([target], clip, "trim", True, lambda source: None)  # nothing of it is changed, so strict passes
+    (sent,) = plan.loras
+    assert sent[2] == choose_expert(facts, unquote(link.partition("?")[0]), {})[0] == (expert or "both")
+    assert [f"{expert}-noise expert" in note for note in plan.settled] == ([True] if expert else [])
+
+
 def test_the_same_request_is_bought_once(server: ProviderServer, office: Office) -> None:
     first, again = office.make(), office.make()
     assert first.path == again.path and server.accepted == 1
@@ -113,10 +132,37 @@ def test_the_same_request_is_bought_once(server: ProviderServer, office: Office)
     assert server.accepted == 2
 
 
+def test_what_never_leaves_this_machine_buys_nothing_anew(server: ProviderServer, office: Office) -> None:
+    first = office.make(replace(CLIP, loras=(LORA,)))
+    silent = Lora("https://weights.example/none.safetensors", 0.0)
+    again = office.make(replace(CLIP, loras=(replace(LORA, sha256="0" * 64, min_match=0.5), silent)))
+    assert first.path == again.path and server.accepted == 1
+    assert any("sha256" in note for note in again.notes) and not any("sha256" in note for note in first.notes)
+    office.make(replace(CLIP, loras=(replace(LORA, scale=0.5),)))
+    assert server.accepted == 2
+
+
+def test_the_digests_of_earlier_ledgers_are_found_again() -> None:
+    clip = ClipRequest("pan", loras=(Lora("https://weights.example/a.safetensors"),))
+    assert clip.digest(b"picture") == "e9099627a2f97cadbe18e99d8133c523100a3519ec79a381a60fa21908c952ca"
+
+
 def test_a_file_that_was_deleted_is_fetched_again(server: ProviderServer, office: Office) -> None:
     office.make().path.unlink()
     assert probe(office.make().path).frames >= 80
     assert server.accepted == 1
+
+
+@pytest.mark.parametrize("chosen", ["trim", "keep"])
+def test_a_resumed_clip_is_as_long_as_was_chosen_when_it_was_bought(chosen: str, tmp_path: Path) -> None:
+    with closing(SERVERS["wavespeed"](tmp_path)) as server:
+        office = Office(tmp_path, server)
+        job = office.make(ClipRequest("pan", num_frames=33), frames=chosen).job
+        path, _ = asyncio.run(resumed_clip(job.short_id, "", office.desk))
+        assert probe(path).frames == (33 if chosen == "trim" else 81)
+        office.desk.ledger.update(job, summary={"num_frames": 33})
+        path, _ = asyncio.run(resumed_clip(job.short_id, "", office.desk))
+        assert probe(path).frames == 33
 
 
 def test_a_job_is_asked_after_with_the_key_that_bought_it(server: ProviderServer, office: Office) -> None:
@@ -388,6 +434,23 @@ def test_limits_stop_before_anything_of_the_clip_leaves(server: ProviderServer, 
         assert server.accepted == 2
 
 
+@pytest.mark.parametrize("limits", [Limits(clip=0.3), Limits(day=0.3)])
+@pytest.mark.parametrize("first", ["fal", "replicate"])
+def test_whoever_is_too_dear_or_names_no_price_is_passed_over(first: str, limits: Limits, tmp_path: Path) -> None:
+    """fal.ai asks $0.51 for the clip, WaveSpeed $0.20; what Replicate asks is not known."""
+    with closing(SERVERS[first](tmp_path)) as dear, closing(SERVERS["wavespeed"](tmp_path)) as cheap:
+        office = Office(tmp_path, dear, cheap)
+        office.change(limits=limits)
+        delivery = office.make(CLIP, office.target(dear), office.target(cheap))
+        assert delivery.job.provider == "wavespeed" and (dear.accepted, cheap.accepted) == (0, 1)
+        assert not dear.asked("upload") and not dear.asked("submit")
+        assert any("Nothing was bought. Asking WaveSpeed instead." in text for text in office.said)
+        with pytest.raises(RemoteError) as caught:
+            office.make(replace(CLIP, seed=8), office.target(dear))
+        assert caught.value.kind == Kind.BUDGET
+        office.check()
+
+
 def test_local_only_and_offline_send_nothing(server: ProviderServer, office: Office) -> None:
     office.change(settings=lambda: Settings(local_only=True))
     refused(office, Kind.REFUSED_HERE, "leave this machine")
@@ -501,6 +564,16 @@ def test_a_lora_that_no_provider_can_take_is_refused_first(server: ProviderServe
                                                            said: str) -> None:
     refused(office, Kind.VALIDATION, said, "Nothing was sent", clip=ClipRequest("pan", loras=(lora,)))
     assert server.seen == []
+
+
+def test_a_file_of_this_machine_goes_before_a_link_that_reads_the_same(server: ProviderServer, office: Office) -> None:
+    source = "style/wan/foo.safetensors"
+    office.change(find_lora=lambda name: Path("loras", name) if name == source else None)
+    refused(office, Kind.VALIDATION, "file of this machine", clip=ClipRequest("pan", loras=(Lora(source),)))
+    assert server.seen == []
+    office.make(ClipRequest("pan", loras=(Lora("style/wan/bar.safetensors"),)))
+    (job,) = server.jobs.values()
+    assert "https://huggingface.co/style/wan/resolve/main/bar.safetensors" in str(job.inputs)
 
 
 def test_strict_refuses_what_would_be_changed(server: ProviderServer, office: Office) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import av
@@ -13,10 +15,13 @@ import psutil
 import pytest
 
 from devtools.workflow import Workflow
+from pipeline.remote.job import State
+from pipeline.remote.ledger import Ledger
 from pipeline.remote.providers import ADAPTERS
-from tests.comfy_client import ComfyClient, RejectedError, messages
+from tests.comfy_client import PATIENCE, ComfyClient, Event, RejectedError, clip_workflow, messages
 
 from .comfy_outside import PACE, PICTURE, Outside, remote_node
+from .exchange import Request, Work
 from .faults import answer, reset
 from .job import FOREVER, Script
 from .office import SERVERS
@@ -141,6 +146,62 @@ def test_stop_reads_as_cancelled(name: str, comfy: ComfyClient, providers: Provi
     last = [event.data["text"] for event in run.events if event.kind == "text"][-1]
     assert ("is cancelled" if name == "fal" else "billed") in last
     assert list(provider.jobs.values())[-1].cancelled == (name == "fal")
+
+
+def until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("by", ["a remote node", "the sampler"])
+def test_stop_calls_off_every_job_of_the_run(by: str, outside: Outside, comfy: ComfyClient,
+                                             providers: Providers) -> None:
+    """Whichever node hears Stop first ends the run for all of them."""
+    there = [providers[name] for name in ("fal", "replicate")]
+    for provider in there:
+        provider.script = Script(queued=0, running=FOREVER)
+    workflow = graph(fal=remote("fal", 30), replicate=remote("replicate", 30))
+    if by == "the sampler":
+        local = clip_workflow("picture.png", 128, 128, num_frames=33, steps=50)
+        workflow = graph(fal=remote("fal", 31), replicate=remote("replicate", 31)) | local
+    at_work: set[str] = set()
+
+    def on_event(event: Event) -> None:
+        if event.kind == "text" and "at work" in event.data["text"]:
+            at_work.add(event.data["node"])
+        if len(at_work) == 2 and (by != "the sampler" or event.kind == "progress"):
+            comfy.interrupt()
+
+    assert comfy.run(workflow, on_event=on_event).outcome == "execution_interrupted"
+    jobs = [list(provider.jobs.values())[-1] for provider in there]
+    until(lambda: all(job.cancelled for job in jobs))
+    ledger = Ledger(outside.own)
+    until(lambda: {ledger.find(job.id).state for job in jobs} == {State.CANCELED})
+
+
+def test_an_error_elsewhere_leaves_a_paid_job_alone(outside: Outside, comfy: ComfyClient,
+                                                    providers: Providers) -> None:
+    fal, replicate = providers["fal"], providers["replicate"]
+    fal.script = Script(queued=0, running=FOREVER)
+    at_work = threading.Event()
+
+    def refuse_then(request: Request, work: Work) -> None:
+        at_work.wait(PATIENCE)
+        answer(401, {"detail": "Unauthenticated"})(request, work)
+
+    replicate.fail("submit", refuse_then)
+    workflow = graph(fal=remote("fal", 32), replicate=remote("replicate", 32))
+    run = comfy.run(workflow, on_event=lambda event: at_work.set() if event.kind == "text" and "at work" in
+                    event.data["text"] else None)
+    assert run.outcome == "execution_error"
+    there, ledger = list(fal.jobs.values())[-1], Ledger(outside.own)
+    with ledger.driver(ledger.find(there.id)).acquire(timeout=PATIENCE):
+        assert ledger.find(there.id).state == State.RUNNING and not there.cancelled
+    there.script = Script(queued=0, running=0)
+    before = fal.accepted
+    assert reports(comfy, comfy.finish(workflow))["fal"]["remote_id"] == there.id and fal.accepted == before
 
 
 @pytest.mark.parametrize(("inputs", "said"), [
