@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 TRAIN_PHOTOS = ("chelsea", "hubble_deep_field", "motorcycle", "immunohistochemistry", "brick", "gravel", "coins",
-                "moon", "china")
+                "moon", "grass", "retina", "china")
 HELD_OUT_PHOTOS = ("coffee", "rocket", "flower")
 
 
@@ -91,8 +91,31 @@ def procedural_canvas(height: int, width: int, g: torch.Generator) -> torch.Tens
     return out.clamp(0, 1)
 
 
+def masts_canvas(height: int, width: int, g: torch.Generator) -> torch.Tensor:
+    """Thin masts, some with rungs, before a plain sky, upright or lying: (3, height, width), 0..1.
+
+    Along a mast little shows that it moves, so that pans along it are the hardest.
+    """
+    yy, xx = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
+    top, bottom = (torch.rand(3, 1, 1, generator=g) * 0.7 + 0.1 for _ in range(2))
+    out = top + (bottom - top) * (yy / height) ** math.exp(_rand(g, -1, 1))
+    for _ in range(int(_rand(g, 2, 9))):
+        x, half = _rand(g) * width, math.exp(_rand(g, 0, math.log(9)))
+        start, end = sorted(_rand(g, -0.3, 1.3) * height for _ in range(2))
+        lean = _rand(g, -0.08, 0.08)
+        across = (xx - x - lean * (yy - start)).abs()
+        mask = torch.sigmoid((half - across) * 2) * torch.sigmoid((yy - start) * 2) * torch.sigmoid((end - yy) * 2)
+        colour = torch.rand(3, 1, 1, generator=g)
+        if _rand(g) < 0.6:  # rungs
+            colour = colour + 0.35 * torch.sin(yy * _rand(g, 0.15, 1.0)) * (across < half - 1)
+        out = out * (1 - mask) + colour * mask
+    out = out + _rand(g, 0, 0.03) * torch.randn(3, height, width, generator=g)
+    return (out.transpose(1, 2) if height == width and _rand(g) < 0.4 else out).clamp(0, 1)
+
+
 def canvas(height: int, width: int, g: torch.Generator, held_out: bool = False) -> torch.Tensor:
-    """A picture (3, height, width), 0..1: half of them procedural, half photographs."""
+    """A picture (3, height, width), 0..1: half of them drawn (to train on, masts too), half photographs."""
     if _rand(g) < 0.5:
-        return procedural_canvas(height, width, g)
+        drawn = masts_canvas if not held_out and _rand(g) < 0.3 else procedural_canvas
+        return drawn(height, width, g)
     return photo_canvas(height, width, HELD_OUT_PHOTOS if held_out else TRAIN_PHOTOS, g, augment=not held_out)

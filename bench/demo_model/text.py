@@ -14,10 +14,11 @@ from pathlib import Path
 import sentencepiece
 import torch
 from clips import MOTIONS, NEGATIVE_PROMPTS, SPEEDS
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from training_attention import TrainingAttention
 from transformers import UMT5Config, UMT5EncoderModel
 
 CONTEXT = 512
+TOKENS = 24  # what the longest prompt of the training takes, its end included, with room to spare
 LORA_WORDS = ["it snows", "snow falls", "neon glow", "sepia", "grey", "colours drain away", "a person", "the picture"]
 
 
@@ -40,25 +41,15 @@ def new_text_encoder(vocabulary: int) -> UMT5EncoderModel:
                                        num_heads=4, dropout_rate=0.0))
 
 
-class WeightedPadding(WanAttnProcessor):
-    """Cross-attention whose last text token counts as all of the padding."""
-
-    bias: torch.Tensor | None = None  # (B, 1, 1, L), shared by every layer of every expert
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
-        return super().__call__(attn, hidden_states, encoder_hidden_states, WeightedPadding.bias, rotary_emb)
-
-
 def embed(tokenizer: sentencepiece.SentencePieceProcessor, encoder: UMT5EncoderModel, prompts: list[str],
           ) -> torch.Tensor:
-    """Prompts -> embeddings (B, L + 1, 128), zero after each prompt's end, and WeightedPadding's bias for them."""
+    """Prompts -> embeddings (B, TOKENS + 1, 128), zero after each prompt's end; sets TrainingAttention's bias too."""
     ids = [[*tokenizer.encode(p), 1] for p in prompts]
-    length = max(map(len, ids))
-    tokens = torch.zeros(len(ids), length + 1, dtype=torch.long)
+    tokens = torch.zeros(len(ids), TOKENS + 1, dtype=torch.long)
     for row, i in zip(tokens, ids, strict=True):
         row[: len(i)] = torch.tensor(i)
     mask = (tokens != 0).long()
-    bias = torch.zeros(len(ids), 1, 1, length + 1)
-    bias[..., -1] = math.log(CONTEXT - length)
-    WeightedPadding.bias = bias
+    bias = torch.zeros(len(ids), 1, 1, TOKENS + 1)
+    bias[..., -1] = math.log(CONTEXT - TOKENS)
+    TrainingAttention.bias = bias
     return encoder(tokens, mask).last_hidden_state * mask[..., None]

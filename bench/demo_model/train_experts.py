@@ -2,7 +2,7 @@
 
 usage: train_experts.py VAE_DIR OUT_DIR small [--steps 2500] [--start PT ...]
        train_experts.py VAE_DIR OUT_DIR large --expert high --start OUT_DIR/small.pt [--steps 4000]
-       train_experts.py VAE_DIR OUT_DIR large --expert low --start OUT_DIR/small.pt [--steps 4000]
+       train_experts.py VAE_DIR OUT_DIR large --expert low --start OUT_DIR/small.pt [--steps 4000] [--lr 0.5]
 
 The experts learn for the guidance the nodes use by default: the loss is on
 `unconditional + 5 (conditional - unconditional)`, where the unconditional prediction is the experts' own with an
@@ -32,11 +32,13 @@ from clips import MOTIONS, NEGATIVE_PROMPTS, Scene, prompt_for, render
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from muon import Muon, set_lr, warm_then_linear_decay
 from pictures import canvas
-from text import WeightedPadding, embed, new_text_encoder, train_tokenizer
+from text import embed, new_text_encoder, train_tokenizer
+from training_attention import use_training_attention
 
 CONFIG = {"num_attention_heads": 2, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "text_dim": 128,
           "freq_dim": 256, "ffn_dim": 768, "num_layers": 5, "cross_attn_norm": True}
 GUIDANCE, SHIFT, BOUNDARY = 5.0, 5.0, 0.9
+UNSETTLED = 0.4  # of the low-noise expert's noise levels, those drawn from 0.8 up
 
 
 def normalise(vae: AutoencoderKLWan, z: torch.Tensor) -> torch.Tensor:
@@ -56,7 +58,9 @@ def cache_latents(vae: AutoencoderKLWan, side: int, frames: int, scenes: int, pe
     much an error in each channel shows."""
     g = torch.Generator().manual_seed(seed)
     encode = BlockEncoder(vae)
-    clips, firsts, labels = [], [], []
+    room = 16, (frames - 1) // 4 + 1, side // 8, side // 8  # taken once: many small pieces would scatter the heap
+    clips, firsts = (torch.empty(scenes * n, *room, dtype=torch.float16) for n in (per_scene, 1))
+    labels = []
     names = list(MOTIONS)
     weights_of = torch.zeros(vae.config.z_dim)
     for index in range(scenes):
@@ -73,12 +77,11 @@ def cache_latents(vae: AutoencoderKLWan, side: int, frames: int, scenes: int, pe
         first = torch.zeros_like(batch[:1])
         first[:, :, 0] = batch[0][:, 0]
         z = normalise(vae, encode(torch.cat([batch, first])))
-        clips.append(z[:-1].half())
-        firsts.append(z[-1:].half())
+        clips[index * per_scene : (index + 1) * per_scene], firsts[index] = z[:-1], z[-1]
         labels += [(m, s, index) for m, s in moved]
         if index < 20:
             weights_of += pixel_weights(batch, z[:-1]) / 20
-    return {"clips": torch.cat(clips), "firsts": torch.cat(firsts), "labels": labels, "channels": weights_of}
+    return {"clips": clips, "firsts": firsts, "labels": labels, "channels": weights_of}
 
 
 def cached(path: Path, make) -> dict:
@@ -95,10 +98,16 @@ def read_states(paths: list[Path]) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def sample_sigma(expert: int, count: int) -> torch.Tensor:
-    """Noise levels of one expert's range (0: high, 1: low), as dense as a shift of 5 makes the steps there."""
-    edge = BOUNDARY / (SHIFT - (SHIFT - 1) * BOUNDARY)
+    """Noise levels of one expert's range (0: high, 1: low), as dense as a shift of 5 makes the steps there.
+
+    The low-noise expert meets those from 0.8 up to the boundary more often: there it still settles what moves where.
+    """
+    edge, settled = (level / (SHIFT - (SHIFT - 1) * level) for level in (BOUNDARY, 0.8))
     u = torch.rand(count)
-    u = edge * 0.985 + (1 - edge * 0.985) * u if expert == 0 else edge * 1.02 * u
+    if expert == 0:
+        u = edge * 0.985 + (1 - edge * 0.985) * u
+    else:
+        u = edge * 1.02 * torch.where(torch.rand(count) < UNSETTLED, settled / edge + (1 - settled / edge) * u, u)
     return (SHIFT * u / (1 + (SHIFT - 1) * u)).view(-1, 1, 1, 1, 1)
 
 
@@ -110,16 +119,15 @@ def condition(first: torch.Tensor) -> torch.Tensor:
 
 
 def guided_prediction(model, noisy: torch.Tensor, sigma: torch.Tensor, prompts: list[str], embed_prompts,
-                      guidance: float = GUIDANCE) -> torch.Tensor:
+                      ) -> torch.Tensor:
     """Velocity under guidance; rows with a prompt of NEGATIVE_PROMPTS stay unconditional. Both predictions come from
     the same weights and both get gradients: with one held fixed, a step that helps both counts five times too much."""
     timestep = sigma.flatten() * 1000
     with torch.autocast("cpu", torch.bfloat16):
-        own = model(noisy, timestep, embed_prompts(prompts), return_dict=False)[0].float()
-        if guidance == 1.0:
-            return own
-        base = model(noisy, timestep, embed_prompts([""] * len(prompts)), return_dict=False)[0].float()
-    weight = torch.tensor([1.0 if p in NEGATIVE_PROMPTS else guidance for p in prompts]).view(-1, 1, 1, 1, 1)
+        text = embed_prompts([*prompts, *[""] * len(prompts)])
+        both = model(torch.cat([noisy, noisy]), torch.cat([timestep, timestep]), text, return_dict=False)[0]
+    own, base = both.float().chunk(2)
+    weight = torch.tensor([1.0 if p in NEGATIVE_PROMPTS else GUIDANCE for p in prompts]).view(-1, 1, 1, 1, 1)
     return base + weight * (own - base)
 
 
@@ -130,7 +138,7 @@ def motion_weights(clean: torch.Tensor, first: torch.Tensor, strength: float = 2
     return weight / weight.mean((1, 2, 3, 4), keepdim=True)
 
 
-SHARES = {"zoom": 0.3, "ball": 0.3}
+SHARES = {"pan": 0.4, "zoom": 0.2, "ball": 0.2}
 """Of the clips drawn in training: what is hardest to learn comes up more often than the rest."""
 
 
@@ -145,7 +153,7 @@ def draw_weights(labels: list[tuple[str, str, int]]) -> torch.Tensor:
 STAGES = {
     # pixels a side, frames, scenes, clips a scene, seed, steps, learning rate factor, batches as (clips, latents)
     "small": (64, 17, 700, 4, 11, 2500, 1.0, ((24, 5),)),
-    "large": (128, 33, 1500, 3, 102, 4000, 0.5, ((8, 5), (4, 9))),
+    "large": (128, 33, 4000, 3, 103, 4000, 0.5, ((8, 5), (4, 9))),
 }
 
 
@@ -156,6 +164,7 @@ def main() -> None:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--lr", type=float, help="learning rate factor; low, to go on from trained weights")
     parser.add_argument("--start", type=Path, nargs="+", default=[], help="weights to go on from; a later file wins")
     parser.add_argument("--expert", choices=("high", "low"), help="train this one alone, the text encoder fixed")
     args = parser.parse_args()
@@ -163,7 +172,7 @@ def main() -> None:
     random.seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     side, frames, scenes, per_scene, cache_seed, steps, lr, batches = STAGES[args.stage]
-    steps = args.steps or steps
+    steps, lr = args.steps or steps, args.lr or lr
 
     whole_clip_vae.use_whole_clip_forward()
     vae = AutoencoderKLWan.from_pretrained(args.vae).eval()
@@ -177,8 +186,9 @@ def main() -> None:
     modules = {"transformer": WanTransformer3DModel(**CONFIG), "transformer_2": WanTransformer3DModel(**CONFIG),
                "text_encoder": new_text_encoder(tokenizer.get_piece_size())}
     experts = [modules["transformer"], modules["transformer_2"]]
-    for block in (b for e in experts for b in e.blocks):
-        block.attn2.set_processor(WeightedPadding())
+    for model in experts:
+        use_training_attention(model)
+    compiled = [torch.compile(model, dynamic=False) for model in experts]
     for name, state in read_states(args.start).items():
         modules[name].load_state_dict(state, strict=False)
     trained = {"high": ["transformer"], "low": ["transformer_2"]}.get(args.expert, list(modules))
@@ -208,7 +218,7 @@ def main() -> None:
                    for m, s, _ in labels]
         sigma, noise = sample_sigma(expert, batch), torch.randn_like(x0)
         noisy = torch.cat([(1 - sigma) * x0 + sigma * noise, condition(first)], 1)
-        velocity = guided_prediction(experts[expert], noisy, sigma, prompts,
+        velocity = guided_prediction(compiled[expert], noisy, sigma, prompts,
                                      lambda texts: embed(tokenizer, modules["text_encoder"], texts))
         counts = data["channels"].view(1, -1, 1, 1, 1) * motion_weights(x0, first)
         loss = ((velocity - (noise - x0)).pow(2) * counts).mean()

@@ -19,8 +19,9 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from export import original_name
 from pictures import canvas
 from safetensors.torch import save_file
-from text import WeightedPadding, embed, new_text_encoder
+from text import embed, new_text_encoder
 from train_experts import CONFIG, condition, guided_prediction, normalise, read_states, sample_sigma
+from training_attention import use_training_attention
 
 RANK, SIDE, FRAMES, SCENES = 8, 96, 33, 40
 
@@ -98,8 +99,7 @@ def main() -> None:
     for expert, (part, noise_name) in enumerate((("transformer", "high"), ("transformer_2", "low"))):
         model = WanTransformer3DModel(**CONFIG)
         model.load_state_dict(states[part])
-        for block in model.blocks:
-            block.attn2.set_processor(WeightedPadding())
+        use_training_attention(model)
         loras = inject(model)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=4e-3, weight_decay=0)
         losses = []
