@@ -36,7 +36,7 @@ async def remote_clip(image: torch.Tensor, clip: ClipRequest, offers: Sequence[O
     check_image(image)
     picture = Picture(*encode_picture(image))
     delivery = await in_own_loop(make_clip([target_of(offer) for offer in offers], clip, picture, desk, frames=frames,
-                                           strict=strict))
+                                           strict=strict), desk.left)
     return await asyncio.to_thread(_handed_over, delivery, clip.num_frames, frames, desk)
 
 
@@ -49,7 +49,7 @@ async def resumed_clip(name: str, remote_id: str, desk: Desk) -> tuple[Path, str
     job = _find(name, desk)
     if remote_id:
         job = desk.ledger.attach(job, remote_id)
-    delivery = await in_own_loop(resume(job, ADAPTERS[job.provider], desk))
+    delivery = await in_own_loop(resume(job, ADAPTERS[job.provider], desk), desk.left)
     frames = str(job.summary.get("longer_clips", TRIM))  # jobs of earlier versions do not tell
     return await asyncio.to_thread(_handed_over, delivery, int(job.summary["num_frames"]), frames, desk)
 
@@ -79,7 +79,7 @@ def _handed_over(delivery: Delivery, num_frames: int, frames: str, desk: Desk) -
         path = shorter
     elif there < num_frames:
         note = f"{there} frames came, of {num_frames} that were asked for."
-        delivery = replace(delivery, notes=(*delivery.notes, note))
+        delivery = replace(delivery, changed=(*delivery.changed, note))
     desk.say(_summary(delivery))
     told = report(replace(delivery, path=path), ADAPTERS[delivery.job.provider])
     return path, json.dumps(told, indent=1, ensure_ascii=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from ..download.errors import redact
@@ -14,6 +15,7 @@ from .ledger import check_limits
 from .plan import Plan
 from .price import asked_price, draft, table_price
 from .search import search
+from .settings import local_only_error
 
 
 async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: Client, desk: Desk) -> Job:
@@ -24,10 +26,18 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
     adapter = client.adapter
     try:
         desk.check_allowed()  # it may have waited for hours
+        desk.say(f"{adapter.title}: asking for the price.")
         unsent = draft(plan, client)
-        await _check_fields(plan, unsent, client)
-        price, source = await _quote(plan, unsent, client)
-        check_limits(price, desk.ledger.spent(), desk.limits, desk.settings().budget)
+        # What these cannot find out, the upload or the table tells: a dead network is not waited for three times.
+        brief = replace(client, patience=replace(client.patience, attempts=min(2, client.patience.attempts)))
+        await _check_fields(plan, unsent, brief)
+        price, source = await _quote(plan, unsent, brief)
+        settings = desk.settings()
+        # So that the picture stays here when it cannot be bought; what counts is about_to_spend, at the end.
+        check_limits(price, desk.ledger.spent(but=job.id), desk.limits, settings.budget)
+        if settings.local_only:
+            raise local_only_error("use a provider")
+        desk.check_wanted()
         desk.say(f"{adapter.title}: sending the picture.")
         job = desk.ledger.update(job, state=State.UPLOADING)
         image_url = await client.converse(adapter.upload(picture, content_type))
@@ -37,7 +47,7 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
         job = desk.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),
                                  summary={**job.summary, "sent": _without_links(body)})
         settings = desk.settings()
-        await desk.wait(0)  # the last moment at which Stop costs nothing
+        desk.check_wanted()  # the last moment at which Stop costs nothing
         job = desk.ledger.about_to_spend(job, price, source, desk.limits, settings.budget)
         webhook = f"{settings.public_url}/wan22/webhook/{adapter.name}/{job.id}" if settings.public_url else ""
         await client.buy(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..download.policy import Policy
+from .errors import RunEndedError
 from .hints import hinted
 from .keys import Keys
 from .ledger import Ledger, Limits
@@ -40,11 +42,19 @@ class Desk:
     """The file of this machine that a LoRA's source names, which goes before a link that reads the same."""
     drives: Callable[[str, bool], None] = lambda job_id, asks: None
     """Told that this run drives a job of this id from now on, and whether its graph is what asks for the clip."""
+    left: threading.Event = field(default_factory=threading.Event)
+    """Set when the run no longer waits for this job, whatever the reason, before `stop` can know of it."""
 
     def check_allowed(self) -> None:
         """Raise RemoteError (REFUSED_HERE) when the user settled that nothing may leave this machine."""
         if self.settings().local_only:
             raise local_only_error("use a provider")
+
+    def check_wanted(self) -> None:
+        """Raise what stop raises, or RunEndedError when nobody waits for the clip any more."""
+        self.stop()
+        if self.left.is_set():
+            raise RunEndedError
 
     def noting(self, notes: tuple[str, ...]) -> Desk:
         """The same, with these sentences below everything that is said."""

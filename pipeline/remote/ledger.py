@@ -186,10 +186,10 @@ class Ledger:
             return base.execute("SELECT 1 FROM jobs WHERE provider = ? AND remote_id = ?",
                                 (provider, remote_id)).fetchone() is not None
 
-    def spent(self, seconds: float = DAY) -> float:
-        """US dollars of the last so many seconds: what was paid or may have been."""
+    def spent(self, seconds: float = DAY, but: str = "") -> float:
+        """US dollars of the last so many seconds: what was paid or may have been. but: id of a job not counted."""
         with opened(self.folder) as base:
-            return self._spent(base, time.time() - seconds, "")
+            return self._spent(base, time.time() - seconds, but)
 
     def driver(self, job: Job) -> FileLock:
         """The lock whose holder alone drives the job; of the process, so that a kill lets it go."""

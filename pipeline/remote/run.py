@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import Timeout
@@ -47,8 +47,14 @@ class Delivery:
 
     job: Job
     path: Path
-    notes: tuple[str, ...]
-    """What was ignored or changed, or settled by a name alone."""
+    changed: tuple[str, ...] = ()
+    """Sentences on what was ignored or changed."""
+    settled: tuple[str, ...] = ()
+    """Sentences on what was settled by a name alone."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self.changed, *self.settled)
 
 
 def plans_for(targets: Sequence[Target], clip: ClipRequest, frames: str, strict: bool,
@@ -114,13 +120,14 @@ async def _at(target: Target, plan: Plan, digest: str, picture: Picture, frames:
             desk.drives(job.id, True)
             unbought = job.state in UNSENT or (job.state == State.SUBMITTING and not job.sent)
             if unbought:  # another account would not know a job that was bought before
-                job = desk.ledger.update(job, profile=target.profile)
+                job = desk.ledger.update(job, profile=target.profile, summary=summary)
             client = _client(adapter, desk, job)
             most = desk.settings().concurrent.get(adapter.name, adapter.concurrent)
             async with slot(adapter.name, job.profile, most, desk.wait):
                 if unbought:
                     job = await buy(job, plan, picture.data, picture.content_type, client, desk)
-                return await _finish(job, client, desk, plan.notes)
+                done = await _finish(job, client, desk)
+                return replace(done, changed=tuple(plan.changed.values()), settled=plan.settled)
 
 
 async def resume(job: Job, adapter: Adapter, desk: Desk) -> Delivery:
@@ -134,16 +141,16 @@ async def resume(job: Job, adapter: Adapter, desk: Desk) -> Delivery:
         if not job.remote_id and not job.sent:
             raise RemoteError(Kind.LOST, f"The job {job.short_id} never reached {adapter.title}: there is nothing to "
                               "resume. Queue its workflow again.")
-        return await _finish(job, _client(adapter, desk, job), desk, ())
+        return await _finish(job, _client(adapter, desk, job), desk)
 
 
-async def _finish(job: Job, client: Client, desk: Desk, notes: tuple[str, ...]) -> Delivery:
+async def _finish(job: Job, client: Client, desk: Desk) -> Delivery:
     if job.state == State.SUBMITTING:  # the program ended between the request and its answer
         job = desk.ledger.update(job, state=State.SUBMIT_UNKNOWN)
     if job.state == State.SUBMIT_UNKNOWN:
         job = await search(job, client, desk)
     job = await follow(job, client, desk)
-    return Delivery(job, Path(job.result), notes)
+    return Delivery(job, Path(job.result))
 
 
 def _client(adapter: Adapter, desk: Desk, job: Job) -> Client:
@@ -180,6 +187,6 @@ def report(delivery: Delivery, adapter: Adapter) -> dict[str, object]:
     return {"job": job.id, "provider": adapter.name, "model": job.model, "remote_id": job.remote_id,
             "seconds": round(job.updated - job.submitted, 1) if job.submitted else None,
             "price": {"usd": job.price, "source": job.price_source}, "asked": job.summary,
-            "changed": list(delivery.notes), "file": delivery.path.name}
+            "changed": list(delivery.changed), "settled": list(delivery.settled), "file": delivery.path.name}
 
 

@@ -1,5 +1,5 @@
-"""Work in threads of its own, which may be left behind to end by itself: ComfyUI ends each prompt's event loop, and
-that would wait for every thread of asyncio.to_thread."""
+"""Work in threads of its own, which may be left behind to end by itself: an event loop that ends waits for every thread
+of asyncio.to_thread, and Stop would so wait for an upload."""
 
 from __future__ import annotations
 
@@ -43,10 +43,14 @@ async def in_thread(work: Callable[[], T], wait: Callable[[float], Awaitable[Non
     return coming.result()
 
 
-async def in_own_loop(work: Coroutine[Any, Any, T]) -> T:
+async def in_own_loop(work: Coroutine[Any, Any, T], left: threading.Event) -> T:
     """What the work returns or raises, from an event loop of its own.
 
     ComfyUI computes its other nodes in the prompt's event loop, which stands still meanwhile; this one does not. Work
-    that nobody waits for any more goes on: it has to find out by itself that it is not wanted.
+    that nobody waits for any more goes on: `left` is set then, and it has to find out by itself what is wanted.
     """
-    return await asyncio.wrap_future(_begun(lambda: asyncio.run(work)))
+    try:
+        return await asyncio.wrap_future(_begun(lambda: asyncio.run(work)))
+    except asyncio.CancelledError:
+        left.set()
+        raise

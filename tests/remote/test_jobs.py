@@ -22,8 +22,8 @@ from pipeline.lora.lora import Lora
 from pipeline.lora.names import Style
 from pipeline.lora.probe import LoraFacts
 from pipeline.remote.database import writing
-from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError
-from pipeline.remote.job import State
+from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError, RunEndedError
+from pipeline.remote.job import Job, State
 from pipeline.remote.ledger import Limits
 from pipeline.remote.providers import ADAPTERS
 from pipeline.remote.run import Target, plans_for, resume
@@ -466,9 +466,40 @@ def test_settings_that_change_while_a_job_waits_hold(server: ProviderServer, off
     looks = iter([Settings(), Settings(), Settings(local_only=True)])
     office.change(settings=lambda: next(looks))
     refused(office, Kind.REFUSED_HERE, "leave this machine")
-    looks = iter([Settings(), Settings(), Settings(), Settings(budget=Limits(clip=0.001))])
+    for late, kind, said in ((Settings(local_only=True), Kind.REFUSED_HERE, "leave this machine"),
+                             (Settings(budget=Limits(clip=0.001)), Kind.BUDGET, "Wan 2.2 > Budget")):
+        looks = iter([Settings(), Settings(), Settings(), late])  # once the price is known
+        refused(office, kind, said)
+        assert not server.asked("upload")
+    looks = iter([Settings()] * 4 + [Settings(budget=Limits(clip=0.001))])  # once the picture has left: what decides
     refused(office, Kind.BUDGET, "Wan 2.2 > Budget")
-    assert not server.jobs
+    assert server.asked("upload") and not server.jobs
+
+
+@pytest.mark.parametrize("name", ["fal", "wavespeed"])  # which tell their prices
+def test_a_job_that_never_left_does_not_count_against_itself(name: str, tmp_path: Path) -> None:
+    """ComfyUI was killed between the note of the money and the request."""
+    with closing(SERVERS[name](tmp_path)) as server:
+        office = Office(tmp_path, server)
+        (plan,) = plans_for([office.target()], CLIP, "keep", False, lambda source: None)
+        ledger = office.desk.ledger
+        killed = ledger.claim(Job("", name, plan.model_name, "default", CLIP.digest(picture().data),
+                                  summary={"longer_clips": "keep"}))
+        ledger.about_to_spend(killed, 4.9, "a guess", Limits())
+        office.change(limits=Limits(day=5.0))
+        delivery = office.make(CLIP, frames="trim")
+        assert delivery.job.id == killed.id and server.accepted == 1
+        assert delivery.job.summary["longer_clips"] == "trim", "what is bought is as chosen now"
+        office.check()
+
+
+def test_nothing_is_bought_once_nobody_waits(server: ProviderServer, office: Office) -> None:
+    """ComfyUI has left the run, and its Stop cannot be seen any more."""
+    office.desk.left.set()
+    with pytest.raises(RunEndedError):
+        office.make()
+    (job,) = office.desk.ledger.jobs()
+    assert job.state == State.CANCELED and not server.accepted and not server.asked("upload")
 
 
 def test_stop_while_it_waits(server: ProviderServer, office: Office) -> None:

@@ -54,7 +54,8 @@ def test_a_clip_is_fetched_while_the_graph_computes(server: ReplicateServer, off
     office.change(ledger=Ledger(office.folder / "ledger", changed))
 
     async def graph() -> None:
-        clip = asyncio.create_task(in_own_loop(make_clip([office.target()], CLIP, picture(), office.desk)))
+        clip = asyncio.create_task(in_own_loop(make_clip([office.target()], CLIP, picture(), office.desk),
+                                               office.desk.left))
         await asyncio.sleep(0)
         assert done.wait(PATIENCE), "this blocks the loop, as a sampler does"
         assert (await clip).job.state == State.DONE
@@ -67,7 +68,7 @@ def begin_two_and_break_off(server: ReplicateServer, office: Office) -> None:
 
     async def graph() -> None:
         clips = [asyncio.create_task(in_own_loop(make_clip([office.target()], replace(CLIP, seed=seed), picture(),
-                                                           office.desk))) for seed in (1, 2)]
+                                                           office.desk), office.desk.left)) for seed in (1, 2)]
         while len({seen.path for seen in server.asked("poll")}) < 2:
             assert not any(clip.done() for clip in clips)
             await asyncio.sleep(0.01)
@@ -111,3 +112,17 @@ def test_an_error_elsewhere_calls_off_nothing(server: ReplicateServer, office: O
         assert office.make(replace(CLIP, seed=seed)).job.state == State.DONE
     assert server.accepted == 2
     office.check()
+
+
+def test_a_run_that_breaks_off_tells_its_jobs_at_once(server: ReplicateServer, office: Office) -> None:
+    """Before any sign of ComfyUI's could."""
+    server.script = Script(queued=0, running=FOREVER)
+    assert not office.desk.left.is_set()
+    begin_two_and_break_off(server, office)
+    assert office.desk.left.is_set()
+    ended = RunEndedError()
+
+    def stop() -> None:
+        raise ended
+
+    office.stop = stop  # so that no thread of the test is left polling

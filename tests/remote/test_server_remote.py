@@ -164,7 +164,8 @@ def test_stop_calls_off_every_job_of_the_run(by: str, outside: Outside, comfy: C
         provider.script = Script(queued=0, running=FOREVER)
     workflow = graph(fal=remote("fal", 30), replicate=remote("replicate", 30))
     if by == "the sampler":
-        local = clip_workflow("picture.png", 128, 128, num_frames=33, steps=50)
+        # So long that it is at work when both jobs are: it could end before them otherwise, and nobody pressed Stop.
+        local = clip_workflow("picture.png", 128, 128, num_frames=81, steps=50)
         workflow = graph(fal=remote("fal", 31), replicate=remote("replicate", 31)) | local
     at_work: set[str] = set()
 
