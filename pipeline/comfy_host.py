@@ -57,6 +57,7 @@ from .remote.ledger import Limits
 from .remote.notify import GraphRun
 from .remote_desk import Driver, open_desk
 from .request import RequestError, Sampling
+from .shown_file import shown_in
 
 PREVIEW_SIDE = 512
 MPS_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")
@@ -328,8 +329,7 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     run = _running_item()
     return open_desk(system_folder(), Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
                      None if run is None else Driver(*run[1:3], run[3] or {}), limits,
-                     lambda text: say(node_id, text), lambda: _stop_or_end(run and run[1]), _job_changed,
-                     lora_file)
+                     _speaker(node_id), lambda: _stop_or_end(run and run[1]), _job_changed, lora_file)
 
 
 def _stop_or_end(prompt_id: str | None) -> None:
@@ -391,6 +391,15 @@ def say(node_id: str | None, text: str) -> None:
     server = PromptServer.instance
     if node_id is not None and server is not None:
         server.send_progress_text(text, node_id, server.client_id)
+
+
+def _speaker(node_id: str | None) -> Callable[[str], None]:
+    """As `say`, to the client whose graph runs now, also when another's does later."""
+    from server import PromptServer
+
+    server = PromptServer.instance
+    client = server.client_id
+    return lambda text: None if node_id is None else server.send_progress_text(text, node_id, client)
 
 
 def errors_on_node(node_id: str | None) -> AbstractContextManager[None]:
@@ -485,13 +494,7 @@ def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
 
 def shown_in_output(path: Path) -> dict[str, str] | None:
     """How the canvas asks for a file of the output folder; None for one that lies elsewhere, which it cannot get."""
-    root, folder = Path(folder_paths.get_output_directory()), path.parent
-    if not folder.is_relative_to(root):  # by its name; one of the two may still have been reached by a link
-        root, folder = root.resolve(), folder.resolve()
-    if not folder.is_relative_to(root):
-        return None
-    subfolder = folder.relative_to(root).as_posix()
-    return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": "output"}
+    return shown_in(Path(folder_paths.get_output_directory()), path)
 
 
 def output_path(name: str) -> Path:

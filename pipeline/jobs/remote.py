@@ -7,6 +7,7 @@ from pathlib import Path
 from ..remote.job import OVER, Job, State
 from ..remote.providers import ADAPTERS
 from ..remote.queue_places import place_of
+from ..shown_file import shown_in
 from .entry import Entry
 
 ENDED = (*OVER, State.DONE)
@@ -36,7 +37,4 @@ def asked_of(job: Job) -> dict[str, object]:
 
 def shown(path: Path, output: Path) -> dict[str, str] | None:
     """How the canvas asks for a file of the output folder; None for one that is not there."""
-    if not path.is_relative_to(output) or not path.is_file():
-        return None
-    folder = path.parent.relative_to(output).as_posix()
-    return {"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"}
+    return shown_in(output, path) if path.is_file() else None
