@@ -7,6 +7,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..pipeline.output_name import name_fault
 from .sockets import CATEGORY
 
 FOLDER = "wan22/latents"
@@ -26,9 +27,9 @@ def _saved() -> dict[str, Path]:
 
 def _name_fault(name: str) -> str:
     """A sentence when a file of that name would not be in FOLDER, or an empty string."""
-    if name == Path(name).name and name not in ("", ".."):
-        return ""
-    return f"name is {name!r}; give a plain name without folders: the file goes to {FOLDER} in the output folder."
+    if name != Path(name).name or name in ("", ".."):
+        return f"name is {name!r}; give a plain name without folders: the file goes to {FOLDER} in the output folder."
+    return name_fault(name, "name")
 
 
 class SaveLatent(io.ComfyNode):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .latent_socket import UNFINISHED
-from .new_file import new_file
+from .new_file import advice_on, new_file
 from .request import RequestError
 from .sampling.resume import Unfinished, is_whole
 
@@ -34,7 +34,7 @@ def save_latent(new_path: Callable[[], Path], latent: dict[str, Any], metadata: 
 
     tensors = {_SAMPLES: latent["samples"], _VERSION: torch.tensor([])}
     unfinished = latent.get(UNFINISHED)
-    if unfinished is not None:
+    if unfinished is not None and unfinished.latents.shape == latent["samples"].shape:  # else a node resized them
         tensors |= {_LATENTS: unfinished.latents}
         tensors |= {_HISTORY + name: value for name, value in unfinished.history.items()}
         metadata = {**metadata, _STEP: json.dumps(unfinished.step), _SCHEDULE: json.dumps(unfinished.schedule)}
@@ -44,7 +44,9 @@ def save_latent(new_path: Callable[[], Path], latent: dict[str, Any], metadata: 
         with new_file(new_path) as file:
             save_file(apart, file.unfinished, metadata)
     except (OSError, SafetensorError) as error:
-        raise RequestError(f"{new_path()} could not be written: {error}. Free some space; the latent is still in the "
+        # safetensors tells of a full disk with an error of its own
+        advice = advice_on(error) if isinstance(error, OSError) else "Free some space"
+        raise RequestError(f"{new_path()} could not be written: {error}. {advice}; the latent is still in the "
                            "graph.") from error
     return file.path
 

@@ -86,7 +86,8 @@ def state_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int
     """
     samples = leftover_of(latent, sampling, shape)
     known = latent.get(UNFINISHED)
-    if known is not None and torch.allclose(samples, _leftover_samples(known.latents, sigma), atol=1e-5):
+    if known is not None and known.latents.shape == samples.shape and torch.allclose(
+            samples, _leftover_samples(known.latents, sigma), atol=1e-5):
         return known
     if sampling.scheduler not in SOLVERS_WITHOUT_HISTORY:
         raise RequestError(f"{sampling.scheduler} goes on from its own earlier steps, and this latent does not hold "

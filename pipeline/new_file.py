@@ -11,6 +11,9 @@ from pathlib import Path
 
 from .held_file import clear_away, retried
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_NAME = (errno.ENAMETOOLONG, errno.EINVAL)
+
 
 class NewFile:
     """Where to write (`unfinished`), and later where it is (`path`)."""
@@ -47,11 +50,23 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
         clear_away(file.unfinished)
 
 
+def advice_on(error: OSError) -> str:
+    """What to do about an error of `new_file`, as the beginning of a sentence."""
+    if error.errno in NO_SPACE:
+        return "Free some space"
+    return "Give a shorter or plainer name" if error.errno in NO_NAME else "Give ComfyUI the right to write there"
+
+
 def _try_name(path: Path) -> None:
-    """Have the system refuse now what it would refuse after the work: characters, the length of the whole path."""
+    """Have the system refuse now what it would refuse after the work: characters, the length of the whole path.
+
+    A neighbour's name is tried, for under its own nobody shall see the file before it is whole.
+    """
+    stem, last = path.stem[:-1], path.stem[-1:]
+    trial = path.with_name(f"{stem}{'-' if last == '~' else '~'}{path.suffix}")
     with suppress(FileExistsError):
-        path.touch(exist_ok=False)
-        clear_away(path)
+        trial.touch(exist_ok=False)
+        clear_away(trial)
 
 
 def _flush(path: Path) -> None:

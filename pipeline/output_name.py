@@ -20,15 +20,18 @@ _UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 _UNFIT_ON_WINDOWS = re.compile(r'[?<>:*|"\x00-\x1f]')
 
 
-def name_fault(prefix: str) -> str:
-    """A sentence when no file of that prefix can be inside the output folder, or an empty string."""
+def name_fault(prefix: str, called: str = "filename_prefix") -> str:
+    """A sentence when no file of that prefix can be inside the output folder, or an empty string.
+
+    called: the input that the prefix stands in.
+    """
     path, windows = PurePosixPath(prefix.replace("\\", "/")), PureWindowsPath(prefix)
     if not prefix.strip() or path.is_absolute() or windows.drive or ".." in path.parts:
-        return (f"filename_prefix is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, "
+        return (f"{called} is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, "
                 "such as wan22/clip.")
     longest = max(len(part.encode()) for part in path.parts) if path.parts else 0
     if longest > MAX_BYTES:
-        return (f"filename_prefix makes a name that is {longest} bytes long; {MAX_BYTES} are the most. Shorten it, or "
+        return (f"{called} makes a name that is {longest} bytes long; {MAX_BYTES} are the most. Shorten it, or "
                 "take a %Node.widget% with a shorter value, such as the seed.")
     return ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 import torch
 
 from .decode import count_frames, stream_frames
+from .new_file import advice_on
 from .request import RequestError
 from .video.encoding import REFUSE, Encoding
 from .video.mp4_writer import Written, write_mp4
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,5 @@ def _write(mp4: Mp4, pieces: Iterable[torch.Tensor], total: int, kept: str, on_f
         return write_mp4(mp4.new_path, pieces, mp4.encoding, mp4.metadata, mp4.audio,
                          lambda count: on_frame(count, total), stop)
     except OSError as error:
-        advice = "Free some space" if error.errno in NO_SPACE else "Give ComfyUI the right to write there"
-        raise RequestError(f"{path} could not be written: {error.strerror or error}. {advice} or choose another folder "
-                           f"in filename_prefix; {kept} still in the graph.") from error
+        raise RequestError(f"{path} could not be written: {error.strerror or error}. {advice_on(error)} or choose "
+                           f"another folder in filename_prefix; {kept} still in the graph.") from error

@@ -140,3 +140,12 @@ def test_bytes_that_a_stream_left_behind_still_holds_are_emptied(hold: Hold, tmp
     partial.write(0, b"new")
     partial.discard()
     assert len(failed) == 2 and partial.path.read_bytes() == b"" and Partial(tmp_path, "name").done == 0
+
+
+def test_a_name_that_is_tried_is_not_taken(hold: Hold, tmp_path: Path) -> None:
+    """A scanner holds the file of the trial for long: it stays, and the clip still gets its name."""
+    failed, path = hold("unlink", 7, suffix="~.mp4"), tmp_path / "clip_33frames.mp4"
+    with new_file(lambda: path) as file:
+        assert not path.exists(), "nobody sees it before it is whole"
+        file.unfinished.write_bytes(b"clip")
+    assert len(failed) == 7 and path.read_bytes() == b"clip"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from pipeline import load as bundled
 from pipeline.checkpoint.vae import load_vae
 from pipeline.decode import decode_frames
 from pipeline.host import plain_host
-from pipeline.new_file import new_file
+from pipeline.new_file import advice_on, new_file
 from pipeline.output_name import fill_in, name_fault
 from pipeline.request import RequestError
 from pipeline.save import Mp4, decode_to_mp4, save_clip
@@ -437,6 +438,12 @@ def test_names_as_windows_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "name", "nt")
     assert fill_in('wan22\\a/cl<i>p:1? %hour%:%minute%"|*', None, None, now) == (
         "wan22\\a/cl_i_p_1_ %hour%_%minute%___")
+
+
+def test_what_to_do_about_a_file_that_cannot_be_written() -> None:
+    advice = {code: advice_on(OSError(code, "")) for code in (errno.ENOSPC, errno.ENAMETOOLONG, errno.EACCES)}
+    assert list(advice.values()) == ["Free some space", "Give a shorter or plainer name",
+                                     "Give ComfyUI the right to write there"]
 
 
 def test_a_name_that_the_disk_refuses_is_told_before_the_work(tmp_path: Path) -> None:

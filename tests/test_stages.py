@@ -208,7 +208,7 @@ STATE = Unfinished(torch.zeros(SHAPE), 4, {"model_outputs.1": torch.zeros(SHAPE)
 @pytest.mark.parametrize("state", [
     replace(STATE, schedule={"shift": 5.0}), replace(STATE, schedule=STATE.schedule | {"shift": [5.0]}),
     replace(STATE, schedule=STATE.schedule | {"scheduler": "euler"}), replace(STATE, history={}),
-    replace(STATE, schedule=[]), replace(STATE, step="4"), replace(STATE, latents=torch.zeros(1, 16, 1, 4, 4)),
+    replace(STATE, schedule=[]), replace(STATE, step="4"),
     *(replace(STATE, history=STATE.history | odd) for odd in (
         {"model_outputs.7": torch.zeros(SHAPE)}, {"model_outputs.x": torch.zeros(SHAPE)}, {"step": torch.zeros(SHAPE)},
         {"lower_order_nums": torch.tensor(2)}, {"lower_order_nums": torch.zeros(2)}, {"last_sample": torch.zeros(3)})),
@@ -221,6 +221,18 @@ def test_a_half_done_clip_with_an_odd_state(tmp_path: Path, state: Unfinished) -
     assert load_latent(good)[UNFINISHED].schedule == STATE.schedule
     with pytest.raises(RequestError, match=r"odd\.latent is .* damaged, or of another version.* Save it again"):
         load_latent(odd)
+
+
+def test_a_half_done_clip_that_a_node_made_larger(model: Wan22Model, loaded: tuple, inputs: tuple, half_done: dict,
+                                                  tmp_path: Path) -> None:
+    """As core's Latent Upscale does, which hands on the rest of the LATENT: the state is of the clip before."""
+    larger = half_done["euler"] | {"samples": half_done["euler"]["samples"].repeat(1, 1, 1, 2, 2)}
+    image = torch.rand(1, 48, 48, 3, generator=torch.Generator().manual_seed(3))
+    of_its_size = *inputs[:2], encode_first_frame(loaded[2], image, 2 * SIDE, 2 * SIDE, FRAMES)
+    save_latent(lambda: tmp_path / "larger.latent", larger, {})
+    kept = load_latent(tmp_path / "larger.latent")
+    assert kept.keys() == {"samples"} and torch.equal(kept["samples"], larger["samples"])
+    assert torch.equal(finish(model, of_its_size, kept), finish(model, of_its_size, larger))
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, half_done: dict) -> None:
