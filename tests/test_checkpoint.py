@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import load as bundled
 from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.expert import load_expert
-from pipeline.checkpoint.safetensors_file import read_header
+from pipeline.checkpoint.safetensors_file import read_header, read_tensors
 from pipeline.checkpoint.text_encoder import load_text_encoder
 from pipeline.checkpoint.vae import load_vae
 from pipeline.host import plain_host
@@ -50,6 +50,12 @@ def test_files_that_are_something_else(tmp_path: Path, content: bytes, said: str
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not there"):
         load_expert(tmp_path / "gone.safetensors", plain_host())
+
+
+def test_a_file_that_went_after_it_was_checked(tmp_path: Path) -> None:
+    """As when a disk is unplugged: that is no lack of memory."""
+    with pytest.raises(CheckpointError, match=r"gone\.safetensors cannot be read any more: .* Put it back"):
+        read_tensors(tmp_path / "gone.safetensors")
 
 
 def test_truncated_download(tmp_path: Path) -> None:

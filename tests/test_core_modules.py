@@ -80,6 +80,18 @@ def test_the_attention_that_comfyui_was_started_with(flag: str, monkeypatch: pyt
     assert apart(found, wanted) < TOLERANCE
 
 
+def test_whose_attention_a_gpu_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ComfyUI's where it was started with another than PyTorch's, as with --use-sage-attention."""
+    import comfy.model_management
+    from comfy.ldm.modules import attention
+
+    monkeypatch.setattr(comfy.model_management, "is_device_cpu", lambda device: False)
+    monkeypatch.setattr(attention, "optimized_attention", attention.attention_sub_quad)
+    assert comfy_host().host().attend is not None
+    monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
+    assert comfy_host().host().attend is None
+
+
 @torch.inference_mode()
 def test_vae() -> None:
     import comfy.sd

@@ -119,6 +119,13 @@ def test_nothing_writes_to_a_weight(name: str, windows: None, weights: dict[str,
     assert error(velocity(load_expert(tmp_path / "expert.safetensors", comfy_host().host())), original) <= most
 
 
+@pytest.mark.parametrize("kind", ["F16", "Q4_0"])
+def test_nothing_writes_to_a_gguf_weight(kind: str, windows: None, weights: dict[str, torch.Tensor],
+                                         original: torch.Tensor, tmp_path: Path) -> None:
+    layouts.gguf_file(kind)(weights, tmp_path / "expert.gguf")
+    assert error(velocity(load_expert(tmp_path / "expert.gguf", comfy_host().host())), original) <= 0.15
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_file_may_be_removed_once_its_tensors_are_gone(tmp_path: Path) -> None:
     save_file({"a": torch.ones(4096)}, tmp_path / "a.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from pipeline import load as bundled
 from pipeline.checkpoint.vae import load_vae
 from pipeline.host import plain_host
 from pipeline.video import vae_decoder
-from pipeline.video.wan_vae import WanVAE
+from pipeline.video.wan_vae import TILE, WanVAE
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,34 @@ def test_encoded_in_tiles(vae: WanVAE, clip: torch.Tensor) -> None:
     assert torch.equal(one, whole)
     assert tiled.shape == whole.shape and not torch.equal(tiled, whole)
     assert (vae.decode(tiled) - vae.decode(whole)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("overlap", [0, 2])
+def test_tiles_that_divide_the_frame_evenly(vae: WanVAE, clip: torch.Tensor, overlap: int) -> None:
+    """Core's tiled nodes allow an overlap of 0."""
+    smooth = torch.nn.functional.interpolate(clip[:5].movedim(-1, 1), (128, 128), mode="bilinear").movedim(1, -1)
+    whole = vae.encode(smooth)
+    tiled = vae.encode_tiled(smooth, tile_x=64, tile_y=64, overlap=overlap * 8)
+    assert (vae.decode(tiled) - vae.decode(whole)).abs().mean() < 0.02
+    frames = vae.decode_tiled(whole, tile_x=8, tile_y=8, overlap=overlap)
+    assert (frames - vae.decode(whole)).abs().mean() < 0.02
+
+
+def test_encoding_in_tiles_is_told_piece_by_piece(vae: WanVAE, clip: torch.Tensor,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that Stop is heard, and the bar moves, after the memory ran out too."""
+    honest, seen = WanVAE._encoded, []
+
+    def short_of_memory(self: WanVAE, pixels: torch.Tensor, on_piece: Callable[[int, int], None]) -> torch.Tensor:
+        if pixels.shape[2] > TILE:
+            raise torch.OutOfMemoryError("no memory")
+        return honest(self, pixels, on_piece)
+
+    monkeypatch.setattr(WanVAE, "_encoded", short_of_memory)
+    wide = torch.nn.functional.interpolate(clip[:5].movedim(-1, 1), (64, 512), mode="bilinear").movedim(1, -1)
+    vae.encode(wide, lambda done, total: seen.append((done, total)))
+    total = seen[-1][1]
+    assert total >= 3 * 2 and seen == [(done, total) for done in range(1, total + 1)]
 
 
 def test_a_still_clip_has_one_latent(vae: WanVAE, clip: torch.Tensor) -> None:

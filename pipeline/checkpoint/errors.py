@@ -25,7 +25,10 @@ def quoted(name: str) -> str:
 
 
 def not_mapped(file: str, error: Exception) -> CheckpointError:
-    """For a whole file that the system does not map into memory."""
+    """For a file whose header was whole and whose tensors do not come into memory."""
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return CheckpointError(f"{file} cannot be read any more: {error.strerror or error}. Put it back, or let "
+                               "ComfyUI read it.")
     return CheckpointError(f"{file} cannot be brought into memory: {error}. Close other programs, on Windows let the "
                            "paging file grow, or choose a smaller file, such as fp8 or GGUF.")
 

@@ -136,7 +136,10 @@ def load_expert(path: Path, host: Host) -> Expert:
     model = _empty(config)
     check_weights(path.name, WHAT, model.state_dict(), weights)
     compute = host.compute_dtype(_stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
-    _fill(model, weights, compute, host.linear)
+    try:
+        _fill(model, weights, compute, host.linear)
+    except CheckpointError as error:  # a layer does not know which file it is of
+        raise CheckpointError(f"{path.name}: {error}") from error
     if host.attend is not None:
         model.set_attn_processor(HostAttention(host.attend))
     return Expert(path.name, host.adopt(model), compute, model.config.text_dim,

@@ -107,5 +107,5 @@ def _fade(parts: tuple[tuple[int, int], ...], part: tuple[int, int], scale: int)
         weights[:overlap] = (torch.arange(overlap) + 0.5) / overlap
     if at < len(parts) - 1:
         overlap = (start + size - parts[at + 1][0]) * scale
-        weights[-overlap:] = 1 - (torch.arange(overlap) + 0.5) / overlap
+        weights[size * scale - overlap :] = 1 - (torch.arange(overlap) + 0.5) / overlap
     return weights

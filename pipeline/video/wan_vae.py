@@ -82,7 +82,7 @@ class WanVAE:
         # What the failed piece held is released only now that its exception has gone.
         self.resident.make_room(0)
         try:
-            return self.encode_tiled(pixels, TILE, TILE, TILE_OVERLAP)
+            return self._encoded_in_tiles(pixels, TILE, TILE, TILE_OVERLAP, on_piece)
         except RuntimeError as error:
             if not self.resident.ran_out(error):
                 raise
@@ -109,17 +109,24 @@ class WanVAE:
         Of the overlap at most a quarter of a tile counts, as in core's VAE Decode (Tiled). Tiles in time are not
         needed: the encoder is causal and takes a latent at a time.
         """
-        pixels = _whole_latents(pixels)
+        return self._encoded_in_tiles(_whole_latents(pixels), tile_x, tile_y, overlap, lambda done, total: None)
+
+    def _encoded_in_tiles(self, pixels: torch.Tensor, tile_x: int, tile_y: int, overlap: int,
+                          on_piece: Callable[[int, int], None]) -> torch.Tensor:
         height, width, tile_height, tile_width, overlap = (
             side // PIXELS_A_LATENT
             for side in (*pixels.shape[1:3], tile_y, tile_x, min(overlap, tile_y // 4, tile_x // 4)))
         layout = layout_of_size(height, width, tile_height, tile_width, overlap)
         whole = torch.zeros(1, self.latent_channels, (pixels.shape[0] - 1) // FRAMES_A_LATENT + 1, height, width)
-        for tile in layout.tiles():
+        tiles = list(layout.tiles())
+        for number, tile in enumerate(tiles):
+            def on_piece_of_tile(done: int, total: int, number: int = number) -> None:
+                on_piece(number * total + done, len(tiles) * total)
+
             rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
             seen = pixels[:, _in_pixels(rows), _in_pixels(columns)]
             weights = blend_weights(layout, tile, 1)[..., 0]
-            whole[..., rows, columns] += weights * self._encoded(seen, lambda done, total: None)
+            whole[..., rows, columns] += weights * self._encoded(seen, on_piece_of_tile)
         return whole
 
     def _mean(self, moments: torch.Tensor) -> torch.Tensor:
