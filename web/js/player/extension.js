@@ -14,7 +14,8 @@ const MOST_EARLIER = 20;
 const players = new WeakMap();
 /** Workflow and place of a node -> the clips that it has shown since the page was loaded, the newest first. */
 const earlier = new Map();
-let isRestored = false;
+/** Workflow -> what the server remembered of it when it was first opened on this page. */
+const remembered = new Map();
 
 /** Where app.nodeOutputs has the output of a node. */
 const placeOf = (node) => (node.graph.isRootGraph ? String(node.id) : `${node.graph.id}:${node.id}`);
@@ -82,12 +83,11 @@ function leaveToCanvas(element) {
         element.addEventListener(kind, (event) => (event.button === 1 || event.buttons & 4) && pass(event));
 }
 
-/** The page, once loaded, has forgotten what the nodes of its workflow showed; the server has not. */
+/** The page, once loaded, has forgotten what the nodes of its workflows showed; the server has not. */
 async function restore() {
-    if (isRestored) return;
-    isRestored = true;
     const { id } = app.rootGraph;
-    const outputs = await lastOutputs(id).catch(() => ({}));
+    if (!remembered.has(id)) remembered.set(id, lastOutputs(id).catch(() => ({})));
+    const outputs = await remembered.get(id);
     if (app.rootGraph.id !== id) return; // another workflow was opened meanwhile
     for (const node of app.rootGraph.nodes)
         if (NODES.has(node.comfyClass) && !players.has(node)) show(node, outputs[node.id]);
@@ -107,7 +107,9 @@ app.registerExtension({
     loadedGraphNode(node) {
         if (NODES.has(node.comfyClass)) show(node, app.nodeOutputs[placeOf(node)]);
     },
-    afterConfigureGraph: restore,
+    afterConfigureGraph() {
+        restore(); // the canvas does not wait for it
+    },
     onNodeOutputsUpdated(outputs) {
         for (const node of ourNodes()) show(node, outputs[placeOf(node)]);
     },
