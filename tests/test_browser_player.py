@@ -86,6 +86,10 @@ KEPT = """() => Object.entries(localStorage).some(([name, draft]) => name.starts
     && draft.includes(window.app.rootGraph.id))"""
 """Whether the browser would find this workflow again after a reload: ComfyUI's canvas keeps it a little later."""
 
+UNDO = """async () => await window.app.loadGraphData(window.app.rootGraph.serialize(), false, false,
+    window.app.extensionManager.workflow.activeWorkflow)"""
+"""What the canvas does on undo, redo and a change of tabs: it makes every node anew."""
+
 
 def level(frame: int, clip: int = 0) -> int:
     """Grey of a frame of the first or the second clip."""
@@ -249,6 +253,8 @@ def test_it_plays_by_itself_and_is_still_there_after_a_reload(canvas: Canvas):
     made = player(canvas, "usual")
     pull(canvas, made, 7)
     assert levels(canvas, made, 7) == [pytest.approx(level(7), abs=NEAR // 2)]
+    canvas.page.evaluate(UNDO)
+    pull(canvas, player(canvas, "usual"), 3)
 
 
 def test_its_words_are_there_in_every_language():
