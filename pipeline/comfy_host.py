@@ -386,11 +386,7 @@ def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Te
 
 def say(node_id: str | None, text: str) -> None:
     """Show a line of text on the node, to the client that runs the graph."""
-    from server import PromptServer
-
-    server = PromptServer.instance
-    if node_id is not None and server is not None:
-        server.send_progress_text(text, node_id, server.client_id)
+    _speaker(node_id)(text)
 
 
 def _speaker(node_id: str | None) -> Callable[[str], None]:
@@ -398,8 +394,10 @@ def _speaker(node_id: str | None) -> Callable[[str], None]:
     from server import PromptServer
 
     server = PromptServer.instance
+    if node_id is None or server is None:
+        return lambda text: None
     client = server.client_id
-    return lambda text: None if node_id is None else server.send_progress_text(text, node_id, client)
+    return lambda text: server.send_progress_text(text, node_id, client)
 
 
 def errors_on_node(node_id: str | None) -> AbstractContextManager[None]:

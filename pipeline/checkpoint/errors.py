@@ -25,7 +25,7 @@ def quoted(name: str) -> str:
 
 
 def not_mapped(file: str, error: Exception) -> CheckpointError:
-    """For a file whose header was whole and whose tensors do not come into memory."""
+    """For a file that was there a moment ago and does not come into memory."""
     if isinstance(error, (FileNotFoundError, PermissionError)):
         return CheckpointError(f"{file} cannot be read any more: {error.strerror or error}. Put it back, or let "
                                "ComfyUI read it.")

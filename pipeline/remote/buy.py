@@ -15,7 +15,6 @@ from .ledger import check_limits
 from .plan import Plan
 from .price import asked_price, draft, table_price
 from .search import search
-from .settings import local_only_error
 
 
 async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: Client, desk: Desk) -> Job:
@@ -32,11 +31,9 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
         brief = replace(client, patience=replace(client.patience, attempts=min(2, client.patience.attempts)))
         await _check_fields(plan, unsent, brief)
         price, source = await _quote(plan, unsent, brief)
-        settings = desk.settings()
         # So that the picture stays here when it cannot be bought; what counts is about_to_spend, at the end.
-        check_limits(price, desk.ledger.spent(but=job.id), desk.limits, settings.budget)
-        if settings.local_only:
-            raise local_only_error("use a provider")
+        check_limits(price, desk.ledger.spent(but=job.id), desk.limits, desk.settings().budget)
+        desk.check_allowed()  # asking for the price may have taken long
         desk.check_wanted()
         desk.say(f"{adapter.title}: sending the picture.")
         job = desk.ledger.update(job, state=State.UPLOADING)

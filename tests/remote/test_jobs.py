@@ -466,12 +466,13 @@ def test_settings_that_change_while_a_job_waits_hold(server: ProviderServer, off
     looks = iter([Settings(), Settings(), Settings(local_only=True)])
     office.change(settings=lambda: next(looks))
     refused(office, Kind.REFUSED_HERE, "leave this machine")
-    for late, kind, said in ((Settings(local_only=True), Kind.REFUSED_HERE, "leave this machine"),
-                             (Settings(budget=Limits(clip=0.001)), Kind.BUDGET, "Wan 2.2 > Budget")):
-        looks = iter([Settings(), Settings(), Settings(), late])  # once the price is known
+    tight = Settings(budget=Limits(clip=0.001))
+    for before, late, kind, said in ((3, tight, Kind.BUDGET, "Wan 2.2 > Budget"),
+                                     (4, Settings(local_only=True), Kind.REFUSED_HERE, "leave this machine")):
+        looks = iter([Settings()] * before + [late])  # once the price is known
         refused(office, kind, said)
         assert not server.asked("upload")
-    looks = iter([Settings()] * 4 + [Settings(budget=Limits(clip=0.001))])  # once the picture has left: what decides
+    looks = iter([Settings()] * 5 + [tight])  # once the picture has left: what decides
     refused(office, Kind.BUDGET, "Wan 2.2 > Budget")
     assert server.asked("upload") and not server.jobs
 
