@@ -159,7 +159,7 @@ def _names(path: Path) -> list[str]:
 @torch.inference_mode()
 def measure(loader: str, path: Path) -> dict[str, float]:
     """Open and run once, in this process."""
-    from tests.comfy_in_process import comfy_host
+    from tests.support.comfy_in_process import comfy_host
 
     comfy_host()
     import diffusers.loaders.single_file_utils

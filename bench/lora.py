@@ -108,7 +108,7 @@ def diffusers(expert_file: Path, lora_file: Path) -> Steps:
 
 @torch.inference_mode()
 def measure(loader: str, expert: Path, lora: Path) -> dict[str, float]:
-    from tests.comfy_in_process import comfy_host
+    from tests.support.comfy_in_process import comfy_host
 
     comfy_host()
     steps: Any = {"ours": ours, "comfyui": comfyui, "diffusers": diffusers}[loader](expert, lora)

@@ -56,7 +56,7 @@ def ours(images: torch.Tensor, path: Path, crf: float) -> Callable[[], Any]:
 
 
 def core(images: torch.Tensor, path: Path, crf: float) -> Callable[[], Any]:
-    from tests.comfy_in_process import comfy_host
+    from tests.support.comfy_in_process import comfy_host
 
     comfy_host()
     from fractions import Fraction

@@ -25,7 +25,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.comfy_in_process import comfy_host as import_comfy_host  # noqa: E402
+from tests.support.comfy_in_process import comfy_host as import_comfy_host  # noqa: E402
 
 comfy_host = import_comfy_host()
 

@@ -14,9 +14,21 @@ from devtools.environment import local_comfyui
 from devtools.paths import ROOT
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
-from tests.canvas import CHROMIUM, FLAGS
-from tests.comfy_client import ComfyClient, clip_workflow, sample_picture
-from tests.hostile_server import HostileServer
+from tests.support.canvas import CHROMIUM, FLAGS
+from tests.support.comfy_client import ComfyClient, clip_workflow, sample_picture
+from tests.support.hostile_server import HostileServer
+
+SLOW = ("nodes", "web")
+"""Folders of tests that need a ComfyUI, and a browser too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the fast tests first, so that a mistake is seen early."""
+    def slowness(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return SLOW.index(folder) + 1 if folder in SLOW else 0
+
+    items.sort(key=slowness)
 
 
 @pytest.fixture(scope="session")

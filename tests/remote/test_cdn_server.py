@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote import faults
-from tests.remote.cdn_server import CdnServer
-from tests.remote.speaking import Asker
+from tests.support import faults
+from tests.support.providers.cdn_server import CdnServer
+from tests.support.providers.speaking import Asker
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.remote import faults
-from tests.remote.cdn_server import CdnServer
-from tests.remote.job import FOREVER, Script
-from tests.remote.provider_server import ProviderServer
-from tests.remote.speaking import ALL, FAL, Asker, Speech, at, clip_link, poll, submit
+from devtools.paths import ROOT
+from tests.support import faults
+from tests.support.providers.cdn_server import CdnServer
+from tests.support.providers.job import FOREVER, Script
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.speaking import ALL, FAL, Asker, Speech, at, clip_link, poll, submit
 
 
 def test_faults_come_so_often_and_then_no_more(ask: Asker, speech: Speech, provider: ProviderServer) -> None:
@@ -147,9 +148,9 @@ def test_servers_share_a_cdn_and_leave_no_thread(tmp_path: Path) -> None:
 
 def test_the_servers_as_a_process(tmp_path: Path) -> None:
     ports, state = tmp_path / "ports.json", tmp_path / "state.json"
-    process = subprocess.Popen([sys.executable, "-m", "tests.remote.serve", "--provider", "fal", "--provider",
-                                "wavespeed", "--port-file", ports, "--state-file", state, "--queued", "0",
-                                "--fault", "download=answer:403"], cwd=Path(__file__).parents[2], env={**os.environ})
+    process = subprocess.Popen([sys.executable, "-m", "tests.support.providers.serve", "--provider", "fal",
+                                "--provider", "wavespeed", "--port-file", ports, "--state-file", state, "--queued", "0",
+                                "--fault", "download=answer:403"], cwd=ROOT, env={**os.environ})
     try:
         while not ports.exists() and process.poll() is None:
             time.sleep(0.02)

@@ -20,13 +20,13 @@ from pipeline.remote.replays import Replays
 from pipeline.remote.settings import Settings
 from pipeline.remote.webhook_keys import COOLDOWN, FRESH, KeyRing, fetch_keys
 from pipeline.remote.webhook_receiver import FORGED, LATER, OK, UNKNOWN, Receiver
-from tests.remote import job as at_provider
-from tests.remote import webhook_keys
-from tests.remote.faults import answer, reset
-from tests.remote.job import FOREVER, Script
-from tests.remote.office import PATIENT, Office
-from tests.remote.provider_server import ProviderServer
-from tests.remote.webhook_keys import SigningKey
+from tests.support.faults import answer, reset
+from tests.support.office import PATIENT, Office
+from tests.support.providers import job as at_provider
+from tests.support.providers import webhook_keys
+from tests.support.providers.job import FOREVER, Script
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.webhook_keys import SigningKey
 
 PUBLIC = "https://desk.example"
 NEVER = 10_000.0
