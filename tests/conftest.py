@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileServer]:
     """All of the internet that the session's ComfyUI can reach."""
-    with closing(HostileServer(tmp_path_factory.mktemp("internet"), "internet")) as internet:
+    with closing(HostileServer(tmp_path_factory.mktemp("internet"))) as internet:
         yield internet
 
 

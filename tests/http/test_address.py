@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 
 from pipeline.download.address import is_public, parse_url
 from pipeline.download.errors import DownloadError
@@ -112,7 +113,7 @@ def test_loopback_takes_no_other_address(hostile: HostileServer) -> None:
 def test_a_certificate_of_nobody_is_refused(hostile: HostileServer, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    stranger = HostileServer(other, "stranger")
+    stranger = HostileServer(other, trustme.CA())
     policy = hostile.policy(loopback_ca=str(stranger.ca))
     stranger.close()
     with pytest.raises(DownloadError, match="could not prove who it is"):

@@ -20,7 +20,8 @@ from pipeline.remote.ledger import Ledger
 from pipeline.remote.providers import ADAPTERS
 from tests.support.comfy_client import PATIENCE, ComfyClient, Event, RejectedError, clip_workflow, messages
 from tests.support.comfy_outside import PACE, PICTURE, Outside, remote_node
-from tests.support.exchange import Request, Work
+from tests.support.api_server import Work
+from tests.support.loopback_server import Request
 from tests.support.faults import answer, reset
 from tests.support.office import SERVERS
 from tests.support.providers.job import FOREVER, Script

@@ -12,7 +12,6 @@ from devtools.server import ComfyServer
 from pipeline.remote.providers import ADAPTERS
 from tests.support.comfy_client import ComfyClient, sample_picture
 from tests.support.hook_server import HookServer
-from tests.support.loopback_server import environment
 from tests.support.office import SERVERS
 from tests.support.providers.provider_server import ProviderServer
 
@@ -34,7 +33,7 @@ class Outside:
         comfyui = local_comfyui()
         self.server = ComfyServer(comfyui, folder / "comfyui", folder / "server.log")
         self.server.base.mkdir()
-        hosts = json.loads(environment(self.hook, *self.providers.values()))
+        hosts = json.loads(self.hook.environment(*self.providers.values()))
         self.server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(hosts | {"pace": pace})
         self.server.environ["WAN22_CALLBACK_SECRET"] = self.hook.secret
 

@@ -1,4 +1,4 @@
-"""What can go wrong with one request, for `LoopbackServer.fail(point, fault)`.
+"""What can go wrong with one request, for `ApiServer.fail(point, fault)`.
 
 A fault is given the request and `work`, which does what the request asks for (a submit: the job exists and is paid
 for) and gives the honest answer. Faults with `after=True`, and all that only spoil the answer, do the work first.
@@ -13,7 +13,8 @@ from dataclasses import replace
 from threading import Event
 from urllib.parse import urlencode
 
-from tests.support.exchange import Answer, Fault, Request, Work
+from tests.support.api_server import Answer, Fault, Work
+from tests.support.loopback_server import Request
 
 BLOCK = 2**14
 
@@ -29,7 +30,7 @@ def answer(status: int, body: bytes | str | dict | list = b"", headers: dict[str
     def fault(request: Request, work: Work) -> None:
         if after:
             work()
-        request.send(whole)
+        whole.send(request)
 
     return fault
 
@@ -74,7 +75,7 @@ def wrong_type(content: object = (1, "two", None)) -> Fault:
 
 def changed(change: Callable[[Answer], Answer]) -> Fault:
     """The honest answer, changed by a function."""
-    return lambda request, work: request.send(change(work()))
+    return lambda request, work: change(work()).send(request)
 
 
 def drip(rate: float) -> Fault:
@@ -98,7 +99,6 @@ def endless(block: bytes = b" " * BLOCK) -> Fault:
     def fault(request: Request, work: Work) -> None:
         whole = work()
         request.close_connection = True
-        request.seen.status = whole.status
         request.head(whole.status, {**whole.headers, "Connection": "close"})
         request.wfile.write(whole.body)
         while not request.server.closing.is_set():
@@ -113,7 +113,7 @@ def delay(seconds: float, *, after: bool = True) -> Fault:
     def fault(request: Request, work: Work) -> None:
         whole = work() if after else None
         request.server.closing.wait(seconds)
-        request.send(whole or work())
+        (whole or work()).send(request)
 
     return fault
 
@@ -125,7 +125,7 @@ def hold(release: Event, *, after: bool = True) -> Fault:
         whole = work() if after else None
         while not (release.is_set() or request.server.closing.wait(0.005)):
             pass
-        request.send(whole or work())
+        (whole or work()).send(request)
 
     return fault
 
@@ -149,18 +149,10 @@ def chain(hops: int, target: str | None = None, code: int = 302) -> Fault:
         elif target:
             redirect(target, code)(request, work)
         else:
-            request.send(work())
+            work().send(request)
 
     return fault
 
 
 def _head(request: Request, whole: Answer) -> None:
-    request.seen.status = whole.status
     request.head(whole.status, {"Content-Length": str(len(whole.body)), **whole.headers})
-
-
-BY_NAME: dict[str, Callable[..., Fault]] = {
-    "answer": lambda status: answer(int(status)), "reset": reset, "reset_after": lambda: reset(after=True), "cut": cut,
-    "shortened": shortened, "malformed": malformed, "wrong_type": wrong_type, "drip": drip, "endless": endless,
-    "delay": delay}
-"""Faults for a command line: a name, and for some a number."""

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.exchange import Answer, Request, Route
-from tests.support.loopback_server import LoopbackServer
+from tests.support.api_server import Answer, Route
+from tests.support.loopback_server import Request
+from tests.support.api_server import ApiServer
 
 HOST = "hooks.example"
 
 
-class HookServer(LoopbackServer):
+class HookServer(ApiServer):
     """https://hooks.example/...; point for faults: "hook"."""
 
     points = ("hook",)

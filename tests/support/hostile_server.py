@@ -1,145 +1,51 @@
-"""A loopback https server that does to a download whatever a server may do; pretends to be any host.
+"""A loopback https server that does to a download whatever a server may do.
 
-Routes are functions of the request; `file` makes the one of an honest file server, with faults to choose. Everything
-asked is kept in `seen`.
+Routes are functions of the request; `File` is the one of an honest file server, with faults to choose.
 """
 
 from __future__ import annotations
 
-import functools
-import json
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import trustme
 
 from pipeline.download.policy import Pace, Policy
+from tests.support.loopback_server import AUTHORITY, LoopbackServer, Request, Seen
 
 HOSTS = ("a.example", "b.example", "huggingface.co", "cdn.example", "civitai.com", "civitai.red", "low.example")
 QUICK = Pace(connect=5.0, read=5.0, window=5.0, attempts=3, first_wait=0.01, longest_wait=0.05, measure=0.1, worth=0.3)
 """Patience for tests, where waiting tells nothing."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A request: its host as the client named it, its path and query, its headers in lower case."""
-
-    host: str
-    target: str
-    headers: dict[str, str]
-
-
-class Request(BaseHTTPRequestHandler):
-    """What a route is given: http.server's handler, with a short way to answer."""
-
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def do_GET(self) -> None:
-        host = self.headers["Host"]
-        seen = Seen(host, self.path, {k.lower(): v for k, v in self.headers.items()})
-        with self.server.lock:
-            self.server.seen.append(seen)
-        path = self.path.partition("?")[0]
-        route = self.server.routes.get(host + path) or self.server.routes.get(path)
-        if route is None:
-            self.answer(404)
-        else:
-            route(self)
-
-    def head(self, status: int, headers: dict[str, str]) -> None:
-        """Send the status and headers."""
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        """Send a whole answer."""
-        self.head(status, {"Content-Length": str(len(body)), **(headers or {})})
-        self.wfile.write(body)
-
-    def cut(self) -> None:
-        """Break the connection off."""
-        self.close_connection = True
-        self.connection.close()
-
-    def hang(self, seconds: float = 60.0) -> None:
-        """Keep the connection and say nothing until the server is closed."""
-        self.server.closing.wait(seconds)
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 Route = Callable[[Request], None]
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
+class HostileServer(LoopbackServer):
+    """A server whose routes, by path or by host and path, answer as they like."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), Request)
-        self.context = context
-        self.lock = threading.Lock()
-        self.closing = threading.Event()
+    def __init__(self, folder: Path, authority: trustme.CA = AUTHORITY) -> None:
         self.routes: dict[str, Route] = {}
-        self.seen: list[Seen] = []
+        super().__init__(folder, HOSTS, authority)
 
-    def get_request(self) -> tuple[ssl.SSLSocket, object]:
-        plain, address = super().get_request()  # the handshake waits for the thread of the connection
-        return self.context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False), address
-
-    def handle_error(self, *_: object) -> None:
-        pass  # a client that goes away is what these tests are about
-
-
-@functools.cache
-def _authority(name: str = "") -> tuple[trustme.CA, ssl.SSLContext]:
-    """An authority made for this run, and what a server needs to show a certificate of its for HOSTS."""
-    authority = trustme.CA(organization_name=name)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*HOSTS).configure_cert(context)
-    return authority, context
-
-
-class HostileServer:
-    """The server, running until it is closed. `name` is its authority's, which it shares with others of that name."""
-
-    def __init__(self, folder: Path, name: str = "") -> None:
-        authority, context = _authority(name)
-        self.ca = folder / "authority.pem"
-        authority.cert_pem.write_to_path(self.ca)
-        self._server = _Server(context)
-        self.routes, self.seen = self._server.routes, self._server.seen
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+    def serve(self, request: Request) -> None:
+        seen = request.seen
+        route = self.routes.get(seen.host + seen.path) or self.routes.get(seen.path)
+        if route is None:
+            request.answer(404)
+        else:
+            route(request)
 
     def policy(self, pace: Pace = QUICK, **changes: object) -> Policy:
         """A policy by which all HOSTS are this server."""
-        return replace(Policy(pace, loopback=dict.fromkeys(HOSTS, ("127.0.0.1", self.port)),
-                              loopback_ca=str(self.ca)), **changes)
-
-    def environment(self) -> str:
-        """The same for a process of its own: the value of WAN22_TEST_LOOPBACK."""
-        return json.dumps({"ca": str(self.ca), "hosts": dict.fromkeys(HOSTS, f"127.0.0.1:{self.port}")})
+        return replace(Policy(pace, loopback=self.loopback(), loopback_ca=str(self.ca)), **changes)
 
     def asked(self, path: str) -> list[Seen]:
         """The requests for a path, in order."""
-        return [seen for seen in self.seen if seen.target.partition("?")[0] == path]
-
-    def close(self) -> None:
-        self._server.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        return [seen for seen in self.seen if seen.path == path]
 
 
 @dataclass
@@ -224,7 +130,7 @@ class File:
                 self.sent += stop - position
             position = stop
             if self.rate and not opening:
-                time.sleep(max(0.0, (position - start) / self.rate - (time.monotonic() - began)))
+                request.server.closing.wait(max(0.0, (position - start) / self.rate - (time.monotonic() - began)))
 
 
 def status(code: int, headers: dict[str, str] | None = None, body: bytes = b"", then: Route | None = None,

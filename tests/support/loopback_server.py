@@ -1,33 +1,129 @@
-"""A threaded https server on a loopback port that stands for real hosts, keeps what it was asked, and can fail.
+"""An https server on a loopback port that stands for real hosts and keeps what it is asked.
 
-`ProviderServer` and `CdnServer` are built on it. A request finds its `Route`; the route's `point` names the places at
-which `LoopbackServer.fail` puts faults (see faults.py). Everything that no client should ever do is kept in
-`violations`, which a test asserts to be empty.
+`HostileServer` (files, and what a server may do to them) and `ApiServer` (APIs whose requests can fail) build on it.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
+import os
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
 import traceback
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import trustme
 
-from tests.support.exchange import Answer, Fault, Refused, Request, Route, Seen, json_answer
+LARGEST_BODY = 64 * 2**20
+"""Bytes of a request that are read; more gets 413."""
 
-STATE_PATH = "/__test__/state"
+
+@dataclass
+class Seen:
+    """A request as it came, and the status of its answer."""
+
+    at: float
+    """Seconds of time.monotonic()."""
+    host: str
+    """As the client named it."""
+    method: str
+    target: str
+    """Path and query, percent-encoded."""
+    headers: dict[str, str]
+    """Names in lower case."""
+    raw: bytes
+    """The body."""
+    point: str | None = None
+    """The point of its route (submit, poll, ...), at an ApiServer; None when no route takes it."""
+    status: int | None = None
+    """None while there is no answer, and when a fault left it without one."""
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+
+    @functools.cached_property
+    def body(self) -> object:
+        """The JSON of the body; None when it is none."""
+        with suppress(ValueError):
+            return json.loads(self.raw)
+        return None
+
+
+class Request(BaseHTTPRequestHandler):
+    """A request being answered."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: TlsServer
+    seen: Seen
+
+    def do_GET(self) -> None:
+        raw, owner = self.read_body(), self.server.owner
+        self.seen = Seen(time.monotonic(), self.headers.get("Host", ""), self.command, self.path,
+                         {name.lower(): value for name, value in self.headers.items()}, raw or b"")
+        with owner.lock:
+            owner.seen.append(self.seen)
+        if raw is None:
+            self.close_connection = True
+            self.answer(413, body=b"The body has no length, is too long or broke off.")
+        else:
+            owner.serve(self)
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_GET  # noqa: N815
+
+    def read_body(self) -> bytes | None:
+        """Return the body; None when it does not come whole, is too long or has no length (as for S3's links)."""
+        if "Transfer-Encoding" in self.headers:
+            return None
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length) if length <= LARGEST_BODY else b""
+        return body if len(body) == length else None
+
+    def head(self, status: int, headers: dict[str, str]) -> None:
+        """Send the status and headers."""
+        self.seen.status = status
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        """Send a whole answer."""
+        self.head(status, {"Content-Length": str(len(body)), **(headers or {})})
+        self.wfile.write(body)
+
+    def cut(self) -> None:
+        """Break the connection off."""
+        self.close_connection = True
+        self.connection.close()
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset, at once."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
+
+    def hang(self) -> None:
+        """Keep the connection and say nothing until the server is closed."""
+        self.server.closing.wait()
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 class TlsServer(ThreadingHTTPServer):
@@ -66,40 +162,38 @@ class TlsServer(ThreadingHTTPServer):
         self.server_close()
 
 
-@functools.cache
-def authority() -> trustme.CA:
-    """The authority of all servers of this process, so that one CA file is enough for a client of several."""
-    return trustme.CA(organization_name="Loopback providers")
+AUTHORITY = trustme.CA(organization_name="Loopback servers")
+"""Of all servers of this process, so that one CA file is enough for a client of several."""
 
 
 @functools.cache
-def _context(hosts: tuple[str, ...]) -> ssl.SSLContext:
+def _context(authority: trustme.CA, hosts: tuple[str, ...]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority().issue_cert(*hosts).configure_cert(context)
+    authority.issue_cert(*hosts).configure_cert(context)
     return context
 
 
 class LoopbackServer:
     """The server, running until `close()`. It serves `hosts` and nothing else."""
 
-    routes: list[Route]
-    points: tuple[str, ...]
-    """Where faults can be put."""
-
-    def __init__(self, folder: Path, hosts: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, hosts: tuple[str, ...], authority: trustme.CA = AUTHORITY) -> None:
         """folder: gets authority.pem, the CA that signed the certificate of these host names."""
         self.hosts = hosts
         self.ca = folder / "authority.pem"
-        authority().cert_pem.write_to_path(self.ca)
+        authority.cert_pem.write_to_path(self.ca)
         self.lock = threading.RLock()
         self.seen: list[Seen] = []
         self.violations: list[str] = []
-        self._faults: list[_Planned] = []
-        self._server = TlsServer(_context(hosts), self)
+        """What no client should ever do, and this server's own mistakes; for tests to assert empty."""
+        self._server = TlsServer(_context(authority, hosts), self)
         self.closing = self._server.closing
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True)
         self._thread.start()
+
+    def serve(self, request: Request) -> None:
+        """Answer a request whose body has come whole."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """End every connection and wait for every thread."""
@@ -110,113 +204,8 @@ class LoopbackServer:
         """host -> address and port, as `Policy.loopback` takes it; `Policy.loopback_ca` is `str(self.ca)`."""
         return dict.fromkeys(self.hosts, ("127.0.0.1", self.port))
 
-    def fail(self, point: str, fault: Fault, *, times: int = 1, skip: int = 0) -> None:
-        """Put a fault at a point: after `skip` requests there, the next `times` requests meet it.
-
-        Faults of one point wait for one another in the order in which they were put.
-        """
-        if point not in self.points:
-            raise ValueError(f"{type(self).__name__} has no point {point!r}, only {', '.join(self.points)}.")
-        with self.lock:
-            self._faults.append(_Planned(point, fault, times, skip))
-
-    def asked(self, point: str) -> list[Seen]:
-        """The requests at a point, in order, whatever they were answered."""
-        with self.lock:
-            return [seen for seen in self.seen if seen.point == point]
-
-    def state(self) -> dict[str, object]:
-        """What STATE_PATH answers: counts that a test compares, as JSON."""
-        with self.lock:
-            return {"requests": Counter(seen.point or "unknown" for seen in self.seen),
-                    "statuses": Counter(str(seen.status) for seen in self.seen), "violations": self.violations}
-
-    def unknown(self, request: Request) -> Answer:
-        """For a path, or a method on it, that nothing is at."""
-        raise NotImplementedError
-
-    def authorise(self, request: Request) -> None:
-        """Raises Refused when the request may not have the route, which asks for a key."""
-
-    def serve(self, request: Request) -> None:
-        path, _, query = request.path.partition("?")
-        if path == STATE_PATH:
-            with self.lock:
-                answer = json_answer(200, self.state())
-            request.answer(answer.status, answer.headers, answer.body)
-            return
-        raw = request.read_body()
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        host = headers.get("host", "").removesuffix(":443")
-        seen = request.seen = Seen(time.monotonic(), host, request.command, path,
-                                   dict(parse_qsl(query, keep_blank_values=True)), headers, _json(raw), raw or b"")
-        with self.lock:
-            self.seen.append(seen)
-        if raw is None:
-            request.close_connection = True
-            request.send(Answer(413, b"The body has no length, is too long or broke off."))
-            return
-        if host not in self.hosts:
-            self.violations.append(f"{request.command} {request.path} was asked of {host!r}, which is not served here.")
-            request.send(Answer(421, b"Misdirected Request"))
-            return
-        route, values = self._route(seen)
-        work = functools.partial(self._work, request, route, values)
-        fault = self._next_fault(seen.point)
-        if fault:
-            fault(request, work)
-        else:
-            request.send(work())
-
-    def _route(self, seen: Seen) -> tuple[Route | None, dict[str, str]]:
-        for route in self.routes:
-            match = re.fullmatch(route.pattern, seen.path)
-            if match and (route.method, route.host) == (seen.method, seen.host):
-                seen.point = route.point
-                return route, match.groupdict()
-        return None, {}
-
-    def _next_fault(self, point: str | None) -> Fault | None:
-        with self.lock:
-            for planned in (f for f in self._faults if f.point == point and (f.times or f.skip)):
-                if planned.skip:
-                    planned.skip -= 1
-                    return None
-                planned.times -= 1
-                return planned.fault
-        return None
-
-    def _work(self, request: Request, route: Route | None, values: dict[str, str]) -> Answer:
-        with self.lock:
-            try:
-                if route is None:
-                    return self.unknown(request)
-                if not route.open:
-                    self.authorise(request)
-                return route.function(request, **values)
-            except Refused as refused:
-                return refused.answer
-            except Exception:
-                self.violations.append(traceback.format_exc())
-                return Answer(500, b"The test's server has a bug; see its violations.")
-
-
-@dataclass
-class _Planned:
-    point: str
-    fault: Fault
-    times: int
-    skip: int
-
-
-def _json(raw: bytes | None) -> object:
-    try:
-        return json.loads(raw or b"")
-    except ValueError:
-        return None
-
-
-def environment(*servers: LoopbackServer) -> str:
-    """The value of WAN22_TEST_LOOPBACK by which a process of its own finds these servers."""
-    hosts = {host: f"{address}:{port}" for server in servers for host, (address, port) in server.loopback().items()}
-    return json.dumps({"ca": str(servers[0].ca), "hosts": hosts})
+    def environment(self, *others: LoopbackServer) -> str:
+        """Return the value of WAN22_TEST_LOOPBACK by which a process of its own finds this server and others."""
+        hosts = {host: f"{address}:{port}" for server in (self, *others)
+                 for host, (address, port) in server.loopback().items()}
+        return json.dumps({"ca": str(self.ca), "hosts": hosts})

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.support.exchange import Answer, Refused, Request, Route, json_answer
+from tests.support.api_server import Answer, Refused, Route, json_answer
+from tests.support.loopback_server import Request
 from tests.support.providers.cdn_server import HOSTS, CdnServer
 from tests.support.providers.inputs import BadPicture, Duration, Inputs, Loras, Prompt, Seed, form_file, is_public_https
 from tests.support.providers.job import Job

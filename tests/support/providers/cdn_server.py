@@ -17,8 +17,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.exchange import Answer, Request, Route
-from tests.support.loopback_server import LoopbackServer
+from tests.support.api_server import Answer, Route
+from tests.support.loopback_server import Request
+from tests.support.api_server import ApiServer
 
 HOSTS = ("d1q70pf5vjeyhc.cloudfront.net", "atlas-media.oss-us-west-1.aliyuncs.com", "v3b.fal.media",
          "replicate.delivery")
@@ -55,7 +56,7 @@ class Clip:
     links: int = 0
 
 
-class CdnServer(LoopbackServer):
+class CdnServer(ApiServer):
     points = ("download",)
 
     def __init__(self, folder: Path, hosts: tuple[str, ...] = HOSTS) -> None:
@@ -101,9 +102,6 @@ class CdnServer(LoopbackServer):
     def unknown(self, request: Request) -> Answer:
         self._look_for_keys(request)
         return _xml(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
-
-    def state(self) -> dict[str, object]:
-        return {**super().state(), "delivered": self.delivered}
 
     def _look_for_keys(self, request: Request) -> None:
         seen = request.seen

@@ -23,7 +23,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.support.exchange import Answer, Request, Route, json_answer
+from tests.support.api_server import Answer, Route, json_answer
+from tests.support.loopback_server import Request
 from tests.support.providers.cdn_server import HOSTS, CdnServer
 from tests.support.providers.fal_models import APP, FAILURES, FLAT, MODELS, PRICES, RETRYABLE, Turbo, openapi
 from tests.support.providers.inputs import BadPicture, is_public_https

@@ -23,15 +23,16 @@ import hashlib
 import re
 import time
 from abc import abstractmethod
-from collections import Counter, deque
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from tests.support.exchange import Answer, Refused, Request
-from tests.support.loopback_server import LoopbackServer
+from tests.support.api_server import Answer, Refused
+from tests.support.loopback_server import Request
+from tests.support.api_server import ApiServer
 from tests.support.providers.cdn_server import FPS, CdnServer
 from tests.support.providers.inputs import (
     PICTURE_BYTES,
@@ -49,7 +50,7 @@ PICTURES = {"image", "last_image", "image_url", "end_image_url"}
 """Fields of inputs that are pictures."""
 
 
-class ProviderServer(LoopbackServer):
+class ProviderServer(ApiServer):
     """A provider; see the module's text. The subclass says what it is like."""
 
     provider: str
@@ -259,13 +260,6 @@ class ProviderServer(LoopbackServer):
     def unfinished(self) -> int:
         return sum(not job.finished for job in self.jobs.values())
 
-    def state(self) -> dict[str, object]:
-        jobs = [{"id": j.id, "model": j.model, "inputs": _short(j.inputs), "price": j.price, "phase": j.phase,
-                 "polls": j.polls, "cancels": j.cancels, "webhook": j.webhook} for j in self.jobs.values()]
-        return {**super().state(), "accepted": self.accepted, "unfinished": self.unfinished(),
-                "most_unfinished": self.most_unfinished, "spent": self.spent, "uploads": len(self.uploads),
-                "ends": Counter(job["phase"] for job in jobs), "jobs": jobs, "cdn": self.cdn.state()}
-
     def over_limit(self) -> bool:
         return self.max_unfinished is not None and self.unfinished() >= self.max_unfinished
 
@@ -288,12 +282,3 @@ class ProviderServer(LoopbackServer):
 
 def _digest(*words: str) -> str:
     return hashlib.sha256("/".join(words).encode()).hexdigest()
-
-
-def _short(value: Any) -> Any:
-    """Without long strings (pictures), which their digest stands for."""
-    if isinstance(value, dict):
-        return {name: _short(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_short(item) for item in value]
-    return f"sha256:{_digest(value)}" if isinstance(value, str) and len(value) > 1000 else value

@@ -26,7 +26,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tests.support.exchange import Answer, Request, Route, json_answer
+from tests.support.api_server import Answer, Route, json_answer
+from tests.support.loopback_server import Request
 from tests.support.providers.cdn_server import HOSTS, CdnServer
 from tests.support.providers.inputs import (
     BadPicture,

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from PIL import Image
 
-from tests.support.loopback_server import LoopbackServer
+from tests.support.api_server import ApiServer
 from tests.support.providers.atlascloud import AtlasCloudServer
 from tests.support.providers.fal import FalServer
 from tests.support.providers.fal_models import ENDPOINT
