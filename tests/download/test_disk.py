@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from devtools.paths import ROOT
-from pipeline.download.errors import DownloadError
 from pipeline.download.fetch import fetch
-from pipeline.download.tokens import Tokens
+from pipeline.http.errors import DownloadError
+from pipeline.http.secrets import Tokens
 from tests.support.hostile_server import File, HostileServer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and mounts of POSIX")
@@ -24,7 +24,7 @@ PROGRAM = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from pipeline.download.errors import DownloadError
+from pipeline.http.errors import DownloadError
 from pipeline.download.fetch import fetch
 if sys.argv[4]:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

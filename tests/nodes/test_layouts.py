@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
-from pipeline import load as bundled
+from pipeline.models import load as bundled
 from tests.support import layouts
 from tests.support.comfy_client import ComfyClient, added, changed, clip_workflow, without
 

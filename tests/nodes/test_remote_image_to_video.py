@@ -18,11 +18,11 @@ from devtools.workflow import Workflow
 from pipeline.remote.job import State
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.providers import ADAPTERS
+from tests.support.api_server import Work
 from tests.support.comfy_client import PATIENCE, ComfyClient, Event, RejectedError, clip_workflow, messages
 from tests.support.comfy_outside import PACE, PICTURE, Outside, remote_node
-from tests.support.api_server import Work
-from tests.support.loopback_server import Request
 from tests.support.faults import answer, reset
+from tests.support.loopback_server import Request
 from tests.support.office import SERVERS
 from tests.support.providers.job import FOREVER, Script
 from tests.support.providers.provider_server import ProviderServer

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.http.threads import in_own_loop
 from pipeline.remote.errors import RunEndedError
 from pipeline.remote.job import State
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.run import make_clip
-from pipeline.remote.walk_away import in_own_loop
-from tests.support.office import CLIP, Office, Stopped, picture
-from tests.support.providers.job import FOREVER, Script
-from tests.support.providers.replicate import ReplicateServer
+
+from .job import FOREVER, Script
+from .office import CLIP, Office, Stopped, picture
+from .replicate_server import ReplicateServer
 
 PATIENCE = 120.0
 

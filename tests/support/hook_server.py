@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.api_server import Answer, Route
+from tests.support.api_server import Answer, ApiServer, Route
 from tests.support.loopback_server import Request
-from tests.support.api_server import ApiServer
 
 HOST = "hooks.example"
 

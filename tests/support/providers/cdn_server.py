@@ -17,9 +17,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.api_server import Answer, Route
+from tests.support.api_server import Answer, ApiServer, Route
 from tests.support.loopback_server import Request
-from tests.support.api_server import ApiServer
 
 HOSTS = ("d1q70pf5vjeyhc.cloudfront.net", "atlas-media.oss-us-west-1.aliyuncs.com", "v3b.fal.media",
          "replicate.delivery")

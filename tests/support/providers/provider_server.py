@@ -30,9 +30,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tests.support.api_server import Answer, Refused
+from tests.support.api_server import Answer, ApiServer, Refused
 from tests.support.loopback_server import Request
-from tests.support.api_server import ApiServer
 from tests.support.providers.cdn_server import FPS, CdnServer
 from tests.support.providers.inputs import (
     PICTURE_BYTES,

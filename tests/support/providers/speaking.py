@@ -44,7 +44,7 @@ class Reply:
 class Asker:
     """A plain client, one connection a request, that trusts the servers' authority alone."""
 
-    def __init__(self, server: LoopbackServer) -> None:
+    def __init__(self, server: ApiServer) -> None:
         self.server = server
         self.context = ssl.create_default_context(cafile=str(server.ca))
 
