@@ -25,10 +25,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.comfy_in_process import comfy_host as import_comfy_host  # noqa: E402
-
-comfy_host = import_comfy_host()
-
 import comfy.model_management  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
@@ -46,7 +42,9 @@ from pipeline.request import Sampling  # noqa: E402
 from pipeline.sampling.bridge import with_first_frame  # noqa: E402
 from pipeline.sampling.sampler import Watch, sample  # noqa: E402
 from pipeline.sampling.schedule import new_scheduler, sigmas_of  # noqa: E402
+from tests.support.comfy_in_process import comfy_host, import_comfyui  # noqa: E402
 
+import_comfyui()
 HEADS, BLOCKS, FEED_FORWARD, TEXT = 8, 8, 4096, 512
 WIDTH, HEIGHT, FRAMES = 320, 192, 17
 GUIDANCE = 5.0
@@ -88,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "expert.safetensors")
         write_expert(file, torch.float32 if device.type == "cpu" else torch.bfloat16)
-        expert = load_expert(file, comfy_host.host())
+        expert = load_expert(file, comfy_host())
         _, _, vae = bundled.load(plain_host())
         first = encode_first_frame(vae, image, WIDTH, HEIGHT, FRAMES)
         theirs = WanTransformer3DModel(**{k: v for k, v in expert.model.config.items() if not k.startswith("_")})

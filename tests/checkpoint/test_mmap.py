@@ -22,7 +22,7 @@ from pipeline.models.expert import load_expert
 from pipeline.models.host import plain_host
 from tests.checkpoint.test_layouts import SAFETENSORS, error, velocity
 from tests.support import layouts
-from tests.support.comfy_in_process import comfy_host
+from tests.support.comfy_in_process import comfy_host, import_comfyui
 
 LIMITED = """
 import resource, sys
@@ -79,7 +79,7 @@ def check_same(path: Path) -> None:
 
 @pytest.mark.parametrize("name", SAFETENSORS)
 def test_every_layout_is_read_bit_for_bit(name: str, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    comfy_host()  # some layouts are written by ComfyUI
+    import_comfyui()  # some layouts are written by ComfyUI
     path = tmp_path / ("expert" if "folder" in name else "expert.safetensors")
     SAFETENSORS[name][0](weights, path)
     for file in path.glob("*.safetensors") if path.is_dir() else [path]:
@@ -116,14 +116,14 @@ def test_nothing_writes_to_a_weight(name: str, windows: None, weights: dict[str,
     """It would end the process: pages that are mapped so cannot be written to on any system."""
     write, most, _ = SAFETENSORS[name]
     write(weights, tmp_path / "expert.safetensors")
-    assert error(velocity(load_expert(tmp_path / "expert.safetensors", comfy_host().host())), original) <= most
+    assert error(velocity(load_expert(tmp_path / "expert.safetensors", comfy_host())), original) <= most
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q4_0"])
 def test_nothing_writes_to_a_gguf_weight(kind: str, windows: None, weights: dict[str, torch.Tensor],
                                          original: torch.Tensor, tmp_path: Path) -> None:
     layouts.gguf_file(kind)(weights, tmp_path / "expert.gguf")
-    assert error(velocity(load_expert(tmp_path / "expert.gguf", comfy_host().host())), original) <= 0.15
+    assert error(velocity(load_expert(tmp_path / "expert.gguf", comfy_host())), original) <= 0.15
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

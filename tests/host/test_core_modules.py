@@ -21,7 +21,7 @@ from pipeline.models.vae import WanVAE, load_vae
 from pipeline.request import SCHEDULERS, Sampling
 from pipeline.sampling.bridge import Stage, with_first_frame
 from pipeline.sampling.schedule import sigmas_of, spans
-from tests.support.comfy_in_process import comfy_host
+from tests.support.comfy_in_process import comfy_host, import_comfyui
 
 Weights = dict[str, torch.Tensor]
 TOLERANCE = 1e-4
@@ -34,7 +34,7 @@ def apart(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 @pytest.fixture(scope="module", autouse=True)
 def comfyui() -> None:
-    comfy_host()
+    import_comfyui()
 
 
 @pytest.mark.parametrize("file", [bundled.DEMO_HIGH, bundled.DEMO_LOW], ids=["high", "low"])
@@ -45,7 +45,7 @@ def test_transformer(file: Path) -> None:
 
     core = comfy.sd.load_diffusion_model(str(file))
     comfy.model_management.load_models_gpu([core])
-    expert = load_expert(file, comfy_host().host())
+    expert = load_expert(file, comfy_host())
     expert.resident.bring(0)
     g = torch.Generator().manual_seed(0)
     x, text = torch.randn(2, 36, 3, 8, 12, generator=g), torch.randn(2, 512, expert.text_dim, generator=g)
@@ -67,10 +67,10 @@ def test_the_attention_that_comfyui_was_started_with(flag: str, monkeypatch: pyt
         passes += 1
         return attention.attention_sub_quad(*tensors, **options)
 
-    usual = load_expert(bundled.DEMO_HIGH, comfy_host().host())
+    usual = load_expert(bundled.DEMO_HIGH, comfy_host())
     monkeypatch.setattr(args, flag, True)
     monkeypatch.setattr(attention, "optimized_attention", chosen)
-    asked = load_expert(bundled.DEMO_HIGH, comfy_host().host())
+    asked = load_expert(bundled.DEMO_HIGH, comfy_host())
     g = torch.Generator().manual_seed(1)
     x, text = torch.randn(1, 36, 3, 8, 12, generator=g), torch.randn(1, 512, usual.text_dim, generator=g)
     found, wanted = (e.model(x, torch.tensor([900.0]), text, return_dict=False)[0] for e in (asked, usual))
@@ -85,9 +85,9 @@ def test_whose_attention_a_gpu_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(comfy.model_management, "is_device_cpu", lambda device: False)
     monkeypatch.setattr(attention, "optimized_attention", attention.attention_sub_quad)
-    assert comfy_host().host().attend is not None
+    assert comfy_host().attend is not None
     monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
-    assert comfy_host().host().attend is None
+    assert comfy_host().attend is None
 
 
 @torch.inference_mode()
@@ -95,7 +95,7 @@ def test_vae() -> None:
     import comfy.sd
 
     core = comfy.sd.VAE(sd=load_file(bundled.DEMO_VAE))
-    ours = WanVAE(*load_vae(bundled.DEMO_VAE, comfy_host().host()))
+    ours = WanVAE(*load_vae(bundled.DEMO_VAE, comfy_host()))
     pixels = torch.nn.functional.interpolate(torch.rand(3, 3, 3, 4, 6, generator=torch.Generator().manual_seed(0)),
                                              (9, 64, 96), mode="trilinear")[0].movedim(0, -1)
     wanted = core.encode(pixels)
@@ -111,6 +111,8 @@ def test_a_stage_of_one_step_is_a_step(scheduler: str, boundary: float, split: t
     """By every scheduler the same: none has an earlier step to go by."""
     import comfy.sd
 
+    from pipeline.host.sampling import stage_runner
+
     sampling = Sampling(seed=0, num_inference_steps=4, boundary=boundary, scheduler=scheduler, guidance_scale=1.0)
     assert tuple(map(len, spans(sampling))) == split
     expert, steps = next((expert, span) for expert, span in enumerate(spans(sampling)) if len(span) == 1)
@@ -121,7 +123,7 @@ def test_a_stage_of_one_step_is_a_step(scheduler: str, boundary: float, split: t
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()[steps.start : steps.stop + 1]
     stage = Stage(expert, steps, sigmas, 1.0, torch.randn(1, 16, 2, 8, 8, generator=g), torch.zeros(1, 16, 2, 8, 8),
                   text, text)
-    found, euler = (comfy_host().stage_runner((core, core), replace(sampling, scheduler=name))(stage)
+    found, euler = (stage_runner((core, core), replace(sampling, scheduler=name))(stage)
                     for name in (scheduler, "euler"))
     assert apart(found, euler) < TOLERANCE
 

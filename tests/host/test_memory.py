@@ -71,7 +71,7 @@ def cuda_error(code: int, text: str) -> torch.AcceleratorError:
 
 @pytest.fixture(scope="module")
 def in_comfyui() -> tuple:
-    return bundled.load(comfy_host().host())
+    return bundled.load(comfy_host())
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ class Base:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.host = comfy_host().host()
+        self.host = comfy_host()
         self.expert = load_expert(path, self.host)
         self.original = velocity(self.expert)
         unpacked = load_expert(path, plain_host()).model

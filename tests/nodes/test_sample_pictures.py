@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from devtools.paths import ROOT
-from tests.support.comfy_in_process import comfy_host
+from tests.support.comfy_in_process import import_comfyui
 
 
 def test_hidden_files_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    comfy_host()
+    import_comfyui()
     import folder_paths
 
     # Not as nodes.sample_pictures: ComfyUI has a module `nodes` too.

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from types import SimpleNamespace
 
 from devtools.environment import local_comfyui
+from pipeline.models.host import Host
 
-ROOM = ("files", "loras", "memory", "node", "ops", "remote", "runs", "sampling", "video")
 
-
-def comfy_host() -> SimpleNamespace:
-    """Everything of pipeline/host, with ComfyUI importable behind this repository (both have a module `nodes`)."""
+def import_comfyui() -> None:
+    """Make ComfyUI importable behind this repository (both have a module `nodes`), and pipeline.host with it."""
     comfyui = str(local_comfyui())
     if comfyui not in sys.path:
         sys.path.append(comfyui)
         from comfy.cli_args import args
 
         args.cpu = True
-    modules = [importlib.import_module(f"pipeline.host.{name}") for name in ROOM]
-    return SimpleNamespace(**{key: value for module in modules for key, value in vars(module).items()})
+
+
+def comfy_host() -> Host:
+    """Return the host that ComfyUI is."""
+    import_comfyui()
+    from pipeline.host.ops import host
+
+    return host()
