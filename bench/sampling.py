@@ -25,6 +25,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tests.support.comfy_in_process import comfy_host, import_comfyui  # noqa: E402
+
+import_comfyui()
+
 import comfy.model_management  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
@@ -42,9 +46,7 @@ from pipeline.request import Sampling  # noqa: E402
 from pipeline.sampling.bridge import with_first_frame  # noqa: E402
 from pipeline.sampling.sampler import Watch, sample  # noqa: E402
 from pipeline.sampling.schedule import new_scheduler, sigmas_of  # noqa: E402
-from tests.support.comfy_in_process import comfy_host, import_comfyui  # noqa: E402
 
-import_comfyui()
 HEADS, BLOCKS, FEED_FORWARD, TEXT = 8, 8, 4096, 512
 WIDTH, HEIGHT, FRAMES = 320, 192, 17
 GUIDANCE = 5.0
