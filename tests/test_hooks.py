@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.comfy_in_process import comfy_host
 
 from pipeline.lora.apply import use_loras
 from pipeline.lora.bundled import FOLDER, bundled_lora
@@ -20,7 +21,6 @@ from pipeline.request import HIGH, HIGH_ONLY, LOW, LOW_ONLY, Lora, RequestError,
 from pipeline.sampling.bridge import RunStage, sample_stages
 from pipeline.sampling.hooks import NO_HOOKS, Hooks, ModelInputs, Velocity, combine, observe
 from pipeline.sampling.sampler import sample, sample_latent
-from tests.comfy_in_process import comfy_host
 
 SIDE, FRAMES, STEPS, WINDOW, OVERLAP = 32, 21, 10, 4, 2
 SAMPLING = Sampling(seed=4, num_inference_steps=STEPS)
