@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.comfy_in_process import comfy_host
 
 from pipeline.lora.apply import use_loras
 from pipeline.lora.bundled import FOLDER, bundled_lora
@@ -21,6 +20,7 @@ from pipeline.request import HIGH, HIGH_ONLY, LOW, LOW_ONLY, Lora, RequestError,
 from pipeline.sampling.bridge import RunStage, sample_stages
 from pipeline.sampling.hooks import NO_HOOKS, Hooks, ModelInputs, Velocity, combine, observe
 from pipeline.sampling.sampler import sample, sample_latent
+from tests.support.comfy_in_process import comfy_host, import_comfyui
 
 SIDE, FRAMES, STEPS, WINDOW, OVERLAP = 32, 21, 10, 4, 2
 SAMPLING = Sampling(seed=4, num_inference_steps=STEPS)
@@ -193,11 +193,11 @@ def test_two_ideas_that_contradict_each_other_are_refused(model: Wan22Model, inp
 def test_a_lora_that_fades_out(inputs: tuple) -> None:
     """With a scale by step: none at all, as if it were not there; in the high-noise steps alone, as its high half."""
     host = comfy_host()
-    model, _, _ = bundled.load(host.host())
+    model, _, _ = bundled.load(host)
     high, low = (Lora(next(FOLDER.glob(f"*_{half}_noise.safetensors")).name, 1.0, half) for half in (HIGH, LOW))
 
     def run(loras: tuple[Lora, ...], hooks: Hooks = NO_HOOKS) -> torch.Tensor:
-        changed, _ = use_loras(model, loras, host.host(), bundled_lora, None, lambda: None)
+        changed, _ = use_loras(model, loras, host, bundled_lora, None, lambda: None)
         return sample(changed, *inputs, SAMPLING, hooks)
 
     without, with_high, with_both = run(()), run((high,)), run((high, low))
@@ -210,7 +210,7 @@ def test_a_lora_that_fades_out(inputs: tuple) -> None:
 @pytest.fixture(scope="module")
 def core(loaded: tuple) -> dict[str, Any]:
     """The bundled experts as ComfyUI loads them."""
-    comfy_host()
+    import_comfyui()
     import comfy.sd
 
     return {HIGH: comfy.sd.load_diffusion_model(str(bundled.DEMO_HIGH)),
@@ -219,7 +219,9 @@ def core(loaded: tuple) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def run(core: dict[str, Any]) -> RunStage:
-    return comfy_host().stage_runner(core, SAMPLING)
+    from pipeline.host.sampling import stage_runner
+
+    return stage_runner(core, SAMPLING)
 
 
 @pytest.mark.parametrize("idea", [windows, reused])
