@@ -15,6 +15,7 @@ from ..files.atomic import advice_on
 from ..models.latents import CHANNELS
 from ..models.vae import FRAMES_A_LATENT, WanVAE
 from ..request import RequestError
+from ..sampling.resume import check_finished
 from .encoding import REFUSE, Encoding
 from .mp4_writer import Written, write_mp4
 
@@ -24,6 +25,7 @@ def count_frames(latent: dict[str, Any]) -> int:
 
     Raises RequestError for latents of another model.
     """
+    check_finished(latent)
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != CHANNELS:
         raise RequestError(f"The latent has the shape {tuple(samples.shape)}; a Wan 2.2 A14B clip has (1, {CHANNELS}, "
