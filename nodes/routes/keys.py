@@ -1,7 +1,7 @@
-"""Keys that go in and never come out.
+"""The key store: keys go in and never come out.
 
-GET /wan22/keys            whose keys there are
-POST, DELETE /wan22/keys   keep a key, take one out
+GET /wan22/keys            the names of the keys that there are
+POST, DELETE /wan22/keys   save a key, remove one
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .exchange import check_owner, read_json, saved, shown
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
-    """Put them on the server. folder: the pack's system user directory."""
+    """Add the routes. folder: the pack's system user directory."""
 
     @routes.get("/wan22/keys")
     async def known(request: web.Request) -> web.Response:

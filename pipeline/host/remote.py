@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import comfy.model_management
-import folder_paths
 
 from ..remote.context import Desk
 from ..remote.errors import RunEndedError
 from ..remote.ledger import Limits
 from ..remote.open_context import Driver, open_desk
-from .files import system_folder
-from .loras import lora_file
+from .folders import lora_file, output_folder, system_folder
 from .node import speaker
 from .runs import run_error, run_is_over, running_item
+from .server import send_event
 
 REMOTE_RESULTS = "wan22/remote"
 """Folder of clips that providers made, in ComfyUI's output folder."""
@@ -23,7 +20,7 @@ REMOTE_RESULTS = "wan22/remote"
 def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     """The surroundings of a remote job: ComfyUI's folders, Stop, and the text on the node."""
     run = running_item()
-    return open_desk(system_folder(), Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
+    return open_desk(system_folder(), output_folder() / REMOTE_RESULTS,
                      None if run is None else Driver(*run[1:3], run[3] or {}), limits,
                      speaker(node_id), lambda: _stop_or_end(run and run[1]), _job_changed, lora_file)
 
@@ -45,6 +42,4 @@ def _stop_or_end(prompt_id: str | None) -> None:
 
 def _job_changed(job_id: str) -> None:
     """Tell every open page that there is news of a remote job; what it is, the pages ask for."""
-    from server import PromptServer
-
-    PromptServer.instance.send_sync("wan22.jobs", {"job": job_id})
+    send_event("wan22.jobs", {"job": job_id})

@@ -19,6 +19,14 @@ DEFAULT_PROFILE = "default"
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
+def profile_fault(profile: str | None) -> str:
+    """Return a sentence when this is not a profile name, such as a key pasted into the wrong place; else ""."""
+    if profile is None or PROFILE.fullmatch(profile):
+        return ""
+    return ("profile is not a profile name: it has 1 to 40 letters, digits, - and _. Never put a key here; save it in "
+            f"{places.KEYS}.")
+
+
 MAX_KEY = 4096
 _saving = threading.Lock()
 

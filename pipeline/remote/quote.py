@@ -18,7 +18,7 @@ from ..http.policy import OFFLINE_VARIABLE, Patience, policy_from_environment
 from ..node_inputs import NodeInputs
 from .client import Client
 from .errors import RemoteError
-from .keys import DEFAULT_PROFILE, PROFILE, Key, Keys
+from .keys import DEFAULT_PROFILE, Key, Keys, profile_fault
 from .ledger import Ledger, Limits, check_limits
 from .plan import PRICES_READ, TRIM, Plan, check_takes_loras, plan_clip
 from .request import ClipRequest
@@ -145,8 +145,8 @@ def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None,
         return None, (f"{OFFLINE_VARIABLE} is set: no provider can be reached.",)
     if "profile" in inputs.linked:
         return None, ()
-    if not PROFILE.fullmatch(target.profile):
-        return None, ("profile is no name of a profile: it has 1 to 40 letters, digits, - and _.",)
+    if fault := profile_fault(target.profile):
+        return None, (fault,)
     try:
         return Keys(own / "keys.json").of(target.adapter.name, target.adapter.title, target.adapter.variables,
                                           target.profile), ()
