@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from ..pipeline import request
 from ..pipeline.remote import request as clip_request
 from ..pipeline.remote.keys import DEFAULT_PROFILE, profile_fault
-from ..pipeline.remote.plan import FRAME_CHOICES, TRIM
-from ..pipeline.remote.providers import ADAPTERS
-from .remote_inputs import provider_inputs, read_offer
+from ..pipeline.remote.plan import LONGER_CLIPS, TRIM
+from ..pipeline.remote.providers import PROVIDERS
+from .remote_inputs import provider_inputs, read_target
 from .sockets import CATEGORY, Loras, Providers
 
 IMAGES = 1
@@ -30,7 +30,7 @@ class RemoteImageToVideo(io.ComfyNode):
             description="Has a hosted provider make the clip. The picture, the prompts and the links of the LoRAs are "
                         "sent there, and the clip is billed to your account. An interrupted run is resumed; the same "
                         "request is not bought twice.",
-            search_aliases=["api", "cloud", "hosted", *ADAPTERS, "wan api"],
+            search_aliases=["api", "cloud", "hosted", *PROVIDERS, "wan api"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture without transparency. Only its pixels are sent, as PNG or "
                                                 "JPEG, with no side over 2000 pixels."),
@@ -65,7 +65,7 @@ class RemoteImageToVideo(io.ComfyNode):
                                advanced=True,
                                tooltip="Maximum for all remote clips of the last 24 hours in US dollars, this one "
                                        "included. 0: no limit."),
-                io.Combo.Input("longer_clips", options=list(FRAME_CHOICES), default=TRIM, optional=True, advanced=True,
+                io.Combo.Input("longer_clips", options=list(LONGER_CLIPS), default=TRIM, optional=True, advanced=True,
                                tooltip="If more frames are bought than requested: trim cuts the clip here, keep "
                                        "returns it as it came, refuse stops before anything is sent."),
                 io.Boolean.Input("strict", default=False, optional=True, advanced=True,
@@ -108,7 +108,7 @@ class RemoteImageToVideo(io.ComfyNode):
                       loras: tuple = (), fallbacks: tuple = (), profile: str = DEFAULT_PROFILE, max_cost: float = 0.0,
                       max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False) -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node
-        from ..pipeline.host.remote import remote_desk
+        from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import clip_outputs
         from ..pipeline.remote.clip import remote_clip
@@ -118,8 +118,8 @@ class RemoteImageToVideo(io.ComfyNode):
         with errors_on_node(node_id):
             clip = clip_request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
                                             num_inference_steps, guidance_scale, seed)
-            desk = remote_desk(node_id, Limits(max_cost, max_cost_per_day))
-            path, report = await remote_clip(image, clip, (read_offer(provider, profile), *fallbacks), desk,
+            context = remote_context(node_id, Limits(max_cost, max_cost_per_day))
+            path, report = await remote_clip(image, clip, (read_target(provider, profile), *fallbacks), context,
                                              frames=longer_clips, strict=strict)
             video, images, preview = await clip_outputs(path, with_frames=is_linked(IMAGES))
             return io.NodeOutput(video, images, report, ui=preview)

@@ -8,6 +8,6 @@ Model = io.Custom("WAN22_MODEL")
 FirstFrame = io.Custom("WAN22_FIRST_FRAME")
 """pipeline.models.first_frame.FirstFrame: a picture, encoded for a clip of a given size and length."""
 Providers = io.Custom("WAN22_PROVIDERS")
-"""A tuple of pipeline.remote.run.Offer: the providers to try, in this order."""
+"""A tuple of pipeline.remote.providers.Target: the providers to try, in this order."""
 Loras = io.Custom("WAN22_LORAS")
 """A tuple of pipeline.lora.lora.Lora, as they were asked for: none has been downloaded."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devtools.environment import local_comfyui
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 
 ROOT = Path(__file__).parent.parent
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution",
@@ -33,7 +33,7 @@ def test_only_one_file_of_the_pipeline_touches_comfyui(path: Path) -> None:
 
 def test_a_provider_is_one_file() -> None:
     """Nothing beside a provider's own file, and the list of them, knows it by name."""
-    own = {word for adapter in ADAPTERS.values() for word in (adapter.name, adapter.title, *adapter.variables)}
+    own = {word for provider in PROVIDERS.values() for word in (provider.name, provider.title, *provider.variables)}
     providers = ROOT / "pipeline" / "remote" / "providers"
     for path in (*PIPELINE, *(ROOT / "nodes").rglob("*.py")):
         if path.parent != providers:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import comfy.model_management
 
-from ..remote.context import Desk
+from ..remote.context import RemoteContext
 from ..remote.errors import RunEndedError
 from ..remote.ledger import Limits
-from ..remote.open_context import Driver, open_desk
+from ..remote.open_context import Driver, open_context
 from .folders import lora_file, output_folder, system_folder
 from .node import speaker
 from .runs import run_error, run_is_over, running_item
@@ -17,10 +17,10 @@ REMOTE_RESULTS = "wan22/remote"
 """Folder of clips that providers made, in ComfyUI's output folder."""
 
 
-def remote_desk(node_id: str | None, limits: Limits) -> Desk:
+def remote_context(node_id: str | None, limits: Limits) -> RemoteContext:
     """The surroundings of a remote job: ComfyUI's folders, Stop, and the text on the node."""
     run = running_item()
-    return open_desk(system_folder(), output_folder() / REMOTE_RESULTS,
+    return open_context(system_folder(), output_folder() / REMOTE_RESULTS,
                      None if run is None else Driver(*run[1:3], run[3] or {}), limits,
                      speaker(node_id), lambda: _stop_or_end(run and run[1]), _job_changed, lora_file)
 

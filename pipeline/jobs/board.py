@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..remote.job import Job, State
+from ..remote.job import Job, JobState
 from ..remote.ledger import Ledger
 from ..remote.origins import Origins
 from .entry import ENDED, Entry, asked_of, remote_entry
@@ -16,7 +16,7 @@ from .queue import Queue, asked_in, only_buys, workflow_of
 
 MOST = 200
 """Entries of one page."""
-OPEN = tuple(state for state in State if state not in ENDED)
+OPEN = tuple(state for state in JobState if state not in ENDED)
 """Of these jobs the run that drives them may come and go without a word in the ledger."""
 OVERLAP = 60.0
 """Seconds by which changes are told again: a row may carry an earlier time than that at which it could be read."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..files.names import shown_in
-from ..remote.job import OVER, Job, State
+from ..remote.job import OVER, Job, JobState
 from ..remote.poll import place_of
-from ..remote.providers import ADAPTERS
+from ..remote.providers import PROVIDERS
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Entry:
     """US dollars."""
     price_source: str = ""
 
-ENDED = (*OVER, State.DONE)
+ENDED = (*OVER, JobState.DONE)
 
 
 def remote_entry(job: Job, run: str | None, workflow: bool, error: str, output: Path) -> Entry:
@@ -61,15 +61,15 @@ def remote_entry(job: Job, run: str | None, workflow: bool, error: str, output: 
 
     output: ComfyUI's output folder, outside of which no file is shown.
     """
-    adapter, ended = ADAPTERS.get(job.provider), job.state in ENDED
+    provider, ended = PROVIDERS.get(job.provider), job.state in ENDED
     return Entry(
         id=job.id, remote=True, state=job.state.value, created=job.created, began=job.submitted or None,
         ended=job.updated if ended else None, run=None if ended else run, workflow=workflow,
-        provider=adapter.title if adapter else job.provider, model=job.model,
-        prompt=str(job.summary.get("prompt", "")), error="" if job.state == State.DONE else job.error or error,
+        provider=provider.title if provider else job.provider, model=job.model,
+        prompt=str(job.summary.get("prompt", "")), error="" if job.state == JobState.DONE else job.error or error,
         file=shown(Path(job.result), output) if job.result else None, sent=job.sent or bool(job.remote_id),
-        cancels=adapter is not None and adapter.cancel(job.model, job.remote_id) is not None,
-        place=place_of(job.id) if run and job.state == State.QUEUED else None, price=job.price,
+        cancels=provider is not None and provider.cancel(job.model, job.remote_id) is not None,
+        place=place_of(job.id) if run and job.state == JobState.QUEUED else None, price=job.price,
         price_source=job.price_source)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..notify.event import OURS, Graph
-from ..remote.job import State
+from ..remote.job import JobState
 from ..remote.origins import without_queries
 from .entry import Entry
 
@@ -18,7 +18,7 @@ BUYERS = ("Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip")
 SAMPLERS = ("Wan22Sampler", "Wan22BridgeSampler")
 CLIPS = (".mp4", ".webm", ".mkv", ".mov", ".webp", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg")
-_ENDS = {"execution_success": State.DONE, "execution_error": State.FAILED, "execution_interrupted": State.CANCELED}
+_ENDS = {"execution_success": JobState.DONE, "execution_error": JobState.FAILED, "execution_interrupted": JobState.CANCELED}
 
 Item = tuple[Any, ...]
 """(number, prompt id, graph in API form, extra data, outputs, ...)"""
@@ -52,10 +52,10 @@ class Queue:
         """The runs that hold nodes of ours: those under way, and those that ended since a time."""
         for item in self.running:
             if _is_ours(item[2]):
-                yield _entry(item, State.RUNNING, run=item[1], progress=self._progress(item[2]))
+                yield _entry(item, JobState.RUNNING, run=item[1], progress=self._progress(item[2]))
         for item in self.pending:
             if _is_ours(item[2]):
-                yield _entry(item, State.QUEUED, run=item[1])
+                yield _entry(item, JobState.QUEUED, run=item[1])
         for found in self.history.values():
             item = found["prompt"]
             if not _is_ours(item[2]):
@@ -102,7 +102,7 @@ def _is_ours(graph: Graph) -> bool:
     return any(name.startswith(OURS) for name in _types(graph))
 
 
-def _entry(item: Item, state: State, **more: Any) -> Entry:
+def _entry(item: Item, state: JobState, **more: Any) -> Entry:
     graph, extra = item[2], item[3] or {}
     buyer = next((node.get("inputs", {}) for node in graph.values() if node.get("class_type") == BUYERS[0]), {})
     prompts = (node.get("inputs", {}).get("prompt") for node in graph.values()
@@ -117,7 +117,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _end(found: Mapping[str, Any]) -> tuple[State, tuple[float, float], str]:
+def _end(found: Mapping[str, Any]) -> tuple[JobState, tuple[float, float], str]:
     """How a run ended, when it began and ended, and its error."""
     messages = dict((found.get("status") or {}).get("messages") or ())
     name = next((name for name in _ENDS if name in messages), "execution_success")

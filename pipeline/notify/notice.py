@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from ..http.address import Url, may_be_public, parse_url
 from ..http.errors import DownloadError
-from ..remote.errors import Kind, RemoteError
-from ..remote.keys import Keys
+from ..remote.errors import ErrorKind, RemoteError
+from ..remote.keys import KeyStore
 from ..remote.settings import check_may_leave, read_settings
 from .event import read_report
 from .notifier import GraphRun, notifier, notify_secret
@@ -23,13 +23,13 @@ def check_callback_url(text: str) -> Url:
     """The link, taken apart. Raises RemoteError (VALIDATION) unless it is https, without a user name, and of a host
     that can be on the public internet; what the host resolves to is checked with each connection."""
     if not text.strip():
-        raise RemoteError(Kind.VALIDATION, "callback_url is empty. Give the https link of your receiver.")
+        raise RemoteError(ErrorKind.VALIDATION, "callback_url is empty. Give the https link of your receiver.")
     try:
         url = parse_url(text)
     except DownloadError as error:
-        raise RemoteError(Kind.VALIDATION, f"callback_url: {error}") from None
+        raise RemoteError(ErrorKind.VALIDATION, f"callback_url: {error}") from None
     if not may_be_public(url.host):
-        raise RemoteError(Kind.VALIDATION, f"callback_url: {url} is on this machine or its network, where callbacks "
+        raise RemoteError(ErrorKind.VALIDATION, f"callback_url: {url} is on this machine or its network, where callbacks "
                           "are not sent. Give a link that is open to the internet.")
     return url
 
@@ -49,7 +49,7 @@ def check_notice(folder: Path, url: str | None, signed: bool | None, profile: st
     if url is not None:
         check_callback_url(url)
     if signed and profile is not None:
-        notify_secret(Keys(folder / "keys.json"), profile)
+        notify_secret(KeyStore(folder / "keys.json"), profile)
 
 
 def tell_if_it_fails(folder: Path, run: GraphRun | None, to: Addressee, is_over: Callable[[str], bool],
@@ -61,7 +61,7 @@ def tell_if_it_fails(folder: Path, run: GraphRun | None, to: Addressee, is_over:
     if run is None or run.node_id not in run.outputs:
         return  # it will not run, or nobody can tell what becomes of it
     told = notifier(folder)
-    told.follow(told.begin(run, to), lambda: is_over(run.prompt_id), lambda: error(run.prompt_id))
+    told.poll_job(told.begin(run, to), lambda: is_over(run.prompt_id), lambda: error(run.prompt_id))
 
 
 def tell_it_is_done(folder: Path, run: GraphRun | None, to: Addressee, clip: dict[str, Any] | None, report: str) -> str:
@@ -72,7 +72,7 @@ def tell_it_is_done(folder: Path, run: GraphRun | None, to: Addressee, clip: dic
     url = check_callback_url(to.url)
     check_notice(folder, None, to.signed, to.profile)
     if clip is None and not report.strip():
-        raise RemoteError(Kind.VALIDATION, "There is nothing to tell. Connect video, report, or both.")
+        raise RemoteError(ErrorKind.VALIDATION, "There is nothing to tell. Connect video, report, or both.")
     file = (clip or {}).get("file")
     found, price = read_report(report)
     notifier(folder).tell_done(run or GraphRun("", "", {}, ()), to, {

@@ -17,25 +17,25 @@ from typing import Any
 from ..http.policy import Policy, patience_from_environment, policy_from_environment
 from ..remote.api import Request, exchange
 from ..remote.database import writing
-from ..remote.errors import Kind, RemoteError
-from ..remote.keys import NAME, VARIABLE, Keys
+from ..remote.errors import ErrorKind, RemoteError
+from ..remote.keys import NAME, VARIABLE, KeyStore
 from ..remote.origins import without_queries
 from ..remote.settings import check_may_leave
 from ..remote.webhooks.signatures import PREFIX, signed_headers, unsigned_headers
 from .event import DONE, FAILED, Graph, event_body, new_id, request_of
 from .outbox import GIVEN_UP, SENT, Addressee, Message, Outbox, add
-from .run_watch import Watch, Watches, end, mark_told
+from .run_watch import WatchedRun, WatchedRuns, end, mark_told
 
 HOW = (f"Set {VARIABLE}, or save it as the key of {NAME!r}: {PREFIX} and 24 to 64 random bytes in base64, such as "
        f"`echo {PREFIX}$(openssl rand -base64 32)` prints. Give the receiver the same.")
 
 
-def notify_secret(keys: Keys, profile: str) -> bytes:
+def notify_secret(keys: KeyStore, profile: str) -> bytes:
     """The secret, of the environment or of a profile. Raises RemoteError (AUTH), which does not repeat it."""
     try:
         return keys.of(NAME, "the callbacks' signatures", (VARIABLE,), profile).signing_secret()
     except ValueError as error:
-        raise RemoteError(Kind.AUTH, f"The callback cannot be signed: {str(error).rstrip('.')}. {HOW} Or switch "
+        raise RemoteError(ErrorKind.AUTH, f"The callback cannot be signed: {str(error).rstrip('.')}. {HOW} Or switch "
                           "`signed` off.") from None
 
 WAITS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 28800.0)
@@ -78,14 +78,14 @@ class Notifier:
                  clock: Callable[[], float] = time.time) -> None:
         """pace: stretches the waits between the tries; 1 but in tests. clock: seconds since 1970."""
         self.folder, self.policy, self.pace, self.clock = folder, policy, pace, clock
-        self.outbox, self.watches = Outbox(folder, clock), Watches(folder)
+        self.outbox, self.watches = Outbox(folder, clock), WatchedRuns(folder)
         self._news, self._started = threading.Condition(), False
 
     # ---- what there is to tell ---------------------------------------------------------------------------------
 
-    def begin(self, run: GraphRun, to: Addressee) -> Watch:
+    def begin(self, run: GraphRun, to: Addressee) -> WatchedRun:
         """Note that a run begins whose end is to be told."""
-        watch = Watch(run.prompt_id, run.node_id, to, request_of(run.graph, run.node_id), self.clock())
+        watch = WatchedRun(run.prompt_id, run.node_id, to, request_of(run.graph, run.node_id), self.clock())
         self.watches.begin(watch)
         return watch
 
@@ -101,7 +101,7 @@ class Notifier:
             mark_told(base, run.prompt_id, run.node_id)
         self._wake()
 
-    def run_ended(self, watch: Watch, error: dict[str, Any]) -> None:
+    def run_ended(self, watch: WatchedRun, error: dict[str, Any]) -> None:
         """Have it told that a run has failed, unless its clip was told before."""
         message = self._message(watch.to, FAILED, {
             "prompt_id": watch.prompt_id, "node": watch.node_id, "request": watch.request,
@@ -111,7 +111,7 @@ class Notifier:
                 add(base, message, self.clock())
         self._wake()
 
-    def follow(self, watch: Watch, is_over: Callable[[], bool], error: Callable[[], dict[str, Any]]) -> None:
+    def poll_job(self, watch: WatchedRun, is_over: Callable[[], bool], error: Callable[[], dict[str, Any]]) -> None:
         """Wait, in a thread, until a run has left the queue, and have it told if it failed."""
 
         def work() -> None:
@@ -162,7 +162,7 @@ class Notifier:
         check_may_leave(self.folder)
         now = int(self.clock())
         if message.to.signed:
-            secret = notify_secret(Keys(self.folder / "keys.json"), message.to.profile)
+            secret = notify_secret(KeyStore(self.folder / "keys.json"), message.to.profile)
             headers = signed_headers(secret, message.id, now, message.body)
         else:
             headers = unsigned_headers(message.id, now)

@@ -32,7 +32,7 @@ _COLUMNS = "prompt_id, node_id, url, profile, signed, request, began"
 
 
 @dataclass(frozen=True)
-class Watch:
+class WatchedRun:
     """A run of a graph, and the node in it that is to tell of it."""
 
     prompt_id: str
@@ -44,11 +44,11 @@ class Watch:
     """Seconds since 1970."""
 
 
-def _watch(row: tuple[Any, ...]) -> Watch:
-    return Watch(row[0], row[1], Addressee(row[2], row[3], bool(row[4])), json.loads(row[5]), row[6])
+def _watch(row: tuple[Any, ...]) -> WatchedRun:
+    return WatchedRun(row[0], row[1], Addressee(row[2], row[3], bool(row[4])), json.loads(row[5]), row[6])
 
 
-class Watches:
+class WatchedRuns:
     """The table. A lock file, held for the life of this program, tells others that its runs are alive."""
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class Watches:
         create(folder, _SCHEMA)
         self._alive = self._lock_of(self._program)
 
-    def begin(self, watch: Watch) -> None:
+    def begin(self, watch: WatchedRun) -> None:
         """Note a run that begins."""
         if not self._alive.is_locked:
             self._alive.acquire()
@@ -65,19 +65,19 @@ class Watches:
                          (watch.prompt_id, watch.node_id, watch.to.url, watch.to.profile, watch.to.signed,
                           json.dumps(watch.request), watch.began, self._program))
 
-    def find(self, prompt_id: str, node_id: str) -> Watch | None:
+    def find(self, prompt_id: str, node_id: str) -> WatchedRun | None:
         """The run, until it has ended."""
         with opened(self.folder) as base:
             row = base.execute(f"SELECT {_COLUMNS} FROM watches WHERE prompt_id = ? AND node_id = ?",
                                (prompt_id, node_id)).fetchone()
         return None if row is None else _watch(row)
 
-    def orphans(self) -> list[Watch]:
+    def orphans(self) -> list[WatchedRun]:
         """Untold runs of programs that have ended, which nobody finishes any more; forgets those that were told."""
         with opened(self.folder) as base:
             programs = [row[0] for row in base.execute("SELECT DISTINCT program FROM watches WHERE program != ?",
                                                        (self._program,))]
-        found: list[Watch] = []
+        found: list[WatchedRun] = []
         for program in programs:
             lock = self._lock_of(program)
             try:
@@ -101,7 +101,7 @@ def mark_told(base: sqlite3.Connection, prompt_id: str, node_id: str) -> None:
     base.execute("UPDATE watches SET told = 1 WHERE prompt_id = ? AND node_id = ?", (prompt_id, node_id))
 
 
-def end(base: sqlite3.Connection, watch: Watch) -> bool:
+def end(base: sqlite3.Connection, watch: WatchedRun) -> bool:
     """Forget, in the caller's transaction, a run that has ended; returns whether nobody was told of it."""
     row = base.execute("DELETE FROM watches WHERE prompt_id = ? AND node_id = ? RETURNING told",
                        (watch.prompt_id, watch.node_id)).fetchone()

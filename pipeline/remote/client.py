@@ -15,9 +15,9 @@ from ..http.address import parse_url
 from ..http.policy import Patience, Policy
 from ..http.threads import in_thread
 from .api import Reply, Request, exchange
-from .errors import PASSING, Kind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
+from .errors import RETRYABLE, ErrorKind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
 from .keys import Key
-from .provider import Adapter, Steps
+from .provider import Provider, RequestFlow
 
 T = TypeVar("T")
 Wait = Callable[[float], Awaitable[None]]
@@ -35,16 +35,16 @@ async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 @dataclass(frozen=True)
-class Client:
+class ProviderClient:
     """One provider, with the user's key for it."""
 
-    adapter: Adapter
+    provider: Provider
     key: Key
     policy: Policy
     patience: Patience
     wait: Wait
 
-    async def converse(self, steps: Steps[T]) -> T:
+    async def run(self, steps: RequestFlow[T]) -> T:
         """Make the requests of a conversation that costs nothing; returns what it finds.
 
         Raises RemoteError as the adapter's `refusal` states it, once trying again has not helped.
@@ -74,11 +74,11 @@ class Client:
             except (NotSentError, NoAnswerError) as error:
                 refusal = error
             tried += 1
-            if refusal.kind not in PASSING or tried >= (attempts or self.patience.attempts):
+            if refusal.kind not in RETRYABLE or tried >= (attempts or self.patience.attempts):
                 raise refusal
             await self.wait(self.patience.before_retry(tried, refusal.retry_after))
 
-    async def buy(self, request: Request, note_sent: Callable[[bool], None], note_accepted: Callable[[str], None],
+    async def submit(self, request: Request, note_sent: Callable[[bool], None], note_accepted: Callable[[str], None],
                   ) -> str:
         """Make the paid request; returns the job's id, which `note_accepted` was given as soon as it was known.
 
@@ -90,15 +90,15 @@ class Client:
         """
         tried = 0
         while True:
-            outcome = await _to_the_end(asyncio.to_thread(self._buy_once, request, note_sent, note_accepted))
+            outcome = await _to_the_end(asyncio.to_thread(self._submit_once, request, note_sent, note_accepted))
             if isinstance(outcome, str):
                 return outcome
             tried += 1
-            if outcome.kind not in PASSING or tried >= self.patience.attempts:
+            if outcome.kind not in RETRYABLE or tried >= self.patience.attempts:
                 raise NotAcceptedError(outcome)
             await self.wait(self.patience.before_retry(tried, outcome.retry_after))
 
-    def _buy_once(self, request: Request, note_sent: Callable[[bool], None], note_accepted: Callable[[str], None],
+    def _submit_once(self, request: Request, note_sent: Callable[[bool], None], note_accepted: Callable[[str], None],
                   ) -> str | RemoteError:
         """The job's id, or the error of a request that was not accepted. Raises RemoteError (SUBMIT_UNKNOWN)."""
         try:
@@ -108,32 +108,32 @@ class Client:
             return error
         except NoAnswerError as error:
             raise self._unknown(str(error)) from None
-        refusal = self.adapter.refusal(reply)
+        refusal = self.provider.refusal(reply)
         if refusal is not None:
-            if refusal.kind == Kind.TRANSIENT:  # an error of the gateway says nothing of what stands behind it
+            if refusal.kind == ErrorKind.TRANSIENT:  # an error of the gateway says nothing of what stands behind it
                 raise self._unknown(str(refusal))
             note_sent(False)
-            if refusal.kind == Kind.LOST:  # there is no job yet that could be unknown
-                return RemoteError(Kind.VALIDATION, f"{self.adapter.title} does not offer this model any more. Choose "
+            if refusal.kind == ErrorKind.LOST:  # there is no job yet that could be unknown
+                return RemoteError(ErrorKind.VALIDATION, f"{self.provider.title} does not offer this model any more. Choose "
                                    "another. Nothing was bought.")
             return self._without_key(refusal)
         try:
-            remote_id = self.adapter.accepted(reply)
+            remote_id = self.provider.accepted(reply)
         except RemoteError as error:
             raise self._unknown(str(error)) from None
         note_accepted(remote_id)
         return remote_id
 
     def _unknown(self, why: str) -> RemoteError:
-        return RemoteError(Kind.SUBMIT_UNKNOWN, self.key.hide_in(why))
+        return RemoteError(ErrorKind.SUBMIT_UNKNOWN, self.key.hide_in(why))
 
     def _refusal(self, request: Request, reply: Reply) -> RemoteError | None:
         if not request.json_answer and reply.good:
             return None
-        refusal = self.adapter.refusal(reply)
-        if refusal is not None and refusal.kind == Kind.AUTH and not request.auth:  # a file store's, or a page's
+        refusal = self.provider.refusal(reply)
+        if refusal is not None and refusal.kind == ErrorKind.AUTH and not request.auth:  # a file store's, or a page's
             host = parse_url(request.url).host
-            return RemoteError(Kind.PROVIDER_FAILED, f"{self.adapter.title} is in trouble: {host} refuses what was "
+            return RemoteError(ErrorKind.PROVIDER_FAILED, f"{self.provider.title} is in trouble: {host} refuses what was "
                                f"asked (status {reply.status}), and your key has no part in it.")
         return None if refusal is None else self._without_key(refusal)
 
@@ -144,6 +144,6 @@ class Client:
         return await in_thread(lambda: exchange(self._signed(request), self.policy, patience), self.wait)
 
     def _signed(self, request: Request) -> Request:
-        if not request.auth or parse_url(request.url).origin not in self.adapter.origins:
+        if not request.auth or parse_url(request.url).origin not in self.provider.origins:
             return request
-        return replace(request, headers={**request.headers, "Authorization": self.key.header(self.adapter.scheme)})
+        return replace(request, headers={**request.headers, "Authorization": self.key.header(self.provider.scheme)})

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..http.policy import Patience, Policy
 from ..http.threads import LOOK
 from .errors import RunEndedError
-from .keys import Keys
+from .keys import KeyStore
 from .ledger import Ledger, Limits
 from .settings import Settings, local_only_error
 
@@ -37,11 +37,11 @@ def hinted(job_id: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Desk:
+class RemoteContext:
     """The surroundings of a run."""
 
     ledger: Ledger
-    keys: Keys
+    keys: KeyStore
     policy: Policy
     patience: Patience
     results: Path
@@ -73,7 +73,7 @@ class Desk:
         if self.left.is_set():
             raise RunEndedError
 
-    def noting(self, notes: tuple[str, ...]) -> Desk:
+    def noting(self, notes: tuple[str, ...]) -> RemoteContext:
         """The same, with these sentences below everything that is said."""
         return replace(self, say=lambda text: self.say("\n".join((text, *notes))))
 

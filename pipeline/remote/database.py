@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from .errors import Kind, RemoteError
+from .errors import ErrorKind, RemoteError
 
 FILE = "jobs.sqlite"
 BUSY_SECONDS = 30.0
@@ -26,7 +26,7 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
             base.execute("PRAGMA fullfsync = ON")  # on macOS fsync alone leaves data in the drive's own cache
             yield base
     except sqlite3.Error as error:
-        raise RemoteError(Kind.REFUSED_HERE, f"The pack's database in {folder} cannot be used: {error}. Free some "
+        raise RemoteError(ErrorKind.REFUSED_HERE, f"The pack's database in {folder} cannot be used: {error}. Free some "
                           "space there, or check its permissions. Nothing is bought without it.") from None
 
 

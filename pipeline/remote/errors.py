@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Kind(str, Enum):
+class ErrorKind(str, Enum):
     """Why a job did not bring a clip."""
 
     AUTH = "auth"
@@ -24,9 +24,9 @@ class Kind(str, Enum):
     REFUSED_HERE = "refused here"
 
 
-PASSING = (Kind.RATE_LIMIT, Kind.TRANSIENT)
+RETRYABLE = (ErrorKind.RATE_LIMIT, ErrorKind.TRANSIENT)
 """Kinds that the same request may well not meet a little later."""
-ELSEWHERE = (Kind.AUTH, Kind.QUOTA, Kind.VALIDATION, Kind.RATE_LIMIT, Kind.TRANSIENT, Kind.PROVIDER_FAILED, Kind.BUDGET)
+FALLBACK_KINDS = (ErrorKind.AUTH, ErrorKind.QUOTA, ErrorKind.VALIDATION, ErrorKind.RATE_LIMIT, ErrorKind.TRANSIENT, ErrorKind.PROVIDER_FAILED, ErrorKind.BUDGET)
 """Kinds of a refusal after which another provider is worth asking; by the user's own limits, one may be cheaper. Not
 POLICY: a refusal is not shopped around."""
 
@@ -34,7 +34,7 @@ POLICY: a refusal is not shopped around."""
 class RemoteError(ValueError):
     """A remote job went wrong. The message says what, whether it is paid, and what to do; never a secret."""
 
-    def __init__(self, kind: Kind, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, kind: ErrorKind, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.retry_after = retry_after
@@ -45,14 +45,14 @@ class NotSentError(RemoteError):
     """The request provably never reached the provider whole."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(Kind.TRANSIENT, message)
+        super().__init__(ErrorKind.TRANSIENT, message)
 
 
 class NoAnswerError(RemoteError):
     """The request was sent, and whether it was accepted is not known."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(Kind.TRANSIENT, message)
+        super().__init__(ErrorKind.TRANSIENT, message)
 
 
 class NotAcceptedError(RemoteError):

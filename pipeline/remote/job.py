@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class State(str, Enum):
+class JobState(str, Enum):
     """Where a job stands. Its life goes down this list, and never back up after its end."""
 
     NEW = "new"
@@ -23,10 +23,10 @@ class State(str, Enum):
     SUBMIT_UNKNOWN = "submit unknown"
 
 
-UNSENT = (State.NEW, State.UPLOADING)
-ACCEPTED = (State.QUEUED, State.RUNNING, State.DOWNLOADING, State.TIMED_OUT)
+UNSENT = (JobState.NEW, JobState.UPLOADING)
+ACCEPTED = (JobState.QUEUED, JobState.RUNNING, JobState.DOWNLOADING, JobState.TIMED_OUT)
 """The provider has the job, and asking again may bring the clip. Timed out: we gave up waiting, it did not."""
-OVER = (State.FAILED, State.CANCELED, State.LOST)
+OVER = (JobState.FAILED, JobState.CANCELED, JobState.LOST)
 """Asking again brings nothing; the same request may be bought anew."""
 
 
@@ -40,7 +40,7 @@ class Job:
     profile: str
     digest: str
     """Of the request and its picture: see ClipRequest.digest."""
-    state: State = State.NEW
+    state: JobState = JobState.NEW
     remote_id: str = ""
     sent: bool = False
     """Whether the last byte of the paid request may have left this machine."""

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .api import Reply
-from .errors import Kind, RemoteError
+from .errors import ErrorKind, RemoteError
 
 
 def part(value: Any, *path: str | int) -> Any:
@@ -23,7 +23,7 @@ def text_part(reply: Reply, *path: str | int) -> str:
     """A text that an answer must hold. Raises RemoteError (TRANSIENT) when it does not."""
     found = part(reply.json(), *path)
     if not isinstance(found, str) or not found:
-        raise RemoteError(Kind.TRANSIENT, f"An answer came without {path[-1]!r}, which it always has.")
+        raise RemoteError(ErrorKind.TRANSIENT, f"An answer came without {path[-1]!r}, which it always has.")
     return found
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..files.atomic import is_open_to_others, write_object
-from . import ui_names as places
-from .errors import Kind, RemoteError
+from . import ui_names
+from .errors import ErrorKind, RemoteError
 from .webhooks.signatures import read_secret
 
 DEFAULT_PROFILE = "default"
@@ -24,7 +24,7 @@ def profile_fault(profile: str | None) -> str:
     if profile is None or PROFILE.fullmatch(profile):
         return ""
     return ("profile is not a profile name: it has 1 to 40 letters, digits, - and _. Never put a key here; save it in "
-            f"{places.KEYS}.")
+            f"{ui_names.KEYS}.")
 
 
 MAX_KEY = 4096
@@ -67,7 +67,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Keys:
+class KeyStore:
     """Where keys are looked for, each time that one is needed.
 
     The store is JSON, {"profiles": {"default": {"fal": "..."}}}, readable by its owner alone. The environment's keys
@@ -88,10 +88,10 @@ class Keys:
             value, place = self._profiles().get(profile, {}).get(provider, "").strip(), f"the profile {profile!r}"
         if not value:
             other = f"set {variables[0]} in the environment" if profile == DEFAULT_PROFILE else "name another profile"
-            raise RemoteError(Kind.AUTH, f"There is no API key of {title} in the profile {profile!r}. Save it in "
-                              f"{places.KEYS}, or {other}. Nothing was sent.")
+            raise RemoteError(ErrorKind.AUTH, f"There is no API key of {title} in the profile {profile!r}. Save it in "
+                              f"{ui_names.KEYS}, or {other}. Nothing was sent.")
         if not _may_be_key(value):
-            raise RemoteError(Kind.AUTH, f"The API key of {title} in {place} holds a space or a character that no key "
+            raise RemoteError(ErrorKind.AUTH, f"The API key of {title} in {place} holds a space or a character that no key "
                               "has. Copy it again. Nothing was sent.")
         return Key(value)
 
@@ -131,7 +131,7 @@ class Keys:
         good = isinstance(found, dict) and all(
             isinstance(keys, dict) and all(isinstance(key, str) for key in keys.values()) for keys in found.values())
         if not good:
-            raise RemoteError(Kind.AUTH, f'The key store {self.store} is not valid: "profiles" holds profile -> '
+            raise RemoteError(ErrorKind.AUTH, f'The key store {self.store} is not valid: "profiles" holds profile -> '
                               'provider -> key, such as {"default": {"fal": "..."}}.')
         return {name: dict(keys) for name, keys in found.items()}
 
@@ -144,16 +144,16 @@ class Keys:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise RemoteError(Kind.AUTH, f"The key store {self.store} cannot be read: {error.strerror}.") from None
+            raise RemoteError(ErrorKind.AUTH, f"The key store {self.store} cannot be read: {error.strerror}.") from None
         if is_open_to_others(self.store, mode):
-            raise RemoteError(Kind.AUTH, f"The key store {self.store} can be read by others on this machine. Close it "
+            raise RemoteError(ErrorKind.AUTH, f"The key store {self.store} can be read by others on this machine. Close it "
                               f"with `chmod 600 {self.store}`, and run again.")
         try:
             found = json.loads(text)
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise RemoteError(Kind.AUTH, f"The key store {self.store} is not valid JSON.")
+            raise RemoteError(ErrorKind.AUTH, f"The key store {self.store} is not valid JSON.")
         return found
 
 NAME, VARIABLE = "callback", "WAN22_CALLBACK_SECRET"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import ui_names as places
+from . import ui_names
 from .database import create, opened, writing
-from .errors import Kind, RemoteError
-from .job import OVER, UNSENT, Job, State
+from .errors import ErrorKind, RemoteError
+from .job import OVER, UNSENT, Job, JobState
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -32,7 +32,7 @@ CREATE INDEX IF NOT EXISTS jobs_by_updated ON jobs (updated);
 """
 _COLUMNS = ("id", "provider", "model", "profile", "digest", "state", "remote_id", "sent", "created", "submitted",
             "updated", "price", "price_source", "image_mark", "result", "error_kind", "error", "summary")
-_END = {*OVER, State.DONE}
+_END = {*OVER, JobState.DONE}
 DAY = 24 * 3600.0
 
 
@@ -54,7 +54,7 @@ def _row(job: Job) -> tuple[object, ...]:
 
 def _job(row: sqlite3.Row) -> Job:
     values = dict(zip(_COLUMNS, row, strict=True))
-    return Job(**{**values, "state": State(values["state"]), "sent": bool(values["sent"]),
+    return Job(**{**values, "state": JobState(values["state"]), "sent": bool(values["sent"]),
                   "summary": json.loads(values["summary"])})
 
 
@@ -114,13 +114,13 @@ class Ledger:
         """Give a job of unknown outcome the id that the user found at the provider, which may have been mistyped
         before. Raises RemoteError."""
         job = self.get(job.id)
-        if job.state == State.DONE and job.remote_id == remote_id:
+        if job.state == JobState.DONE and job.remote_id == remote_id:
             return job
-        if job.remote_id not in ("", remote_id) and job.error_kind != Kind.LOST.value:
-            raise RemoteError(Kind.VALIDATION, f"The job {job.short_id} already is {job.remote_id} at its provider.")
+        if job.remote_id not in ("", remote_id) and job.error_kind != ErrorKind.LOST.value:
+            raise RemoteError(ErrorKind.VALIDATION, f"The job {job.short_id} already is {job.remote_id} at its provider.")
         if job.remote_id != remote_id and self.owns(job.provider, remote_id):
-            raise RemoteError(Kind.VALIDATION, f"{remote_id} belongs to another job of the ledger.")
-        return self.reopen(job, remote_id=remote_id, sent=True, state=State.RUNNING, error="", error_kind="")
+            raise RemoteError(ErrorKind.VALIDATION, f"{remote_id} belongs to another job of the ledger.")
+        return self.reopen(job, remote_id=remote_id, sent=True, state=JobState.RUNNING, error="", error_kind="")
 
     def give_up(self, job: Job) -> Job:
         """Note that the user does not want a job any more; the same request may then be bought anew. One that is known
@@ -128,10 +128,10 @@ class Ledger:
         try:
             with self.driver(job):
                 job = self.get(job.id)
-                return self.reopen(job, state=State.LOST if job.remote_id else State.CANCELED,
+                return self.reopen(job, state=JobState.LOST if job.remote_id else JobState.CANCELED,
                                    error="given up by the user")
         except Timeout:
-            raise RemoteError(Kind.VALIDATION, f"A run is waiting for the job {job.short_id}. Stop that run first.",
+            raise RemoteError(ErrorKind.VALIDATION, f"A run is waiting for the job {job.short_id}. Stop that run first.",
                               ) from None
 
     def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits,
@@ -145,7 +145,7 @@ class Ledger:
             spent = self._spent(base, time.time() - DAY, job.id)
             check_limits(price, spent, limits, budget)
             base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
-                         "WHERE id = ?", (State.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
+                         "WHERE id = ?", (JobState.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
             new = self._get(base, job.id)
         self._on_change(job.id)
         return new
@@ -165,7 +165,7 @@ class Ledger:
                                (name,)).fetchone()
         return None if row is None else _job(row)
 
-    def jobs(self, states: Sequence[State] = tuple(State), newest: int = 1000, before: float = math.inf) -> list[Job]:
+    def jobs(self, states: Sequence[JobState] = tuple(JobState), newest: int = 1000, before: float = math.inf) -> list[Job]:
         """Jobs in these states, the newest first; those that were entered before a time, in seconds since 1970."""
         marks = ", ".join("?" * len(states))
         with opened(self.folder) as base:
@@ -212,7 +212,7 @@ class Ledger:
 
     @staticmethod
     def _spent(base: sqlite3.Connection, since: float, but: str) -> float:
-        free = [state.value for state in (*UNSENT, State.FAILED, State.CANCELED)]
+        free = [state.value for state in (*UNSENT, JobState.FAILED, JobState.CANCELED)]
         marks = ", ".join("?" * len(free))
         return base.execute(f"SELECT COALESCE(SUM(price), 0) FROM jobs WHERE submitted >= ? AND id != ? AND state NOT "
                             f"IN ({marks})", (since, but, *free)).fetchone()[0]
@@ -224,18 +224,18 @@ def check_limits(price: float | None, spent: float, limits: Limits, budget: Limi
     limits: the node's own; budget: the user's for all nodes.
     """
     _check(price, spent, limits, "max_cost", "max_cost_per_day", "Set the limits to 0")
-    _check(price, spent, budget, f"the most for a clip in {places.BUDGET}", f"the most for a day in {places.BUDGET}",
-           f"Clear {places.BUDGET}")
+    _check(price, spent, budget, f"the most for a clip in {ui_names.BUDGET}", f"the most for a day in {ui_names.BUDGET}",
+           f"Clear {ui_names.BUDGET}")
 
 
 def _check(price: float | None, spent: float, limits: Limits, clip: str, day: str, off: str) -> None:
     """Raise RemoteError when limits, called `clip` and `day`, do not allow a purchase; `off` says how to lift them."""
     if price is None and (limits.clip or limits.day):
-        raise RemoteError(Kind.BUDGET, f"The price of this clip is not known, so {clip if limits.clip else day} cannot "
+        raise RemoteError(ErrorKind.BUDGET, f"The price of this clip is not known, so {clip if limits.clip else day} cannot "
                           f"hold. {off} to buy it all the same, or choose another provider. Nothing was bought.")
     if price is not None and limits.clip and price > limits.clip:
-        raise RemoteError(Kind.BUDGET, f"The clip costs ${price:.3f}, more than {clip}, ${limits.clip:.3f}. Nothing "
+        raise RemoteError(ErrorKind.BUDGET, f"The clip costs ${price:.3f}, more than {clip}, ${limits.clip:.3f}. Nothing "
                           "was bought.")
     if price is not None and limits.day and spent + price > limits.day:
-        raise RemoteError(Kind.BUDGET, f"${spent:.3f} were spent in the last 24 hours and the clip costs ${price:.3f}: "
+        raise RemoteError(ErrorKind.BUDGET, f"${spent:.3f} were spent in the last 24 hours and the clip costs ${price:.3f}: "
                           f"together more than {day}, ${limits.day:.3f}. Nothing was bought.")

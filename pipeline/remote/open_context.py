@@ -9,8 +9,8 @@ from typing import Any
 
 from ..http.policy import patience_from_environment, policy_from_environment
 from ..video.probe import probe
-from .context import Desk
-from .keys import Keys
+from .context import RemoteContext
+from .keys import KeyStore
 from .ledger import Ledger, Limits
 from .origins import Origins
 from .settings import read_settings
@@ -32,9 +32,9 @@ class Driver:
         return {"workflow": drawn} if drawn else {"graph": self.graph}
 
 
-def open_desk(folder: Path, results: Path, driver: Driver | None, limits: Limits, say: Callable[[str], None],
+def open_context(folder: Path, results: Path, driver: Driver | None, limits: Limits, say: Callable[[str], None],
               stop: Callable[[], None], changed: Callable[[str], None],
-              find_lora: Callable[[str], Path | None]) -> Desk:
+              find_lora: Callable[[str], Path | None]) -> RemoteContext:
     """folder: the pack's own, with keys, settings and ledger. results: of finished clips. driver: None when it cannot
     be told. changed: told the id of each job of which there is news. find_lora: as Desk has it."""
     origins = Origins(folder)
@@ -44,6 +44,6 @@ def open_desk(folder: Path, results: Path, driver: Driver | None, limits: Limits
             origins.note(job_id, driver.prompt_id, driver.workflow if asks else None)
             changed(job_id)
 
-    return Desk(ledger=Ledger(folder, changed), drives=drives, keys=Keys(folder / "keys.json"),
+    return RemoteContext(ledger=Ledger(folder, changed), drives=drives, keys=KeyStore(folder / "keys.json"),
                 policy=policy_from_environment(), patience=patience_from_environment(), results=results, say=say,
                 stop=stop, check_clip=probe, limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora)

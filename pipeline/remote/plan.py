@@ -16,7 +16,7 @@ from ..http.errors import DownloadError, redact
 from ..lora.expert import expert_by_name
 from ..lora.lora import AUTO, BOTH, HIGH, LOW, Lora
 from ..request import FPS
-from .errors import Kind, RemoteError
+from .errors import ErrorKind, RemoteError
 from .request import ClipRequest
 
 PRICES_READ = "2026-09"
@@ -66,22 +66,22 @@ def weights_link(source: str) -> str:
         remote = parse_source(source)
         url = parse_url(remote.link)
     except DownloadError as error:
-        raise RemoteError(Kind.VALIDATION, f"{error} Nothing was sent.") from None
+        raise RemoteError(ErrorKind.VALIDATION, f"{error} Nothing was sent.") from None
     if url.host.removeprefix("www.") in CIVITAI_HOSTS:
-        raise RemoteError(Kind.VALIDATION, f"{redact(source)}: Civitai hands files out to signed-in users, and a "
+        raise RemoteError(ErrorKind.VALIDATION, f"{redact(source)}: Civitai hands files out to signed-in users, and a "
                           "provider is not signed in. Give a link that anybody may open. Nothing was sent.")
     if remote.look_up:
-        raise RemoteError(Kind.VALIDATION, f"{source} names a repository; a provider needs the file. Give "
+        raise RemoteError(ErrorKind.VALIDATION, f"{source} names a repository; a provider needs the file. Give "
                           "owner/repo/file.safetensors or the file's https link. Nothing was sent.")
     if not url.path.lower().endswith(".safetensors"):
-        raise RemoteError(Kind.VALIDATION, f"{url} is not the link of a .safetensors file, the only kind of LoRA "
+        raise RemoteError(ErrorKind.VALIDATION, f"{url} is not the link of a .safetensors file, the only kind of LoRA "
                           "that is taken. Nothing was sent.")
     if not may_be_public(url.host):
-        raise RemoteError(Kind.VALIDATION, f"{url} is on this machine or its network, where no provider can read it. "
+        raise RemoteError(ErrorKind.VALIDATION, f"{url} is on this machine or its network, where no provider can read it. "
                           "Nothing was sent.")
     return url.text
 
-TRIM, KEEP, REFUSE = FRAME_CHOICES = ("trim", "keep", "refuse")
+TRIM, KEEP, REFUSE = LONGER_CLIPS = ("trim", "keep", "refuse")
 LONG_PROMPT = 1600
 """Characters, beyond which English prompts come near 512 tokens."""
 
@@ -154,14 +154,14 @@ def _length(model: RemoteModel, clip: ClipRequest, frames: str, notes: dict[str,
     if model.num_frames is not None:
         fewest, most = model.num_frames
         if wanted > most:
-            raise RemoteError(Kind.VALIDATION, f"{model.id} makes {fewest} to {most} frames; {wanted} are asked for. "
+            raise RemoteError(ErrorKind.VALIDATION, f"{model.id} makes {fewest} to {most} frames; {wanted} are asked for. "
                               "Nothing was sent.")
         if wanted < fewest:
             _note_longer(model, frames, wanted, f"{fewest} frames", notes)
         return max(wanted, fewest), None
     duration = next((d for d in model.durations if wanted <= d * FPS + 1), None)
     if duration is None:
-        raise RemoteError(Kind.VALIDATION, f"{model.id} makes clips of {' or '.join(map(str, model.durations))} "
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} makes clips of {' or '.join(map(str, model.durations))} "
                           f"seconds; {wanted} frames are {wanted / FPS:.1f} seconds. Nothing was sent.")
     if wanted != duration * FPS + 1:
         _note_longer(model, frames, wanted, f"{duration} seconds", notes)
@@ -170,7 +170,7 @@ def _length(model: RemoteModel, clip: ClipRequest, frames: str, notes: dict[str,
 
 def _note_longer(model: RemoteModel, frames: str, wanted: int, least: str, notes: dict[str, str]) -> None:
     if frames == REFUSE:
-        raise RemoteError(Kind.VALIDATION, f"{model.id} makes {least} at least, and {wanted} frames are asked for. "
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} makes {least} at least, and {wanted} frames are asked for. "
                           "Choose trim or keep for longer_clips. Nothing was sent.")
     then = f"cut to {wanted} here" if frames == TRIM else "kept as they come"
     notes["num_frames"] = f"{least} are bought and billed, and {then}."
@@ -179,7 +179,7 @@ def _note_longer(model: RemoteModel, frames: str, wanted: int, least: str, notes
 def check_takes_loras(model: RemoteModel) -> None:
     """Raise RemoteError (VALIDATION) for a model without LoRAs."""
     if not model.loras:
-        raise RemoteError(Kind.VALIDATION, f"{model.id} takes no LoRAs. Choose a model that does, or disconnect them. "
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes no LoRAs. Choose a model that does, or disconnect them. "
                           "Nothing was sent.")
 
 
@@ -192,12 +192,12 @@ def _loras(model: RemoteModel, loras: tuple[Lora, ...], find: Callable[[str], Pa
     low, high = model.lora_scales
     for _, scale, _ in asked:
         if not low <= scale <= high:
-            raise RemoteError(Kind.VALIDATION, f"{model.id} takes LoRA scales of {low:g} to {high:g}; {scale:g} is "
+            raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes LoRA scales of {low:g} to {high:g}; {scale:g} is "
                               "asked for. Nothing was sent.")
     for expert in (HIGH, LOW):
         count = sum(chosen in (BOTH, expert) for *_, chosen in asked)
         if count > model.loras:
-            raise RemoteError(Kind.VALIDATION, f"{model.id} takes {model.loras} LoRAs an expert at most; {count} are "
+            raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes {model.loras} LoRAs an expert at most; {count} are "
                               f"for the {expert}-noise one. Nothing was sent.")
     return asked
 
@@ -217,6 +217,6 @@ def _expert(lora: Lora, link: str, settled: list[str]) -> str:
 
 def _link(lora: Lora, find: Callable[[str], Path | None]) -> str:
     if find(lora.source) is not None or not is_remote(lora.source):  # as a sampler here would take it
-        raise RemoteError(Kind.VALIDATION, f"The LoRA {lora.source!r} is a file of this machine, which no provider can "
+        raise RemoteError(ErrorKind.VALIDATION, f"The LoRA {lora.source!r} is a file of this machine, which no provider can "
                           "read. Give an https link to it. Nothing was sent.")
     return weights_link(lora.source)

@@ -23,11 +23,11 @@ from ..http.secrets import Tokens
 from ..http.session import Answer
 from ..http.session import Client as DownloadClient
 from ..http.threads import in_thread
-from .client import Client
-from .context import Desk
-from .errors import PASSING, Kind, RemoteError, RunEndedError
-from .job import Job, State
-from .provider import Progress
+from .client import ProviderClient
+from .context import RemoteContext
+from .errors import RETRYABLE, ErrorKind, RemoteError, RunEndedError
+from .job import Job, JobState
+from .provider import JobStatus
 
 _places: dict[str, int] = {}
 
@@ -79,9 +79,9 @@ def fetch_clip(link: str, path: Path, policy: Policy, patience: float) -> None:
         check_boxes(unfinished)
         retried(lambda: os.replace(unfinished, path))
     except TransientError as error:
-        raise RemoteError(Kind.TRANSIENT, str(error), retry_after=error.wait) from None
+        raise RemoteError(ErrorKind.TRANSIENT, str(error), retry_after=error.wait) from None
     except DownloadError as error:
-        raise RemoteError(Kind.REFUSED_HERE, str(error)) from None
+        raise RemoteError(ErrorKind.REFUSED_HERE, str(error)) from None
     finally:
         client.close()
         clear_away(unfinished)
@@ -91,9 +91,9 @@ def _check(answer: Answer) -> None:
     if answer.status == 200:
         return
     if answer.status in GONE:
-        raise RemoteError(Kind.DOWNLOAD_EXPIRED, f"The link of the finished clip no longer works (status "
+        raise RemoteError(ErrorKind.DOWNLOAD_EXPIRED, f"The link of the finished clip no longer works (status "
                           f"{answer.status}).")
-    raise RemoteError(Kind.TRANSIENT, f"{answer.url.host} does not hand out the finished clip (status "
+    raise RemoteError(ErrorKind.TRANSIENT, f"{answer.url.host} does not hand out the finished clip (status "
                       f"{answer.status}).")
 
 
@@ -110,17 +110,17 @@ def _write(answer: Answer, path: Path, end: float) -> None:
             if done > MAX_CLIP:
                 raise _too_long(answer)
             if time.monotonic() > end:
-                raise RemoteError(Kind.TRANSIENT, f"{answer.url.host} sends the finished clip too slowly.")
+                raise RemoteError(ErrorKind.TRANSIENT, f"{answer.url.host} sends the finished clip too slowly.")
             if count < len(buffer):
                 break
         file.flush()
         os.fsync(file.fileno())
     if size is not None and done != size:
-        raise RemoteError(Kind.INTEGRITY, f"{answer.url.host} sent {done} of the {size} bytes of the clip.")
+        raise RemoteError(ErrorKind.INTEGRITY, f"{answer.url.host} sent {done} of the {size} bytes of the clip.")
 
 
 def _too_long(answer: Answer) -> RemoteError:
-    return RemoteError(Kind.INTEGRITY, f"{answer.url.host} sends more than {MAX_CLIP // 2**20} MB, which no clip is.")
+    return RemoteError(ErrorKind.INTEGRITY, f"{answer.url.host} sends more than {MAX_CLIP // 2**20} MB, which no clip is.")
 
 
 def check_boxes(path: Path) -> None:
@@ -141,126 +141,126 @@ def check_boxes(path: Path) -> None:
             seen.append(name)
             position += length
     if position != size or seen[:1] != [b"ftyp"] or b"moov" not in seen:
-        raise RemoteError(Kind.INTEGRITY, "What came is no whole MP4 file.")
+        raise RemoteError(ErrorKind.INTEGRITY, "What came is no whole MP4 file.")
 
 DOWNLOADS = 4
 """Tries to fetch a finished clip before the run ends."""
 AFTER_CANCEL = (0.0, 1.0, 2.0)
 """Seconds before the polls after a cancel; the user waits for them."""
-ENDS = {State.FAILED: "could not make the clip of", State.CANCELED: "has cancelled", State.LOST: "has lost"}
+ENDS = {JobState.FAILED: "could not make the clip of", JobState.CANCELED: "has cancelled", JobState.LOST: "has lost"}
 
 
-async def follow(job: Job, client: Client, desk: Desk) -> Job:
+async def poll_job(job: Job, client: ProviderClient, context: RemoteContext) -> Job:
     """Wait for an accepted job and fetch its clip; returns it done, with the path of the file.
 
     Raises RemoteError; the interrupt that desk.stop raises, once the job was called off where the provider can. Any
     other end leaves the job as it is, to be taken up again: nobody has said that the clip is not wanted.
     """
-    if job.state == State.DONE:
+    if job.state == JobState.DONE:
         if Path(job.result).is_file():
             return job
-        job = desk.ledger.reopen(job, state=State.RUNNING)
+        job = context.ledger.reopen(job, state=JobState.RUNNING)
     try:
-        progress = await _wait(job, client, desk)
-        return await _fetch(desk.ledger.update(job, state=State.DOWNLOADING), progress.url, client, desk)
+        progress = await _wait(job, client, context)
+        return await _fetch(context.ledger.update(job, state=JobState.DOWNLOADING), progress.url, client, context)
     except RunEndedError:
-        desk.say(f"The run has ended. {client.adapter.title} goes on with the job, and it is billed. {_again(job)}")
+        context.say(f"The run has ended. {client.provider.title} goes on with the job, and it is billed. {_again(job)}")
         raise
     except (Exception, asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException:  # the host's interrupt
-        await _call_off(job, client, desk)
+        await _call_off(job, client, context)
         raise
 
 
-async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
+async def _wait(job: Job, client: ProviderClient, context: RemoteContext) -> JobStatus:
     """Poll until the clip is finished."""
     began, polled = time.monotonic(), 0
-    told = Progress(job.state)
+    told = JobStatus(job.state)
     fresh = time.time() - job.submitted < client.patience.polls[0]
     while True:
         if polled or fresh:
-            await desk.wait_for_news(job.id, client.patience.before_poll(polled),
-                                     partial(_tell, told, job, client, desk))
+            await context.wait_for_news(job.id, client.patience.before_poll(polled),
+                                     partial(_tell, told, job, client, context))
         polled += 1
         told = await _poll(job, client)
-        note_place(job.id, told.place)
+        note_place(job.id, told.queue_position)
         if told.price is not None:
-            desk.ledger.update(job, price=told.price, price_source=f"billed by {client.adapter.title}")
-        if told.state == State.DOWNLOADING:
+            context.ledger.update(job, price=told.price, price_source=f"billed by {client.provider.title}")
+        if told.state == JobState.DOWNLOADING:
             return told
         if told.state in ENDS:
             why = told.message.rstrip(".") or "no reason given"
-            sentence = f"{client.adapter.title} {ENDS[told.state]} the job {job.short_id}: {why}."
-            desk.ledger.update(job, state=told.state, error_kind=told.kind.value, error=sentence)
-            raise RemoteError(told.kind, sentence)
-        job = desk.ledger.update(job, state=told.state)
+            sentence = f"{client.provider.title} {ENDS[told.state]} the job {job.short_id}: {why}."
+            context.ledger.update(job, state=told.state, error_kind=told.error_kind.value, error=sentence)
+            raise RemoteError(told.error_kind, sentence)
+        job = context.ledger.update(job, state=told.state)
         if time.monotonic() - began > client.patience.deadline * client.patience.pace:
-            desk.ledger.update(job, state=State.TIMED_OUT)
-            raise RemoteError(Kind.TIMEOUT, f"{client.adapter.title} has not finished the job {job.short_id} after "
+            context.ledger.update(job, state=JobState.TIMED_OUT)
+            raise RemoteError(ErrorKind.TIMEOUT, f"{client.provider.title} has not finished the job {job.short_id} after "
                               f"{client.patience.deadline / 60:.0f} minutes. It goes on there: run again, or resume it "
                               f"with the id {job.short_id}.")
 
 
-async def _poll(job: Job, client: Client) -> Progress:
+async def _poll(job: Job, client: ProviderClient) -> JobStatus:
     try:
-        return await client.converse(client.adapter.poll(job.model, job.remote_id))
+        return await client.run(client.provider.poll(job.model, job.remote_id))
     except RemoteError as error:
-        if error.kind == Kind.LOST:
-            if time.time() - job.submitted < client.adapter.patient:
-                return Progress(job.state)  # not known there yet
-            return Progress(State.LOST, kind=Kind.LOST, message=str(error))
+        if error.kind == ErrorKind.LOST:
+            if time.time() - job.submitted < client.provider.grace_seconds:
+                return JobStatus(job.state)  # not known there yet
+            return JobStatus(JobState.LOST, error_kind=ErrorKind.LOST, message=str(error))
         raise RemoteError(error.kind, f"{error} The job {job.short_id} goes on there: run again to go on "
                           "waiting for it.") from None
 
 
-def _tell(told: Progress, job: Job, client: Client, desk: Desk) -> None:
-    words = {State.QUEUED: "queued", State.RUNNING: "at work"}
-    place = "" if told.place is None else f", place {told.place + 1} in the queue"
+def _tell(told: JobStatus, job: Job, client: ProviderClient, context: RemoteContext) -> None:
+    words = {JobState.QUEUED: "queued", JobState.RUNNING: "at work"}
+    place = "" if told.queue_position is None else f", place {told.queue_position + 1} in the queue"
     odd = f" ({told.message})" if told.message else ""
     seconds = max(0, round(time.time() - job.submitted))
     word = words.get(told.state, told.state.value)
-    desk.say(f"{client.adapter.title}: {word}{place}{odd}, {seconds} s")
+    context.say(f"{client.provider.title}: {word}{place}{odd}, {seconds} s")
 
 
-async def _fetch(job: Job, link: str, client: Client, desk: Desk) -> Job:
-    desk.say(f"{client.adapter.title}: fetching the clip.")
-    desk.results.mkdir(parents=True, exist_ok=True)
-    path = desk.results / f"{job.provider}_{job.short_id}.mp4"
+async def _fetch(job: Job, link: str, client: ProviderClient, context: RemoteContext) -> Job:
+    context.say(f"{client.provider.title}: fetching the clip.")
+    context.results.mkdir(parents=True, exist_ok=True)
+    path = context.results / f"{job.provider}_{job.short_id}.mp4"
     tried, expired = 0, False
     while True:
         try:
-            await in_thread(partial(_bring, link, path, client, desk), desk.wait)
-            return desk.ledger.update(job, state=State.DONE, result=str(path), error="", error_kind="")
+            await in_thread(partial(_bring, link, path, client, context), context.wait)
+            return context.ledger.update(job, state=JobState.DONE, result=str(path), error="", error_kind="")
         except RemoteError as error:
             tried += 1
-            if error.kind == Kind.DOWNLOAD_EXPIRED and not expired:
+            if error.kind == ErrorKind.DOWNLOAD_EXPIRED and not expired:
                 expired = True
                 link = (await _poll(job, client)).url or link
                 continue
-            if error.kind == Kind.DOWNLOAD_EXPIRED:
-                desk.ledger.update(job, state=State.LOST, error_kind=error.kind.value, error=str(error))
-                raise RemoteError(error.kind, f"{error} {client.adapter.title} keeps clips for a short time only, and "
+            if error.kind == ErrorKind.DOWNLOAD_EXPIRED:
+                context.ledger.update(job, state=JobState.LOST, error_kind=error.kind.value, error=str(error))
+                raise RemoteError(error.kind, f"{error} {client.provider.title} keeps clips for a short time only, and "
                                   f"that of the job {job.short_id} is gone.") from None
-            if error.kind not in (*PASSING, Kind.INTEGRITY) or tried >= DOWNLOADS:
+            if error.kind not in (*RETRYABLE, ErrorKind.INTEGRITY) or tried >= DOWNLOADS:
                 raise RemoteError(error.kind, f"{error} The clip of the job {job.short_id} is paid and still at "
-                                  f"{client.adapter.title}: run again to fetch it.") from None
-            await desk.wait(client.patience.before_retry(tried, error.retry_after))
+                                  f"{client.provider.title}: run again to fetch it.") from None
+            await context.wait(client.patience.before_retry(tried, error.retry_after))
 
 
-def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
+def _bring(link: str, path: Path, client: ProviderClient, context: RemoteContext) -> None:
     # A run that was stopped may still be at it, so that each try has a file of its own.
     arriving = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.arriving{path.suffix}")
     try:
         _sweep(path, client.patience.download)
-        fetch_clip(link, arriving, desk.policy, client.patience.download)
+        fetch_clip(link, arriving, context.policy, client.patience.download)
         try:
-            desk.check_clip(arriving)
+            context.check_clip(arriving)
         except ValueError as error:
-            raise RemoteError(Kind.INTEGRITY, f"What came is no whole clip: {error}") from None
+            raise RemoteError(ErrorKind.INTEGRITY, f"What came is no whole clip: {error}") from None
         retried(lambda: os.replace(arriving, path))
     except OSError as error:
-        raise RemoteError(Kind.REFUSED_HERE, f"The clip cannot be written to {path.parent}: {error.strerror or error}. "
+        raise RemoteError(ErrorKind.REFUSED_HERE, f"The clip cannot be written to {path.parent}: {error.strerror or error}. "
                           "Free some space there, or let ComfyUI write to it.") from None
     finally:
         clear_away(arriving)
@@ -278,41 +278,41 @@ def _again(job: Job) -> str:
     return f"Resume it with the id {job.short_id}, or run again."
 
 
-async def _call_off(job: Job, client: Client, desk: Desk) -> None:
+async def _call_off(job: Job, client: ProviderClient, context: RemoteContext) -> None:
     """Cancel the job at the provider, where that can be; tell the user how it stands.
 
     Only what a poll says afterwards counts: providers acknowledge a cancel that comes too late, and a clip that is paid
     must not be bought again.
     """
-    title, again = client.adapter.title, _again(job)
-    if desk.ledger.get(job.id).state == State.DOWNLOADING:
-        desk.say(f"Stopped. {title} has finished the job, and it is billed. {again}")
+    title, again = client.provider.title, _again(job)
+    if context.ledger.get(job.id).state == JobState.DOWNLOADING:
+        context.say(f"Stopped. {title} has finished the job, and it is billed. {again}")
         return
-    request = client.adapter.cancel(job.model, job.remote_id)
+    request = client.provider.cancel(job.model, job.remote_id)
     if request is None:
-        desk.say(f"Stopped waiting. {title} cannot cancel: the job goes on and is billed. {again}")
+        context.say(f"Stopped waiting. {title} cannot cancel: the job goes on and is billed. {again}")
         return
     once = replace(client, patience=replace(client.patience, attempts=1), wait=asyncio.sleep)  # Stop was heard
     try:
         await once.ask(request)
         told = await _after_cancel(job, once)
     except RemoteError as error:
-        desk.say(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. {again}")
+        context.say(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. {again}")
         return
     if told.state in ENDS:
-        desk.ledger.update(job, state=State.CANCELED, error="cancelled by the user")
-        desk.say(f"{title}: the job {job.short_id} is cancelled.")
-    elif told.state == State.DOWNLOADING:
-        desk.say(f"Stopped. {title} had finished the job before it could be cancelled, and it is billed. {again}")
+        context.ledger.update(job, state=JobState.CANCELED, error="cancelled by the user")
+        context.say(f"{title}: the job {job.short_id} is cancelled.")
+    elif told.state == JobState.DOWNLOADING:
+        context.say(f"Stopped. {title} had finished the job before it could be cancelled, and it is billed. {again}")
     else:
-        desk.say(f"Stopped waiting. {title} was asked to cancel the job and is still at it. It may be billed. {again}")
+        context.say(f"Stopped waiting. {title} was asked to cancel the job and is still at it. It may be billed. {again}")
 
 
-async def _after_cancel(job: Job, client: Client) -> Progress:
+async def _after_cancel(job: Job, client: ProviderClient) -> JobStatus:
     """How the job stands once its end had a moment to be noted."""
     for seconds in AFTER_CANCEL:
         await asyncio.sleep(seconds * client.patience.pace)
-        told = await client.converse(client.adapter.poll(job.model, job.remote_id))
-        if told.state == State.DOWNLOADING or told.state in ENDS:
+        told = await client.run(client.provider.poll(job.model, job.remote_id))
+        if told.state == JobState.DOWNLOADING or told.state in ENDS:
             break
     return told

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from ..http.policy import OFFLINE_VARIABLE, Patience, policy_from_environment
 from ..node_inputs import NodeInputs
-from .client import Client
+from .client import ProviderClient
 from .errors import RemoteError
-from .keys import DEFAULT_PROFILE, Key, Keys, profile_fault
+from .keys import DEFAULT_PROFILE, Key, KeyStore, profile_fault
 from .ledger import Ledger, Limits, check_limits
 from .plan import PRICES_READ, TRIM, Plan, check_takes_loras, plan_clip
+from .providers import Target, find_target
 from .request import ClipRequest
-from .run import Offer, Target, check_strict, target_of
+from .run import check_strict
 from .settings import local_only_error, read_settings
 from .submit import STAND_IN, asked_price, draft, table_price
 
@@ -91,12 +92,11 @@ async def quote(inputs: NodeInputs, own: Path) -> Quote:
     if unknown := tuple(name for name in DECIDING if name in inputs.linked):
         return Quote(unknown=unknown)
     given = inputs.values
-    target = target_of(Offer(given.get("provider", ""), given.get("provider.model", ""),
-                             given.get("profile", DEFAULT_PROFILE)))
+    target = find_target(given.get("provider", ""), given.get("provider.model", ""), given.get("profile", DEFAULT_PROFILE))
     plan = _plan(target, inputs)
     notes = tuple(said for name, said in plan.changed.items() if name not in inputs.linked)
     if given.get("strict"):
-        check_strict(target.adapter, notes)
+        check_strict(target.provider, notes)
     key, warnings = await asyncio.to_thread(_allowed, target, inputs, own)
     price, asked = None, False
     if key is not None:
@@ -113,7 +113,7 @@ async def quote(inputs: NodeInputs, own: Path) -> Quote:
         check_limits(price, spent, Limits(given.get("max_cost", 0.0), given.get("max_cost_per_day", 0.0)), budget)
     except RemoteError as error:
         warnings = (*warnings, _said(error))
-    return Quote(target.adapter.title, price, asked, source, seconds=plan.billed_seconds, notes=notes,
+    return Quote(target.provider.title, price, asked, source, seconds=plan.billed_seconds, notes=notes,
                  warnings=warnings)
 
 
@@ -148,7 +148,7 @@ def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None,
     if fault := profile_fault(target.profile):
         return None, (fault,)
     try:
-        return Keys(own / "keys.json").of(target.adapter.name, target.adapter.title, target.adapter.variables,
+        return KeyStore(own / "keys.json").of(target.provider.name, target.provider.title, target.provider.variables,
                                           target.profile), ()
     except RemoteError as error:
         return None, (_said(error),)
@@ -156,9 +156,9 @@ def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None,
 
 async def _asked(target: Target, plan: Plan, key: Key, *, ask: bool) -> float | None:
     """The provider's price, as far as it is known or may be asked."""
-    client = Client(target.adapter, key, policy_from_environment(), HURRY, asyncio.sleep)
+    client = ProviderClient(target.provider, key, policy_from_environment(), HURRY, asyncio.sleep)
     body = draft(plan, client)
-    question = json.dumps([target.adapter.name, target.profile, plan.model_name, body], sort_keys=True)
+    question = json.dumps([target.provider.name, target.profile, plan.model_name, body], sort_keys=True)
     price, known = _PRICES.get(question)
     if known or not ask:
         return price

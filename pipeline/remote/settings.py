@@ -13,8 +13,8 @@ from typing import Any
 
 from ..files.settings_file import Setting, SettingsFile, number, parse_number, yes_or_no
 from ..http.address import may_be_public, parse_url
-from . import ui_names as places
-from .errors import Kind, RemoteError
+from . import ui_names
+from .errors import ErrorKind, RemoteError
 from .ledger import NO_LIMITS, Limits
 
 FILE = "remote.json"
@@ -78,7 +78,7 @@ def read_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
     try:
         found = settings_file(folder).read(environ)
     except ValueError as error:
-        raise RemoteError(Kind.REFUSED_HERE, f"{error} Nothing was sent.") from None
+        raise RemoteError(ErrorKind.REFUSED_HERE, f"{error} Nothing was sent.") from None
     values = {name: setting.value for name, setting in found.items()}
     budget = Limits(values.pop("max_cost"), values.pop("max_cost_per_day"))
     return Settings(budget=budget, **values)
@@ -92,5 +92,5 @@ def check_may_leave(folder: Path) -> None:
 
 def local_only_error(purpose: str) -> RemoteError:
     """The error of whatever would send something all the same."""
-    return RemoteError(Kind.REFUSED_HERE, f"Nothing may leave this machine: `Local only` is on, in {places.SENDING} or "
+    return RemoteError(ErrorKind.REFUSED_HERE, f"Nothing may leave this machine: `Local only` is on, in {ui_names.SENDING} or "
                        f"by {LOCAL_ONLY_VARIABLE}. Switch it off to {purpose}.")

@@ -49,10 +49,10 @@ class Asker:
         self.context = ssl.create_default_context(cafile=str(server.ca))
 
     def connect(self, host: str) -> http.client.HTTPConnection:
-        places = self.server.loopback()
-        plain = socket.create_connection(places.get(host) or next(iter(places.values())), timeout=30)
+        ui_names = self.server.loopback()
+        plain = socket.create_connection(ui_names.get(host) or next(iter(ui_names.values())), timeout=30)
         connection = http.client.HTTPConnection(host)
-        name = host if host in places else next(iter(places))
+        name = host if host in ui_names else next(iter(ui_names))
         connection.sock = self.context.wrap_socket(plain, server_hostname=name)
         return connection
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.jobs.board import Board
 from pipeline.jobs.queue import Queue
 from pipeline.remote.database import opened
-from pipeline.remote.job import Job, State
+from pipeline.remote.job import Job, JobState
 from pipeline.remote.ledger import Ledger, Limits
 from pipeline.remote.origins import Origins
 
@@ -45,7 +45,7 @@ def board(ledger: Ledger, *, running: tuple = (), pending: tuple = (), history: 
                  ledger.folder.parent / "output", 5.0)
 
 
-def bought(ledger: Ledger, digest: str, state: State = State.RUNNING) -> Job:
+def bought(ledger: Ledger, digest: str, state: JobState = JobState.RUNNING) -> Job:
     job = ledger.claim(Job("", "wavespeed", "model", "default", digest, summary={"prompt": digest}))
     ledger.about_to_spend(job, 0.5, "test", Limits())
     return ledger.update(job, state=state, sent=True, remote_id=digest)
@@ -94,7 +94,7 @@ def test_why_a_run_failed_is_told_of_its_job(ledger: Ledger) -> None:
     Origins(ledger.folder).note(job.id, "run", None)
     now = board(ledger, history={"run": ended("run", REMOTE, 1.0, "execution_error")})
     assert now.page(9e9, 50)["jobs"][0]["error"] == "No key."
-    ledger.update(job, state=State.DONE)
+    ledger.update(job, state=JobState.DONE)
     assert now.page(9e9, 50)["jobs"][0]["error"] == ""
 
 
@@ -111,7 +111,7 @@ def test_pages_hold_every_job_once(ledger: Ledger) -> None:
 
 
 def test_changes_are_what_was_written_since_and_what_is_under_way(ledger: Ledger) -> None:
-    old, open_still = bought(ledger, "old", State.DONE), bought(ledger, "open")
+    old, open_still = bought(ledger, "old", JobState.DONE), bought(ledger, "open")
     with opened(ledger.folder) as base:
         base.execute("UPDATE jobs SET updated = updated - 1000")
     new = bought(ledger, "new")

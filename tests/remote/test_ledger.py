@@ -12,8 +12,8 @@ import pytest
 
 from devtools.paths import ROOT
 from pipeline.remote.database import opened
-from pipeline.remote.errors import Kind, RemoteError
-from pipeline.remote.job import Job, State
+from pipeline.remote.errors import ErrorKind, RemoteError
+from pipeline.remote.job import Job, JobState
 from pipeline.remote.ledger import Ledger, Limits
 
 JOB = Job("", "fal", "model", "default", "d" * 64, summary={"prompt": "pan"})
@@ -45,10 +45,10 @@ def ledger(tmp_path: Path) -> Ledger:
 def test_a_request_has_one_job_until_that_is_over(ledger: Ledger) -> None:
     job = ledger.claim(JOB)
     assert job.id and ledger.claim(JOB) == job
-    for state in (State.QUEUED, State.TIMED_OUT, State.SUBMIT_UNKNOWN, State.DONE):
+    for state in (JobState.QUEUED, JobState.TIMED_OUT, JobState.SUBMIT_UNKNOWN, JobState.DONE):
         ledger.reopen(job, state=state)
         assert ledger.claim(JOB).id == job.id, state
-    for state in (State.FAILED, State.CANCELED, State.LOST):
+    for state in (JobState.FAILED, JobState.CANCELED, JobState.LOST):
         ledger.reopen(ledger.claim(JOB), state=state)
         assert ledger.claim(JOB).id != job.id, state
     assert ledger.claim(Job("", "fal", "another model", "default", JOB.digest)).model == "another model"
@@ -56,9 +56,9 @@ def test_a_request_has_one_job_until_that_is_over(ledger: Ledger) -> None:
 
 def test_a_job_that_has_ended_stays_so(ledger: Ledger) -> None:
     job = ledger.claim(JOB)
-    ledger.update(job, state=State.DONE, result="clip.mp4")
-    for state in (State.RUNNING, State.FAILED, State.CANCELED):
-        assert ledger.update(job, state=state).state == State.DONE
+    ledger.update(job, state=JobState.DONE, result="clip.mp4")
+    for state in (JobState.RUNNING, JobState.FAILED, JobState.CANCELED):
+        assert ledger.update(job, state=state).state == JobState.DONE
     assert Ledger(ledger.folder).get(job.id).result == "clip.mp4"
 
 
@@ -72,13 +72,13 @@ def test_jobs_are_found_by_their_names(ledger: Ledger) -> None:
 
 
 def test_an_id_that_was_mistyped_can_be_put_right(ledger: Ledger) -> None:
-    job = ledger.attach(ledger.update(ledger.claim(JOB), state=State.SUBMIT_UNKNOWN, sent=True), "req-l")
+    job = ledger.attach(ledger.update(ledger.claim(JOB), state=JobState.SUBMIT_UNKNOWN, sent=True), "req-l")
     with pytest.raises(RemoteError, match="already is req-l"):
         ledger.attach(job, "req-1")
-    ledger.update(job, state=State.LOST, error_kind=Kind.LOST.value, error="nobody knows it")
+    ledger.update(job, state=JobState.LOST, error_kind=ErrorKind.LOST.value, error="nobody knows it")
     found = ledger.attach(job, "req-1")
-    assert (found.remote_id, found.state, found.error) == ("req-1", State.RUNNING, "")
-    done = ledger.update(job, state=State.DONE, result="clip.mp4")
+    assert (found.remote_id, found.state, found.error) == ("req-1", JobState.RUNNING, "")
+    done = ledger.update(job, state=JobState.DONE, result="clip.mp4")
     assert ledger.attach(job, "req-1") == done, "what is there is not fetched anew"
 
 
@@ -95,20 +95,20 @@ def test_several_processes_share_a_ledger(ledger: Ledger) -> None:
 def test_what_was_not_bought_is_not_counted(ledger: Ledger) -> None:
     job = ledger.about_to_spend(ledger.claim(JOB), 3.0, "test", Limits())
     assert ledger.spent() == 3.0
-    ledger.update(job, state=State.FAILED)
+    ledger.update(job, state=JobState.FAILED)
     assert ledger.spent() == 0.0
 
 
 def test_what_is_given_up_may_be_bought_anew_and_stays_spent(ledger: Ledger) -> None:
     job = ledger.about_to_spend(ledger.claim(JOB), 0.5, "test", Limits())
-    job = ledger.update(job, sent=True, remote_id="theirs", state=State.RUNNING)
+    job = ledger.update(job, sent=True, remote_id="theirs", state=JobState.RUNNING)
     with ledger.driver(job), pytest.raises(RemoteError, match="Stop that run first"):
         ledger.give_up(job)
-    assert ledger.get(job.id).state == State.RUNNING
+    assert ledger.get(job.id).state == JobState.RUNNING
     ledger.give_up(job)
     assert ledger.claim(JOB).id != job.id and ledger.spent() == 0.5
     unknown = ledger.about_to_spend(ledger.claim(JOB), 0.25, "test", Limits())
-    ledger.give_up(ledger.update(unknown, sent=True, state=State.SUBMIT_UNKNOWN))  # not found at the provider
+    ledger.give_up(ledger.update(unknown, sent=True, state=JobState.SUBMIT_UNKNOWN))  # not found at the provider
     assert ledger.spent() == 0.5
 
 
@@ -119,7 +119,7 @@ def test_what_is_given_up_may_be_bought_anew_and_stays_spent(ledger: Ledger) -> 
 def test_limits(ledger: Ledger, price: float | None, limits: Limits, said: str) -> None:
     with pytest.raises(RemoteError, match=said) as caught:
         ledger.about_to_spend(ledger.claim(JOB), price, "test", limits)
-    assert caught.value.kind == Kind.BUDGET and ledger.spent() == 0.0
+    assert caught.value.kind == ErrorKind.BUDGET and ledger.spent() == 0.0
 
 
 @pytest.mark.parametrize(("limits", "budget", "said"), [

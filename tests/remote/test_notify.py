@@ -335,4 +335,4 @@ def test_reports(report: str, told: tuple) -> None:
 def test_watch_table_is_empty_when_runs_have_ended(sender: Sender) -> None:
     watch = sender.notifier.begin(RUN, TO)
     sender.notifier.run_ended(watch, {"message": "no", "cancelled": False})
-    assert run_watch.Watches(sender.folder).find("prompt-1", "notify") is None
+    assert run_watch.WatchedRuns(sender.folder).find("prompt-1", "notify") is None

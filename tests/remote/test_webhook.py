@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.remote.context import hinted
-from pipeline.remote.job import Job, State
+from pipeline.remote.job import Job, JobState
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from pipeline.remote.settings import Settings
 from pipeline.remote.webhooks import signatures as webhook
 from pipeline.remote.webhooks.keys import COOLDOWN, FRESH, KeyRing, fetch_keys
-from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, Receiver, Replays
+from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, Receiver, SeenCallbacks
 from tests.remote import job as at_provider
 from tests.remote import webhook_keys
 from tests.remote.faults import answer, reset
@@ -48,7 +48,7 @@ class Inbox:
 
     @property
     def ledger(self) -> Ledger:
-        return self.office.desk.ledger
+        return self.office.context.ledger
 
     def hear(self, job_id: str, callback: webhook_keys.Callback, **changed: object) -> int:
         """Deliver a callback, or a changed one (headers=, body=)."""
@@ -56,7 +56,7 @@ class Inbox:
         headers = {name.lower(): value for name, value in callback.headers.items()}
         return self.receiver.receive(self.name, job_id, webhook.Callback(headers, callback.body))
 
-    def job(self, state: State = State.RUNNING) -> tuple[Job, at_provider.Job]:
+    def job(self, state: JobState = JobState.RUNNING) -> tuple[Job, at_provider.Job]:
         """A job of ours, and the provider's side of it."""
         model = next(iter(self.provider.models))
         bought = self.provider.accept(model, {"prompt": "a", "num_frames": 81, "duration": 5}, webhook=PUBLIC)
@@ -68,16 +68,16 @@ class Inbox:
 def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
     office, clock = Office(tmp_path, provider), [0.0]
     office.change(settings=lambda: Settings(public_url=PUBLIC), patience=replace(PATIENT, pace=NEVER))
-    desk = office.desk
-    ring = KeyRing(lambda name, profile: fetch_keys(name, profile, desk.keys, desk.policy),
+    context = office.context
+    ring = KeyRing(lambda name, profile: fetch_keys(name, profile, context.keys, context.policy),
                    lambda: time.monotonic() + clock[0])
-    receiver = Receiver(desk.ledger, Replays(desk.ledger.folder), ring, lambda: time.time() + clock[0])
+    receiver = Receiver(context.ledger, SeenCallbacks(context.ledger.folder), ring, lambda: time.time() + clock[0])
     return Inbox(provider, office, receiver, clock)
 
 
 def with_new_key(inbox: Inbox) -> None:
     """The provider changes its key, as seen from now on."""
-    if ADAPTERS[inbox.name].webhook.secret:
+    if PROVIDERS[inbox.name].webhook.secret:
         inbox.provider.webhook_secret = f"whsec_{webhook_keys.base64url(b'another secret of 32 bytes......')}="
     else:
         inbox.provider.webhook_keys.append(SigningKey("another-key"))
@@ -85,7 +85,7 @@ def with_new_key(inbox: Inbox) -> None:
 
 def forged(inbox: Inbox, theirs: object) -> webhook_keys.Callback:
     """A callback that is signed with a key which the provider does not have, under the id of one that it has."""
-    if not ADAPTERS[inbox.name].webhook.secret:
+    if not PROVIDERS[inbox.name].webhook.secret:
         return inbox.provider.callback(theirs, key=SigningKey(inbox.provider.webhook_keys[-1].kid))
     right = inbox.provider.webhook_secret
     with_new_key(inbox)
@@ -99,7 +99,7 @@ def test_callback_makes_a_waiting_run_poll_at_once(inbox: Inbox) -> None:
     inbox.provider.script = Script(running=FOREVER)
     with ThreadPoolExecutor() as pool:
         run = pool.submit(inbox.office.make)
-        while not (found := inbox.ledger.jobs((State.QUEUED,))) and not run.done():
+        while not (found := inbox.ledger.jobs((JobState.QUEUED,))) and not run.done():
             time.sleep(0.02)
         (ours,) = found or run.result()
         theirs = inbox.provider.jobs[ours.remote_id]
@@ -109,7 +109,7 @@ def test_callback_makes_a_waiting_run_poll_at_once(inbox: Inbox) -> None:
         inbox.provider.finish(theirs)
         assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
         delivery = run.result()
-    assert delivery.job.state == State.DONE and delivery.path.is_file()
+    assert delivery.job.state == JobState.DONE and delivery.path.is_file()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
     assert inbox.provider.accepted == len(inbox.provider.asked("poll")) == 1
     inbox.office.check()
@@ -130,7 +130,7 @@ def test_duplicate_is_known_after_a_restart(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
     hinted(ours.id)
-    inbox.receiver = replace(inbox.receiver, replays=Replays(inbox.ledger.folder))
+    inbox.receiver = replace(inbox.receiver, seen_callbacks=SeenCallbacks(inbox.ledger.folder))
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
     assert not hinted(ours.id)
 
@@ -222,12 +222,12 @@ def test_what_a_callback_says_is_not_believed(inbox: Inbox) -> None:
     early = inbox.provider.callback(theirs)
     theirs.polls, theirs.script = 0, Script(running=FOREVER)
     assert inbox.hear(ours.id, early) == OK
-    assert inbox.ledger.get(ours.id).state == State.RUNNING
+    assert inbox.ledger.get(ours.id).state == JobState.RUNNING
     assert hinted(ours.id)
 
 
-@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELED, State.LOST])
-def test_job_that_has_ended_stays_so(inbox: Inbox, state: State) -> None:
+@pytest.mark.parametrize("state", [JobState.DONE, JobState.FAILED, JobState.CANCELED, JobState.LOST])
+def test_job_that_has_ended_stays_so(inbox: Inbox, state: JobState) -> None:
     ours, theirs = inbox.job(state)
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
     assert inbox.ledger.get(ours.id).state == state
@@ -238,7 +238,7 @@ def test_address_of_no_job_is_unknown(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     callback = inbox.provider.callback(theirs)
     assert inbox.hear("0" * 32, callback) == UNKNOWN
-    for other in {*ADAPTERS, "nobody", "../keys"} - {inbox.name}:
+    for other in {*PROVIDERS, "nobody", "../keys"} - {inbox.name}:
         headers = {name.lower(): value for name, value in callback.headers.items()}
         assert inbox.receiver.receive(other, ours.id, webhook.Callback(headers, callback.body)) == UNKNOWN
     assert not inbox.provider.asked("secret")
@@ -257,7 +257,7 @@ def test_api_key_goes_with_secrets_alone(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     inbox.hear(ours.id, inbox.provider.callback(theirs))
     (asked,) = inbox.provider.asked("secret")
-    assert ("authorization" in asked.headers) == ADAPTERS[inbox.name].webhook.secret
+    assert ("authorization" in asked.headers) == PROVIDERS[inbox.name].webhook.secret
 
 
 def test_keys_of_other_kinds_are_left_out() -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from ...http.policy import Policy
 from ..api import exchange, get
 from ..errors import RemoteError
-from ..keys import Keys
-from ..providers import ADAPTERS
+from ..keys import KeyStore
+from ..providers import PROVIDERS
 
 FRESH = 24 * 3600.0
 """Seconds for which keys are used before they are fetched again."""
@@ -23,7 +23,7 @@ PATIENCE = 5.0
 SigningKeys = dict[str, bytes]
 
 
-class NoKeysError(Exception):
+class KeysUnavailableError(Exception):
     """The keys cannot be had just now."""
 
 
@@ -38,13 +38,13 @@ class KeyRing:
     """Signing keys by provider and profile. For several threads; a fetch keeps the others waiting."""
 
     def __init__(self, fetch: Callable[[str, str], SigningKeys], clock: Callable[[], float] = time.monotonic) -> None:
-        """fetch(provider, profile) raises NoKeysError. clock: seconds."""
+        """fetch(provider, profile) raises KeysUnavailableError. clock: seconds."""
         self._fetch, self._clock = fetch, clock
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._lock = threading.Lock()
 
     def keys(self, provider: str, profile: str, newer: bool = False) -> SigningKeys:
-        """The keys; with `newer`, fetched again unless that was done a minute ago. Raises NoKeysError."""
+        """The keys; with `newer`, fetched again unless that was done a minute ago. Raises KeysUnavailableError."""
         account = (provider, profile)
         with self._lock:
             kept, now = self._kept.get(account, _Kept()), self._clock()
@@ -54,23 +54,23 @@ class KeyRing:
                 self._kept[account] = kept = replace(kept, asked=now)
                 kept = self._kept[account] = _Kept(self._fetch(provider, profile), now, now)
             elif stale:
-                raise NoKeysError("they could not be fetched a moment ago")
+                raise KeysUnavailableError("they could not be fetched a moment ago")
             return kept.keys
 
 
-def fetch_keys(provider: str, profile: str, keys: Keys, policy: Policy) -> SigningKeys:
-    """Ask the provider for its signing keys. Raises NoKeysError, which says nothing secret."""
-    adapter = ADAPTERS[provider]
-    scheme = adapter.webhook
+def fetch_keys(provider_name: str, profile: str, keys: KeyStore, policy: Policy) -> SigningKeys:
+    """Fetch a provider's signing keys. Raises KeysUnavailableError, which says nothing secret."""
+    provider = PROVIDERS[provider_name]
+    scheme = provider.webhook
     request = get(scheme.url)
     try:
         if scheme.secret:
-            key = keys.of(provider, adapter.title, adapter.variables, profile)
-            request = replace(request, headers={"Authorization": key.header(adapter.scheme)})
+            key = keys.of(provider.name, provider.title, provider.variables, profile)
+            request = replace(request, headers={"Authorization": key.header(provider.scheme)})
         reply = exchange(request, policy, PATIENCE)
         found = scheme.read(reply.json()) if reply.good else {}
     except (RemoteError, ValueError) as error:
-        raise NoKeysError(type(error).__name__) from None
+        raise KeysUnavailableError(type(error).__name__) from None
     if not found:
-        raise NoKeysError(f"status {reply.status}, and no keys")
+        raise KeysUnavailableError(f"status {reply.status}, and no keys")
     return found

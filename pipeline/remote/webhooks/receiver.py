@@ -18,10 +18,10 @@ from pathlib import Path
 from ...http.policy import policy_from_environment
 from ..context import hint
 from ..database import create, writing
-from ..job import OVER, Job, State
-from ..keys import Keys
+from ..job import OVER, Job, JobState
+from ..keys import KeyStore
 from ..ledger import Ledger
-from ..providers import ADAPTERS
+from ..providers import PROVIDERS
 from ..settings import read_settings
 from .keys import KeyRing, NoKeysError, fetch_keys
 from .signatures import Callback, ForgedError, UnknownKeyError
@@ -34,7 +34,7 @@ KEPT = 24 * 3600.0
 """Seconds. Longer than the window of a signature, since providers repeat a callback, signed anew, for hours."""
 
 
-class Replays:
+class SeenCallbacks:
     """The table; for several threads and processes."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +59,7 @@ class Receiver:
     """Takes callbacks; for several threads."""
 
     ledger: Ledger
-    replays: Replays
+    seen_callbacks: SeenCallbacks
     ring: KeyRing
     clock: Callable[[], float] = time.time
     """Seconds since 1970."""
@@ -79,7 +79,7 @@ class Receiver:
             return LATER
         except ForgedError:
             return FORGED
-        if self.replays.is_new(provider, event) and job.state not in (*OVER, State.DONE):
+        if self.seen_callbacks.is_new(provider, event) and job.state not in (*OVER, JobState.DONE):
             hint(job.id)
         return OK
 
@@ -88,10 +88,10 @@ class Receiver:
             job = self.ledger.get(job_id)
         except KeyError:
             return None
-        return job if job.provider == provider and provider in ADAPTERS else None
+        return job if job.provider == provider and provider in PROVIDERS else None
 
     def _verify(self, job: Job, callback: Callback) -> str:
-        verify, now = ADAPTERS[job.provider].webhook.verify, self.clock()
+        verify, now = PROVIDERS[job.provider].webhook.verify, self.clock()
         try:
             return verify(callback, self.ring.keys(job.provider, job.profile), now)
         except UnknownKeyError:
@@ -112,6 +112,6 @@ def receive(folder: Path, provider: str, job_id: str, callback: Callback) -> int
 @cache
 def _receiver(folder: Path) -> Receiver:
     """The receiver of this process for a ComfyUI user directory."""
-    keys, policy = Keys(folder / "keys.json"), policy_from_environment()
-    return Receiver(Ledger(folder), Replays(folder),
+    keys, policy = KeyStore(folder / "keys.json"), policy_from_environment()
+    return Receiver(Ledger(folder), SeenCallbacks(folder),
                     KeyRing(lambda provider, profile: fetch_keys(provider, profile, keys, policy)))

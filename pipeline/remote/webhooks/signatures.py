@@ -57,7 +57,7 @@ def unsigned_headers(message_id: str, timestamp: int) -> dict[str, str]:
 
 WINDOW = 300
 """Seconds that a callback may be old, and that its sender's clock may be ahead."""
-Keys = Mapping[str, bytes]
+SigningKeys = Mapping[str, bytes]
 """Key id -> Ed25519 public key or shared secret; a secret has the id ""."""
 
 
@@ -80,10 +80,10 @@ class Callback:
 
 
 @dataclass(frozen=True)
-class Scheme:
+class SignatureScheme:
     """How a provider signs."""
 
-    verify: Callable[[Callback, Keys, float], str]
+    verify: Callable[[Callback, SigningKeys, float], str]
     """(callback, keys, seconds since 1970) -> an id that the signature covers, the same for each repetition."""
     url: str
     """Where its keys are, at one of its own hosts."""
@@ -127,7 +127,7 @@ def decoded(text: str, decode: Callable[[str], bytes]) -> bytes:
         raise ForgedError("the signature cannot be read") from None
 
 
-def verify_shared(callback: Callback, keys: Keys, now: float, version: str, decode: Callable[[str], bytes]) -> str:
+def verify_shared(callback: Callback, keys: SigningKeys, now: float, version: str, decode: Callable[[str], bytes]) -> str:
     """HMAC-SHA256 over id.timestamp.body, in the headers of Standard Webhooks, with the key "". Returns the id.
 
     Several signatures may stand in the header, while a secret is being changed; those of `version` are looked at.
