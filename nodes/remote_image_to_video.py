@@ -114,8 +114,8 @@ class RemoteImageToVideo(io.ComfyNode):
         from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import frames_of, video_from
+        from ..pipeline.remote.budget import Limits
         from ..pipeline.remote.clip import remote_clip
-        from ..pipeline.remote.ledger import Limits
         from ..pipeline.video.probe import probe
 
         node_id = cls.hidden.unique_id
@@ -124,7 +124,7 @@ class RemoteImageToVideo(io.ComfyNode):
                                             num_inference_steps, guidance_scale, seed)
             context = remote_context(node_id, Limits(max_cost, max_cost_per_day))
             path, report = await remote_clip(image, clip, (read_target(provider, profile), *fallbacks), context,
-                                             frames=longer_clips, strict=strict)
+                                             longer_clips=longer_clips, strict=strict)
             video = video_from(path)
             images = await asyncio.to_thread(frames_of, video) if is_linked(IMAGES) else None
             shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))

@@ -60,8 +60,8 @@ class ResumeRemoteClip(io.ComfyNode):
         from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import frames_of, video_from
+        from ..pipeline.remote.budget import Limits
         from ..pipeline.remote.clip import give_up, resumed_clip
-        from ..pipeline.remote.ledger import Limits
         from ..pipeline.video.probe import probe
 
         node_id = cls.hidden.unique_id

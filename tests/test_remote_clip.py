@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.http.policy import Patience, Policy
-from pipeline.remote.clip import _handed_over
+from pipeline.remote.clip import _hand_over
 from pipeline.remote.context import RemoteContext
 from pipeline.remote.job import Job, JobState
 from pipeline.remote.keys import KeyStore
@@ -34,13 +34,13 @@ def delivery(tmp_path: Path) -> FinishedClip:
 
 @pytest.fixture
 def context(tmp_path: Path) -> RemoteContext:
-    return RemoteContext(Ledger(tmp_path), KeyStore(tmp_path / "keys.json"), Policy(offline=True), Patience(), tmp_path / "results",
-                say=lambda text: None, stop=lambda: None, check_clip=probe)
+    return RemoteContext(Ledger(tmp_path), KeyStore(tmp_path / "keys.json"), Policy(offline=True), Patience(),
+                         tmp_path / "results", show_text=lambda text: None, stop=lambda: None, check_clip=probe)
 
 
 def test_a_longer_clip_is_cut_and_the_whole_one_kept(delivery: FinishedClip, context: RemoteContext) -> None:
     for _ in range(2):
-        path, _ = _handed_over(delivery, 5, TRIM, context)
+        path, _ = _hand_over(delivery, 5, TRIM, context)
         assert path.name == "clip_5frames.mp4"
         assert (probe(path).frames, probe(delivery.path).frames) == (5, 9)
 
@@ -49,5 +49,5 @@ def test_a_disk_that_does_not_take_the_cut_clip(delivery: FinishedClip, context:
     """The clip is paid for: what is said names where it is, and that running again buys nothing."""
     delivery.path.with_name("clip_5frames.mp4").mkdir()
     with pytest.raises(RequestError, match=r"could not be written: .*The whole clip is in .*nothing is bought"):
-        _handed_over(delivery, 5, TRIM, context)
+        _hand_over(delivery, 5, TRIM, context)
     assert probe(delivery.path).frames == 9

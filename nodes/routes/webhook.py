@@ -30,7 +30,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
                 body = await read_body(request, receiver.MAX_BODY)
                 headers = {name.lower(): value for name, value in request.headers.items()}
                 status = await asyncio.to_thread(receiver.receive, folder, request.match_info["provider"],
-                                                 request.match_info["job"], signatures.Callback(headers, body))
+                                                 request.match_info["job"], signatures.WebhookRequest(headers, body))
             except ValueError:  # settings or a database that cannot be used: a run says so to the user
                 status = receiver.LATER
         return web.Response(status=status)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .api import Reply, Request
 from .errors import ErrorKind, RemoteError
 from .job import JobState
-from .plan import Plan, RemoteModel
+from .model import RemoteModel
+from .plan import Plan
 
 if TYPE_CHECKING:
     from .webhooks.signatures import SignatureScheme

@@ -1,4 +1,4 @@
-"""A whole clip as it is asked of whoever makes it: what a remote job is bought with."""
+"""A request for a clip, as hosted APIs take it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_PROMPT_CHARACTERS = 10_000
 def check_prompt(text: str, which: str) -> None:
     """Raise RequestError for a prompt that is empty, or far longer than Wan 2.2 reads."""
     if not text.strip():
-        raise RequestError(f"The {which} is empty. Say what is to happen in the clip.")
+        raise RequestError(f"The {which} is empty. Describe what should happen in the clip.")
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise RequestError(f"The {which} is {len(text)} characters long; Wan 2.2 reads at most 512 tokens, some 2,000 "
                            "characters. Shorten it.")

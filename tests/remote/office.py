@@ -16,7 +16,7 @@ from pipeline.lora.lora import Lora
 from pipeline.remote.context import RemoteContext
 from pipeline.remote.keys import KeyStore
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.plan import RemoteModel
+from pipeline.remote.model import RemoteModel
 from pipeline.remote.providers import PROVIDERS, Target
 from pipeline.remote.request import ClipRequest
 from pipeline.remote.run import FinishedClip, Picture, make_clip
@@ -59,7 +59,7 @@ class Office:
         self.context = RemoteContext(
             ledger=Ledger(folder / "ledger"), keys=KeyStore(environ=keys),
             policy=Policy(Pace(connect=120.0, read=120.0), loopback=hosts, loopback_ca=str(servers[0].ca)),
-            patience=PATIENT, results=folder / "results", say=self.said.append, stop=lambda: self.stop(),
+            patience=PATIENT, results=folder / "results", show_text=self.said.append, stop=lambda: self.stop(),
             check_clip=probe)
 
     def change(self, **changes: Any) -> None:

@@ -20,14 +20,14 @@ from pipeline.lora.expert import choose_expert
 from pipeline.lora.lora import Lora
 from pipeline.lora.names import Style
 from pipeline.lora.probe import LoraFacts
+from pipeline.remote.budget import Limits
 from pipeline.remote.clip import resumed_clip
 from pipeline.remote.database import writing
 from pipeline.remote.errors import ErrorKind, NotAcceptedError, RemoteError, RunEndedError
 from pipeline.remote.job import Job, JobState
-from pipeline.remote.ledger import Limits
 from pipeline.remote.providers import PROVIDERS, Target
 from pipeline.remote.request import ClipRequest
-from pipeline.remote.run import plans_for, resume
+from pipeline.remote.run import plan_targets, resume
 from pipeline.remote.settings import Settings
 from pipeline.video.probe import probe
 
@@ -116,10 +116,11 @@ def test_the_expert_of_auto_is_the_one_that_a_sampler_here_reads_in_the_name(lin
     facts = LoraFacts("", Style.COMFYUI, (), None, {}, frozenset(), None, 0, None, "")
     clip = ClipRequest("pan", loras=(Lora(f"https://weights.example/{link}"),))
     target = Target(PROVIDERS["fal"], PROVIDERS["fal"].models[0], "default")
-    (plan,) = plans_for([target], clip, "trim", True, lambda source: None)  # nothing of it is changed, so strict passes
+    # Nothing of it is changed, so that strict passes.
+    (plan,) = plan_targets([target], clip, "trim", True, lambda source: None)
     (sent,) = plan.loras
     assert sent[2] == choose_expert(facts, unquote(link.partition("?")[0]), {})[0] == (expert or "both")
-    assert [f"{expert}-noise expert" in note for note in plan.settled] == ([True] if expert else [])
+    assert [f"{expert}-noise expert" in note for note in plan.inferred] == ([True] if expert else [])
 
 
 def test_the_same_request_is_bought_once(server: ProviderServer, office: Office) -> None:
@@ -157,7 +158,7 @@ def test_a_file_that_was_deleted_is_fetched_again(server: ProviderServer, office
 def test_a_resumed_clip_is_as_long_as_was_chosen_when_it_was_bought(chosen: str, tmp_path: Path) -> None:
     with closing(SERVERS["wavespeed"](tmp_path)) as server:
         office = Office(tmp_path, server)
-        job = office.make(ClipRequest("pan", num_frames=33), frames=chosen).job
+        job = office.make(ClipRequest("pan", num_frames=33), longer_clips=chosen).job
         path, _ = asyncio.run(resumed_clip(job.short_id, "", office.context))
         assert probe(path).frames == (33 if chosen == "trim" else 81)
         office.context.ledger.update(job, summary={"num_frames": 33})
@@ -219,7 +220,7 @@ def test_a_poll_that_fails_is_repeated(server: ProviderServer, office: Office, f
 
 def test_a_provider_that_stays_away_leaves_the_job_to_be_resumed(server: ProviderServer, office: Office) -> None:
     server.fail("poll", reset(), times=PATIENT.attempts)
-    error = refused(office, ErrorKind.TRANSIENT, "goes on there")
+    error = refused(office, ErrorKind.TRANSIENT, "continues there")
     assert not isinstance(error, NotAcceptedError), "no other provider may be asked"
     assert office.make().job.state == JobState.DONE
     assert server.accepted == 1
@@ -258,7 +259,7 @@ def test_a_submit_that_was_never_taken_stays_unknown(server: ProviderServer, off
 
 def test_a_model_that_is_gone_was_not_bought_and_may_be_asked_elsewhere(server: ProviderServer, office: Office) -> None:
     server.fail("submit", answer(404, {"detail": "Not Found"}))
-    assert isinstance(refused(office, ErrorKind.VALIDATION, "does not offer this model"), NotAcceptedError)
+    assert isinstance(refused(office, ErrorKind.VALIDATION, "no longer offers this model"), NotAcceptedError)
     assert server.accepted == 0
 
 
@@ -346,7 +347,8 @@ def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path) -> N
         server.cdn.fail("download", shortened(), times=4)
         refused(office, ErrorKind.INTEGRITY, "paid")
         (job,) = office.context.ledger.jobs()
-        old, new = (office.context.results / f".{job.provider}_{job.short_id}.{n}.arriving.mp4" for n in ("0123", "4567"))
+        old, new = (office.context.results / f".{job.provider}_{job.short_id}.{n}.arriving.mp4"
+                    for n in ("0123", "4567"))
         for left in (old, new):
             left.write_bytes(b"half")
         os.utime(old, (0, 0))
@@ -361,7 +363,7 @@ def test_a_clip_that_never_arrives_is_still_there_for_the_next_run(server: Provi
 
 
 def test_an_endless_clip_ends(server: ProviderServer, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.remote.poll.MAX_CLIP", 2**20)
+    monkeypatch.setattr("pipeline.remote.result.MAX_CLIP", 2**20)
     server.cdn.fail("download", endless(b"\0" * 2**16), times=100)
     refused(office, ErrorKind.INTEGRITY, "MB")
 
@@ -408,10 +410,10 @@ def test_a_refusal_where_no_key_went_is_not_the_keys_fault(server: ProviderServe
     if server.provider in ("fal", "atlascloud"):  # they publish it to everybody
         assert office.make().job.state == JobState.DONE
     else:
-        refused(office, ErrorKind.AUTH, "refuses")
+        refused(office, ErrorKind.AUTH, "rejected")
     if server.provider == "wavespeed":
         server.fail("upload_data", answer(403, "<Error/>"))
-        error = refused(office, ErrorKind.PROVIDER_FAILED, "uploads.", "your key has no part in it")
+        error = refused(office, ErrorKind.PROVIDER_FAILED, "uploads.", "does not use your key")
         assert isinstance(error, NotAcceptedError)
 
 
@@ -423,7 +425,8 @@ def test_no_balance(server: ProviderServer, office: Office) -> None:
 
 def test_limits_stop_before_anything_of_the_clip_leaves(server: ProviderServer, office: Office) -> None:
     office.change(limits=Limits(clip=0.001))
-    refused(office, ErrorKind.BUDGET, "Nothing was bought", clip=ClipRequest("a red square", negative_prompt="a blue one"))
+    clip = ClipRequest("a red square", negative_prompt="a blue one")
+    refused(office, ErrorKind.BUDGET, "Nothing was bought", clip=clip)
     assert server.accepted == 0 and server.asked("submit") == server.asked("upload") == []
     assert not any(words in str(seen.body) for seen in server.seen for words in ("red square", "blue one"))
     if server.provider not in ("atlascloud", "replicate"):  # whose prices nobody tells before
@@ -482,13 +485,13 @@ def test_a_job_that_never_left_does_not_count_against_itself(name: str, tmp_path
     """ComfyUI was killed between the note of the money and the request."""
     with closing(SERVERS[name](tmp_path)) as server:
         office = Office(tmp_path, server)
-        (plan,) = plans_for([office.target()], CLIP, "keep", False, lambda source: None)
+        (plan,) = plan_targets([office.target()], CLIP, "keep", False, lambda source: None)
         ledger = office.context.ledger
-        killed = ledger.claim(Job("", name, plan.model_name, "default", CLIP.digest(picture().data),
+        killed = ledger.get_or_create(Job("", name, plan.model_name, "default", CLIP.digest(picture().data),
                                   summary={"longer_clips": "keep"}))
-        ledger.about_to_spend(killed, 4.9, "a guess", Limits())
+        ledger.authorize(killed, 4.9, "a guess", Limits())
         office.change(limits=Limits(day=5.0))
-        delivery = office.make(CLIP, frames="trim")
+        delivery = office.make(CLIP, longer_clips="trim")
         assert delivery.job.id == killed.id and server.accepted == 1
         assert delivery.job.summary["longer_clips"] == "trim", "what is bought is as chosen now"
         office.check()
@@ -496,7 +499,7 @@ def test_a_job_that_never_left_does_not_count_against_itself(name: str, tmp_path
 
 def test_nothing_is_bought_once_nobody_waits(server: ProviderServer, office: Office) -> None:
     """ComfyUI has left the run, and its Stop cannot be seen any more."""
-    office.context.left.set()
+    office.context.abandoned.set()
     with pytest.raises(RunEndedError):
         office.make()
     (job,) = office.context.ledger.jobs()
@@ -587,7 +590,7 @@ def test_a_prompt_against_the_rules(server: ProviderServer, office: Office) -> N
 
 
 @pytest.mark.parametrize(("lora", "said"), [
-    (Lora("mine.safetensors"), "file of this machine"), (Lora("https://a.example/x.ckpt"), ".safetensors"),
+    (Lora("mine.safetensors"), "file on this machine"), (Lora("https://a.example/x.ckpt"), ".safetensors"),
     (Lora("https://192.168.0.4/x.safetensors"), "no provider can read it"),
     (Lora("https://civitai.com/api/download/models/7"), "signed in"), (Lora("owner/repo"), "names a repository"),
     (Lora("https://a.example/x.safetensors", -1.0), "scales of"),
@@ -601,7 +604,7 @@ def test_a_lora_that_no_provider_can_take_is_refused_first(server: ProviderServe
 def test_a_file_of_this_machine_goes_before_a_link_that_reads_the_same(server: ProviderServer, office: Office) -> None:
     source = "style/wan/foo.safetensors"
     office.change(find_lora=lambda name: Path("loras", name) if name == source else None)
-    refused(office, ErrorKind.VALIDATION, "file of this machine", clip=ClipRequest("pan", loras=(Lora(source),)))
+    refused(office, ErrorKind.VALIDATION, "file on this machine", clip=ClipRequest("pan", loras=(Lora(source),)))
     assert server.seen == []
     office.make(ClipRequest("pan", loras=(Lora("style/wan/bar.safetensors"),)))
     (job,) = server.jobs.values()
@@ -613,8 +616,8 @@ def test_strict_refuses_what_would_be_changed(server: ProviderServer, office: Of
     with pytest.raises(RemoteError, match="strict is on"):
         office.make(clip, strict=True)
     if server.provider == "fal":  # which makes clips of 33 frames
-        assert office.make(ClipRequest("pan", num_frames=33), frames="refuse").job.state == JobState.DONE
+        assert office.make(ClipRequest("pan", num_frames=33), longer_clips="refuse").job.state == JobState.DONE
         return
     with pytest.raises(RemoteError, match="at least"):
-        office.make(ClipRequest("pan", num_frames=33), frames="refuse")
+        office.make(ClipRequest("pan", num_frames=33), longer_clips="refuse")
     assert server.seen == []

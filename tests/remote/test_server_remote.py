@@ -141,7 +141,7 @@ def test_stop_reads_as_cancelled(name: str, comfy: ComfyClient, providers: Provi
     provider = providers[name]
     provider.script = Script(queued=0, running=FOREVER)
     run = comfy.run(graph(clip=remote(name, 5)), on_event=lambda event: comfy.interrupt() if event.kind == "text"
-                    and "at work" in event.data["text"] else None)
+                    and "running" in event.data["text"] else None)
     assert run.outcome == "execution_interrupted"
     last = [event.data["text"] for event in run.events if event.kind == "text"][-1]
     assert ("is cancelled" if name == "fal" else "billed") in last
@@ -170,7 +170,7 @@ def test_stop_calls_off_every_job_of_the_run(by: str, outside: Outside, comfy: C
     at_work: set[str] = set()
 
     def on_event(event: Event) -> None:
-        if event.kind == "text" and "at work" in event.data["text"]:
+        if event.kind == "text" and "running" in event.data["text"]:
             at_work.add(event.data["node"])
         if len(at_work) == 2 and (by != "the sampler" or event.kind == "progress"):
             comfy.interrupt()
@@ -194,11 +194,11 @@ def test_an_error_elsewhere_leaves_a_paid_job_alone(outside: Outside, comfy: Com
 
     replicate.fail("submit", refuse_then)
     workflow = graph(fal=remote("fal", 32), replicate=remote("replicate", 32))
-    run = comfy.run(workflow, on_event=lambda event: at_work.set() if event.kind == "text" and "at work" in
+    run = comfy.run(workflow, on_event=lambda event: at_work.set() if event.kind == "text" and "running" in
                     event.data["text"] else None)
     assert run.outcome == "execution_error"
     there, ledger = list(fal.jobs.values())[-1], Ledger(outside.own)
-    with ledger.driver(ledger.find(there.id)).acquire(timeout=PATIENCE):
+    with ledger.lock(ledger.find(there.id)).acquire(timeout=PATIENCE):
         assert ledger.find(there.id).state == JobState.RUNNING and not there.cancelled
     there.script = Script(queued=0, running=0)
     before = fal.accepted

@@ -78,8 +78,8 @@ def test_what_the_route_refuses(outside: Outside) -> None:
     provider = outside.providers["fal"]
     theirs = provider.accept(next(iter(provider.models)), {"prompt": "a", "num_frames": 81}, webhook=PUBLIC)
     ledger = Ledger(outside.own)
-    ours = ledger.update(ledger.claim(Job("", "fal", theirs.model, "default", "x")), remote_id=theirs.id, sent=True,
-                         state=JobState.RUNNING)
+    ours = ledger.get_or_create(Job("", "fal", theirs.model, "default", "x"))
+    ours = ledger.update(ours, remote_id=theirs.id, sent=True, state=JobState.RUNNING)
     callback = provider.callback(theirs)
     path = f"/wan22/webhook/fal/{ours.id}"
     assert deliver(outside, callback, "/wan22/webhook/fal/none") == 404

@@ -1,9 +1,9 @@
-"""Whether a callback comes from the provider: its signature over the body as it came, and its time. No I/O.
+"""Verify who sent a webhook: its signature over the body as it came, and its time. Makes no requests.
 
-How each provider signs stands in its own file, as a Scheme made of these parts. JWKS by RFC 7517 and RFC 8037.
-
-
-Signatures of Standard Webhooks (standard-webhooks, spec/standard-webhooks.md), with a shared secret."""
+The parts here are shared; each provider's file combines them into its SignatureScheme. The same signatures, of Standard
+Webhooks (standard-webhooks, spec/standard-webhooks.md), go with the callbacks that the pack itself sends. JWKS by
+RFC 7517 and RFC 8037.
+"""
 
 from __future__ import annotations
 
@@ -16,85 +16,80 @@ from typing import Any
 
 from ..json_parts import part
 
-PREFIX = "whsec_"
-SHORTEST, LONGEST = 24, 64
-"""Bytes that the specification asks a secret to have."""
-
-
-def decode_secret(text: str) -> bytes:
-    """A secret as it is written: whsec_ and base64. Raises ValueError, which does not repeat it."""
-    try:
-        secret = base64.b64decode(text.removeprefix(PREFIX), validate=True)
-    except ValueError:
-        secret = b""
-    if not secret or not text.startswith(PREFIX):
-        raise ValueError(f"the secret is not {PREFIX} and base64")
-    return secret
-
-
-def read_secret(text: str) -> bytes:
-    """A secret of ours: 24 to 64 bytes. Raises ValueError, which does not repeat it."""
-    secret = decode_secret(text)
-    if not SHORTEST <= len(secret) <= LONGEST:
-        raise ValueError(f"the secret has {len(secret)} bytes; {SHORTEST} to {LONGEST} are allowed")
-    return secret
-
-
-def digest(secret: bytes, message_id: str, timestamp: str, body: bytes) -> bytes:
-    """HMAC-SHA256 over id.timestamp.body."""
-    return hmac.digest(secret, b".".join((message_id.encode(), timestamp.encode(), body)), hashlib.sha256)
-
-
-def signed_headers(secret: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers of a callback that was signed at a time, in seconds since 1970."""
-    signature = base64.b64encode(digest(secret, message_id, str(timestamp), body)).decode()
-    return {**unsigned_headers(message_id, timestamp), "webhook-signature": f"v1,{signature}"}
-
-
-def unsigned_headers(message_id: str, timestamp: int) -> dict[str, str]:
-    """The headers of a callback that bears no signature."""
-    return {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
-
 WINDOW = 300
-"""Seconds that a callback may be old, and that its sender's clock may be ahead."""
+"""Seconds by which a timestamp may differ from now, either way."""
 SigningKeys = Mapping[str, bytes]
-"""Key id -> Ed25519 public key or shared secret; a secret has the id ""."""
+"""Key id -> Ed25519 public key or shared secret; a shared secret has the id ""."""
 
 
-class ForgedError(ValueError):
-    """A callback that the provider did not make, or not now."""
+class VerificationError(ValueError):
+    """The webhook is not from the provider, or not from now."""
 
 
-class UnknownKeyError(ForgedError):
-    """None of the keys at hand made the signature. The provider may have changed them."""
+class UnknownKeyError(VerificationError):
+    """None of the known keys made the signature. The provider may have changed its keys."""
 
 
 @dataclass(frozen=True)
-class Callback:
-    """A request to the webhook's address."""
+class WebhookRequest:
+    """A request to a webhook's address."""
 
     headers: Mapping[str, str]
-    """Names in small letters."""
+    """Names in lower case."""
     body: bytes
-    """As it came: the signature is over these bytes."""
+    """Exactly as it came: the signature is over these bytes."""
 
 
 @dataclass(frozen=True)
 class SignatureScheme:
-    """How a provider signs."""
+    """How a provider signs its webhooks."""
 
-    verify: Callable[[Callback, SigningKeys, float], str]
-    """(callback, keys, seconds since 1970) -> an id that the signature covers, the same for each repetition."""
+    verify: Callable[[WebhookRequest, SigningKeys, float], str]
+    """(request, keys, now in seconds since 1970) -> an id that the signature covers, the same for each repetition.
+    Raises VerificationError."""
     url: str
-    """Where its keys are, at one of its own hosts."""
+    """Where the keys are, at one of the provider's own hosts."""
     read: Callable[[Any], dict[str, bytes]]
-    """The answer there -> the keys; may raise ValueError."""
+    """The JSON there -> the keys. Raises ValueError."""
     secret: bool
-    """Whether they are the user's own, which the API key opens."""
+    """Whether the keys are the user's own, so that the API key must go with the request."""
+
+
+def header(request: WebhookRequest, name: str) -> str:
+    """Return a required header. Raises VerificationError when it is missing."""
+    text = request.headers.get(name, "")
+    if not text or not text.isascii():
+        raise VerificationError(f"{name} is missing")
+    return text
+
+
+def timestamp(request: WebhookRequest, name: str, now: float) -> str:
+    """Return the header with the time in seconds since 1970. Raises VerificationError unless that is now."""
+    text = header(request, name)
+    if not text.isdigit() or len(text) > 12 or abs(now - int(text)) > WINDOW:
+        raise VerificationError("the timestamp is not from now")
+    return text
+
+
+def decoded(text: str, decode: Callable[[str], bytes]) -> bytes:
+    """Return a decoded text. Raises VerificationError when `decode` raises ValueError."""
+    try:
+        return decode(text)
+    except ValueError:
+        raise VerificationError("the signature cannot be decoded") from None
+
+
+def base64url(text: str) -> bytes:
+    """Decode base64url without padding, as JOSE writes it (RFC 7515), or with it. Raises ValueError."""
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
+# ---- public keys ------------------------------------------------------------------------------------------------
 
 
 def read_jwks(found: Any) -> dict[str, bytes]:
-    """The Ed25519 keys of a JWKS: key id -> public key. Others are left out. Raises ValueError."""
+    """Return the Ed25519 keys of a JWKS, key id -> public key, leaving others out. Raises ValueError."""
     listed, keys = part(found, "keys"), {}
     for key in listed if isinstance(listed, list) else ():
         x = part(key, "x")
@@ -103,47 +98,8 @@ def read_jwks(found: Any) -> dict[str, bytes]:
     return keys
 
 
-def header(callback: Callback, name: str) -> str:
-    """A header that must be there, in small letters. Raises ForgedError."""
-    text = callback.headers.get(name, "")
-    if not text or not text.isascii():
-        raise ForgedError(f"it has no {name}")
-    return text
-
-
-def timestamp(callback: Callback, name: str, now: float) -> str:
-    """The header that tells the time, in seconds since 1970. Raises ForgedError unless that is now."""
-    text = header(callback, name)
-    if not text.isdigit() or len(text) > 12 or abs(now - int(text)) > WINDOW:
-        raise ForgedError("it is not of now")
-    return text
-
-
-def decoded(text: str, decode: Callable[[str], bytes]) -> bytes:
-    """What a text stands for. Raises ForgedError when `decode` raises ValueError."""
-    try:
-        return decode(text)
-    except ValueError:
-        raise ForgedError("the signature cannot be read") from None
-
-
-def verify_shared(callback: Callback, keys: SigningKeys, now: float, version: str, decode: Callable[[str], bytes]) -> str:
-    """HMAC-SHA256 over id.timestamp.body, in the headers of Standard Webhooks, with the key "". Returns the id.
-
-    Several signatures may stand in the header, while a secret is being changed; those of `version` are looked at.
-    Raises ForgedError, UnknownKeyError.
-    """
-    event, time = header(callback, "webhook-id"), timestamp(callback, "webhook-timestamp", now)
-    right = digest(keys[""], event, time, callback.body)
-    pairs = [one.partition(",") for one in header(callback, "webhook-signature").split()]
-    given = [decoded(text, decode) for name, _, text in pairs if name == version]
-    if not any(hmac.compare_digest(one, right) for one in given):
-        raise UnknownKeyError("the signature is not right")
-    return event
-
-
-def made_by(key: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether an Ed25519 signature (RFC 8032) over the message is of this public key."""
+def is_signed_by(key: bytes, signature: bytes, message: bytes) -> bool:
+    """Return whether an Ed25519 signature (RFC 8032) over the message is of this public key."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -154,7 +110,58 @@ def made_by(key: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def base64url(text: str) -> bytes:
-    """Without padding, as JOSE writes it (RFC 7515), or with it."""
-    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
-    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+# ---- shared secrets: Standard Webhooks ---------------------------------------------------------------------------
+
+SECRET_PREFIX = "whsec_"
+SHORTEST, LONGEST = 24, 64
+"""Bytes that the specification asks a secret to have."""
+
+
+def decode_secret(text: str) -> bytes:
+    """Decode a secret, whsec_ and base64. Raises ValueError, which does not repeat it."""
+    try:
+        secret = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        secret = b""
+    if not secret or not text.startswith(SECRET_PREFIX):
+        raise ValueError(f"the secret is not {SECRET_PREFIX} and base64")
+    return secret
+
+
+def read_secret(text: str) -> bytes:
+    """Decode a secret to sign our own callbacks with, 24 to 64 bytes. Raises ValueError, which does not repeat it."""
+    secret = decode_secret(text)
+    if not SHORTEST <= len(secret) <= LONGEST:
+        raise ValueError(f"the secret has {len(secret)} bytes; {SHORTEST} to {LONGEST} are allowed")
+    return secret
+
+
+def verify_shared(request: WebhookRequest, keys: SigningKeys, now: float, version: str,
+                  decode: Callable[[str], bytes]) -> str:
+    """Verify the HMAC-SHA256 of Standard Webhooks with the secret keys[""]; return the message's id.
+
+    The header may hold several signatures while a secret is being changed; those of `version` count, decoded by
+    `decode`. Raises VerificationError, UnknownKeyError.
+    """
+    message_id, time = header(request, "webhook-id"), timestamp(request, "webhook-timestamp", now)
+    right = _hmac(keys[""], message_id, time, request.body)
+    pairs = [one.partition(",") for one in header(request, "webhook-signature").split()]
+    given = [decoded(text, decode) for name, _, text in pairs if name == version]
+    if not any(hmac.compare_digest(one, right) for one in given):
+        raise UnknownKeyError("the signature is not right")
+    return message_id
+
+
+def signed_headers(secret: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Return the headers of a callback of ours; timestamp: seconds since 1970."""
+    signature = base64.b64encode(_hmac(secret, message_id, str(timestamp), body)).decode()
+    return {**unsigned_headers(message_id, timestamp), "webhook-signature": f"v1,{signature}"}
+
+
+def unsigned_headers(message_id: str, timestamp: int) -> dict[str, str]:
+    """Return the headers of a callback of ours that is not signed."""
+    return {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
+
+
+def _hmac(secret: bytes, message_id: str, timestamp: str, body: bytes) -> bytes:
+    return hmac.digest(secret, b".".join((message_id.encode(), timestamp.encode(), body)), hashlib.sha256)
