@@ -19,7 +19,8 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
     @routes.post("/wan22/webhook/{provider}/{job}")
     async def callback(request: web.Request) -> web.Response:
-        from ...pipeline.remote.webhooks import receiver, signatures
+        from ...pipeline.remote import signatures
+        from ...pipeline.remote.webhooks import receiver
 
         if slots.locked():
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"})

@@ -19,7 +19,7 @@ from ..remote.database import writing
 from ..remote.errors import ErrorKind, RemoteError
 from ..remote.keys import CALLBACK_OWNER, CALLBACK_VARIABLE, KeyStore
 from ..remote.settings import check_sending_allowed
-from ..remote.webhooks.signatures import SECRET_PREFIX, signed_headers, unsigned_headers
+from ..remote.signatures import SECRET_PREFIX, signed_headers, unsigned_headers
 from .event import DONE, FAILED, event_body, new_id, request_data
 from .outbox import GIVEN_UP, SENT, Message, Outbox, Recipient, add
 from .run_watch import WatchedRun, WatchedRuns, mark_told, remove

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..http.threads import in_own_loop
-from ..request import RequestError, check_image
+from ..request import ClipRequest, RequestError, check_image
 from ..video.picture import encode_picture
 from ..video.probe import probe
 from ..video.trim import trim
@@ -19,7 +19,6 @@ from .errors import ErrorKind, RemoteError
 from .job import Job
 from .plan import TRIM
 from .providers import PROVIDERS, Target
-from .request import ClipRequest
 from .run import FinishedClip, Picture, make_clip, resume
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ class Job:
     model: str
     profile: str
     digest: str
-    """Of the request and its picture: see ClipRequest.digest."""
+    """Of the request and its picture: see request.request_digest."""
     state: JobState = JobState.NEW
     remote_id: str = ""
     """The provider's own id; "" as long as it is not known."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..files.atomic import is_open_to_others, write_object
 from . import ui_names
 from .errors import ErrorKind, RemoteError
-from .webhooks.signatures import read_secret
+from .signatures import read_secret
 
 CALLBACK_OWNER, CALLBACK_VARIABLE = "callback", "WAN22_CALLBACK_SECRET"
 """Whose key in the store signs our callbacks, and the environment variable that holds it."""

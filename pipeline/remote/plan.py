@@ -10,11 +10,9 @@ from ..download.source import CIVITAI_HOSTS, full_name, is_remote, parse_source
 from ..http.address import may_be_public, parse_url
 from ..http.errors import DownloadError, redact
 from ..lora.expert import expert_by_name
-from ..lora.lora import AUTO, BOTH, HIGH, LOW, Lora
-from ..request import FPS
+from ..request import AUTO, BOTH, FPS, HIGH, LOW, ClipRequest, Lora
 from .errors import ErrorKind, RemoteError
 from .model import RemoteModel
-from .request import ClipRequest
 
 TRIM, KEEP, REFUSE = LONGER_CLIPS = ("trim", "keep", "refuse")
 """What to do when a clip must be bought longer than asked: cut it here, keep it, or do not buy it."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..http.policy import OFFLINE_VARIABLE, Patience, policy_from_environment
 from ..node_inputs import NodeInputs
+from ..request import ClipRequest
 from .budget import Limits, check_limits
 from .client import ProviderClient
 from .errors import RemoteError
@@ -25,7 +26,7 @@ from .model import PRICES_READ
 from .plan import TRIM, Plan, check_takes_loras, plan_clip
 from .price import SAMPLE_PROMPT, quoted_price, sample_body, table_price
 from .providers import Target, find_target
-from .request import ClipRequest
+from .request import check_request
 from .run import check_strict
 from .settings import local_only_error, read_settings
 
@@ -102,7 +103,7 @@ def _plan(target: Target, inputs: NodeInputs) -> Plan:
     """Return the plan, with linked inputs at their defaults."""
     known = {field.name for field in fields(ClipRequest)} - {"loras"}
     clip = ClipRequest(**{"prompt": "", **{name: value for name, value in inputs.values.items() if name in known}})
-    replace(clip, prompt=clip.prompt if clip.prompt.strip() else SAMPLE_PROMPT).check()
+    check_request(replace(clip, prompt=clip.prompt if clip.prompt.strip() else SAMPLE_PROMPT))
     if "loras" in inputs.linked:
         check_takes_loras(target.model)
     return plan_clip(target.model, clip, inputs.values.get("longer_clips", TRIM))

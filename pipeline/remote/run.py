@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ..http.errors import redact
+from ..request import ClipRequest
 from .client import ProviderClient
 from .context import RemoteContext
 from .errors import FALLBACK_KINDS, ErrorKind, NotAcceptedError, RemoteError
@@ -20,7 +21,7 @@ from .plan import TRIM, FindLora, Plan, plan_clip
 from .poll import poll_job
 from .provider import Provider
 from .providers import Target
-from .request import ClipRequest
+from .request import check_request, request_digest
 from .submit import recover_submit, submit_job
 
 LOOK = 0.5
@@ -59,10 +60,10 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     A job of the same request and picture at one of the targets that is under way or finished is continued instead.
     Raises RequestError or RemoteError with a sentence for the user, and what context.stop raises.
     """
-    clip.check()
+    check_request(clip)
     plans = plan_targets(targets, clip, longer_clips, strict, context.find_lora)
     context.check_sending_allowed()
-    digest = clip.digest(picture.data)
+    digest = request_digest(clip, picture.data)
     planned = list(zip(targets, plans, strict=True))
     known = context.ledger.reusable(digest, [(target.provider.name, plan.model_name) for target, plan in planned])
     if known is not None:  # its target goes first

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
@@ -14,7 +14,7 @@ from ..json_parts import list_part, number_part, part, text_part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
 from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, split_loras
-from ..webhooks.signatures import (
+from ..signatures import (
     SignatureScheme,
     SigningKeys,
     UnknownKeyError,

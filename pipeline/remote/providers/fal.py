@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
-from ...lora.lora import BOTH
+from ...request import BOTH
 from ..api import Reply, Request, get, post
 from ..errors import RETRYABLE, ErrorKind, RemoteError
 from ..job import JobState
@@ -15,7 +15,7 @@ from ..json_parts import list_part, number_part, part, text_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
-from ..webhooks.signatures import (
+from ..signatures import (
     SignatureScheme,
     SigningKeys,
     UnknownKeyError,

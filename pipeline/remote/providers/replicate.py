@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
@@ -13,7 +13,7 @@ from ..json_parts import list_part, part, text_part, word_part
 from ..model import RemoteModel
 from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
-from ..webhooks.signatures import SignatureScheme, SigningKeys, WebhookRequest, decode_secret, verify_shared
+from ..signatures import SignatureScheme, SigningKeys, WebhookRequest, decode_secret, verify_shared
 
 BASE = "https://api.replicate.com/v1"
 STATES = {"starting": JobState.QUEUED, "processing": JobState.RUNNING, "succeeded": JobState.DOWNLOADING,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
@@ -13,7 +13,7 @@ from ..json_parts import list_part, number_part, part, text_part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of, split_loras
-from ..webhooks.signatures import SECRET_PREFIX, SignatureScheme, SigningKeys, WebhookRequest, verify_shared
+from ..signatures import SECRET_PREFIX, SignatureScheme, SigningKeys, WebhookRequest, verify_shared
 
 BASE = "https://api.wavespeed.ai/api/v3"
 STATES = {"created": JobState.QUEUED, "pending": JobState.QUEUED, "processing": JobState.RUNNING,

@@ -12,7 +12,7 @@ from ..api import exchange, get
 from ..errors import RemoteError
 from ..keys import KeyStore
 from ..providers import PROVIDERS
-from .signatures import SigningKeys
+from ..signatures import SigningKeys
 
 MAX_AGE = 24 * 3600.0
 """Seconds for which keys are used before they are fetched again."""

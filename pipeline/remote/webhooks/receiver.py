@@ -21,8 +21,8 @@ from ..keys import KeyStore
 from ..ledger import Ledger
 from ..providers import PROVIDERS
 from ..settings import read_settings
+from ..signatures import UnknownKeyError, VerificationError, WebhookRequest
 from .keys import KeysUnavailableError, SigningKeyCache, fetch_keys
-from .signatures import UnknownKeyError, VerificationError, WebhookRequest
 
 MAX_BODY = 2**20
 """Bytes of a webhook."""
