@@ -57,10 +57,10 @@ class Notify(io.ComfyNode):
         if fault := profile_fault(profile):
             return fault
         from ..pipeline.host.folders import system_folder
-        from ..pipeline.notify.notice import check_notice
+        from ..pipeline.notify.notice import check_callback
 
         try:
-            check_notice(system_folder(), callback_url, signed, profile)
+            check_callback(system_folder(), callback_url, signed, profile)
         except ValueError as error:
             return str(error)
         return True
@@ -70,13 +70,13 @@ class Notify(io.ComfyNode):
                            profile: str | None = DEFAULT_PROFILE, **given: Any) -> str:
         """Return another value each time: every run is reported, also when its clip was cached."""
         from ..pipeline.host.folders import system_folder
-        from ..pipeline.host.runs import graph_run, run_error, run_is_over
-        from ..pipeline.notify.notice import tell_if_it_fails
-        from ..pipeline.notify.outbox import Addressee
+        from ..pipeline.host.runs import graph_run, run_end, run_is_over, running_node
+        from ..pipeline.notify.notice import watch_run
+        from ..pipeline.notify.outbox import Recipient
 
         if None not in (callback_url, signed, profile):
-            tell_if_it_fails(system_folder(), graph_run(),
-                             Addressee(callback_url, profile, signed), run_is_over, run_error)
+            watch_run(system_folder(), graph_run(), running_node(), Recipient(callback_url, profile, signed),
+                      run_is_over, run_end)
         return uuid.uuid4().hex
 
     @classmethod
@@ -84,14 +84,14 @@ class Notify(io.ComfyNode):
                 profile: str = DEFAULT_PROFILE) -> io.NodeOutput:
         from ..pipeline.host.folders import system_folder
         from ..pipeline.host.node import errors_on_node, say
-        from ..pipeline.host.runs import graph_run
+        from ..pipeline.host.runs import graph_run, running_node
         from ..pipeline.host.video import video_facts
-        from ..pipeline.notify.notice import tell_it_is_done
-        from ..pipeline.notify.outbox import Addressee
+        from ..pipeline.notify.notice import send_callback
+        from ..pipeline.notify.outbox import Recipient
 
         with errors_on_node(cls.hidden.unique_id):
             clip = None if video is None else video_facts(video)
-            told = tell_it_is_done(system_folder(), graph_run(),
-                                   Addressee(callback_url, profile, signed), clip, report)
+            told = send_callback(system_folder(), graph_run(), running_node(),
+                                 Recipient(callback_url, profile, signed), clip, report)
             say(cls.hidden.unique_id, told)
             return io.NodeOutput()

@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline import request
-from ..pipeline.remote import request as clip_request
 from ..pipeline.remote.keys import DEFAULT_PROFILE, profile_fault
 from ..pipeline.remote.plan import LONGER_CLIPS, TRIM
 from ..pipeline.remote.providers import PROVIDERS
+from ..pipeline.remote.request import MAX_REMOTE_SEED, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
 from .remote_inputs import provider_inputs, read_target
 from .sockets import CATEGORY, Loras, Providers
 
@@ -39,17 +39,17 @@ class RemoteImageToVideo(io.ComfyNode):
                                 tooltip="Describe what should happen in the clip. Wan 2.2 reads at most 512 tokens."),
                 io.String.Input("negative_prompt", multiline=True, default="", optional=True,
                                 tooltip="Describe what should not appear. Not every model takes one."),
-                io.Combo.Input("resolution", options=list(clip_request.REMOTE_RESOLUTIONS), default="480p",
+                io.Combo.Input("resolution", options=list(REMOTE_RESOLUTIONS), default="480p",
                                tooltip="480p or 720p; landscape or portrait follows the picture."),
                 io.Int.Input("num_frames", default=81, min=17, max=161, step=4,
                              tooltip="33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames per second). Where clips "
                                      "come in fixed lengths, the next longer one is bought."),
-                io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=clip_request.MIN_REMOTE_STEPS,
+                io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=MIN_REMOTE_STEPS,
                              max=request.MAX_STEPS, tooltip="Denoising steps, 10 to 50, if the model takes them."),
                 io.Float.Input("guidance_scale", default=request.DEFAULT_GUIDANCE, min=request.MIN_GUIDANCE,
                                max=request.MAX_GUIDANCE, step=0.1,
                                tooltip="How strictly to follow the prompt, 1 to 10, if the model takes it."),
-                io.Int.Input("seed", default=0, min=0, max=clip_request.MAX_REMOTE_SEED,
+                io.Int.Input("seed", default=0, min=0, max=MAX_REMOTE_SEED,
                              control_after_generate=io.ControlAfterGenerate.fixed,  # a new seed is a new purchase
                              tooltip="A new seed is a new clip and a new purchase; the same request with the same seed "
                                      "returns the clip that was bought."),
@@ -88,7 +88,7 @@ class RemoteImageToVideo(io.ComfyNode):
             return fault
         try:
             if prompt is not None:
-                clip_request.check_prompt(prompt, "prompt")
+                request.check_prompt(prompt, "prompt")
             if num_frames is not None:
                 request.check_num_frames(num_frames)
         except request.RequestError as error:
@@ -111,15 +111,15 @@ class RemoteImageToVideo(io.ComfyNode):
         from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import clip_outputs
+        from ..pipeline.remote.budget import Limits
         from ..pipeline.remote.clip import remote_clip
-        from ..pipeline.remote.ledger import Limits
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
-            clip = clip_request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
+            clip = request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
                                             num_inference_steps, guidance_scale, seed)
             context = remote_context(node_id, Limits(max_cost, max_cost_per_day))
             path, report = await remote_clip(image, clip, (read_target(provider, profile), *fallbacks), context,
-                                             frames=longer_clips, strict=strict)
+                                             longer_clips=longer_clips, strict=strict)
             video, images, preview = await clip_outputs(path, with_frames=is_linked(IMAGES))
             return io.NodeOutput(video, images, report, ui=preview)

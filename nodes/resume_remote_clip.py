@@ -56,8 +56,8 @@ class ResumeRemoteClip(io.ComfyNode):
         from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import clip_outputs
+        from ..pipeline.remote.budget import Limits
         from ..pipeline.remote.clip import give_up, resumed_clip
-        from ..pipeline.remote.ledger import Limits
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):

@@ -19,7 +19,7 @@ from aiohttp import web
 from .exchange import check_page
 
 if TYPE_CHECKING:
-    from ...pipeline.jobs.board import Board
+    from ...pipeline.jobs.board import JobBoard
 
 PAGE = 50
 """Default of `limit`."""
@@ -46,7 +46,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
         return await _answer(folder, lambda board: board.workflow(request.match_info["name"]))
 
 
-async def _answer(folder: Path, ask: Callable[[Board], Any]) -> web.Response:
+async def _answer(folder: Path, ask: Callable[[JobBoard], Any]) -> web.Response:
     try:
         return web.json_response(await asyncio.to_thread(lambda: ask(_board(folder))))
     except KeyError:
@@ -55,15 +55,15 @@ async def _answer(folder: Path, ask: Callable[[Board], Any]) -> web.Response:
         raise web.HTTPConflict(text=str(error)) from None
 
 
-def _board(folder: Path) -> Board:
+def _board(folder: Path) -> JobBoard:
     from ...pipeline.host.folders import output_folder
     from ...pipeline.host.runs import read_queue
-    from ...pipeline.jobs.board import Board
+    from ...pipeline.jobs.board import JobBoard
+    from ...pipeline.remote.job_runs import JobRuns
     from ...pipeline.remote.ledger import Ledger
-    from ...pipeline.remote.origins import Origins
     from ...pipeline.remote.settings import read_settings
 
-    return Board(Ledger(folder), Origins(folder), read_queue(), output_folder(), read_settings(folder).budget.day)
+    return JobBoard(Ledger(folder), JobRuns(folder), read_queue(), output_folder(), read_settings(folder).budget.day)
 
 
 def _number(request: web.Request, name: str, default: float) -> float:

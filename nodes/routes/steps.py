@@ -19,9 +19,9 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
     @routes.post("/wan22/steps")
     async def steps(request: web.Request) -> web.Response:
-        from ...pipeline.sampling.schedule import INPUTS, outlook
+        from ...pipeline.sampling.schedule import INPUTS, preview_steps
 
         async def find(inputs: NodeInputs) -> dict[str, Any]:
-            return asdict(outlook(inputs))
+            return asdict(preview_steps(inputs))
 
         return await answer_inputs(request, INPUTS, find)

@@ -19,7 +19,8 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
     @routes.post("/wan22/webhook/{provider}/{job}")
     async def callback(request: web.Request) -> web.Response:
-        from ...pipeline.remote.webhooks import receiver, signatures
+        from ...pipeline.remote import signatures
+        from ...pipeline.remote.webhooks import receiver
 
         if slots.locked():
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"})
@@ -28,7 +29,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
                 if not await asyncio.to_thread(receiver.is_on, folder):
                     raise web.HTTPNotFound
                 body = await read_body(request, receiver.MAX_BODY)
-                found = signatures.Callback(headers_of(request), body)
+                found = signatures.WebhookRequest(headers_of(request), body)
                 status = await asyncio.to_thread(receiver.receive, folder, request.match_info["provider"],
                                                  request.match_info["job"], found)
             except ValueError:  # settings or a database that cannot be used: a run says so to the user

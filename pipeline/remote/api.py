@@ -154,8 +154,8 @@ def _connect(link: str, policy: Policy) -> Connection:
     except DownloadError as error:
         raise RemoteError(ErrorKind.REFUSED_HERE, str(error)) from None
     except ssl.SSLCertVerificationError as error:
-        raise RemoteError(ErrorKind.REFUSED_HERE, f"{url.host} could not prove who it is ({error.verify_message}). Nothing "
-                          "was sent. Check this machine's clock.") from None
+        raise RemoteError(ErrorKind.REFUSED_HERE, f"{url.host} could not prove who it is ({error.verify_message}). "
+                          "Nothing was sent. Check this machine's clock.") from None
     except OSError:
         raise NotSentError(f"{url.host} cannot be reached. Nothing was sent. Is this machine online?") from None
     return connection

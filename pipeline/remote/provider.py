@@ -10,15 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from .api import Reply, Request
 from .errors import ErrorKind, RemoteError
 from .job import JobState
-from .plan import Plan, RemoteModel
-
-if TYPE_CHECKING:
-    from .webhooks.signatures import SignatureScheme
+from .model import RemoteModel
+from .plan import Plan
+from .signatures import SignatureScheme
 
 T = TypeVar("T")
 RequestFlow = Generator[Request, Reply, T]

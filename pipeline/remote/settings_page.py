@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..http.secrets import SERVICES
 from .database import FILE
-from .keys import DEFAULT_PROFILE, NAME, VARIABLE, KeyStore
+from .keys import CALLBACK_OWNER, CALLBACK_VARIABLE, DEFAULT_PROFILE, KeyStore
 from .ledger import Ledger
 from .providers import PROVIDERS
 from .settings import settings_file
@@ -17,7 +17,8 @@ from .settings import settings_file
 MAX_BODY = 2**14
 """Bytes of a request that brings a key."""
 FIELDS = {"profile", "provider", "key"}
-VARIABLES = {**{provider.name: provider.variables for provider in PROVIDERS.values()}, NAME: (VARIABLE,),
+VARIABLES = {**{provider.name: provider.variables for provider in PROVIDERS.values()},
+             CALLBACK_OWNER: (CALLBACK_VARIABLE,),
              **{service.key: service.variables for service in SERVICES}}
 """Owner of a key (a provider, the callback secret, a download service) -> environment variables that hold it."""
 
@@ -30,7 +31,7 @@ def shown_providers() -> dict[str, object]:
                        "concurrent": provider.concurrent} for provider in PROVIDERS.values()],
         "services": [{"name": service.key, "title": service.name, "variables": service.variables}
                      for service in SERVICES],
-        "callback": {"name": NAME, "variables": (VARIABLE,)}}
+        "callback": {"name": CALLBACK_OWNER, "variables": (CALLBACK_VARIABLE,)}}
 
 
 def known_keys(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, object]:

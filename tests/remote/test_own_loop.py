@@ -17,10 +17,9 @@ from pipeline.remote.errors import RunEndedError
 from pipeline.remote.job import JobState
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.run import make_clip
-
-from .job import FOREVER, Script
-from .office import CLIP, Office, Stopped, picture
-from .replicate_server import ReplicateServer
+from tests.support.office import CLIP, Office, Stopped, picture
+from tests.support.providers.job import FOREVER, Script
+from tests.support.providers.replicate import ReplicateServer
 
 PATIENCE = 120.0
 
@@ -55,7 +54,7 @@ def test_a_clip_is_fetched_while_the_graph_computes(server: ReplicateServer, off
 
     async def graph() -> None:
         clip = asyncio.create_task(in_own_loop(make_clip([office.target()], CLIP, picture(), office.context),
-                                               office.context.left))
+                                               office.context.abandoned))
         await asyncio.sleep(0)
         assert done.wait(PATIENCE), "this blocks the loop, as a sampler does"
         assert (await clip).job.state == JobState.DONE
@@ -68,7 +67,8 @@ def begin_two_and_break_off(server: ReplicateServer, office: Office) -> None:
 
     async def graph() -> None:
         clips = [asyncio.create_task(in_own_loop(make_clip([office.target()], replace(CLIP, seed=seed), picture(),
-                                                           office.context), office.context.left)) for seed in (1, 2)]
+                                                           office.context), office.context.abandoned))
+                 for seed in (1, 2)]
         while len({seen.path for seen in server.asked("poll")}) < 2:
             assert not any(clip.done() for clip in clips)
             await asyncio.sleep(0.01)
@@ -117,9 +117,9 @@ def test_an_error_elsewhere_calls_off_nothing(server: ReplicateServer, office: O
 def test_a_run_that_breaks_off_tells_its_jobs_at_once(server: ReplicateServer, office: Office) -> None:
     """Before any sign of ComfyUI's could."""
     server.script = Script(queued=0, running=FOREVER)
-    assert not office.context.left.is_set()
+    assert not office.context.abandoned.is_set()
     begin_two_and_break_off(server, office)
-    assert office.context.left.is_set()
+    assert office.context.abandoned.is_set()
     ended = RunEndedError()
 
     def stop() -> None:

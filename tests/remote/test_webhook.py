@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.remote.context import hinted
+from pipeline.remote import signatures as webhook
+from pipeline.remote.context import take_wakeup
 from pipeline.remote.job import Job, JobState
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.providers import PROVIDERS
 from pipeline.remote.settings import Settings
-from pipeline.remote.webhooks import signatures as webhook
-from pipeline.remote.webhooks.keys import COOLDOWN, FRESH, KeyRing, fetch_keys
-from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, Receiver, SeenCallbacks
-from tests.remote import job as at_provider
-from tests.remote import webhook_keys
-from tests.remote.faults import answer, reset
-from tests.remote.job import FOREVER, Script
-from tests.remote.office import PATIENT, Office
-from tests.remote.provider_server import ProviderServer
-from tests.remote.webhook_keys import SigningKey
+from pipeline.remote.webhooks.keys import COOLDOWN, MAX_AGE, SigningKeyCache, fetch_keys
+from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, SeenWebhooks, WebhookReceiver
+from tests.support.faults import answer, reset
+from tests.support.office import PATIENT, SERVERS, Office
+from tests.support.providers import job as at_provider
+from tests.support.providers import webhook_keys
+from tests.support.providers.job import FOREVER, Script
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.webhook_keys import SigningKey
 
 PUBLIC = "https://desk.example"
 NEVER = 10_000.0
@@ -38,7 +39,7 @@ class Inbox:
 
     provider: ProviderServer
     office: Office
-    receiver: Receiver
+    receiver: WebhookReceiver
     clock: list[float]
     """Seconds that the receiver's clock is ahead."""
 
@@ -54,14 +55,20 @@ class Inbox:
         """Deliver a callback, or a changed one (headers=, body=)."""
         callback = replace(callback, **changed)
         headers = {name.lower(): value for name, value in callback.headers.items()}
-        return self.receiver.receive(self.name, job_id, webhook.Callback(headers, callback.body))
+        return self.receiver.receive(self.name, job_id, webhook.WebhookRequest(headers, callback.body))
 
     def job(self, state: JobState = JobState.RUNNING) -> tuple[Job, at_provider.Job]:
         """A job of ours, and the provider's side of it."""
         model = next(iter(self.provider.models))
         bought = self.provider.accept(model, {"prompt": "a", "num_frames": 81, "duration": 5}, webhook=PUBLIC)
-        ours = self.ledger.claim(Job("", self.name, model, "default", bought.id))
+        ours = self.ledger.get_or_create(Job("", self.name, model, "default", bought.id))
         return self.ledger.update(ours, remote_id=bought.id, state=state, sent=True), bought
+
+
+@pytest.fixture(params=SERVERS)
+def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProviderServer]:
+    with closing(SERVERS[request.param](tmp_path)) as provider:
+        yield provider
 
 
 @pytest.fixture
@@ -69,9 +76,10 @@ def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
     office, clock = Office(tmp_path, provider), [0.0]
     office.change(settings=lambda: Settings(public_url=PUBLIC), patience=replace(PATIENT, pace=NEVER))
     context = office.context
-    ring = KeyRing(lambda name, profile: fetch_keys(name, profile, context.keys, context.policy),
-                   lambda: time.monotonic() + clock[0])
-    receiver = Receiver(context.ledger, SeenCallbacks(context.ledger.folder), ring, lambda: time.time() + clock[0])
+    signing_keys = SigningKeyCache(lambda name, profile: fetch_keys(name, profile, context.keys, context.policy),
+                                   lambda: time.monotonic() + clock[0])
+    receiver = WebhookReceiver(context.ledger, SeenWebhooks(context.ledger.folder), signing_keys,
+                               lambda: time.time() + clock[0])
     return Inbox(provider, office, receiver, clock)
 
 
@@ -119,20 +127,20 @@ def test_duplicate_has_one_effect(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     callback = inbox.provider.callback(theirs)
     assert [inbox.hear(ours.id, callback) for _ in range(2)] == [OK, OK]
-    assert hinted(ours.id)
+    assert take_wakeup(ours.id)
     assert inbox.hear(ours.id, callback) == OK
     again = inbox.provider.callback(theirs, at=int(time.time()) + 20)  # the provider's own repetition, signed anew
     assert inbox.hear(ours.id, again) == OK
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_duplicate_is_known_after_a_restart(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
-    hinted(ours.id)
-    inbox.receiver = replace(inbox.receiver, seen_callbacks=SeenCallbacks(inbox.ledger.folder))
+    take_wakeup(ours.id)
+    inbox.receiver = replace(inbox.receiver, seen=SeenWebhooks(inbox.ledger.folder))
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_callback_cannot_be_taken_to_another_job(inbox: Inbox) -> None:
@@ -140,22 +148,22 @@ def test_callback_cannot_be_taken_to_another_job(inbox: Inbox) -> None:
     callback = inbox.provider.callback(theirs)
     assert inbox.hear(ours.id, callback) == OK
     assert inbox.hear(other.id, callback) == OK
-    assert not hinted(other.id)
+    assert not take_wakeup(other.id)
 
 
 def test_forged_is_refused(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     assert inbox.hear(ours.id, forged(inbox, theirs)) == FORGED
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK  # and did not use up the right one
-    assert hinted(ours.id)
+    assert take_wakeup(ours.id)
 
 
 @pytest.mark.parametrize("seconds, status", [(-302, FORGED), (-290, OK), (290, OK), (302, FORGED)])
 def test_only_callbacks_of_now_are_taken(inbox: Inbox, seconds: int, status: int) -> None:
     ours, theirs = inbox.job()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs, at=int(time.time()) + seconds)) == status
-    assert hinted(ours.id) == (status == OK)
+    assert take_wakeup(ours.id) == (status == OK)
 
 
 def test_altered_body_is_refused(inbox: Inbox) -> None:
@@ -163,7 +171,7 @@ def test_altered_body_is_refused(inbox: Inbox) -> None:
     callback = inbox.provider.callback(theirs)
     for body in (callback.body + b" ", callback.body.replace(b":", b" :", 1), b""):
         assert inbox.hear(ours.id, callback, body=body) == FORGED
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_every_header_that_is_missing_or_changed_is_refused(inbox: Inbox) -> None:
@@ -175,7 +183,7 @@ def test_every_header_that_is_missing_or_changed_is_refused(inbox: Inbox) -> Non
         rest = {key: value for key, value in callback.headers.items() if key != name}
         for value in ({}, {name: ""}, {name: "1"}, {name: "zz"}, {name: "v1,="}, {name: "\udcff"}, {name: "é"}):
             assert inbox.hear(ours.id, callback, headers={**rest, **value}) == FORGED, (name, value)
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_changed_keys_are_fetched_again_but_not_for_every_forgery(inbox: Inbox) -> None:
@@ -196,7 +204,7 @@ def test_changed_keys_are_fetched_again_but_not_for_every_forgery(inbox: Inbox) 
 
 def test_keys_are_used_for_a_day(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
-    for seconds, fetches in ((0, 1), (FRESH - 60, 1), (FRESH + 60, 2)):
+    for seconds, fetches in ((0, 1), (MAX_AGE - 60, 1), (MAX_AGE + 60, 2)):
         inbox.clock[0] = seconds
         callback = inbox.provider.callback(theirs, at=int(time.time() + seconds))
         assert inbox.hear(ours.id, callback) == OK
@@ -212,7 +220,7 @@ def test_without_keys_the_provider_is_asked_to_come_back(inbox: Inbox, fault: Ca
     assert len(inbox.provider.asked("secret")) == 1
     inbox.clock[0] = COOLDOWN + 1
     assert inbox.hear(ours.id, inbox.provider.callback(theirs, at=int(time.time() + COOLDOWN))) == OK
-    assert hinted(ours.id)
+    assert take_wakeup(ours.id)
 
 
 def test_what_a_callback_says_is_not_believed(inbox: Inbox) -> None:
@@ -223,7 +231,7 @@ def test_what_a_callback_says_is_not_believed(inbox: Inbox) -> None:
     theirs.polls, theirs.script = 0, Script(running=FOREVER)
     assert inbox.hear(ours.id, early) == OK
     assert inbox.ledger.get(ours.id).state == JobState.RUNNING
-    assert hinted(ours.id)
+    assert take_wakeup(ours.id)
 
 
 @pytest.mark.parametrize("state", [JobState.DONE, JobState.FAILED, JobState.CANCELED, JobState.LOST])
@@ -231,7 +239,7 @@ def test_job_that_has_ended_stays_so(inbox: Inbox, state: JobState) -> None:
     ours, theirs = inbox.job(state)
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
     assert inbox.ledger.get(ours.id).state == state
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_address_of_no_job_is_unknown(inbox: Inbox) -> None:
@@ -240,7 +248,7 @@ def test_address_of_no_job_is_unknown(inbox: Inbox) -> None:
     assert inbox.hear("0" * 32, callback) == UNKNOWN
     for other in {*PROVIDERS, "nobody", "../keys"} - {inbox.name}:
         headers = {name.lower(): value for name, value in callback.headers.items()}
-        assert inbox.receiver.receive(other, ours.id, webhook.Callback(headers, callback.body)) == UNKNOWN
+        assert inbox.receiver.receive(other, ours.id, webhook.WebhookRequest(headers, callback.body)) == UNKNOWN
     assert not inbox.provider.asked("secret")
 
 
@@ -250,7 +258,7 @@ def test_no_secret_reaches_the_disk(inbox: Inbox) -> None:
     whole = b"".join(file.read_bytes() for file in inbox.office.folder.rglob("*") if file.is_file())
     secrets = [inbox.provider.key, getattr(inbox.provider, "webhook_secret", inbox.provider.key)]
     assert whole and not any(secret.removeprefix("whsec_").encode() in whole for secret in secrets)
-    assert not any(secret in repr(inbox.receiver.ring.__dict__) for secret in secrets)
+    assert not any(secret in repr(inbox.receiver.signing_keys.__dict__) for secret in secrets)
 
 
 def test_api_key_goes_with_secrets_alone(inbox: Inbox) -> None:

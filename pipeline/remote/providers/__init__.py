@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import ErrorKind, RemoteError
-from ..plan import RemoteModel
+from ..model import RemoteModel
 from ..provider import Provider
 from .atlascloud import AtlasCloud
 from .fal import Fal

@@ -1,4 +1,4 @@
-"""AtlasCloud, API v1 (atlascloud.ai/docs, webhooks too; AtlasCloudAI/atlascloud_comfyui, `client/atlas_client.py` and
+"""AtlasCloud: API v1 (atlascloud.ai/docs, webhooks too; AtlasCloudAI/atlascloud_comfyui, `client/atlas_client.py` and
 `nodes/video/atlascloud_wan_2_2_i2v_lora.py`)."""
 
 from __future__ import annotations
@@ -6,23 +6,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, text_part, word_part
-from ..plan import Plan, Rate, RemoteModel
+from ..model import Price, RemoteModel
+from ..plan import Plan
 from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, split_loras
-from ..webhooks.signatures import (
-    Callback,
-    ForgedError,
+from ..signatures import (
     SignatureScheme,
     SigningKeys,
     UnknownKeyError,
+    VerificationError,
+    WebhookRequest,
     base64url,
     decoded,
     header,
-    made_by,
+    is_signed_by,
     read_jwks,
     timestamp,
 )
@@ -32,29 +33,29 @@ STATES = {"created": JobState.QUEUED, "queued": JobState.QUEUED, "processing": J
           "completed": JobState.DOWNLOADING, "succeeded": JobState.DOWNLOADING, "failed": JobState.FAILED,
           "timeout": JobState.FAILED, "cancelled": JobState.CANCELED}
 MODERATED = 1039
-"""`error_code` of a clip that the content rules refuse."""
+"""`error_code` of a clip that its content rules refuse."""
 READ = "resellers' lists, read 2026-09"
 
 
-def verify(callback: Callback, keys: SigningKeys, now: float) -> str:
-    """Ed25519 in base64url over timestamp.body, by the key that is named. Raises ForgedError, UnknownKeyError.
+def verify(request: WebhookRequest, keys: SigningKeys, now: float) -> str:
+    """Verify Ed25519 in base64url over timestamp.body, by the key that the request names.
 
-    Returns the body's session_id: the header with an id is not signed.
+    Returns the body's session_id: the header with an id is not signed. Raises VerificationError, UnknownKeyError.
     """
     prefix = "x-atlascloud-webhook"
-    time = timestamp(callback, f"{prefix}-timestamp", now)
-    signature = decoded(header(callback, f"{prefix}-signature-ed25519"), base64url)
-    kid = header(callback, f"{prefix}-key-id")
+    time = timestamp(request, f"{prefix}-timestamp", now)
+    signature = decoded(header(request, f"{prefix}-signature-ed25519"), base64url)
+    kid = header(request, f"{prefix}-key-id")
     if kid not in keys:
-        raise UnknownKeyError("the key is not one of the provider's")
-    if not made_by(keys[kid], signature, time.encode() + b"." + callback.body):
-        raise ForgedError("the signature is not right")
+        raise UnknownKeyError("the key is not one of the known ones")
+    if not is_signed_by(keys[kid], signature, time.encode() + b"." + request.body):
+        raise VerificationError("the signature is not right")
     try:
-        event = part(json.loads(callback.body), "session_id")
+        event = part(json.loads(request.body), "session_id")
     except (ValueError, RecursionError):
         event = None
     if not isinstance(event, str) or not event:
-        raise ForgedError("it has no session_id")
+        raise VerificationError("session_id is missing")
     return event
 
 
@@ -70,7 +71,7 @@ class AtlasCloud(Provider):
         RemoteModel("atlascloud/wan-2.2/image-to-video-lora", loras=3, negative_prompt=True, durations=(5, 8)),
         RemoteModel("atlascloud/wan-2.2/image-to-video", negative_prompt=True, durations=(5, 8)),
         RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
-                    rates={"480p": Rate(second=0.04, source=READ)}),
+                    prices={"480p": Price(second=0.04, source=READ)}),
         RemoteModel("atlascloud/wan-2.2-turbo-spicy/image-to-video-lora", loras=3, durations=(5, 8)),
     )
 
@@ -78,9 +79,9 @@ class AtlasCloud(Provider):
 
     def refusal(self, reply: Reply) -> RemoteError | None:
         found = reply.json()
-        if word_part(found, "data", "status") in STATES:  # a failed job comes with status 500 and its own words
+        if word_part(found, "data", "status") in STATES:  # the status of a failed job comes with HTTP 500
             return None
-        code = number_part(found, "code")  # which some of its calls write as text
+        code = number_part(found, "code")  # some of its calls write it as text
         if reply.good and isinstance(found, dict) and code in (None, 200):
             return None
         said = str(part(found, "msg") or part(found, "error", "message") or part(found, "message") or "")

@@ -1,4 +1,4 @@
-"""fal.ai, its queue API (fal.ai/docs: queue, errors, webhooks; its Python client 1.0.3) and Platform APIs v1."""
+"""fal.ai: queue API (fal.ai/docs: queue, errors, webhooks; Python client 1.0.3) and Platform APIs v1."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
-from ...lora.lora import BOTH
+from ...request import BOTH
 from ..api import Reply, Request, get, post
 from ..errors import RETRYABLE, ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, text_part
-from ..plan import Plan, Rate, RemoteModel
+from ..model import Price, RemoteModel
+from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
-from ..webhooks.signatures import (
-    Callback,
+from ..signatures import (
     SignatureScheme,
     SigningKeys,
     UnknownKeyError,
+    WebhookRequest,
     decoded,
     header,
-    made_by,
+    is_signed_by,
     read_jwks,
     timestamp,
 )
@@ -34,19 +35,21 @@ POLICY_TYPE = "content_policy_violation"
 APP = "fal-ai/wan"
 """Status, result and cancel take the first two parts of the endpoint's name, not the rest."""
 READ = "fal.ai's own list (llms.txt), read 2026-09"
-TURBO = {"480p": Rate(clip=0.05, source=READ), "720p": Rate(clip=0.10, source=READ)}
-PLAIN = {"480p": Rate(second=0.04, source=READ), "720p": Rate(second=0.08, source=READ)}
+TURBO = {"480p": Price(clip=0.05, source=READ), "720p": Price(clip=0.10, source=READ)}
+PLAIN = {"480p": Price(second=0.04, source=READ), "720p": Price(second=0.08, source=READ)}
 
 
-def verify(callback: Callback, keys: SigningKeys, now: float) -> str:
-    """Ed25519 in hex over request id, user id, timestamp and SHA-256 of the body in hex, a line each, by any of the
-    keys. Returns the request's id. Raises ForgedError, UnknownKeyError."""
+def verify(request: WebhookRequest, keys: SigningKeys, now: float) -> str:
+    """Verify Ed25519 in hex, by any key, over lines of request id, user id, timestamp and the body's SHA-256 in hex.
+
+    Returns the request's id. Raises VerificationError, UnknownKeyError.
+    """
     prefix = "x-fal-webhook"
-    time = timestamp(callback, f"{prefix}-timestamp", now)
-    event, user = header(callback, f"{prefix}-request-id"), header(callback, f"{prefix}-user-id")
-    signature = decoded(header(callback, f"{prefix}-signature"), bytes.fromhex)
-    message = "\n".join((event, user, time, hashlib.sha256(callback.body).hexdigest())).encode()
-    if not any(made_by(key, signature, message) for key in keys.values()):
+    time = timestamp(request, f"{prefix}-timestamp", now)
+    event, user = header(request, f"{prefix}-request-id"), header(request, f"{prefix}-user-id")
+    signature = decoded(header(request, f"{prefix}-signature"), bytes.fromhex)
+    message = "\n".join((event, user, time, hashlib.sha256(request.body).hexdigest())).encode()
+    if not any(is_signed_by(key, signature, message) for key in keys.values()):
         raise UnknownKeyError("the signature is not right")
     return event
 
@@ -63,10 +66,10 @@ class Fal(Provider):
     models = (
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
                     guidance=True, num_frames=(17, 161),
-                    rates=dict.fromkeys(("480p", "720p"), Rate(second=0.10, source=READ))),
+                    prices=dict.fromkeys(("480p", "720p"), Price(second=0.10, source=READ))),
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, max_steps=40, guidance=True,
-                    num_frames=(17, 161), rates=PLAIN),
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", durations=(5,), rates=TURBO),
+                    num_frames=(17, 161), prices=PLAIN),
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", durations=(5,), prices=TURBO),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:
@@ -108,8 +111,8 @@ class Fal(Provider):
         body: dict[str, Any] = {"image_url": image_url, "prompt": clip.prompt, "seed": clip.seed,
                                 "resolution": clip.resolution}
         if model.num_frames:
-            # Left to itself it interpolates, and what comes is not num_frames at 16 a second.
-            body |= {"num_frames": plan.ask_frames, "frames_per_second": 16, "interpolator_model": "none",
+            # By default it interpolates, and the clip is not num_frames at 16 a second.
+            body |= {"num_frames": plan.num_frames, "frames_per_second": 16, "interpolator_model": "none",
                      "num_interpolated_frames": 0}
         if model.negative_prompt and clip.negative_prompt:
             body["negative_prompt"] = clip.negative_prompt
@@ -132,9 +135,9 @@ class Fal(Provider):
         reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}/status")
         found = reply.json()
         word = part(found, "status")
-        place = part(found, "queue_position")
         if word == "IN_QUEUE":
-            return JobStatus(JobState.QUEUED, queue_position=place if isinstance(place, int) else None)
+            position = part(found, "queue_position")
+            return JobStatus(JobState.QUEUED, queue_position=position if isinstance(position, int) else None)
         if word != "COMPLETED":
             return JobStatus(JobState.RUNNING, message="" if word == "IN_PROGRESS" else f"status {word!r}")
         if part(found, "error"):
@@ -143,7 +146,7 @@ class Fal(Provider):
                             message=str(part(found, "error")))
         try:
             reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}")
-        except RemoteError as error:  # a finished request tells with its result how it failed
+        except RemoteError as error:  # how a finished request failed is in its result
             if error.kind in (ErrorKind.AUTH, ErrorKind.QUOTA, *RETRYABLE):
                 raise
             if error.kind == ErrorKind.LOST:

@@ -1,18 +1,19 @@
-"""Replicate, HTTP API v1 (replicate.com/docs: reference/http, verify-webhook; its Python client 1.0.7)."""
+"""Replicate: HTTP API v1 (replicate.com/docs: reference/http, verify-webhook; Python client 1.0.7)."""
 
 from __future__ import annotations
 
 import base64
 from typing import Any
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, part, text_part, word_part
-from ..plan import Plan, RemoteModel
+from ..model import RemoteModel
+from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
-from ..webhooks.signatures import Callback, SignatureScheme, SigningKeys, decode_secret, verify_shared
+from ..signatures import SignatureScheme, SigningKeys, WebhookRequest, decode_secret, verify_shared
 
 BASE = "https://api.replicate.com/v1"
 STATES = {"starting": JobState.QUEUED, "processing": JobState.RUNNING, "succeeded": JobState.DOWNLOADING,
@@ -22,13 +23,13 @@ POLICY_WORDS = ("nsfw", "sensitive", "safety", "moderation")
 """Words in a refusal by its content rules."""
 
 
-def verify(callback: Callback, keys: SigningKeys, now: float) -> str:
-    """Standard Webhooks, `v1,<base64>`. Returns the id. Raises ForgedError, UnknownKeyError."""
-    return verify_shared(callback, keys, now, "v1", lambda text: base64.b64decode(text, validate=True))
+def verify(request: WebhookRequest, keys: SigningKeys, now: float) -> str:
+    """Verify Standard Webhooks, `v1,<base64>`; return the id. Raises VerificationError, UnknownKeyError."""
+    return verify_shared(request, keys, now, "v1", lambda text: base64.b64decode(text, validate=True))
 
 
 def read_secret(found: Any) -> dict[str, bytes]:
-    """The answer of GET /v1/webhooks/default/secret. Raises ValueError when it holds none."""
+    """Return the secret from the reply of GET /v1/webhooks/default/secret; {} when it holds none. Raises ValueError."""
     text = part(found, "key")
     return {"": decode_secret(text)} if isinstance(text, str) else {}
 
@@ -67,7 +68,7 @@ class Replicate(Provider):
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip = plan.clip
-        body: dict[str, Any] = {"image": image_url, "prompt": clip.prompt, "num_frames": plan.ask_frames,
+        body: dict[str, Any] = {"image": image_url, "prompt": clip.prompt, "num_frames": plan.num_frames,
                                 "resolution": clip.resolution, "frames_per_second": 16, "seed": clip.seed}
         if plan.model.max_steps:
             body["sample_steps"] = plan.steps
@@ -78,8 +79,8 @@ class Replicate(Provider):
         return body
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
-        told = {"webhook": webhook, "webhook_events_filter": ["completed"]} if webhook else {}
-        return post(f"{BASE}/models/{plan.model_name}/predictions", {"input": body, **told})
+        options = {"webhook": webhook, "webhook_events_filter": ["completed"]} if webhook else {}
+        return post(f"{BASE}/models/{plan.model_name}/predictions", {"input": body, **options})
 
     def accepted(self, reply: Reply) -> str:
         return text_part(reply, "id")
@@ -93,7 +94,7 @@ class Replicate(Provider):
         said = str(part(found, "error") or "")
         if state == JobState.DOWNLOADING and not url:
             if part(found, "data_removed"):
-                return JobStatus(JobState.LOST, message="its clip was deleted, as Replicate does after an hour")
+                return JobStatus(JobState.LOST, message="its clip was deleted, which Replicate does after an hour")
             return JobStatus(JobState.FAILED, message="it finished without a clip")
         kind = ErrorKind.POLICY if contains_any(said, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
         return JobStatus(state, url, error_kind=kind, message=said or ("" if word in STATES else f"status {word!r}"))

@@ -1,18 +1,19 @@
-"""WaveSpeed, API v3 (wavespeed.ai/docs, how-to-use-webhooks among them, and its Python SDK 2.0.5, `api/client.py`)."""
+"""WaveSpeed: API v3 (wavespeed.ai/docs, also how-to-use-webhooks; Python SDK 2.0.5, `api/client.py`)."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlencode
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, text_part, word_part
-from ..plan import Plan, Rate, RemoteModel
+from ..model import Price, RemoteModel
+from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of, split_loras
-from ..webhooks.signatures import PREFIX, Callback, SignatureScheme, SigningKeys, verify_shared
+from ..signatures import SECRET_PREFIX, SignatureScheme, SigningKeys, WebhookRequest, verify_shared
 
 BASE = "https://api.wavespeed.ai/api/v3"
 STATES = {"created": JobState.QUEUED, "pending": JobState.QUEUED, "processing": JobState.RUNNING,
@@ -25,15 +26,18 @@ POLICY_WORDS = ("nsfw", "policy", "sensitive", "moderation")
 """Words in a refusal by its content rules."""
 
 
-def verify(callback: Callback, keys: SigningKeys, now: float) -> str:
-    """`v3,<hex>`. Returns the id. Raises ForgedError, UnknownKeyError."""
-    return verify_shared(callback, keys, now, "v3", bytes.fromhex)
+def verify(request: WebhookRequest, keys: SigningKeys, now: float) -> str:
+    """Verify the headers of Standard Webhooks with `v3,<hex>`; return the id.
+
+    Raises VerificationError, UnknownKeyError.
+    """
+    return verify_shared(request, keys, now, "v3", bytes.fromhex)
 
 
 def read_secret(found: Any) -> dict[str, bytes]:
-    """The answer of GET /webhook/secret. The key is the text after whsec_, as bytes: it is not decoded."""
+    """Return the secret from the reply of GET /webhook/secret: the text after whsec_ as bytes, not decoded."""
     text = part(found, "data", "secret")
-    return {"": text.removeprefix(PREFIX).encode()} if isinstance(text, str) and text else {}
+    return {"": text.removeprefix(SECRET_PREFIX).encode()} if isinstance(text, str) and text else {}
 
 
 class WaveSpeed(Provider):
@@ -46,11 +50,11 @@ class WaveSpeed(Provider):
     webhook = SignatureScheme(verify, f"{BASE}/webhook/secret", read_secret, secret=True)
     models = (
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", loras=3, negative_prompt=True, durations=(5, 8),
-                    rates={"480p": Rate(second=0.04, source=PAGE_READ), "720p": Rate(second=0.07, source=READ)}),
+                    prices={"480p": Price(second=0.04, source=PAGE_READ), "720p": Price(second=0.07, source=READ)}),
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora-ultra-fast", loras=3, negative_prompt=True,
-                    durations=(5, 8), rates={"480p": Rate(second=0.02, source=READ)}),
+                    durations=(5, 8), prices={"480p": Price(second=0.02, source=READ)}),
         RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
-                    rates={"480p": Rate(second=0.04, source=READ)}),
+                    prices={"480p": Price(second=0.04, source=READ)}),
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}", negative_prompt=True, durations=(5, 8)),
     )
 
@@ -79,14 +83,15 @@ class WaveSpeed(Provider):
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         name = f"picture.{content_type.rpartition('/')[2]}"
-        place = yield post(f"{BASE}/media/uploads", {"filename": name, "size": len(picture),
+        reply = yield post(f"{BASE}/media/uploads", {"filename": name, "size": len(picture),
                                                      "content_type": content_type})
-        upload = part(place.json(), "data", "upload")
+        upload = part(reply.json(), "data", "upload")
         headers = part(upload, "headers")
-        yield Request(str(part(upload, "method") or "PUT"), text_part(place, "data", "upload", "url"),
+        link = text_part(reply, "data", "download_url")
+        yield Request(str(part(upload, "method") or "PUT"), text_part(reply, "data", "upload", "url"),
                       {str(key): str(value) for key, value in headers.items()} if isinstance(headers, dict) else {},
                       picture, auth=False, json_answer=False)
-        return text_part(place, "data", "download_url")
+        return link
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip, model = plan.clip, plan.model
