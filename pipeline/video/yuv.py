@@ -28,8 +28,8 @@ _CR = (np.array([1, 0, 0]) - _LUMA) / (2 * (1 - _RED))
 def to_rgb(image: torch.Tensor, number: int, encoding: Encoding) -> np.ndarray:
     """One frame of an IMAGE, (H, W, 3 or 4), of any dtype and device -> (H', W', 3), float32 0..1, contiguous.
 
-    Values a little outside 0..1 are cut off. For 4:2:0 an odd side is one pixel longer (the edge repeated) or shorter. Raises
-    RequestError for NaN, infinity, and another scale than 0..1. number: of the frame, from 1, for the message.
+    Values a little outside 0..1 are cut off. For 4:2:0 an odd side is one pixel longer (the edge repeated) or shorter.
+    number: of the frame, from 1, for messages. Raises RequestError for NaN, infinity, and another scale than 0..1.
     """
     frame = image.float().cpu().contiguous().numpy()
     low, high = float(frame.min()), float(frame.max())  # NaN if there is one
