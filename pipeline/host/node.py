@@ -18,7 +18,7 @@ from ..models.expert import Expert
 from ..models.latents import film_strip
 from ..remote.errors import RemoteError
 from ..request import RequestError
-from .runs import running_item
+from .runs import graph_run
 
 
 def stop_if_asked() -> None:
@@ -58,8 +58,8 @@ def previews_wanted() -> bool:
 
     ComfyUI's own default is none, which nobody has chosen, so that only the command line itself tells.
     """
-    run = running_item()
-    method = (run[3] or {}).get("preview_method", "default") if run is not None else "default"
+    run = graph_run()
+    method = "default" if run is None else run.extra_data.get("preview_method", "default")
     if method != "default":
         return method != LatentPreviewMethod.NoPreviews.value
     chosen = any(word.partition("=")[0] == "--preview-method" for word in sys.argv)
