@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "expert.safetensors")
         write_expert(file, torch.float32 if device.type == "cpu" else torch.bfloat16)
-        expert = load_expert(file, comfy_host.host())
+        expert = load_expert(file, comfy_host.comfy_host())
         _, _, vae = bundled.load(plain_host())
         first = encode_first_frame(vae, image, WIDTH, HEIGHT, FRAMES)
         theirs = WanTransformer3DModel(**{k: v for k, v in expert.model.config.items() if not k.startswith("_")})

@@ -77,7 +77,7 @@ def save_mp4(hidden: Any, width: int, height: int, values: dict[str, Any],
     from datetime import datetime
 
     from ..pipeline.host.files import new_output_file, workflow_metadata
-    from ..pipeline.host.node import errors_on_node, progress, say, stop_if_asked
+    from ..pipeline.host.node import errors_on_node, progress, show_text, stop_if_asked
     from ..pipeline.host.video import video_from
     from ..pipeline.video.save import Mp4
 
@@ -101,5 +101,5 @@ def save_mp4(hidden: Any, width: int, height: int, values: dict[str, Any],
                   audio)
         written = write(mp4, progress(), stop_if_asked)
         if written.note:
-            say(node_id, written.note)
+            show_text(node_id, written.note)
         return io.NodeOutput(video_from(written.path), ui=shown_clip(written.path, written.clip))

@@ -86,7 +86,7 @@ class Notify(io.ComfyNode):
     def execute(cls, callback_url: str, video: Any = None, report: str = "", signed: bool = True,
                 profile: str = DEFAULT_PROFILE) -> io.NodeOutput:
         from ..pipeline.host.files import system_folder
-        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.node import errors_on_node, show_text
         from ..pipeline.host.runs import graph_run
         from ..pipeline.host.video import video_facts
         from ..pipeline.notify.notice import tell_it_is_done
@@ -96,5 +96,5 @@ class Notify(io.ComfyNode):
             clip = None if video is None else video_facts(video)
             told = tell_it_is_done(system_folder(), graph_run(),
                                    Addressee(callback_url, profile, signed), clip, report)
-            say(cls.hidden.unique_id, told)
+            show_text(cls.hidden.unique_id, told)
             return io.NodeOutput()

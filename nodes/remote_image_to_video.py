@@ -116,7 +116,7 @@ class RemoteImageToVideo(io.ComfyNode):
         from ..pipeline.host.video import frames_of, video_from
         from ..pipeline.remote.clip import remote_clip
         from ..pipeline.remote.ledger import Limits
-        from ..pipeline.video.probe import probe
+        from ..pipeline.video.probe import probe_video
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
@@ -127,5 +127,5 @@ class RemoteImageToVideo(io.ComfyNode):
                                              frames=longer_clips, strict=strict)
             video = video_from(path)
             images = await asyncio.to_thread(frames_of, video) if is_linked(IMAGES) else None
-            shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))
+            shown = await asyncio.to_thread(lambda: shown_clip(path, probe_video(path)))
             return io.NodeOutput(video, images, report, ui=shown)

@@ -56,23 +56,23 @@ class ResumeRemoteClip(io.ComfyNode):
 
     @classmethod
     async def execute(cls, job: str, remote_id: str = "", action: str = RESUME) -> io.NodeOutput:
-        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.node import errors_on_node, show_text
         from ..pipeline.host.remote import remote_desk
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import frames_of, video_from
         from ..pipeline.remote.clip import give_up, resumed_clip
         from ..pipeline.remote.ledger import Limits
-        from ..pipeline.video.probe import probe
+        from ..pipeline.video.probe import probe_video
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             desk = remote_desk(node_id, Limits())
             if action == GIVE_UP:
                 told = give_up(job, desk)
-                say(node_id, told)
+                show_text(node_id, told)
                 return io.NodeOutput(None, None, told, block_execution=told)
             path, report = await resumed_clip(job, remote_id.strip(), desk)
             video = video_from(path)
             images = await asyncio.to_thread(frames_of, video) if is_linked(IMAGES) else None
-            shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))
+            shown = await asyncio.to_thread(lambda: shown_clip(path, probe_video(path)))
             return io.NodeOutput(video, images, report, ui=shown)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..pipeline.video.probe import Clip
+    from ..pipeline.video.probe import VideoFacts
 
 
-def shown_clip(path: Path, clip: Clip) -> dict[str, Any] | None:
+def shown_clip(path: Path, clip: VideoFacts) -> dict[str, Any] | None:
     """What ComfyUI's own preview shows (as its ui.PreviewVideo), with what the player must know of the file.
 
     None for a clip outside ComfyUI's output folder, such as one that was bought while that was another: the canvas

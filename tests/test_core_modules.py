@@ -45,8 +45,8 @@ def test_transformer(file: Path) -> None:
 
     core = comfy.sd.load_diffusion_model(str(file))
     comfy.model_management.load_models_gpu([core])
-    expert = load_expert(file, comfy_host().host())
-    expert.resident.bring(0)
+    expert = load_expert(file, comfy_host().comfy_host())
+    expert.resident.load_to_device(0)
     g = torch.Generator().manual_seed(0)
     x, text = torch.randn(2, 36, 3, 8, 12, generator=g), torch.randn(2, 512, expert.text_dim, generator=g)
     t = torch.tensor([937.5, 312.0])
@@ -67,10 +67,10 @@ def test_the_attention_that_comfyui_was_started_with(flag: str, monkeypatch: pyt
         passes += 1
         return attention.attention_sub_quad(*tensors, **options)
 
-    usual = load_expert(bundled.DEMO_HIGH, comfy_host().host())
+    usual = load_expert(bundled.DEMO_HIGH, comfy_host().comfy_host())
     monkeypatch.setattr(args, flag, True)
     monkeypatch.setattr(attention, "optimized_attention", chosen)
-    asked = load_expert(bundled.DEMO_HIGH, comfy_host().host())
+    asked = load_expert(bundled.DEMO_HIGH, comfy_host().comfy_host())
     g = torch.Generator().manual_seed(1)
     x, text = torch.randn(1, 36, 3, 8, 12, generator=g), torch.randn(1, 512, usual.text_dim, generator=g)
     found, wanted = (e.model(x, torch.tensor([900.0]), text, return_dict=False)[0] for e in (asked, usual))
@@ -85,9 +85,9 @@ def test_whose_attention_a_gpu_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(comfy.model_management, "is_device_cpu", lambda device: False)
     monkeypatch.setattr(attention, "optimized_attention", attention.attention_sub_quad)
-    assert comfy_host().host().attend is not None
+    assert comfy_host().comfy_host().attend is not None
     monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
-    assert comfy_host().host().attend is None
+    assert comfy_host().comfy_host().attend is None
 
 
 @torch.inference_mode()
@@ -95,7 +95,7 @@ def test_vae() -> None:
     import comfy.sd
 
     core = comfy.sd.VAE(sd=load_file(bundled.DEMO_VAE))
-    ours = WanVAE(*load_vae(bundled.DEMO_VAE, comfy_host().host()))
+    ours = WanVAE(*load_vae(bundled.DEMO_VAE, comfy_host().comfy_host()))
     pixels = torch.nn.functional.interpolate(torch.rand(3, 3, 3, 4, 6, generator=torch.Generator().manual_seed(0)),
                                              (9, 64, 96), mode="trilinear")[0].movedim(0, -1)
     wanted = core.encode(pixels)
@@ -163,7 +163,7 @@ def test_every_form_of_a_vae_gives_the_same_pixels(form: str, dtype: torch.dtype
     path = tmp_path / "vae.safetensors"
     save_file({name: weight.to(dtype).contiguous() for name, weight in
                VAE_FORMS[form](load_file(bundled.DEMO_VAE)).items()}, path)
-    assert library.find([tmp_path], path.name, Slot.VAE, "vae") == path
+    assert library.find_weights([tmp_path], path.name, Slot.VAE, "vae") == path
     wanted, found = (WanVAE(*load_vae(file, plain_host())) for file in (diffusers_vae, path))
     pixels = torch.rand(5, 32, 48, 3, generator=torch.Generator().manual_seed(0))
     latents = wanted.encode(pixels)

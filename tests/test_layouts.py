@@ -49,7 +49,7 @@ def velocity(expert: Expert) -> torch.Tensor:
     """The expert's answer to fixed noise and text, (1, 16, 3, 12, 8)."""
     g = torch.Generator().manual_seed(0)
     noisy, text = torch.randn(1, 36, 3, 12, 8, generator=g), torch.randn(1, 512, expert.text_dim, generator=g)
-    expert.resident.bring(0)
+    expert.resident.load_to_device(0)
     return expert.model(noisy, torch.tensor([500.0]), text, return_dict=False)[0].float()
 
 
@@ -67,7 +67,7 @@ def original() -> torch.Tensor:
 def test_layout(name: str, inside_comfyui: bool, weights: dict[str, torch.Tensor], original: torch.Tensor,
                 tmp_path: Path) -> None:
     write, most, plain_too = SAFETENSORS[name]
-    host = comfy_host().host()
+    host = comfy_host().comfy_host()
     path = tmp_path / ("expert" if "folder" in name else "expert.safetensors")
     write(weights, path)
     if not inside_comfyui:
@@ -82,7 +82,7 @@ def test_layout(name: str, inside_comfyui: bool, weights: dict[str, torch.Tensor
 GGUF = {
     "F32": 1e-6, "F16": 1e-6, "BF16": 0.02, "Q8_0": 0.02, "Q5_1": 0.08, "Q5_0": 0.08, "Q4_1": 0.15, "Q4_0": 0.15,
 }
-HOSTS = {"comfyui": lambda: comfy_host().host(), "plain": plain_host}
+HOSTS = {"comfyui": lambda: comfy_host().comfy_host(), "plain": plain_host}
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -154,17 +154,17 @@ def test_apples_gpus_refuse_fp8_at_once(weight: torch.Tensor | QuantisedWeight,
                                         monkeypatch: pytest.MonkeyPatch) -> None:
     host = comfy_host()
     monkeypatch.setattr(host.comfy.model_management, "is_device_mps", lambda device: True)
-    layer = host.host().linear(torch.float16)(32, 32, bias=False)
-    layer.take(torch.zeros(32, 32, dtype=torch.float16), None)
+    layer = host.comfy_host().linear(torch.float16)(32, 32, bias=False)
+    layer.set_weight(torch.zeros(32, 32, dtype=torch.float16), None)
     with pytest.raises(CheckpointError, match=r"know no fp8.*Choose the fp16 or a GGUF file"):
-        layer.take(weight, None)
+        layer.set_weight(weight, None)
 
 
 @pytest.mark.parametrize("name", ["fp16", "fp8_scaled legacy", "int8"])
 def test_back_from_a_device_the_files_own_pages_are_used(name: str, weights: dict[str, torch.Tensor],
                                                          tmp_path: Path) -> None:
     """On the way to another device and back nothing is copied; "meta" stands for a GPU."""
-    host = comfy_host().host()
+    host = comfy_host().comfy_host()
     SAFETENSORS[name][0](weights, tmp_path / "expert.safetensors")
     layer = load_expert(tmp_path / "expert.safetensors", host).model.blocks[0].ffn.net[0].proj
     before = layer.weight.data_ptr()

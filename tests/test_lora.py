@@ -15,7 +15,7 @@ from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.quantised import dequantise
 from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.lora.apply import apply_loras, original_name
-from pipeline.lora.header_check import foresee
+from pipeline.lora.header_check import predict_match
 from pipeline.lora.lora import Lora
 from pipeline.lora.match import LoraFile, describe_match
 from pipeline.lora.probe import probe_lora
@@ -39,7 +39,7 @@ def velocity(expert: Expert) -> torch.Tensor:
     """The expert's answer to fixed noise and text, (1, 16, 3, 12, 8), its own patches in force."""
     g = torch.Generator().manual_seed(0)
     noisy, text = torch.randn(1, 36, 3, 12, 8, generator=g), torch.randn(1, 512, expert.text_dim, generator=g)
-    expert.resident.bring(0, expert.patches)
+    expert.resident.load_to_device(0, expert.patches)
     return expert.model(noisy, torch.tensor([500.0]), text, return_dict=False)[0].float()
 
 
@@ -52,7 +52,7 @@ class Base:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.host = comfy_host().host()
+        self.host = comfy_host().comfy_host()
         self.expert = load_expert(path, self.host)
         self.original = velocity(self.expert)
         unpacked = load_expert(path, plain_host()).model
@@ -83,7 +83,7 @@ class Base:
 
 def foreseen(file: LoraFile) -> list[str]:
     """What the header alone tells of the matches."""
-    settled, matches = foresee(file.lora, read_header(file.path), file.path.name)
+    settled, matches = predict_match(file.lora, read_header(file.path), file.path.name)
     return [f"{describe_match(settled, index, match)}." for index, match in matches.items()]
 
 

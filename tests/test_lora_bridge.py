@@ -47,7 +47,7 @@ def core_velocity(model: Any) -> torch.Tensor:
 
 @torch.inference_mode()
 def our_velocity(expert: Expert) -> torch.Tensor:
-    expert.resident.bring(0, expert.patches)
+    expert.resident.load_to_device(0, expert.patches)
     return expert.model(*given(expert.text_dim), return_dict=False)[0].float()
 
 
@@ -89,13 +89,13 @@ def test_one_model_for_both_experts_gets_each_its_own(models: tuple[Any, Any], t
 def test_dora(by_column: bool, models: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same velocity as through our own sampler, which tests/test_lora.py compares with the sum."""
     host = comfy_host()
-    expert = load_expert(bundled.DEMO_HIGH, host.host())
+    expert = load_expert(bundled.DEMO_HIGH, host.comfy_host())
     base = {name: value.float() for name, value in expert.model.named_parameters()}
     file, _ = lora_files.dora(lora_files.changes_of(base), base, by_column=by_column)
     path = tmp_path / "dora.safetensors"
     save_file({k: v.contiguous().clone() for k, v in file.items()}, path)
     loras = (Lora(path.name, 0.7, "high"),)
-    ours, _ = use_loras(Wan22Model(expert, expert), loras, host.host(), lambda name: path, None, lambda: None)
+    ours, _ = use_loras(Wan22Model(expert, expert), loras, host.comfy_host(), lambda name: path, None, lambda: None)
     wanted, plain = our_velocity(ours.high), our_velocity(expert)
     monkeypatch.setattr(host, "lora_file", lambda name: path)
     (high, _), report = host.models_with_loras(models, loras, None)

@@ -116,14 +116,14 @@ def test_nothing_writes_to_a_weight(name: str, windows: None, weights: dict[str,
     """It would end the process: pages that are mapped so cannot be written to on any system."""
     write, most, _ = SAFETENSORS[name]
     write(weights, tmp_path / "expert.safetensors")
-    assert error(velocity(load_expert(tmp_path / "expert.safetensors", comfy_host().host())), original) <= most
+    assert error(velocity(load_expert(tmp_path / "expert.safetensors", comfy_host().comfy_host())), original) <= most
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q4_0"])
 def test_nothing_writes_to_a_gguf_weight(kind: str, windows: None, weights: dict[str, torch.Tensor],
                                          original: torch.Tensor, tmp_path: Path) -> None:
     layouts.gguf_file(kind)(weights, tmp_path / "expert.gguf")
-    assert error(velocity(load_expert(tmp_path / "expert.gguf", comfy_host().host())), original) <= 0.15
+    assert error(velocity(load_expert(tmp_path / "expert.gguf", comfy_host().comfy_host())), original) <= 0.15
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

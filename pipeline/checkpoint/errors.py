@@ -20,7 +20,7 @@ def quoted(name: str) -> str:
     return ascii(name[:80])[1:-1]
 
 
-def not_mapped(file: str, error: Exception) -> CheckpointError:
+def mapping_error(file: str, error: Exception) -> CheckpointError:
     """For a file that was there a moment ago and does not come into memory."""
     if isinstance(error, (FileNotFoundError, PermissionError)):
         return CheckpointError(f"{file} cannot be read any more: {error.strerror or error}. Put it back, or let "

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, not_mapped
-from .header import FileHeader, opening
+from .errors import CheckpointError, mapping_error
+from .header import FileHeader, read_opening
 from .kinds import PATCH
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class GGUFTensor:
     data: torch.Tensor
 
 
-class _Cursor:
+class HeaderReader:
     """Walks over the header. Raises ValueError when the file ends before the header does."""
 
     def __init__(self, data: mmap.mmap, position: int) -> None:
@@ -109,18 +109,18 @@ def _wan_patch_embedding(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[
 def _parse(path: Path, data: mmap.mmap) -> FileHeader:
     from gguf import GGMLQuantizationType
 
-    cursor = _Cursor(data, len(MAGIC))
-    (version,) = cursor.numbers("I")
+    reader = HeaderReader(data, len(MAGIC))
+    (version,) = reader.numbers("I")
     if version not in VERSIONS:
         raise CheckpointError(f"{path.name} is a GGUF file of version {version}; versions 2 and 3 are read. Fetch a "
                               "newer one, or choose another.")
-    tensor_count, value_count = cursor.numbers("QQ")
+    tensor_count, value_count = reader.numbers("QQ")
     metadata: dict[str, str] = {}
     original: dict[str, tuple[int, ...]] = {}
     for _ in range(value_count):
-        key = cursor.text()
+        key = reader.text()
         shape_of = key.removeprefix(ORIGINAL_SHAPE) if key.startswith(ORIGINAL_SHAPE) else None
-        value = cursor.value(cursor.numbers("I")[0], keep_array=shape_of is not None)
+        value = reader.value(reader.numbers("I")[0], keep_array=shape_of is not None)
         if shape_of is not None and isinstance(value, tuple):
             original[shape_of] = value
         elif isinstance(value, str):
@@ -129,15 +129,15 @@ def _parse(path: Path, data: mmap.mmap) -> FileHeader:
     dtypes: dict[str, str] = {}
     starts: dict[str, int] = {}
     for _ in range(tensor_count):
-        name = cursor.text()
-        (dims,) = cursor.numbers("I")
+        name = reader.text()
+        (dims,) = reader.numbers("I")
         if dims > MAX_DIMS:
             raise ValueError(f"{name} has {dims} dimensions")
-        stored[name] = cursor.numbers(f"{dims}Q")[::-1]
-        kind, starts[name] = cursor.numbers("IQ")
+        stored[name] = reader.numbers(f"{dims}Q")[::-1]
+        kind, starts[name] = reader.numbers("IQ")
         dtypes[name] = GGMLQuantizationType(kind).name
     alignment = int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
-    begin = -(-cursor.position // alignment) * alignment
+    begin = -(-reader.position // alignment) * alignment
     shapes = stored | _wan_patch_embedding(stored) | {k: v for k, v in original.items() if k in stored}
     for name, shape in shapes.items():
         if math.prod(shape) != math.prod(stored[name]):
@@ -159,7 +159,7 @@ def read_gguf_header(path: Path) -> FileHeader:
     Raises CheckpointError for a file that is missing, empty, cut short, of another version, or something else, or that
     the system does not map.
     """
-    start, size = opening(path)
+    start, size = read_opening(path)
     if not start.startswith(MAGIC):
         raise CheckpointError(f"{path.name} is not a GGUF file, or it is damaged ({size:,} bytes). Fetch it again.")
     try:
@@ -168,7 +168,7 @@ def read_gguf_header(path: Path) -> FileHeader:
     except CheckpointError:
         raise
     except OSError as error:
-        raise not_mapped(path.name, error) from error
+        raise mapping_error(path.name, error) from error
     except (ValueError, KeyError, ArithmeticError, struct.error) as error:
         raise CheckpointError(f"{path.name} is cut short ({size:,} bytes) or damaged: its header cannot be read "
                               f"({error}). Fetch it again.") from error
@@ -195,7 +195,7 @@ def read_gguf(path: Path) -> dict[str, GGUFTensor]:
         whole = (mapped_bytes(path) if os.name == "nt" else
                  torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8))
     except (OSError, RuntimeError, MemoryError) as error:
-        raise not_mapped(path.name, error) from error
+        raise mapping_error(path.name, error) from error
     tensors = {}
     for name, kind in header.dtypes.items():
         shape = header.shapes[name]

@@ -62,7 +62,7 @@ def check_opening(name: str, start: bytes) -> None:
                           "the same weights as .safetensors or .gguf.")
 
 
-def opening(path: Path) -> tuple[bytes, int]:
+def read_opening(path: Path) -> tuple[bytes, int]:
     """The first bytes of a file, at most 64, and its size in bytes.
 
     Raises CheckpointError for a file that is missing or unreadable, and as `check_opening` does.

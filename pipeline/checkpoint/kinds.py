@@ -13,7 +13,7 @@ PATCH = (1, 2, 2)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Kind(str, Enum):
+class ModelKind(str, Enum):
     """What some weights are."""
 
     WAN22_I2V_EXPERT = "wan22_i2v_expert"
@@ -38,7 +38,7 @@ class Kind(str, Enum):
     UNKNOWN = "unknown"
 
 
-class Layout(str, Enum):
+class KeyLayout(str, Enum):
     """How the tensors are named, or GGUF, where that decides how they are read.
 
     NATIVE: as Comfy-Org names them, which is as the official code does but for UMT5, where it is as transformers does.
@@ -67,10 +67,10 @@ class TransformerShape:
 
 
 @dataclass(frozen=True)
-class Told:
+class Detected:
     """What the names and shapes tell. `shape` is of a whole transformer, `odd_part` the part no plain expert has."""
 
-    kind: Kind
-    layout: Layout = Layout.NATIVE
+    kind: ModelKind
+    layout: KeyLayout = KeyLayout.NATIVE
     shape: TransformerShape | None = None
     odd_part: str | None = None

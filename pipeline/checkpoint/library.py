@@ -13,8 +13,8 @@ from pathlib import Path
 from .errors import CheckpointError, PickleError
 from .folder import is_component, is_pipeline, vocabulary_file
 from .gguf_file import READABLE
-from .kinds import I2V_IN_CHANNELS, Kind, Layout
-from .probe import Found, SchemeFamily, probe, shown_name
+from .kinds import I2V_IN_CHANNELS, KeyLayout, ModelKind
+from .probe import CheckpointFacts, StorageFamily, probe_checkpoint, weights_name
 
 
 class Slot(str, Enum):
@@ -27,8 +27,8 @@ class Slot(str, Enum):
 
 
 EXPERTS = (Slot.HIGH, Slot.LOW)
-WANTED = {Slot.HIGH: Kind.WAN22_I2V_EXPERT, Slot.LOW: Kind.WAN22_I2V_EXPERT, Slot.TEXT: Kind.UMT5,
-          Slot.VAE: Kind.VAE_WAN21}
+WANTED = {Slot.HIGH: ModelKind.WAN22_I2V_EXPERT, Slot.LOW: ModelKind.WAN22_I2V_EXPERT, Slot.TEXT: ModelKind.UMT5,
+          Slot.VAE: ModelKind.VAE_WAN21}
 ADVICE = {
     Slot.HIGH: "Choose a Wan 2.2 I2V-A14B expert such as wan2.2_i2v_high_noise_14B_fp16.safetensors.",
     Slot.LOW: "Choose a Wan 2.2 I2V-A14B expert such as wan2.2_i2v_low_noise_14B_fp16.safetensors.",
@@ -42,56 +42,56 @@ NOTHING_FOR = {Slot.HIGH: "Wan transformer", Slot.LOW: "Wan transformer", Slot.T
 PARTS = {Slot.HIGH: "transformer", Slot.LOW: "transformer_2", Slot.TEXT: "text_encoder", Slot.VAE: "vae"}
 """The folder of each in a diffusers pipeline."""
 CALLED = {
-    Kind.WAN22_I2V_EXPERT: "a Wan 2.2 I2V-A14B expert",
-    Kind.WAN21_I2V: "a Wan 2.1 image-to-video model (it has an image projection)",
-    Kind.T2V: "a text-to-video model",
-    Kind.TI2V_5B: "a 5B text-and-image-to-video model",
-    Kind.VACE: "a VACE model (it has blocks for control video)",
-    Kind.FUN_CONTROL: "a Fun-Control model",
-    Kind.FUN_CAMERA: "a Fun-Camera model (it has a control adapter)",
-    Kind.S2V: "a speech-to-video model (it has an audio encoder)",
-    Kind.ANIMATE: "a Wan Animate model (it has a face adapter)",
-    Kind.HUMO: "a HuMo model (it has an audio projection)",
-    Kind.SCAIL: "a SCAIL model (it reads poses)",
-    Kind.WANDANCER: "a WanDancer model",
-    Kind.OTHER_WAN: "another Wan model",
-    Kind.VAE_WAN21: "the VAE of Wan 2.1",
-    Kind.VAE_WAN22: "the VAE of Wan 2.2 5B (48 latent channels)",
-    Kind.UMT5: "a UMT5 text encoder",
-    Kind.T5: "a T5 text encoder",
-    Kind.LORA: "a LoRA",
-    Kind.PIPELINE: "a whole diffusers pipeline",
+    ModelKind.WAN22_I2V_EXPERT: "a Wan 2.2 I2V-A14B expert",
+    ModelKind.WAN21_I2V: "a Wan 2.1 image-to-video model (it has an image projection)",
+    ModelKind.T2V: "a text-to-video model",
+    ModelKind.TI2V_5B: "a 5B text-and-image-to-video model",
+    ModelKind.VACE: "a VACE model (it has blocks for control video)",
+    ModelKind.FUN_CONTROL: "a Fun-Control model",
+    ModelKind.FUN_CAMERA: "a Fun-Camera model (it has a control adapter)",
+    ModelKind.S2V: "a speech-to-video model (it has an audio encoder)",
+    ModelKind.ANIMATE: "a Wan Animate model (it has a face adapter)",
+    ModelKind.HUMO: "a HuMo model (it has an audio projection)",
+    ModelKind.SCAIL: "a SCAIL model (it reads poses)",
+    ModelKind.WANDANCER: "a WanDancer model",
+    ModelKind.OTHER_WAN: "another Wan model",
+    ModelKind.VAE_WAN21: "the VAE of Wan 2.1",
+    ModelKind.VAE_WAN22: "the VAE of Wan 2.2 5B (48 latent channels)",
+    ModelKind.UMT5: "a UMT5 text encoder",
+    ModelKind.T5: "a T5 text encoder",
+    ModelKind.LORA: "a LoRA",
+    ModelKind.PIPELINE: "a whole diffusers pipeline",
 }
 
 
-def _wrong(found: Found, slot: Slot) -> str:
+def _wrong(found: CheckpointFacts, slot: Slot) -> str:
     """What was given and what it is not, with the number or the part that tells."""
     called = CALLED[found.kind]
     if slot in EXPERTS and found.shape is not None and found.shape.in_channels != I2V_IN_CHANNELS:
         return f"{called}: {found.shape.in_channels} input channels, Wan 2.2 I2V-A14B needs {I2V_IN_CHANNELS}"
-    if found.kind is Kind.OTHER_WAN and found.odd_part:
+    if found.kind is ModelKind.OTHER_WAN and found.odd_part:
         called = f"{called} (it has a part called {found.odd_part})"
     return f"{called}, not {NEEDED[slot]}"
 
 
-def _check_storage(found: Found, slot: Slot) -> None:
+def _check_storage(found: CheckpointFacts, slot: Slot) -> None:
     """What no loader reads: scales of unknown meaning, GGUF types that nothing unpacks, and of text encoder and VAE
     some layouts that experts have."""
     name, called = found.name, CALLED[found.kind]
-    if found.scheme.family is SchemeFamily.OTHER:
-        raise CheckpointError(f"{name} is {called} in {found.scheme.name}, which cannot be read. {ADVICE[slot]}")
+    if found.storage.family is StorageFamily.OTHER:
+        raise CheckpointError(f"{name} is {called} in {found.storage.name}, which cannot be read. {ADVICE[slot]}")
     if slot in EXPERTS:
-        odd = sorted(set(found.header.dtypes.values()) - set(READABLE)) if found.layout is Layout.GGUF else []
+        odd = sorted(set(found.header.dtypes.values()) - set(READABLE)) if found.layout is KeyLayout.GGUF else []
         if odd:
             raise CheckpointError(f"{name} is {called} with weights in {', '.join(odd)}, which cannot be read; of GGUF "
                                   f"these can: {', '.join(READABLE)}. {ADVICE[slot]}")
         return
-    if found.layout is Layout.GGUF:
+    if found.layout is KeyLayout.GGUF:
         raise CheckpointError(f"{name} is {called} in GGUF, which is read for experts only. {ADVICE[slot]}")
-    if slot is Slot.VAE and found.scheme.family is not SchemeFamily.PLAIN:
-        raise CheckpointError(f"{name} is {called} in {found.scheme.name}; fp16, bf16 and fp32 are read. "
+    if slot is Slot.VAE and found.storage.family is not StorageFamily.PLAIN:
+        raise CheckpointError(f"{name} is {called} in {found.storage.name}; fp16, bf16 and fp32 are read. "
                               f"{ADVICE[slot]}")
-    if found.layout is Layout.OFFICIAL:
+    if found.layout is KeyLayout.OFFICIAL:
         raise CheckpointError(f"{name} is {called} under the official code's names, which are not read. "
                               f"{ADVICE[slot]}")
     if slot is Slot.TEXT and not _has_vocabulary(found):
@@ -99,17 +99,17 @@ def _check_storage(found: Found, slot: Slot) -> None:
                               "of a pipeline with its tokenizer folder.")
 
 
-def _has_vocabulary(found: Found) -> bool:
+def _has_vocabulary(found: CheckpointFacts) -> bool:
     path = found.header.path
     return vocabulary_file(path) is not None if path.is_dir() else "spiece_model" in found.header.shapes
 
 
-def check_slot(found: Found, slot: Slot) -> None:
+def check_slot(found: CheckpointFacts, slot: Slot) -> None:
     """Raise CheckpointError, in a sentence that says what was given and what to choose, unless the slot takes it.
 
     The noise level is not looked at: the names of files are no proof. See `pipeline.load.hints`.
     """
-    if found.kind is Kind.UNKNOWN:
+    if found.kind is ModelKind.UNKNOWN:
         raise CheckpointError(f"{found.name} holds no {NOTHING_FOR[slot]}. {ADVICE[slot]}")
     if found.kind is not WANTED[slot]:
         raise CheckpointError(f"{found.name} is {_wrong(found, slot)}. {ADVICE[slot]}")
@@ -125,7 +125,7 @@ def part_for(path: Path, slot: Slot) -> Path:
         return path
     part = path / PARTS[slot]
     if not is_component(part):
-        raise CheckpointError(f"The pipeline {shown_name(path)} has no {PARTS[slot]} folder with weights. "
+        raise CheckpointError(f"The pipeline {weights_name(path)} has no {PARTS[slot]} folder with weights. "
                               f"{ADVICE[slot]}")
     return part
 
@@ -135,14 +135,14 @@ Stamp = tuple[tuple[tuple[str, int, int], ...], tuple[bool, ...]]
 
 
 @dataclass(frozen=True)
-class Card:
+class Suitability:
     """What is kept of a probe, which itself is a few hundred kB: what each slot says against it, and its noise."""
 
     faults: Mapping[Slot, str]
     noise: str | None
 
 
-_cards: dict[Path, tuple[Stamp, Card]] = {}
+_cards: dict[Path, tuple[Stamp, Suitability]] = {}
 
 
 def _stamp(path: Path) -> Stamp:
@@ -159,23 +159,23 @@ def _beside(folder: Path) -> tuple[bool, ...]:
             *((pipeline / part).is_dir() for part in PARTS.values()))
 
 
-def _examine(path: Path) -> Card:
+def _examine(path: Path) -> Suitability:
     faults = {}
     try:
-        found = probe(path)
+        found = probe_checkpoint(path)
     except PickleError as error:  # often the official files, which exist as safetensors too
-        return Card({slot: f"{error} {ADVICE[slot]}" for slot in Slot}, None)
+        return Suitability({slot: f"{error} {ADVICE[slot]}" for slot in Slot}, None)
     except CheckpointError as error:
-        return Card(dict.fromkeys(Slot, str(error)), None)
+        return Suitability(dict.fromkeys(Slot, str(error)), None)
     for slot in Slot:
         try:
             check_slot(found, slot)
         except CheckpointError as error:
             faults[slot] = str(error)
-    return Card(faults, found.noise)
+    return Suitability(faults, found.noise)
 
 
-def card(path: Path) -> Card:
+def suitability(path: Path) -> Suitability:
     """What a file or folder is good for, from memory unless it has changed since. Raises OSError when it has gone."""
     stamp = _stamp(path)
     kept = _cards.get(path)
@@ -184,7 +184,7 @@ def card(path: Path) -> Card:
     return kept[1]
 
 
-def entries(roots: Sequence[Path]) -> dict[str, Path]:
+def list_weights(roots: Sequence[Path]) -> dict[str, Path]:
     """Every weight file and folder below the roots, by its path from there; the first root has precedence.
 
     Files in a folder that is an entry itself are none. Hidden folders are left out; links are followed once.
@@ -210,13 +210,13 @@ def entries(roots: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def fitting(known: Mapping[str, Path], slot: Slot) -> list[str]:
+def fitting_names(known: Mapping[str, Path], slot: Slot) -> list[str]:
     """The names of the entries that fit a slot, sorted; those that are named for the other expert come last."""
     other = {Slot.HIGH: "low", Slot.LOW: "high"}.get(slot)
     fits = []
     for name, path in known.items():
         try:
-            kept = card(part_for(path, slot))
+            kept = suitability(part_for(path, slot))
         except (CheckpointError, OSError):  # it gets its sentence when it is named
             continue
         if slot not in kept.faults:
@@ -230,7 +230,7 @@ def _is_inside(given: Path) -> bool:
     return not given.anchor and ".." not in given.parts and "\0" not in str(given)
 
 
-def find(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> Path:
+def find_weights(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> Path:
     """The file or folder that a name stands for, which need not be listed, or of a pipeline the slot's part.
 
     `folder` is what ComfyUI calls the roots. Raises CheckpointError when nothing below them has that name, or when
@@ -244,7 +244,7 @@ def find(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> Path:
                               "canvas), or choose another.")
     part = part_for(path, slot)
     try:
-        fault = card(part).faults.get(slot)
+        fault = suitability(part).faults.get(slot)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {error.strerror or error}. Give ComfyUI the right to read it, "
                               "or choose another.") from None

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .detect import tell
+from .detect import detect
+from .expert_name import expert_in_name
 from .folder import is_pipeline, weight_files
 from .gguf_file import MAGIC, read_gguf_header
-from .header import FileHeader, Header, opening
-from .kinds import Kind, Layout, Told, TransformerShape
+from .header import FileHeader, Header, read_opening
+from .kinds import Detected, KeyLayout, ModelKind, TransformerShape
 from .safetensors_file import read_header
 
 DTYPE_NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2"}
@@ -32,7 +31,7 @@ QUANT_MARK, QUANT_METADATA = ".comfy_quant", "_quantization_metadata"
 SCALE_MARKS = (".weight_scale", ".weight_scale_inv")
 
 
-class SchemeFamily(str, Enum):
+class StorageFamily(str, Enum):
     """The ways of storing weights. OTHER has scales that no loader here knows."""
 
     PLAIN = "plain"
@@ -43,10 +42,10 @@ class SchemeFamily(str, Enum):
 
 
 @dataclass(frozen=True)
-class Scheme:
+class Storage:
     """A way of storing weights, and its name: fp16, fp8_e4m3fn_scaled, int8_tensorwise+convrot, nvfp4, Q4_K, ..."""
 
-    family: SchemeFamily
+    family: StorageFamily
     name: str
 
 
@@ -85,49 +84,45 @@ def _quantised_layers(header: FileHeader) -> Iterator[dict[str, Any]]:
             yield json.loads(file.read(math.prod(shape)))
 
 
-def _comfy_quant(header: FileHeader) -> Scheme:
+def _comfy_quant(header: FileHeader) -> Storage:
     try:
         counted = Counter(_format_name(layer) for layer in _quantised_layers(header))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Scheme(SchemeFamily.OTHER, "damaged quantisation settings")
-    return Scheme(SchemeFamily.COMFY_QUANT, ", ".join(name for name, _ in counted.most_common()))
+        return Storage(StorageFamily.OTHER, "damaged quantisation settings")
+    return Storage(StorageFamily.COMFY_QUANT, ", ".join(name for name, _ in counted.most_common()))
 
 
-def scheme_of(header: Header, *, gguf: bool) -> Scheme:
+def storage_of(header: Header, *, gguf: bool) -> Storage:
     """The scheme of most of the weights. Reads a few dozen bytes of JSON where a file keeps its settings in tensors."""
     dominant = _dominant_dtype(header)
     if gguf:
-        return Scheme(SchemeFamily.GGUF, dominant)
+        return Storage(StorageFamily.GGUF, dominant)
     quantised = QUANT_METADATA in header.metadata or any(name.endswith(QUANT_MARK) for name in header.shapes)
     if quantised and isinstance(header, FileHeader):
         return _comfy_quant(header)
     name = DTYPE_NAMES.get(dominant, dominant.lower())
     if any(key.endswith((".scale_weight", "scaled_fp8")) for key in header.shapes):
-        return Scheme(SchemeFamily.FP8_SCALED, f"{name}_scaled")
+        return Storage(StorageFamily.FP8_SCALED, f"{name}_scaled")
     if any(key.endswith(SCALE_MARKS) for key in header.shapes):
-        return Scheme(SchemeFamily.OTHER, f"{name} with scales of its own")
-    return Scheme(SchemeFamily.PLAIN, name)
+        return Storage(StorageFamily.OTHER, f"{name} with scales of its own")
+    return Storage(StorageFamily.PLAIN, name)
 
 TITLE_KEYS = ("general.name", "general.basename", "modelspec.title")
 """Where converters and publishers put a model's name (ggml's docs/gguf.md; github.com/Stability-AI/ModelSpec)."""
-EXPLICIT = re.compile(r"(high|low)[\s_.-]*noise", re.IGNORECASE)
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-NOT_NOISE = {"vram", "ram", "memory", "res", "resolution", "quality"}
-"""Words that make another word of `high` or `low` before them."""
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointFacts:
     """What a file or folder holds. `noise` is "high", "low" or None, guessed from names; `size` is in bytes.
 
     `shape` is of a transformer that has every tensor that tells a size; `files` are those to read tensors from.
     """
 
     header: Header
-    kind: Kind
+    kind: ModelKind
     noise: str | None
-    layout: Layout
-    scheme: Scheme
+    layout: KeyLayout
+    storage: Storage
     shape: TransformerShape | None
     odd_part: str | None
     size: int
@@ -136,22 +131,12 @@ class Found:
     @property
     def name(self) -> str:
         """How messages call it."""
-        return shown_name(self.header.path)
+        return weights_name(self.header.path)
 
 
-def shown_name(path: Path) -> str:
+def weights_name(path: Path) -> str:
     """A file's name; the name of a part of a pipeline with that of the pipeline's folder before it."""
     return f"{path.parent.name}/{path.name}" if is_pipeline(path.parent) else path.name
-
-
-def noise_in(text: str) -> str | None:
-    """The expert that a name speaks of, "high" or "low"; None when it speaks of neither or of both."""
-    explicit = {match.lower() for match in EXPLICIT.findall(text)}
-    if explicit:
-        return explicit.pop() if len(explicit) == 1 else None
-    words = [*(word.lower() for word in WORD.findall(text)), ""]
-    found = {word for word, after in pairwise(words) if word in ("high", "low") and after not in NOT_NOISE}
-    return found.pop() if len(found) == 1 else None
 
 
 def _noise(path: Path, metadata: dict[str, str]) -> str | None:
@@ -160,12 +145,12 @@ def _noise(path: Path, metadata: dict[str, str]) -> str | None:
         whole = all((path.parent / name).is_dir() for name in names)
         return dict(zip(names, ("high", "low"), strict=True)).get(path.name) if whole else None
     titles = [str(metadata.get(key, "")) for key in TITLE_KEYS]
-    return next(filter(None, map(noise_in, [*titles, path.name, path.parent.name])), None)
+    return next(filter(None, map(expert_in_name, [*titles, path.name, path.parent.name])), None)
 
 
 def _read(path: Path) -> tuple[FileHeader, bool]:
     """A file's header, and whether it is GGUF: the content decides, whatever the name ends in."""
-    gguf = opening(path)[0].startswith(MAGIC)
+    gguf = read_opening(path)[0].startswith(MAGIC)
     return (read_gguf_header if gguf else read_header)(path), gguf
 
 
@@ -177,14 +162,14 @@ def _merged(folder: Path, headers: list[FileHeader]) -> Header:
     return Header(folder, dtypes, shapes, metadata)
 
 
-def _pipeline(folder: Path) -> Found:
+def _pipeline(folder: Path) -> CheckpointFacts:
     files = tuple(sorted(folder.glob("*/*.safetensors")))
     size = sum(file.stat().st_size for file in files)
-    return Found(Header(folder, {}, {}, {}), Kind.PIPELINE, None, Layout.DIFFUSERS,
-                 Scheme(SchemeFamily.PLAIN, "empty"), None, None, size, files)
+    return CheckpointFacts(Header(folder, {}, {}, {}), ModelKind.PIPELINE, None, KeyLayout.DIFFUSERS,
+                 Storage(StorageFamily.PLAIN, "empty"), None, None, size, files)
 
 
-def probe(path: Path) -> Found:
+def probe_checkpoint(path: Path) -> CheckpointFacts:
     """What a .safetensors or .gguf file, or a folder of one model or of a whole pipeline, holds.
 
     A pipeline is told as such; its parts, `transformer`, `transformer_2`, `vae` and `text_encoder`, are folders to
@@ -195,14 +180,14 @@ def probe(path: Path) -> Found:
     files = tuple(weight_files(path)) if path.is_dir() else (path,)
     headers, ggufs = zip(*(_read(file) for file in files), strict=True)
     header = _merged(path, list(headers)) if path.is_dir() else headers[0]
-    told: Told = tell(header.shapes)
+    told: Detected = detect(header.shapes)
     gguf = any(ggufs)
-    return Found(
+    return CheckpointFacts(
         header=header,
         kind=told.kind,
         noise=_noise(path, header.metadata),
-        layout=Layout.GGUF if gguf else told.layout,
-        scheme=scheme_of(header, gguf=gguf),
+        layout=KeyLayout.GGUF if gguf else told.layout,
+        storage=storage_of(header, gguf=gguf),
         shape=told.shape,
         odd_part=told.odd_part,
         size=sum(file.stat().st_size for file in files),

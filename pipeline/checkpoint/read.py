@@ -10,7 +10,7 @@ import torch
 from .errors import CheckpointError
 from .folder import weight_files
 from .gguf_file import MAGIC, read_gguf, read_gguf_header
-from .header import opening
+from .header import read_opening
 from .quantised import GGUF, QuantisedWeight, Weight, find_quantised
 from .safetensors_file import read_header, read_tensors
 
@@ -52,7 +52,7 @@ def read_weights(path: Path) -> tuple[dict[str, Weight], dict[str, str]]:
     weights: dict[str, Weight] = {}
     metadata: dict[str, str] = {}
     for file in weight_files(path) if path.is_dir() else [path]:
-        if opening(file)[0].startswith(MAGIC):
+        if read_opening(file)[0].startswith(MAGIC):
             weights |= _gguf_weights(file)
             metadata |= read_gguf_header(file).metadata
             continue

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, not_mapped, quoted
-from .header import MIN_BYTES, OPENING_BYTES, FileHeader, check_opening, opening
+from .errors import CheckpointError, mapping_error, quoted
+from .header import MIN_BYTES, OPENING_BYTES, FileHeader, check_opening, read_opening
 
 if TYPE_CHECKING:
     Text = bytes | mmap.mmap
@@ -40,7 +40,7 @@ PAIRS = json.JSONDecoder(object_pairs_hook=list)
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """What a header says of a tensor: dtype, shape, and where its bytes begin and end after the header."""
 
     dtype: str
@@ -49,14 +49,14 @@ class Entry:
     end: int
 
 
-class Cursor:
+class HeaderReader:
     """A place in the text, moving on."""
 
     def __init__(self, text: Text, at: int) -> None:
         self.text = text
         self.at = at
 
-    def take(self, wanted: bytes) -> bytes:
+    def expect(self, wanted: bytes) -> bytes:
         """Pass over white space and one of the wanted bytes, which is returned. Raises ValueError for any other."""
         start = SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]  # it matches nothing, too
         found = self.text[start:start + 1]
@@ -67,7 +67,7 @@ class Cursor:
 
     def string(self, limit: int) -> str | None:
         """Pass over a string, which is returned; None when it has more than `limit` bytes."""
-        self.take(b'"')
+        self.expect(b'"')
         start = self.at
         while self.text[self.at:self.at + 1] != b'"':
             end = PIECE.match(self.text, self.at).end()  # type: ignore[union-attr]
@@ -82,9 +82,9 @@ class Cursor:
         found.encode("utf-8")  # an escape can make half a character, which can be neither shown nor stored
         return found
 
-    def entry(self) -> Entry:
+    def entry(self) -> TensorEntry:
         """Pass over an object that describes a tensor."""
-        self.take(b"{")
+        self.expect(b"{")
         end = self.text.find(b"}", self.at, self.at + MAX_ENTRY) + 1
         if end == 0:
             raise ValueError(f"an entry does not end at byte {self.at:,} of it")
@@ -102,17 +102,17 @@ class Cursor:
             raise ValueError(f"an entry has {len(shape)} dimensions and {len(offsets)} offsets")
         if "-" in described or not all(type(number) is int and number < 2**63 for number in (*shape, *offsets)):
             raise ValueError("an entry has sizes that are no sizes")
-        return Entry(dtype, tuple(shape), *offsets)
+        return TensorEntry(dtype, tuple(shape), *offsets)
 
     def members(self) -> Iterator[None]:
         """Pass over an object, with a stop before each name: whoever iterates passes over name, colon and value."""
-        self.take(b"{")
-        if self.take(b'"}') == b"}":
+        self.expect(b"{")
+        if self.expect(b'"}') == b"}":
             return
         self.at -= 1
         while True:
             yield
-            if self.take(b",}") == b"}":
+            if self.expect(b",}") == b"}":
                 return
 
     def metadata(self) -> dict[str, str]:
@@ -124,7 +124,7 @@ class Cursor:
                 raise ValueError(f"its metadata has more than {MAX_NOTES:,} names")
             begin = self.at
             key = self.string(MAX_NAME)
-            self.take(b":")
+            self.expect(b":")
             value = self.string(MAX_METADATA - kept)
             if key is None or value is None:
                 continue
@@ -135,28 +135,28 @@ class Cursor:
         return found
 
 
-def read_json(text: Text, start: int = 0) -> tuple[dict[str, Entry], dict[str, str]]:
+def read_json(text: Text, start: int = 0) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     """The tensors' entries and the metadata in the bytes from `start` to the end.
 
     Raises ValueError or RecursionError for what is not a safetensors header: other JSON, names that come twice, text
     that is not UTF-8, shapes and offsets that are no whole numbers from 0 on, or more than the bounds above.
     """
-    entries: dict[str, Entry] = {}
+    entries: dict[str, TensorEntry] = {}
     metadata: dict[str, str] | None = None
-    cursor = Cursor(text, start)
-    for _ in cursor.members():
-        name = cursor.string(MAX_NAME)
-        cursor.take(b":")
+    reader = HeaderReader(text, start)
+    for _ in reader.members():
+        name = reader.string(MAX_NAME)
+        reader.expect(b":")
         if name == "__metadata__" and metadata is None:
-            metadata = cursor.metadata()
+            metadata = reader.metadata()
         elif name is None or name == "__metadata__" or name in entries:
             raise ValueError("a tensor's name is too long or comes twice")
         elif len(entries) == MAX_TENSORS:
             raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
         else:
-            entries[name] = cursor.entry()
-    if SPACE.match(text, cursor.at).end() != len(text):  # type: ignore[union-attr]
-        raise ValueError(f"it goes on after its end, byte {cursor.at:,}")
+            entries[name] = reader.entry()
+    if SPACE.match(text, reader.at).end() != len(text):  # type: ignore[union-attr]
+        raise ValueError(f"it goes on after its end, byte {reader.at:,}")
     return entries, metadata or {}
 
 MAX_HEADER = 100_000_000
@@ -173,7 +173,7 @@ BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5
 """Of one element (safetensors/src/tensor.rs, `Dtype::bitsize`). A dtype newer than this table is not held to a size."""
 
 
-def _check_span(name: str, entry: Entry) -> None:
+def _check_span(name: str, entry: TensorEntry) -> None:
     """Raise ValueError unless the tensor's bytes are as many as its dtype and shape need."""
     bits = BITS.get(entry.dtype)
     if bits is None:
@@ -187,7 +187,7 @@ def _check_span(name: str, entry: Entry) -> None:
                          f"{entry.end - entry.begin:,} bytes")
 
 
-def _check_layout(entries: Mapping[str, Entry]) -> int:
+def _check_layout(entries: Mapping[str, TensorEntry]) -> int:
     """The bytes of all tensors. Raises ValueError when they overlap, leave holes, or are not of their dtype's size."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
@@ -241,7 +241,7 @@ def read_header(path: Path) -> FileHeader:
     hole (github.com/huggingface/safetensors, "Format"). Raises CheckpointError for a file that is missing, empty, cut
     short, damaged or something else.
     """
-    start, size = opening(path)
+    start, size = read_opening(path)
     length = _header_length(path.name, start, size, MAX_HEADER)
     with path.open("rb") as file, mmap.mmap(file.fileno(), MIN_BYTES + length, access=mmap.ACCESS_READ) as text:
         return _parse(path, text, MIN_BYTES, size)
@@ -282,4 +282,4 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is damaged ({error}). Fetch it again.") from error
     except (OSError, RuntimeError, MemoryError) as error:
-        raise not_mapped(path.name, error) from error
+        raise mapping_error(path.name, error) from error

@@ -37,7 +37,7 @@ def is_held(error: OSError) -> bool:
     return isinstance(error, PermissionError) and getattr(error, "winerror", None) in HELD
 
 
-def retried(operation: Callable[[], T], waits: Sequence[float] = WAITS,
+def retry_while_held(operation: Callable[[], T], waits: Sequence[float] = WAITS,
             wait: Callable[[float], None] = time.sleep) -> T:
     """What the operation returns, tried again after each of the waits while a file is held. Raises what it raises."""
     for seconds in waits:
@@ -50,10 +50,10 @@ def retried(operation: Callable[[], T], waits: Sequence[float] = WAITS,
     return operation()
 
 
-def clear_away(path: Path) -> None:
+def remove_if_present(path: Path) -> None:
     """Remove a file that nobody needs, if it is there; one that cannot be removed stays."""
     with suppress(OSError):
-        retried(lambda: path.unlink(missing_ok=True))
+        retry_while_held(lambda: path.unlink(missing_ok=True))
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_NAME = (errno.ENAMETOOLONG, errno.EINVAL)
@@ -91,7 +91,7 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
         if os.name == "posix":
             _flush(path.parent)
     finally:
-        clear_away(file.unfinished)
+        remove_if_present(file.unfinished)
 
 
 def advice_on(error: OSError) -> str:
@@ -110,7 +110,7 @@ def _try_name(path: Path) -> None:
     trial = path.with_name(f"{stem}{'-' if last == '~' else '~'}{path.suffix}")
     with suppress(FileExistsError):
         trial.touch(exist_ok=False)
-        clear_away(trial)
+        remove_if_present(trial)
 
 
 def _flush(path: Path) -> None:
@@ -130,7 +130,7 @@ def _given(unfinished: Path, path: Path) -> bool:
     """Whether the file got that name; False when another has it. At no time two writers can have the same."""
     if os.name == "nt":
         try:
-            retried(lambda: unfinished.rename(path))  # on Windows never over another
+            retry_while_held(lambda: unfinished.rename(path))  # on Windows never over another
         except FileExistsError:
             return False
         return True
@@ -145,7 +145,7 @@ def _given(unfinished: Path, path: Path) -> bool:
     return True
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """What the file holds, {} when there is none. Raises ValueError when that is no JSON object; OSError."""
     try:
         found = json.loads(path.read_bytes())  # as bytes: editors on Windows begin a file with a byte order mark
@@ -158,7 +158,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_object(path: Path, whole: dict[str, Any]) -> None:
+def write_json_object(path: Path, whole: dict[str, Any]) -> None:
     """Put an object in the place of the file, readable by its owner alone. Raises OSError, with the old file kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
@@ -167,9 +167,9 @@ def write_object(path: Path, whole: dict[str, Any]) -> None:
             json.dump(whole, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        retried(lambda: os.replace(name, path))
+        retry_while_held(lambda: os.replace(name, path))
     except BaseException:
-        clear_away(Path(name))
+        remove_if_present(Path(name))
         raise
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic import read_object, write_object
+from .atomic import read_json_object, write_json_object
 
 ENVIRONMENT, FILE, DEFAULT = "environment", "file", "default"
 MAX_BODY = 2**14
@@ -34,7 +34,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Found:
+class SettingValue:
     """A setting as it stands."""
 
     value: Any
@@ -49,7 +49,7 @@ class SettingsFile:
     path: Path
     settings: tuple[Setting, ...]
 
-    def read(self, environ: Mapping[str, str]) -> dict[str, Found]:
+    def read(self, environ: Mapping[str, str]) -> dict[str, SettingValue]:
         """Name -> the setting as it stands. Raises ValueError with a sentence for what cannot be used."""
         whole = self._whole()
         return {setting.name: self._find(setting, whole, environ) for setting in self.settings}
@@ -79,7 +79,7 @@ class SettingsFile:
         with _changing:
             whole = {name: value for name, value in (self._whole() | checked).items()
                      if value is not None or name not in checked}
-            write_object(self.path, whole)
+            write_json_object(self.path, whole)
 
     @staticmethod
     def _read_changes(body: bytes) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class SettingsFile:
 
     def _whole(self) -> dict[str, Any]:
         try:
-            return read_object(self.path)
+            return read_json_object(self.path)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "it holds no JSON object"
             raise ValueError(f"The settings in {self.path} cannot be read: {why}. Correct the file, or delete it.",
@@ -103,14 +103,14 @@ class SettingsFile:
     def _is_in(setting: Setting, environ: Mapping[str, str]) -> bool:
         return bool(setting.variable and environ.get(setting.variable, "").strip())
 
-    def _find(self, setting: Setting, whole: dict[str, Any], environ: Mapping[str, str]) -> Found:
+    def _find(self, setting: Setting, whole: dict[str, Any], environ: Mapping[str, str]) -> SettingValue:
         if self._is_in(setting, environ):
             place = f"The environment variable {setting.variable} cannot be used: "
-            return Found(_checked(setting, setting.parse(environ[setting.variable].strip()), place), ENVIRONMENT)
+            return SettingValue(_checked(setting, setting.parse(environ[setting.variable].strip()), place), ENVIRONMENT)
         if setting.name in whole:
             place = f"The settings in {self.path} cannot be used: "
-            return Found(_checked(setting, whole[setting.name], place), FILE)
-        return Found(setting.default, DEFAULT)
+            return SettingValue(_checked(setting, whole[setting.name], place), FILE)
+        return SettingValue(setting.default, DEFAULT)
 
 
 def _checked(setting: Setting, value: Any, place: str) -> Any:

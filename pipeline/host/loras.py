@@ -23,7 +23,7 @@ from ..lora.probe import check_fits
 from ..lora.source import Fetch, lora_fetcher
 from ..models.host import Targets
 from .files import download_folder, system_folder, tokens
-from .node import say, stop_if_asked
+from .node import show_text, stop_if_asked
 
 
 class _DoRA(WeightAdapterBase):
@@ -60,7 +60,7 @@ def lora_file(name: str) -> Path | None:
 def downloader(node_id: str | None) -> Fetch:
     """Fetches LoRA files with ComfyUI's progress bar, Stop, folders and keys."""
     return lora_fetcher(download_folder(), system_folder(), tokens(),
-                        lambda: comfy.utils.ProgressBar(1).update_absolute, lambda text: say(node_id, text),
+                        lambda: comfy.utils.ProgressBar(1).update_absolute, lambda text: show_text(node_id, text),
                         stop_if_asked)
 
 

@@ -41,7 +41,7 @@ class PatchedResident:
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
         self._beside = PatchedParameters(module, ALGEBRA)
 
-    def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+    def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """Load the module; others make room. Needed before every use: it may have been evicted.
 
         A module of ComfyUI's own linear layers is loaded as far as there is room and streams the rest from RAM.
@@ -72,12 +72,12 @@ class PatchedResident:
                 setattr(layer, f"{part}_function", [] if found is None else [Change(ALGEBRA, name, found)])
         self._beside.put(wanted)
 
-    def ran_out(self, error: RuntimeError) -> bool:
+    def is_oom(self, error: RuntimeError) -> bool:
         """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class. Apple's GPUs have no
         class for it."""
         return comfy.model_management.is_oom(error) or str(error).startswith(MPS_OUT_OF_MEMORY)
 
-    def make_room(self, activation_bytes: int) -> None:
+    def free_memory(self, activation_bytes: int) -> None:
         """Free that much more on the device, this module's own layers included: they stream from then on."""
         device = self.patcher.load_device
         comfy.model_management.soft_empty_cache()
@@ -85,12 +85,12 @@ class PatchedResident:
         if self._streams and not comfy.model_management.is_device_cpu(device):
             self.patcher.partially_unload(self.patcher.offload_device, activation_bytes)
 
-    def free(self) -> int:
+    def available_bytes(self) -> int:
         """Bytes of the device's memory that a pass may use now, PyTorch's reserve included."""
         return comfy.model_management.get_free_memory(self.patcher.load_device)
 
 
-def memory() -> tuple[int, int]:
+def device_memory() -> tuple[int, int]:
     """Bytes of the device's memory, free and in all; of the RAM where there is no GPU."""
     device = comfy.model_management.get_torch_device()
     return comfy.model_management.get_free_memory(device), comfy.model_management.get_total_memory(device)

@@ -49,12 +49,12 @@ def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Te
     return update
 
 
-def say(node_id: str | None, text: str) -> None:
+def show_text(node_id: str | None, text: str) -> None:
     """Show a line of text on the node, to the client that runs the graph."""
-    speaker(node_id)(text)
+    bind_show_text(node_id)(text)
 
 
-def speaker(node_id: str | None) -> Callable[[str], None]:
+def bind_show_text(node_id: str | None) -> Callable[[str], None]:
     """As `say`, to the client whose graph runs now, also when another's does later."""
     from server import PromptServer
 
@@ -67,16 +67,16 @@ def speaker(node_id: str | None) -> Callable[[str], None]:
 
 def errors_on_node(node_id: str | None) -> AbstractContextManager[None]:
     """Show the pack's own errors on the node too: ComfyUI's message box hides them behind a click."""
-    return errors_said(lambda text: say(node_id, text))
+    return show_errors(lambda text: show_text(node_id, text))
 
 OWN_ERRORS = (RequestError, CheckpointError, DownloadError, RemoteError)
 
 
 @contextmanager
-def errors_said(say: Callable[[str], None]) -> Iterator[None]:
+def show_errors(show_text: Callable[[str], None]) -> Iterator[None]:
     """Say the pack's own errors, and let them end the run as all others do."""
     try:
         yield
     except OWN_ERRORS as error:
-        say(str(error))
+        show_text(str(error))
         raise

@@ -80,7 +80,7 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
                 return self
             return super()._apply(fn, recurse)
 
-        def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
+        def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
             """See host.WeightTaker."""
             if apple and _holds_fp8(weight):
                 raise CheckpointError("Apple's GPUs know no fp8, which these weights are in. Choose the fp16 or a GGUF "
@@ -140,7 +140,7 @@ def _attend() -> Attend | None:
     return lambda query, key, value, heads, mask: chosen(query, key, value, heads, mask=mask)
 
 
-def host() -> Host:
+def comfy_host() -> Host:
     """ComfyUI's linear layers, dtypes, memory management, attention, UMT5-XXL and LoRA algebra."""
     return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
                 read_lora=ALGEBRA.read, attend=_attend())

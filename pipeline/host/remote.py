@@ -13,7 +13,7 @@ from ..remote.ledger import Limits
 from ..remote.open_context import Driver, open_desk
 from .files import system_folder
 from .loras import lora_file
-from .node import speaker
+from .node import bind_show_text
 from .runs import run_error, run_is_over, running_item
 
 REMOTE_RESULTS = "wan22/remote"
@@ -25,7 +25,7 @@ def remote_desk(node_id: str | None, limits: Limits) -> Desk:
     run = running_item()
     return open_desk(system_folder(), Path(folder_paths.get_output_directory(), REMOTE_RESULTS),
                      None if run is None else Driver(*run[1:3], run[3] or {}), limits,
-                     speaker(node_id), lambda: _stop_or_end(run and run[1]), _job_changed, lora_file)
+                     bind_show_text(node_id), lambda: _stop_or_end(run and run[1]), _job_changed, lora_file)
 
 
 def _stop_or_end(prompt_id: str | None) -> None:

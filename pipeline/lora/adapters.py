@@ -41,7 +41,7 @@ MARKS = (
 
 
 @dataclass(frozen=True)
-class Outline:
+class PatchShape:
     """A patch's rank, where it has one, the outputs and inputs of its module as far as it tells, and its channels.
 
     Channels are those of a convolution's input, of which `sizes` has those of the kernel as well.
@@ -75,7 +75,7 @@ def _agree(what: str, one: int, other: int) -> None:
         raise ValueError(f"has ranks {one} and {other} in {what}, which should be the same")
 
 
-def _lora(parts: Mapping[str, Shape]) -> Outline:
+def _lora(parts: Mapping[str, Shape]) -> PatchShape:
     up, down = _whole(parts, (UP, DOWN))
     if MID in parts:  # of a convolution: up and down are without the kernel, which mid has
         (mid,) = _whole(parts, (MID,))
@@ -83,20 +83,20 @@ def _lora(parts: Mapping[str, Shape]) -> Outline:
         _agree(f"{DOWN} and {MID}", down[0], mid[1])
     else:
         _agree(f"{UP} and {DOWN}", up[1], down[0])
-    return Outline(down[0], (up[0], math.prod(down[1:])), down[1])
+    return PatchShape(down[0], (up[0], math.prod(down[1:])), down[1])
 
 
-def _loha(parts: Mapping[str, Shape]) -> Outline:
+def _loha(parts: Mapping[str, Shape]) -> PatchShape:
     one_a, one_b, two_a, two_b = _whole(parts, HADA)
     if "hada_t1" in parts or "hada_t2" in parts:  # of a convolution: the outer dimensions are the other way round
         _whole(parts, ("hada_t1", "hada_t2"))
-        return Outline(one_b[0], (one_a[1], one_b[1]), one_b[1])
+        return PatchShape(one_b[0], (one_a[1], one_b[1]), one_b[1])
     _agree("hada_w1_a and hada_w1_b", one_a[1], one_b[0])
     _agree("hada_w2_a and hada_w2_b", two_a[1], two_b[0])
-    return Outline(one_b[0], (one_a[0], one_b[1]), one_b[1])
+    return PatchShape(one_b[0], (one_a[0], one_b[1]), one_b[1])
 
 
-def _lokr(parts: Mapping[str, Shape]) -> Outline:
+def _lokr(parts: Mapping[str, Shape]) -> PatchShape:
     outputs, inputs, rank = 1, 1, None
     for side in ("lokr_w1", "lokr_w2"):
         if side in parts:
@@ -109,10 +109,10 @@ def _lokr(parts: Mapping[str, Shape]) -> Outline:
         else:
             _agree(f"{side}_a and {side}_b", left[1], right[0])
         outputs, inputs, rank = outputs * left[0], inputs * math.prod(right[1:]), right[0]
-    return Outline(rank, (outputs, inputs), None)
+    return PatchShape(rank, (outputs, inputs), None)
 
 
-def outline(kind: Adapter, parts: Mapping[str, Shape]) -> Outline:
+def patch_shape(kind: Adapter, parts: Mapping[str, Shape]) -> PatchShape:
     """What the shapes of one module's parts say.
 
     Raises ValueError, with a clause that follows the module's name, for parts that are missing, empty or of ranks that
@@ -126,8 +126,8 @@ def outline(kind: Adapter, parts: Mapping[str, Shape]) -> Outline:
         return _lokr(parts)
     if kind is Adapter.GLORA:
         _whole(parts, GLORA_PARTS)
-        return Outline(None, (None, None), None)
+        return PatchShape(None, (None, None), None)
     shape = parts.get("diff", parts.get("set_weight"))
     if shape is None or len(shape) < 2:
-        return Outline(None, (None, None), None)
-    return Outline(None, (shape[0], math.prod(shape[1:])), shape[1])
+        return PatchShape(None, (None, None), None)
+    return PatchShape(None, (shape[0], math.prod(shape[1:])), shape[1])

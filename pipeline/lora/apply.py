@@ -15,7 +15,7 @@ from ..models.host import Host, Patch, ReadLora, Targets
 from ..models.load import Wan22Model
 from ..request import RequestError
 from .lora import Lora
-from .match import LoraFile, experts_of, fit
+from .match import LoraFile, experts_of, read_changes
 from .names import IN_BLOCKS, OUTSIDE
 from .probe import LoraFacts, check_fits
 from .source import Check, Fetch, Find, Stop, open_lora
@@ -52,7 +52,7 @@ def add_loras(experts: Sequence[AnyExpert], files: Sequence[LoraFile], targets_o
     experts, report = list(experts), []
     for file in files:
         for index in experts_of(file.lora):
-            changes, said = fit(file, index, targets_of(experts[index]), read_lora)
+            changes, said = read_changes(file, index, targets_of(experts[index]), read_lora)
             report.append(said)
             if file.lora.scale != 0.0:  # then nothing at all, whatever the file holds
                 experts[index] = add(experts[index], changes, file, index)

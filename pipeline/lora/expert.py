@@ -3,58 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import PurePath
 
+from ..checkpoint.expert_name import expert_in_name
 from .probe import LoraFacts
 
-EXPLICIT = re.compile(r"(high|low)[\s_.-]*noise", re.IGNORECASE)
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-OTHER_SENSES = {
-    "angle", "camera", "contrast", "cut", "def", "definition", "density", "detail", "details", "dynamic", "dynamics",
-    "end", "energy", "fashion", "fidelity", "five", "fps", "heel", "heels", "impact", "jump", "key", "kick", "light",
-    "lighting", "memory", "motion", "poly", "quality", "ram", "res", "resolution", "rise", "school", "shot",
-    "speed", "strength", "tech", "vram", "waist",
-}
-"""Words that make another word of `high` or `low` before them."""
-SHORT = re.compile(r"(?<![A-Za-z0-9])(?:(HN|H)|(?:LN|L))(?![A-Za-z0-9])")
-"""Abbreviations, which count only when they stand alone; small letters only in a name that speaks of Wan or of 2.2."""
-WAN = re.compile(r"wan|2[._]?2", re.IGNORECASE)
 MODEL_KEYS = ("ss_sd_model_name", "base_model")
 TITLE_KEYS = ("ss_output_name", "modelspec.title", "name")
 """What trainers call the model they start from, and the LoRA they make (musubi-tuner and ai-toolkit)."""
 NO_CLUE = "nothing in it names one expert, so both take it"
-
-
-def _only(found: Iterator[str]) -> str | None:
-    """The one expert that is named, None when there are none or both."""
-    named = set(found)
-    return named.pop() if len(named) == 1 else None
-
-
-def _words(text: str) -> Iterator[str]:
-    words = [word.lower() for word in WORD.findall(text)]
-    for word, after in pairwise([*words, ""]):
-        if word in ("highnoise", "lownoise"):
-            yield word.removesuffix("noise")
-        elif word in ("high", "low") and after not in OTHER_SENSES:
-            yield word
-
-
-def noise_in(text: str) -> str | None:
-    """The expert that a LoRA's name speaks of, "high" or "low"; None when it speaks of neither or of both.
-
-    `high_noise` counts before the words `high` and `low`, whatever their case or neighbours in CamelCase, and those
-    before `HN`, `LN`, `H` and `L`, which have to stand alone. `slow`, `glow`, `highres` and `low angle` say nothing.
-    """
-    if EXPLICIT.search(text):
-        return _only(match.lower() for match in EXPLICIT.findall(text))
-    if any(True for _ in _words(text)):
-        return _only(_words(text))
-    if WAN.search(text):
-        text = text.upper()
-    return _only("high" if match[1] else "low" for match in SHORT.finditer(text))
 
 
 def _timesteps(metadata: Mapping[str, str]) -> tuple[str, str] | None:
@@ -73,9 +31,9 @@ def expert_by_name(file_name: str) -> tuple[str, str] | None:
     """The expert that a file's name speaks of, else the innermost of its folders that does, and why, as choose_expert
     says it; None when nothing does. `file_name` may have folders before it."""
     *folders, name = re.split(r"[\\/]", file_name)
-    if expert := noise_in(re.sub(r"\.(?:safetensors|sft)$", "", name)):
+    if expert := expert_in_name(re.sub(r"\.(?:safetensors|sft)$", "", name)):
         return expert, f"its file name says {expert} noise"
-    if expert := next(filter(None, map(noise_in, reversed(folders))), None):
+    if expert := next(filter(None, map(expert_in_name, reversed(folders))), None):
         return expert, f"its folder's name says {expert} noise"
     return None
 
@@ -94,9 +52,9 @@ def choose_expert(facts: LoraFacts, file_name: str, metadata: Mapping[str, str])
     if told := _timesteps(metadata):
         return told
     for key in TITLE_KEYS:
-        if expert := noise_in(metadata.get(key, "")[:200]):
+        if expert := expert_in_name(metadata.get(key, "")[:200]):
             return expert, f"its trainer called it {expert} noise"
     # musubi-tuner names the low-noise model alone when it trains for both, so only `high` is telling.
-    if any(noise_in(PurePath(metadata.get(key, "")[:500]).name) == "high" for key in MODEL_KEYS):
+    if any(expert_in_name(PurePath(metadata.get(key, "")[:500]).name) == "high" for key in MODEL_KEYS):
         return "high", "it was trained on the high-noise expert"
     return expert_by_name(file_name) or ("both", NO_CLUE)

@@ -29,7 +29,7 @@ from ..node_inputs import NodeInputs
 from .adapters import DIFFERENCES, DOWN, GLORA_PARTS, HADA, MID, UP, Adapter, Shape, adapter_of
 from .expert import choose_expert
 from .lora import AUTO, DEFAULT_MIN_MATCH, DEFAULT_SCALE, Lora, new_loras
-from .match import FOR_EXPERT, Fitting, LoraFile, Match, check_match, experts_of, fitting, parts_of
+from .match import FOR_EXPERT, ExpertKeys, LoraFile, Match, check_match, experts_of, keys_for_expert, parts_of
 from .names import split
 from .probe import DEMO_WIDTH, check_fits, probe_lora
 from .source import Find, no_such_file
@@ -79,7 +79,7 @@ def _shapes(demo: bool) -> dict[str, Shape]:
     return expert_shapes(DEMO if demo else A14B)
 
 
-def _used(chosen: Fitting, shapes: Mapping[str, Shape], targets: Mapping[str, Shape]) -> set[str]:
+def _used(chosen: ExpertKeys, shapes: Mapping[str, Shape], targets: Mapping[str, Shape]) -> set[str]:
     """What ComfyUI's load_lora would use, each `module.part`."""
     used = set()
     for module, parts in parts_of(chosen.keys, shapes).items():
@@ -90,7 +90,7 @@ def _used(chosen: Fitting, shapes: Mapping[str, Shape], targets: Mapping[str, Sh
     return used
 
 
-def foresee(lora: Lora, header: FileHeader, name: str) -> tuple[LoraFile, dict[int, Match]]:
+def predict_match(lora: Lora, header: FileHeader, name: str) -> tuple[LoraFile, dict[int, Match]]:
     """The LoRA with its expert settled, and how much of it finds its place on each expert that it goes to
     (schedule.HIGH, LOW).
 
@@ -107,7 +107,7 @@ def foresee(lora: Lora, header: FileHeader, name: str) -> tuple[LoraFile, dict[i
         file = replace(file, lora=replace(lora, expert=expert), why=why)
     named, matches = split(header.shapes), {}
     for index in experts_of(file.lora):
-        chosen = fitting(file.name, named, header.shapes, index, targets)
+        chosen = keys_for_expert(file.name, named, header.shapes, index, targets)
         matches[index] = chosen.match(_used(chosen, header.shapes, targets))
     return file, matches
 
@@ -120,7 +120,7 @@ KEPT_HEADER = 2 * 2**20
 
 
 @dataclass(frozen=True)
-class Checked:
+class LoraCheck:
     """What a chip says of one file. `fault`, or `host` for a link that was not asked for, or all the rest."""
 
     fault: str = ""
@@ -179,9 +179,9 @@ def check_loras(inputs: NodeInputs, find: Find, downloads: Path, own: Path, loca
         try:
             files.append(_checked(lora, _opened(lora, find, downloads, own, ask and not local_only)))
         except NotAskedError as error:
-            files.append(Checked(host=error.host, local_only=local_only))
+            files.append(LoraCheck(host=error.host, local_only=local_only))
         except (ValueError, OSError) as error:
-            files.append(Checked(fault=str(error)))
+            files.append(LoraCheck(fault=str(error)))
     return {"files": files}
 
 
@@ -195,8 +195,8 @@ def _opened(lora: Lora, find: Find, downloads: Path, own: Path, ask: bool) -> _H
                        tokens=Tokens(store=own / "keys.json"), sha256=lora.sha256, ask=ask)
 
 
-def _checked(lora: Lora, there: _Header) -> Checked:
-    file, matches = foresee(lora, there.header, there.name)
+def _checked(lora: Lora, there: _Header) -> LoraCheck:
+    file, matches = predict_match(lora, there.header, there.name)
     facts, warning = file.facts, ""
     try:
         for index, match in matches.items():
@@ -204,7 +204,7 @@ def _checked(lora: Lora, there: _Header) -> Checked:
     except ValueError as error:
         warning = str(error)
     notes = dict.fromkeys(f"{count} are {why}" for match in matches.values() for why, count in match.no_place.items())
-    return Checked(name=facts.name, size=there.size if there.size is not None else there.header.whole,
+    return LoraCheck(name=facts.name, size=there.size if there.size is not None else there.header.whole,
                    kinds=tuple(kind.value for kind in facts.adapters), ranks=facts.ranks, made_for=facts.made_for,
                    expert=file.lora.expert, why=file.why,
                    keys=tuple((FOR_EXPERT[index], match.used, match.total) for index, match in matches.items()),

@@ -16,7 +16,7 @@ from ..checkpoint.errors import CheckpointError
 from ..checkpoint.safetensors_file import read_tensors
 from ..request import RequestError
 from ..sampling.schedule import EXPERT_NAMES
-from .adapters import Shape, adapter_of, outline
+from .adapters import Shape, adapter_of, patch_shape
 from .lora import BOTH, HIGH, LOW, Lora
 from .names import IMAGE_PROJECTION, LoraKey, split
 from .probe import LoraFacts, check_fits
@@ -70,7 +70,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class ExpertKeys:
     """A LoRA's keys for one expert: `keys` are to be applied, `other_input` are of no use to this input layer, and
     `others` are not of a LoRA's parts at all."""
 
@@ -113,14 +113,14 @@ def _misfits(parts: Mapping[str, Mapping[str, Shape]], targets: Mapping[str, Sha
         kind = adapter_of(shapes) if module in targets else None
         if kind is not None:
             rows, *columns = targets[module]
-            sizes, wanted = outline(kind, shapes).sizes, (rows, prod(columns))
+            sizes, wanted = patch_shape(kind, shapes).sizes, (rows, prod(columns))
             if any(size not in (None, there) for size, there in zip(sizes, wanted, strict=True)):
                 found[module] = (sizes, wanted)
     return found
 
 
-def fitting(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape], index: int,
-            targets: Mapping[str, Shape]) -> Fitting:
+def keys_for_expert(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape], index: int,
+            targets: Mapping[str, Shape]) -> ExpertKeys:
     """Which keys of a LoRA are for an expert.
 
     name: what messages call the file. named: what `names.split` made of its tensors. index: schedule.HIGH or LOW.
@@ -137,7 +137,7 @@ def fitting(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape]
             raise RequestError(f"{name} does not fit: its {module} changes a matrix of {sizes[0]} x {sizes[1]}, "
                                f"the expert's is {wanted[0]} x {wanted[1]}. It was made for a model of another size; "
                                "choose a LoRA for this one.")
-    return Fitting({tensor: key for tensor, key in keys.items() if tensor not in other_input}, other_input,
+    return ExpertKeys({tensor: key for tensor, key in keys.items() if tensor not in other_input}, other_input,
                    tuple(tensor for tensor in shapes if tensor not in named))
 
 
@@ -159,7 +159,7 @@ def check_match(file: LoraFile, index: int, match: Match) -> None:
                            "another LoRA or expert, or lower min_match to use what fits.")
 
 
-def fit(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tuple[dict[str, Any], str]:
+def read_changes(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tuple[dict[str, Any], str]:
     """The changes that a LoRA makes to an expert (parameter -> the host's own), and a sentence on what fitted.
 
     `index` is schedule.HIGH or LOW. Raises RequestError or CheckpointError when it does not fit.
@@ -167,8 +167,9 @@ def fit(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tu
     blocks = {module.split(".")[1] for module in targets if module.startswith("blocks.")}
     check_fits(file.facts, targets["blocks.0.self_attn.q"][1][0], len(blocks))
     tensors = read_tensors(file.path)
-    chosen = fitting(file.name, split(tensors), {name: tuple(tensor.shape) for name, tensor in tensors.items()}, index,
-                     {module: shape for module, (_, shape) in targets.items()})
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    chosen = keys_for_expert(file.name, split(tensors), shapes, index,
+                             {module: shape for module, (_, shape) in targets.items()})
     try:
         changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in chosen.keys.items()},
                                   targets)

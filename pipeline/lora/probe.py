@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from ..checkpoint.detect import VARIANTS, tell
+from ..checkpoint.detect import VARIANTS, detect
 from ..checkpoint.errors import CheckpointError, quoted
 from ..checkpoint.header import Header
-from ..checkpoint.kinds import Kind
+from ..checkpoint.kinds import ModelKind
 from ..checkpoint.library import CALLED
-from .adapters import Adapter, Shape, adapter_of, outline
+from .adapters import Adapter, Shape, adapter_of, patch_shape
 from .names import IMAGE_PROJECTION, LoraKey, Style, split
 
 ENOUGH = 4_000
@@ -67,11 +67,11 @@ OTHER_FILES = tuple((called, re.compile(pattern, re.MULTILINE)) for called, patt
 ))
 
 
-def what_else(header: Header) -> str:
+def describe_other_file(header: Header) -> str:
     """What to call a file that is no LoRA."""
     names = "\n".join(islice(header.shapes, ENOUGH))
-    kind = tell(header.shapes).kind
-    if kind is Kind.LORA:
+    kind = detect(header.shapes).kind
+    if kind is ModelKind.LORA:
         return "a LoRA without its patches"
     return CALLED.get(kind) or next((what for what, pattern in OTHER_FILES if pattern.search(names)), "something else")
 
@@ -188,7 +188,7 @@ def probe_lora(header: Header) -> LoraFacts:
     groups = _grouped(header, keys)
     kinds = {place: adapter_of(parts) for place, parts in groups.items()}
     if not any(kinds.values()):
-        raise CheckpointError(f"{name} is {what_else(header)}, not a LoRA. {ADVICE}")
+        raise CheckpointError(f"{name} is {describe_other_file(header)}, not a LoRA. {ADVICE}")
     by_place = {(key.expert, key.module): key for key in keys.values()}
     known = [key.module for key in by_place.values() if key.known]
     in_blocks = any("blocks." in module for module in known)
@@ -204,7 +204,7 @@ def probe_lora(header: Header) -> LoraFacts:
         if adapter is None:
             continue
         try:
-            found = outline(adapter, parts)
+            found = patch_shape(adapter, parts)
         except ValueError as error:
             raise CheckpointError(f"{name} is damaged: {quoted(place[1])} {error}. Fetch it again.") from error
         ranks |= {found.rank} if found.rank is not None else set()

@@ -38,7 +38,7 @@ Check = Callable[[LoraFacts], None]
 """Raises ValueError when the model at hand has no use for such a LoRA."""
 
 
-def shown_name(source: str) -> str:
+def link_name(source: str) -> str:
     """What a LoRA is called on the node: the file's name, without the rest of its link and what may be secret."""
     return PurePosixPath(urlsplit(source).path).name or redact(source)
 
@@ -69,7 +69,7 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) ->
     seen: list[tuple[FileHeader, LoraFacts, str]] = []
 
     def inspect(read: Read, size: int | None, name: str) -> None:
-        header = read_remote_header(PurePosixPath(name).name or shown_name(lora.source), read, size)
+        header = read_remote_header(PurePosixPath(name).name or link_name(lora.source), read, size)
         facts = probe_lora(header)
         check(facts)
         seen[:] = [(header, facts, name)]
@@ -105,7 +105,7 @@ def lora_fetcher(folder: Path, own: Path, tokens: Tokens, new_bar: Callable[[], 
     """
 
     def get(source: str, sha256: str | None, inspect: Callable[..., Any]) -> Path:
-        show, meter = new_bar(), Meter(shown_name(source))
+        show, meter = new_bar(), Meter(link_name(source))
 
         def on_progress(done: int, total: int | None) -> None:
             show(done, total or done + 1)

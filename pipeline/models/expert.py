@@ -18,11 +18,11 @@ import numpy as np
 
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.library import Slot, check_slot
-from ..checkpoint.probe import Found, probe
+from ..checkpoint.probe import CheckpointFacts, probe_checkpoint
 from ..checkpoint.quantised import FP8_FORMATS, QuantisedWeight, Weight, dequantise
 from ..checkpoint.read import check_weights, read_weights
 from .attention import HostAttention
-from .host import Host, Patch, Resident, WeightTaker
+from .host import Host, HostLinear, Patch, Resident
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def _diffusers_names(weights: dict[str, Weight]) -> dict[str, Weight]:
     return weights if "proj_out.weight" in weights else convert_wan_transformer_to_diffusers(weights)
 
 
-def transformer_config(found: Found) -> dict[str, int | bool]:
+def transformer_config(found: CheckpointFacts) -> dict[str, int | bool]:
     """WanTransformer3DModel's configuration, from the shapes in the header.
 
     Raises CheckpointError for a file that holds something else than a whole Wan 2.2 I2V-A14B expert.
@@ -92,7 +92,7 @@ def _empty(config: dict[str, int | bool]) -> WanTransformer3DModel:
 
 
 def _fill(model: WanTransformer3DModel, weights: dict[str, Weight], compute: torch.dtype,
-          linear: Callable[[torch.dtype], Callable[..., WeightTaker]]) -> None:
+          linear: Callable[[torch.dtype], Callable[..., HostLinear]]) -> None:
     """Give the model its weights: linear layers, 99 % of them, become the host's and keep theirs as stored; of the
     rest, what diffusers wants exact is float32."""
     import torch
@@ -110,7 +110,7 @@ def _fill(model: WanTransformer3DModel, weights: dict[str, Weight], compute: tor
         with torch.device("meta"):
             new = (in_float32 if exact(name) else plain)(layer.in_features, layer.out_features,
                                                          bias=layer.bias is not None)
-        new.take(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+        new.set_weight(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, new)
 
@@ -129,7 +129,7 @@ def load_expert(path: Path, host: Host) -> Expert:
     Raises CheckpointError when it is not a whole Wan 2.2 I2V-A14B expert. Linear layers stay
     memory-mapped, in the dtype and the packing they have.
     """
-    found = probe(path)
+    found = probe_checkpoint(path)
     config = transformer_config(found)
     weights, metadata = read_weights(path)
     weights = _diffusers_names(weights)

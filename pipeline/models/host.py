@@ -33,24 +33,24 @@ class Resident(Protocol):
 
     module: nn.Module
 
-    def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+    def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """Make the module ready to run with that much memory for activations and with these patches, no others, in
         force; return the device to run on."""
 
-    def ran_out(self, error: RuntimeError) -> bool:
+    def is_oom(self, error: RuntimeError) -> bool:
         """Whether an error of a run means that the device's memory has run out."""
 
-    def make_room(self, activation_bytes: int) -> None:
+    def free_memory(self, activation_bytes: int) -> None:
         """Free that much more on the device, after it has run out."""
 
-    def free(self) -> int:
+    def available_bytes(self) -> int:
         """Bytes of the device's memory that a pass may use now."""
 
 
-class WeightTaker(Protocol):
+class HostLinear(Protocol):
     """A linear layer that keeps its weights as they are stored."""
 
-    def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
+    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """Make the weight (out, in), packed or not, and the bias (out,) the layer's own."""
 
 
@@ -68,7 +68,7 @@ ValueError, with a clause, for a change that cannot be worked out for its parame
 class Host:
     """How modules are built and where they live."""
 
-    linear: Callable[[torch.dtype], Callable[..., WeightTaker]]
+    linear: Callable[[torch.dtype], Callable[..., HostLinear]]
     """Dtype to calculate in -> class of the transformer's linear layers, built as torch.nn.Linear is."""
     compute_dtype: Callable[[torch.dtype], torch.dtype]
     """Dtype of the weights -> dtype to calculate in."""
@@ -89,20 +89,20 @@ class PlainResident:
     module: nn.Module
     device: torch.device
 
-    def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+    def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """See Resident; there are never patches, because this host reads no LoRAs."""
         return self.device
 
-    def ran_out(self, error: RuntimeError) -> bool:
+    def is_oom(self, error: RuntimeError) -> bool:
         """What PyTorch itself calls so."""
         return isinstance(error, torch.OutOfMemoryError)
 
-    def make_room(self, activation_bytes: int) -> None:
+    def free_memory(self, activation_bytes: int) -> None:
         """The module stays where it is; only what PyTorch holds in reserve can be given back."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def free(self) -> int:
+    def available_bytes(self) -> int:
         """See Resident; of the RAM where the device is no GPU of NVIDIA's or AMD's."""
         if self.device.type != "cuda":
             return psutil.virtual_memory().available
@@ -115,7 +115,7 @@ class CastingLinear(nn.Linear):
 
     packed: QuantisedWeight | None = None
 
-    def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
+    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """See WeightTaker. Raises CheckpointError for a packed format that only ComfyUI reads."""
         if isinstance(weight, QuantisedWeight):
             check_unpackable(weight)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import library
-from ..checkpoint.probe import shown_name
+from ..checkpoint.probe import weights_name
 from .expert import Expert, load_expert
 from .host import Host
 from .text_encoder import TextEncoder, is_umt5_xxl, load_text_encoder
@@ -38,17 +38,17 @@ def _open_text_encoder(path: Path, host: Host) -> TextEncoder | Any:
     return TextEncoder(*load_text_encoder(path, host))
 
 
-def hints(high: Path | None, low: Path | None) -> list[str]:
+def pair_warnings(high: Path | None, low: Path | None) -> list[str]:
     """Sentences about a pair of experts that loads but may not be meant: swapped, or one file in both places.
 
     None stands for the bundled file. Names and titles are what this goes by, so it is never an error.
     """
     if high is not None and low is not None and high.samefile(low):
-        return [f"{shown_name(high)} is chosen as both experts; Wan 2.2 has one file for high and one for low noise."]
+        return [f"{weights_name(high)} is chosen as both experts; Wan 2.2 has one file for high and one for low noise."]
     said = []
     for path, place, other in ((high, "high", "low"), (low, "low", "high")):
-        if path is not None and library.card(path).noise == other:
-            said.append(f"{shown_name(path)} is named as the {other}-noise expert but chosen for {place} noise. Swap "
+        if path is not None and library.suitability(path).noise == other:
+            said.append(f"{weights_name(path)} is named as the {other}-noise expert but chosen for {place} noise. Swap "
                         "the two unless you mean it.")
     return said
 

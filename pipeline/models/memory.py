@@ -32,7 +32,7 @@ def preflight(weights: int, activations: int, free: int, total: int) -> str:
     return needs
 
 
-def with_more_room(run: Callable[[int], T], resident: Resident, need: int, what: str, advice: str) -> T:
+def with_oom_retry(run: Callable[[int], T], resident: Resident, need: int, what: str, advice: str) -> T:
     """Run with that much room asked for; when the device's memory runs out, make room and run once more with twice.
 
     Raises RequestError with the figures and the advice when that does not fit either.
@@ -40,14 +40,14 @@ def with_more_room(run: Callable[[int], T], resident: Resident, need: int, what:
     try:
         return run(need)
     except RuntimeError as error:
-        if not resident.ran_out(error):
+        if not resident.is_oom(error):
             raise
     # What the failed run held is released only now that its exception has gone.
-    resident.make_room(2 * need)
+    resident.free_memory(2 * need)
     try:
         return run(2 * need)
     except RuntimeError as error:
-        if not resident.ran_out(error):
+        if not resident.is_oom(error):
             raise
         raise RequestError(f"There is too little memory on the device for {what}, which needs about "
                            f"{size_text(need)} beside the weights. {advice}") from error

@@ -20,7 +20,7 @@ import torch
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.folder import vocabulary_file
 from ..checkpoint.library import Slot, check_slot
-from ..checkpoint.probe import probe
+from ..checkpoint.probe import probe_checkpoint
 from ..checkpoint.quantised import Weight, dequantise
 from ..checkpoint.read import check_keys, load_exactly, read_weights
 from ..request import MAX_PROMPT_TOKENS, check_prompt_tokens
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import sentencepiece
 
 PAD, END = 0, 1
-Tokens = dict[str, list[list[tuple[int, float]]]]
+TokenBatches = dict[str, list[list[tuple[int, float]]]]
 """ComfyUI's token layout: encoder name -> batches -> (id, weight)."""
 
 
@@ -45,25 +45,25 @@ class TextEncoder:
         """What ComfyUI's cache weighs and its memory manager evicts."""
         return getattr(self.resident, "patcher", None)
 
-    def tokenize(self, text: str) -> Tokens:
+    def tokenize(self, text: str) -> TokenBatches:
         """Ids of the text and of its end token, padded to 512 where shorter."""
         ids = [*self.tokenizer.encode(text), END]
         ids += [PAD] * (MAX_PROMPT_TOKENS - len(ids))
         return {"umt5xxl": [[(i, 1.0) for i in ids]]}
 
     @torch.no_grad()
-    def encode_from_tokens_scheduled(self, tokens: Tokens) -> list[list[Any]]:
+    def encode_from_tokens_scheduled(self, tokens: TokenBatches) -> list[list[Any]]:
         """CONDITIONING: [[embeddings (1, 512, d_model) float32 on the CPU, {}]], zero behind the end token."""
         ids = torch.tensor([[i for i, _ in batch] for batch in tokens["umt5xxl"]])
         check_prompt_tokens(count_tokens(tokens), "prompt")
-        device = self.resident.bring(0)
+        device = self.resident.load_to_device(0)
         ids = ids.to(device)
         mask = (ids != PAD).long()
         embeddings = self.resident.module(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
         return [[embeddings.float().cpu(), {}]]
 
 
-def count_tokens(tokens: Tokens) -> int:
+def count_tokens(tokens: TokenBatches) -> int:
     """Tokens of the longest batch without its padding; the end token counts."""
     return max(sum(entry[0] != PAD for entry in batch) for batches in tokens.values() for batch in batches)
 
@@ -89,7 +89,7 @@ def is_umt5_xxl(path: Path) -> bool:
 
     Raises CheckpointError when it is no UMT5 encoder that can be read.
     """
-    found = probe(path)
+    found = probe_checkpoint(path)
     check_slot(found, Slot.TEXT)
     return path.is_file() and found.header.shapes.get("shared.weight", (0, 0))[1] == XXL_WIDTH
 
@@ -106,7 +106,7 @@ def load_text_encoder(path: Path, host: Host,
 
     Raises CheckpointError when it is another kind of file.
     """
-    check_slot(probe(path), Slot.TEXT)
+    check_slot(probe_checkpoint(path), Slot.TEXT)
     weights = read_weights(path)[0]
     layer = "encoder.block.0.layer."
     needed = {"shared.weight", f"{layer}0.SelfAttention.q.weight", f"{layer}1.DenseReluDense.wi_0.weight"}

@@ -17,7 +17,7 @@ SIDE, OVERLAP = 32, 8
 
 
 @dataclass(frozen=True)
-class Need:
+class DecodeMemory:
     """What decoding a piece takes, in bytes a latent of the frame."""
 
     activations: int
@@ -36,7 +36,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TileGrid:
     """How a frame is cut."""
 
     rows: tuple[tuple[int, int], ...]
@@ -52,14 +52,14 @@ class Layout:
             for left, width in self.columns:
                 yield Tile(top, left, height, width)
 
-    def bytes_needed(self, need: Need) -> int:
+    def bytes_needed(self, need: DecodeMemory) -> int:
         """Peak of decoding tile by tile; all tiles have one size."""
         area = self.rows[0][1] * self.columns[0][1]
         others = len(self.rows) * len(self.columns) - 1 if self.caches_stay else 0
         return area * (need.activations + others * need.caches)
 
 
-def choose_layout(height: int, width: int, free: int, need: Need) -> Layout:
+def choose_grid(height: int, width: int, free: int, need: DecodeMemory) -> TileGrid:
     """The fewest tiles of a frame of so many latents that fit into `free` bytes, with their caches or without.
 
     The smallest tiles when nothing fits.
@@ -67,13 +67,13 @@ def choose_layout(height: int, width: int, free: int, need: Need) -> Layout:
     grids = [(_cut(height, rows), _cut(width, columns))
              for rows in range(1, _most(height) + 1) for columns in range(1, _most(width) + 1)]
     grids.sort(key=lambda grid: (len(grid[0]) * len(grid[1]), max(grid[0][0][1], grid[1][0][1])))
-    layouts = [Layout(*grid, caches_stay) for caches_stay in (True, False) for grid in grids]
-    return next((layout for layout in layouts if layout.bytes_needed(need) <= free), layouts[-1])
+    grids = [TileGrid(*grid, caches_stay) for caches_stay in (True, False) for grid in grids]
+    return next((grid for grid in grids if grid.bytes_needed(need) <= free), grids[-1])
 
 
-def layout_of_size(height: int, width: int, tile_height: int, tile_width: int, overlap: int) -> Layout:
+def grid_of_size(height: int, width: int, tile_height: int, tile_width: int, overlap: int) -> TileGrid:
     """Tiles of at most that size and at least that overlap, all in latents."""
-    return Layout(_cut(height, ceil(max(1, height - overlap) / max(1, tile_height - overlap)), overlap),
+    return TileGrid(_cut(height, ceil(max(1, height - overlap) / max(1, tile_height - overlap)), overlap),
                   _cut(width, ceil(max(1, width - overlap) / max(1, tile_width - overlap)), overlap))
 
 
@@ -87,13 +87,13 @@ def _cut(length: int, count: int, overlap: int = OVERLAP) -> tuple[tuple[int, in
     return tuple((round(n * (length - size) / max(1, count - 1)), size) for n in range(count))
 
 
-def blend_weights(layout: Layout, tile: Tile, scale: int) -> torch.Tensor:
+def blend_weights(grid: TileGrid, tile: Tile, scale: int) -> torch.Tensor:
     """How much a tile counts at each of its pixels, (height, width, 1), `scale` pixels a latent.
 
     Those of all tiles sum to 1 everywhere.
     """
-    rows = _fade(layout.rows, (tile.top, tile.height), scale)
-    columns = _fade(layout.columns, (tile.left, tile.width), scale)
+    rows = _fade(grid.rows, (tile.top, tile.height), scale)
+    columns = _fade(grid.columns, (tile.left, tile.width), scale)
     return (rows[:, None] * columns)[..., None]
 
 

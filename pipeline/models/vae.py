@@ -22,13 +22,13 @@ import torch
 
 from ..checkpoint.detect import vae_prefix
 from ..checkpoint.library import Slot, check_slot
-from ..checkpoint.probe import probe
+from ..checkpoint.probe import probe_checkpoint
 from ..checkpoint.quantised import dequantise
 from ..checkpoint.read import load_exactly, read_weights
 from ..request import RequestError
 from .host import Host, Resident
-from .tiles import Need, blend_weights, choose_layout, layout_of_size
-from .vae_decoder import FRAMES_A_LATENT, PIXELS_A_LATENT, decoded, pieces
+from .tiles import DecodeMemory, blend_weights, choose_grid, grid_of_size
+from .vae_decoder import FRAMES_A_LATENT, PIXELS_A_LATENT, decode_pieces, piece_ranges
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -74,7 +74,7 @@ class WanVAE:
         return int(height * width * bytes_a_pixel * factor)
 
     def _ready(self, height: int, width: int, bytes_a_pixel: int) -> tuple[AutoencoderKLWan, torch.device]:
-        return self.resident.module, self.resident.bring(self._bytes(height, width, bytes_a_pixel))
+        return self.resident.module, self.resident.load_to_device(self._bytes(height, width, bytes_a_pixel))
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
@@ -89,14 +89,14 @@ class WanVAE:
         try:
             return self._encoded(pixels, on_piece)
         except RuntimeError as error:
-            if not self.resident.ran_out(error):
+            if not self.resident.is_oom(error):
                 raise
         # What the failed piece held is released only now that its exception has gone.
-        self.resident.make_room(0)
+        self.resident.free_memory(0)
         try:
             return self._encoded_in_tiles(pixels, TILE, TILE, TILE_OVERLAP, on_piece)
         except RuntimeError as error:
-            if not self.resident.ran_out(error):
+            if not self.resident.is_oom(error):
                 raise
             raise RequestError(NO_ROOM.format("encode")) from error
 
@@ -106,7 +106,7 @@ class WanVAE:
         vae, device = self._ready(height, width, ENCODE_BYTES_A_PIXEL)
         cache: list[Any] = [None] * vae._cached_conv_counts["encoder"]
         moments = []
-        for start, count in pieces(latents, height * width):
+        for start, count in piece_ranges(latents, height * width):
             first = max(0, 1 + (start - 1) * FRAMES_A_LATENT)
             piece = _to_clip(pixels[first : first + (1 if start == 0 else count * FRAMES_A_LATENT)])
             moments.append(vae.quant_conv(vae.encoder(piece.to(device, self.dtype), feat_cache=cache, feat_idx=[0])))
@@ -128,16 +128,16 @@ class WanVAE:
         height, width, tile_height, tile_width, overlap = (
             side // PIXELS_A_LATENT
             for side in (*pixels.shape[1:3], tile_y, tile_x, min(overlap, tile_y // 4, tile_x // 4)))
-        layout = layout_of_size(height, width, tile_height, tile_width, overlap)
+        grid = grid_of_size(height, width, tile_height, tile_width, overlap)
         whole = torch.zeros(1, self.latent_channels, (pixels.shape[0] - 1) // FRAMES_A_LATENT + 1, height, width)
-        tiles = list(layout.tiles())
+        tiles = list(grid.tiles())
         for number, tile in enumerate(tiles):
             def on_piece_of_tile(done: int, total: int, number: int = number) -> None:
                 on_piece(number * total + done, len(tiles) * total)
 
             rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
             seen = pixels[:, _in_pixels(rows), _in_pixels(columns)]
-            weights = blend_weights(layout, tile, 1)[..., 0]
+            weights = blend_weights(grid, tile, 1)[..., 0]
             whole[..., rows, columns] += weights * self._encoded(seen, on_piece_of_tile)
         return whole
 
@@ -152,25 +152,25 @@ class WanVAE:
         RequestError when even the smallest do not fit.
         """
         height, width = latents.shape[-2:]
-        need = Need(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
+        need = DecodeMemory(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
                       for count in (DECODE_BYTES_A_PIXEL, CACHE_BYTES_A_PIXEL)))
         done = 0
         for share in SHARES:
             vae, device = self._ready(height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
-            layout = choose_layout(height, width, int(self.resident.free() * share), need)
+            grid = choose_grid(height, width, int(self.resident.available_bytes() * share), need)
             seen = 0
             try:
-                for frames in decoded(vae, latents, layout, device, self.dtype):
+                for frames in decode_pieces(vae, latents, grid, device, self.dtype):
                     seen += len(frames)
                     if seen > done:  # the others were given before the memory ran out
                         yield frames[max(0, len(frames) - (seen - done)) :]
                         done = seen
                 return
             except RuntimeError as error:
-                if not self.resident.ran_out(error):
+                if not self.resident.is_oom(error):
                     raise
             # What the failed piece held is released only now that its exception has gone.
-            self.resident.make_room(0)
+            self.resident.free_memory(0)
         raise RequestError(NO_ROOM.format("decode"))
 
     @torch.no_grad()
@@ -180,9 +180,9 @@ class WanVAE:
 
         Tiles in time are not needed: the decoder is causal and takes a latent at a time.
         """
-        layout = layout_of_size(*latents.shape[-2:], tile_y, tile_x, overlap)
+        grid = grid_of_size(*latents.shape[-2:], tile_y, tile_x, overlap)
         vae, device = self._ready(tile_y * PIXELS_A_LATENT, tile_x * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
-        return torch.stack([torch.cat(list(decoded(vae, latent, layout, device, self.dtype)))
+        return torch.stack([torch.cat(list(decode_pieces(vae, latent, grid, device, self.dtype)))
                             for latent in latents.split(1)])
 
     def decode(self, latents: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
@@ -233,7 +233,7 @@ def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
 
     Raises CheckpointError when it is not that VAE.
     """
-    check_slot(probe(path), Slot.VAE)
+    check_slot(probe_checkpoint(path), Slot.VAE)
     import torch
     from diffusers import AutoencoderKLWan
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .tiles import Layout, blend_weights
+from .tiles import TileGrid, blend_weights
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -18,18 +18,18 @@ PIXELS_A_PIECE = 1 << 18
 """Pixels x frames of a piece: small frames go several at once, for speed; from 256x256 on, 4 at once."""
 
 
-def decoded(vae: AutoencoderKLWan, latents: torch.Tensor, layout: Layout, device: torch.device, dtype: torch.dtype,
-            ) -> Iterator[torch.Tensor]:
+def decode_pieces(vae: AutoencoderKLWan, latents: torch.Tensor, grid: TileGrid, device: torch.device,
+                  dtype: torch.dtype) -> Iterator[torch.Tensor]:
     """Raw latents (1, 16, T, h, w) -> IMAGE pieces (f, H, W, 3), 0..1, float32, CPU, in order.
 
     All tiles of a piece are decoded before the next piece, each with a cache of its own, so that memory does not grow
     with the clip.
     """
-    tiles = list(layout.tiles())
+    tiles = list(grid.tiles())
     caches: list[list[Any]] = [[None] * vae._cached_conv_counts["decoder"] for _ in tiles]
-    weights = [blend_weights(layout, tile, PIXELS_A_LATENT) for tile in tiles]
+    weights = [blend_weights(grid, tile, PIXELS_A_LATENT) for tile in tiles]
     height, width = (side * PIXELS_A_LATENT for side in latents.shape[-2:])
-    for start, count in pieces(latents.shape[2], tiles[0].height * tiles[0].width * PIXELS_A_LATENT**2):
+    for start, count in piece_ranges(latents.shape[2], tiles[0].height * tiles[0].width * PIXELS_A_LATENT**2):
         joined = torch.zeros(count * FRAMES_A_LATENT if start else 1, height, width, 3)
         for n, tile in enumerate(tiles):
             z = latents[:, :, start : start + count, tile.top : tile.top + tile.height,
@@ -37,14 +37,14 @@ def decoded(vae: AutoencoderKLWan, latents: torch.Tensor, layout: Layout, device
             cache = _moved(caches[n], device)
             frames = vae.decoder(vae.post_quant_conv(z.to(device, dtype)), feat_cache=cache, feat_idx=[0],
                                  first_chunk=start == 0)
-            caches[n] = cache if layout.caches_stay else _moved(cache, torch.device("cpu"))
+            caches[n] = cache if grid.caches_stay else _moved(cache, torch.device("cpu"))
             top, left = tile.top * PIXELS_A_LATENT, tile.left * PIXELS_A_LATENT
             part = joined[:, top : top + frames.shape[3], left : left + frames.shape[4]]
             part.addcmul_(_to_image(frames[0]), weights[n])
         yield joined
 
 
-def pieces(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
+def piece_ranges(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
     """(first latent, number of latents) of each piece: frame 0 alone, then as many as PIXELS_A_PIECE allows."""
     yield 0, 1
     length = max(1, PIXELS_A_PIECE // (FRAMES_A_LATENT * pixels))

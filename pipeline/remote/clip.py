@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..http.threads import in_own_loop
 from ..request import RequestError, check_image
 from ..video.picture import encode_picture
-from ..video.probe import probe
+from ..video.probe import probe_video
 from ..video.trim import trim
 from .context import Desk
 from .errors import Kind, RemoteError
@@ -69,7 +69,7 @@ def _find(name: str, desk: Desk) -> Job:
 
 def _handed_over(delivery: Delivery, num_frames: int, frames: str, desk: Desk) -> tuple[Path, str]:
     """The file, cut to the frames that were asked for where that was chosen, and the report. Raises as _cut does."""
-    path, there = delivery.path, probe(delivery.path).frames
+    path, there = delivery.path, probe_video(delivery.path).frames
     if frames == TRIM and there > num_frames:
         shorter = path.with_name(f"{path.stem}_{num_frames}frames{path.suffix}")
         if not shorter.is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..http.policy import patience_from_environment, policy_from_environment
-from ..video.probe import probe
+from ..video.probe import probe_video
 from .context import Desk
 from .keys import Keys
 from .ledger import Ledger, Limits
@@ -46,4 +46,5 @@ def open_desk(folder: Path, results: Path, driver: Driver | None, limits: Limits
 
     return Desk(ledger=Ledger(folder, changed), drives=drives, keys=Keys(folder / "keys.json"),
                 policy=policy_from_environment(), patience=patience_from_environment(), results=results, say=say,
-                stop=stop, check_clip=probe, limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora)
+                stop=stop, check_clip=probe_video, limits=limits, settings=lambda: read_settings(folder),
+                find_lora=find_lora)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..files.atomic import clear_away, retried
+from ..files.atomic import remove_if_present, retry_while_held
 from ..http.errors import DownloadError, TransientError
 from ..http.policy import Policy
 from ..http.secrets import Tokens
@@ -77,14 +77,14 @@ def fetch_clip(link: str, path: Path, policy: Policy, patience: float) -> None:
             watchdog.cancel()
             answer.close()
         check_boxes(unfinished)
-        retried(lambda: os.replace(unfinished, path))
+        retry_while_held(lambda: os.replace(unfinished, path))
     except TransientError as error:
         raise RemoteError(Kind.TRANSIENT, str(error), retry_after=error.wait) from None
     except DownloadError as error:
         raise RemoteError(Kind.REFUSED_HERE, str(error)) from None
     finally:
         client.close()
-        clear_away(unfinished)
+        remove_if_present(unfinished)
 
 
 def _check(answer: Answer) -> None:
@@ -258,12 +258,12 @@ def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
             desk.check_clip(arriving)
         except ValueError as error:
             raise RemoteError(Kind.INTEGRITY, f"What came is no whole clip: {error}") from None
-        retried(lambda: os.replace(arriving, path))
+        retry_while_held(lambda: os.replace(arriving, path))
     except OSError as error:
         raise RemoteError(Kind.REFUSED_HERE, f"The clip cannot be written to {path.parent}: {error.strerror or error}. "
                           "Free some space there, or let ComfyUI write to it.") from None
     finally:
-        clear_away(arriving)
+        remove_if_present(arriving)
 
 
 def _sweep(path: Path, patience: float) -> None:

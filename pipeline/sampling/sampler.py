@@ -13,7 +13,7 @@ from ..models.expert import HEAD_DIM, Expert
 from ..models.first_frame import FirstFrame
 from ..models.latents import denormalise, normalise
 from ..models.load import Wan22Model
-from ..models.memory import activation_bytes, preflight, with_more_room
+from ..models.memory import activation_bytes, preflight, with_oom_retry
 from ..request import MAX_PROMPT_TOKENS, RequestError, Sampling
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
 from .resume import Unfinished, history, restore, schedule_of, start_of, state_of, unfinished_latent
@@ -134,13 +134,13 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
 
         def predict(x: torch.Tensor, t: torch.Tensor, need: int) -> torch.Tensor:
             room[index] = need  # what one pass was given the next ones get too
-            device = expert.resident.bring(need, expert.patches)
+            device = expert.resident.load_to_device(need, expert.patches)
             velocity = velocity_of(expert.model, condition.to(device), lambda: watch.before_pass(step, index))
             inner = guidance(velocity, *(text.to(device, expert.compute_dtype) for text in texts[index]),
                              sampling.guidance[index])
             return inner(x.to(device), t.to(device)).to(x.device)
 
-        return lambda x, t: with_more_room(lambda need: predict(x, t, need), expert.resident, room[index],
+        return lambda x, t: with_oom_retry(lambda need: predict(x, t, need), expert.resident, room[index],
                                            f"a pass through the {EXPERT_NAMES[index]} expert", ADVICE)
 
     def after_step(step: int, x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

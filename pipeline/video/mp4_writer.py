@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..files.atomic import new_file
 from .encoding import Encoding, choose_encoder, encoder_pix_fmt, options
-from .probe import Clip
+from .probe import VideoFacts
 from .sound import SoundTrack, read_sound
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Written:
     path: Path
     note: str
     """A sentence when another encoder than the one asked for has written it."""
-    clip: Clip
+    clip: VideoFacts
     """Its facts, as `probe` finds them."""
 
 
@@ -150,7 +150,7 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
                 thread.give(to_yuv(to_rgb(frame, number, encoding), encoding))
                 on_frame(number)
             thread.finish()
-    clip = Clip(Codec(encoder, "w").canonical_name, encoding.pix_fmt, width, height, encoding.rate, number,
+    clip = VideoFacts(Codec(encoder, "w").canonical_name, encoding.pix_fmt, width, height, encoding.rate, number,
                 sound is not None)
     return Written(file.path, note, clip)
 

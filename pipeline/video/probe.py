@@ -10,7 +10,7 @@ from ..request import RequestError
 
 
 @dataclass(frozen=True)
-class Clip:
+class VideoFacts:
     """Facts of a video file."""
 
     codec: str
@@ -23,7 +23,7 @@ class Clip:
     has_sound: bool
 
 
-def probe(path: Path) -> Clip:
+def probe_video(path: Path) -> VideoFacts:
     """Facts of a file, all of whose frames can be decoded. Raises RequestError for any other file.
 
     Frames that an edit list hides (ISO/IEC 14496-12), as a cut without encoding leaves before its beginning, count for
@@ -49,7 +49,7 @@ def probe(path: Path) -> Clip:
                     frames += 1
                     broken += frame.is_corrupt
             silent = sum(track.frames for track in sound) - packets
-            facts = Clip(context.codec.canonical_name, context.pix_fmt, context.width, context.height,
+            facts = VideoFacts(context.codec.canonical_name, context.pix_fmt, context.width, context.height,
                          Fraction(stream.average_rate or 0), frames, bool(sound))
     except av.error.FFmpegError as error:
         raise RequestError(f"{path.name} is no video or is damaged ({error.strerror or error}). Fetch it "

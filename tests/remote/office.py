@@ -20,7 +20,7 @@ from pipeline.remote.plan import RemoteModel
 from pipeline.remote.providers import ADAPTERS
 from pipeline.remote.request import ClipRequest
 from pipeline.remote.run import Delivery, Picture, Target, make_clip
-from pipeline.video.probe import probe
+from pipeline.video.probe import probe_video
 
 from .atlascloud_server import AtlasCloudServer
 from .fal_server import FalServer
@@ -60,7 +60,7 @@ class Office:
             ledger=Ledger(folder / "ledger"), keys=Keys(environ=keys),
             policy=Policy(Pace(connect=120.0, read=120.0), loopback=hosts, loopback_ca=str(servers[0].ca)),
             patience=PATIENT, results=folder / "results", say=self.said.append, stop=lambda: self.stop(),
-            check_clip=probe)
+            check_clip=probe_video)
 
     def change(self, **changes: Any) -> None:
         """Change the desk."""

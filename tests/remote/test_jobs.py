@@ -29,7 +29,7 @@ from pipeline.remote.providers import ADAPTERS
 from pipeline.remote.request import ClipRequest
 from pipeline.remote.run import Target, plans_for, resume
 from pipeline.remote.settings import Settings
-from pipeline.video.probe import probe
+from pipeline.video.probe import probe_video
 
 from .faults import answer, chain, cut, delay, drip, endless, hold, malformed, redirect, reset, shortened, wrong_type
 from .job import FOREVER, Script
@@ -80,7 +80,7 @@ def test_every_model_makes_a_clip(name: str, number: int, resolution: str, num_f
             LORA,) if model.loras else ()
         clip = ClipRequest("a tint", "blurry", loras, resolution, num_frames, 50, 7.5, 11)
         delivery = office.make(clip, office.target(model=model))
-        facts = probe(delivery.path)
+        facts = probe_video(delivery.path)
         assert delivery.job.state == State.DONE and facts.codec == "h264" and facts.frames >= num_frames
         (job,) = server.jobs.values()
         assert job.inputs["prompt"] == "a tint" and job.inputs["seed"] == 11
@@ -149,7 +149,7 @@ def test_the_digests_of_earlier_ledgers_are_found_again() -> None:
 
 def test_a_file_that_was_deleted_is_fetched_again(server: ProviderServer, office: Office) -> None:
     office.make().path.unlink()
-    assert probe(office.make().path).frames >= 80
+    assert probe_video(office.make().path).frames >= 80
     assert server.accepted == 1
 
 
@@ -159,10 +159,10 @@ def test_a_resumed_clip_is_as_long_as_was_chosen_when_it_was_bought(chosen: str,
         office = Office(tmp_path, server)
         job = office.make(ClipRequest("pan", num_frames=33), frames=chosen).job
         path, _ = asyncio.run(resumed_clip(job.short_id, "", office.desk))
-        assert probe(path).frames == (33 if chosen == "trim" else 81)
+        assert probe_video(path).frames == (33 if chosen == "trim" else 81)
         office.desk.ledger.update(job, summary={"num_frames": 33})
         path, _ = asyncio.run(resumed_clip(job.short_id, "", office.desk))
-        assert probe(path).frames == 33
+        assert probe_video(path).frames == 33
 
 
 def test_a_job_is_asked_after_with_the_key_that_bought_it(server: ProviderServer, office: Office) -> None:
@@ -327,7 +327,7 @@ DOWNLOAD_FAULTS = {
 def test_a_clip_that_does_not_arrive_whole_is_fetched_again(server: ProviderServer, office: Office,
                                                             fault: str) -> None:
     server.cdn.fail("download", DOWNLOAD_FAULTS[fault], times=2)
-    assert probe(office.make().path).frames >= 80
+    assert probe_video(office.make().path).frames >= 80
     assert server.accepted == 1
     assert [path.suffix for path in office.desk.results.iterdir()] == [".mp4"], "no half file stays"
 
