@@ -67,7 +67,7 @@ def test_the_smallest_when_nothing_fits() -> None:
     assert grid.bytes_needed(FULL_SIZE) < 0.7e9
 
 
-@pytest.mark.parametrize("layout", [
+@pytest.mark.parametrize("grid", [
     choose_grid(90, 160, 0, FULL_SIZE), choose_grid(33, 40, 0, FULL_SIZE), choose_grid(90, 160, 10**9, FULL_SIZE),
     grid_of_size(60, 104, 20, 24, 5), grid_of_size(8, 8, 16, 16, 4)])
 def test_tiles_cover_the_frame_and_sum_to_one(grid: TileGrid) -> None:

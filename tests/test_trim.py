@@ -94,7 +94,7 @@ def test_a_file_that_was_cut_off(clip: Path, tmp_path: Path, kept: float) -> Non
 
 def test_a_page_instead_of_a_video(tmp_path: Path) -> None:
     (tmp_path / "page.mp4").write_text("<html><body>404</body></html>", "utf-8")
-    with pytest.raises(RequestError, match=r"page\.mp4 is no video or is damaged"):
+    with pytest.raises(RequestError, match=r"page\.mp4 is not a video, or it is damaged"):
         probe_video(tmp_path / "page.mp4")
-    with pytest.raises(RequestError, match=r"page\.mp4 is no video or is damaged"):
+    with pytest.raises(RequestError, match=r"page\.mp4 is not a video, or it is damaged"):
         trim(tmp_path / "page.mp4", lambda: tmp_path / "new.mp4", 0, 1)
