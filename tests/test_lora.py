@@ -57,9 +57,9 @@ class Base:
         self.original = velocity(self.expert)
         unpacked = load_expert(path, plain_host()).model
         self.weights = {name: value.float() for name, value in unpacked.named_parameters()}
-        self.weights |= {f"{name}.weight": dequantise(layer.packed, torch.float32)
+        self.weights |= {f"{name}.weight": dequantise(layer.quantised, torch.float32)
                          for name, layer in unpacked.named_modules()
-                         if isinstance(layer, CastingLinear) and layer.packed is not None}
+                         if isinstance(layer, CastingLinear) and layer.quantised is not None}
 
     def changed(self, changes: dict[str, torch.Tensor]) -> Expert:
         """The expert with the changes (parameter name -> its own) added to its weights in float32."""
@@ -67,7 +67,7 @@ class Base:
         for name, delta in changes.items():
             module = expert.model.get_submodule(name.rpartition(".")[0]) if "." in name else expert.model
             if isinstance(module, CastingLinear) and name.endswith(".weight"):
-                module.packed = None
+                module.quantised = None
             setattr(module, name.rpartition(".")[2], nn.Parameter(self.weights[name] + delta, requires_grad=False))
         return expert
 

@@ -44,7 +44,8 @@ def test_what_else_the_file_holds_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("body", "said"), [
     ("nothing", "JSON such as"), ("[1]", "JSON such as"), ("{}", "JSON such as"), ("[" * 9000, "JSON such as"),
-    ('{"max_coast": 1}', "'max_coast' is not a setting"), ('{"max_cost": "0,5"}', 'max_cost is "0,5"; it takes a number'),
+    ('{"max_coast": 1}', "'max_coast' is not a setting"),
+    ('{"max_cost": "0,5"}', 'max_cost is "0,5"; it takes a number'),
     ('{"max_cost": NaN}', "takes a number"), ('{"max_cost": Infinity}', "takes a number"),
     ('{"max_cost": -1}', "from 0 to 100000"), ('{"max_cost": true}', "takes a number"),
     ('{"max_cost": 1e999}', "takes a number"), ('{"local_only": "no"}', "takes true or false"),

@@ -1,7 +1,7 @@
-"""Which model some weights are, told from the names and shapes of their tensors.
+"""Detect which model weights are of, from the names and shapes of their tensors.
 
-Wan models: comfy/model_detection.py of ComfyUI 0.30 ("Wan 2.1"), whose marks the table VARIANTS repeats; names of
-diffusers' layout: scripts/convert_wan_to_diffusers.py of github.com/huggingface/diffusers. LoRAs: the file endings of
+Wan models: comfy/model_detection.py of ComfyUI 0.30 ("Wan 2.1"), whose marks the table VARIANTS repeats; diffusers'
+names: scripts/convert_wan_to_diffusers.py of github.com/huggingface/diffusers. LoRAs: the file endings of
 ComfyUI's comfy/lora.py and comfy/weight_adapter/.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from .kinds import I2V_IN_CHANNELS, Detected, KeyLayout, ModelKind, Shapes, TransformerShape
 
@@ -27,17 +27,17 @@ VARIANTS = {
     "patch_embedding_global": ModelKind.WANDANCER,
     "ref_conv": ModelKind.FUN_CONTROL,
 }
-"""Parts that only one variant has, most telling first."""
+"""Parts that only one variant has; the first match decides."""
 PLAIN_PARTS = {"patch_embedding", "text_embedding", "time_embedding", "time_projection", "blocks", "head", "img_emb",
                "condition_embedder", "proj_out", "scale_shift_table", "scaled_fp8"}
 IMAGE_MARKS = re.compile(r"(?:^|\.)(?:img_emb|image_embedder|k_img|add_k_proj)\.", re.MULTILINE)
 LORA_MARKS = re.compile(
     r"[._](lora_(up|down|mid|A|B)|lora\.(up|down)|lora_linear_layer|lokr_[wt][12]|hada_[wt][12]|oft_blocks"
     r"|dora_scale)([._]|$)|\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|[ab][12]\.weight)$", re.MULTILINE)
-"""Both search all names of a file at once, one a line: a loader's list may look through hundreds of files."""
+"""Both patterns search all names of a file at once, one a line: a loader's list may go through hundreds of files."""
 VAE_PREFIXES = ("model.", "vae.", "first_stage_model.")
-"""Before every name of some VAE files: DiffSynth-Studio's and WanVideoWrapper's module keeps its network in `model`
-(diffsynth/models/wan_video_vae.py), ComfyUI's checkpoints of several parts have the others."""
+"""Prefixes of all names in some VAE files: `model.` in DiffSynth-Studio and WanVideoWrapper
+(diffsynth/models/wan_video_vae.py), the others in ComfyUI's checkpoints of several models."""
 DIFFUSERS_VAE_MARKS = {"decoder.norm_out.gamma", "encoder.conv_in.weight"}
 DIFFUSERS_MARK = "condition_embedder.time_proj.weight"
 NAMES = {
@@ -46,34 +46,25 @@ NAMES = {
     KeyLayout.DIFFUSERS: ("blocks.0.ffn.net.0.proj.weight", "condition_embedder.text_embedder.linear_1.weight",
                        "condition_embedder.time_embedder.linear_1.weight", "proj_out.weight", "blocks.0.norm2.weight"),
 }
-"""The tensors that tell the sizes: feed-forward, text, time, output and the norm before cross-attention."""
+"""The tensors whose shapes give the sizes: feed-forward, text, time, output, and the norm before cross-attention."""
 
 
-def count_blocks(names: Collection[str], before: str) -> int:
-    """How many numbered blocks there are: one more than the highest number behind `before`."""
-    found = (name[len(before):].partition(".")[0] for name in names if name.startswith(before))
-    return max((int(number) for number in found if number.isdecimal()), default=-1) + 1
+def detect(shapes: Shapes) -> Detected:
+    """Which model these tensors are; Kind.UNKNOWN when they are none of those that have to do with Wan.
 
-
-def _transformer_shape(shapes: Shapes, layout: KeyLayout) -> TransformerShape | None:
-    """The sizes, or None when a tensor that tells one is missing, empty or of another number of dimensions."""
-    feed_forward, text, time, output, norm = NAMES[layout]
-    dim, in_channels, *patch = shapes["patch_embedding.weight"]
-    if 0 in patch or any(len(shapes.get(name, ())) != 2 for name in (feed_forward, text, time, output)):
-        return None
-    return TransformerShape(
-        dim=dim,
-        ffn_dim=shapes[feed_forward][0],
-        num_layers=count_blocks(shapes, "blocks."),
-        in_channels=in_channels,
-        out_channels=shapes[output][0] // math.prod(patch),
-        text_dim=shapes[text][1],
-        freq_dim=shapes[time][1],
-        cross_attn_norm=norm in shapes,
-    )
+    Shapes are in torch's order. An incomplete file is recognised by the tensors that it has.
+    """
+    if LORA_MARKS.search("\n".join(shapes)):
+        return Detected(ModelKind.LORA)
+    for detector in (_wan, _vae, _text):
+        detected = detector(shapes)
+        if detected is not None:
+            return detected
+    return Detected(ModelKind.UNKNOWN)
 
 
 def _wan(shapes: Shapes) -> Detected | None:
+    """Detect a Wan transformer and its variant; None for anything else."""
     prefixed = PREFIX + "patch_embedding.weight" in shapes
     bare = {name.removeprefix(PREFIX): shape for name, shape in shapes.items()} if prefixed else shapes
     ends = ("head.modulation", "head.head.weight", "proj_out.weight")
@@ -101,13 +92,32 @@ def _wan(shapes: Shapes) -> Detected | None:
     return Detected(kind, layout, shape, odd)
 
 
-def vae_prefix(names: Collection[str]) -> str:
-    """What stands before every name of a VAE file; nothing for most."""
-    return next((prefix for prefix in VAE_PREFIXES if all(name.startswith(prefix) for name in names)), "")
+def _transformer_shape(shapes: Shapes, layout: KeyLayout) -> TransformerShape | None:
+    """Return the sizes; None when one of the tensors is missing, empty or of another number of dimensions."""
+    feed_forward, text, time, output, norm = NAMES[layout]
+    dim, in_channels, *patch = shapes["patch_embedding.weight"]
+    if 0 in patch or any(len(shapes.get(name, ())) != 2 for name in (feed_forward, text, time, output)):
+        return None
+    return TransformerShape(
+        dim=dim,
+        ffn_dim=shapes[feed_forward][0],
+        num_layers=count_blocks(shapes, "blocks."),
+        in_channels=in_channels,
+        out_channels=shapes[output][0] // math.prod(patch),
+        text_dim=shapes[text][1],
+        freq_dim=shapes[time][1],
+        cross_attn_norm=norm in shapes,
+    )
+
+
+def count_blocks(names: Collection[str], before: str) -> int:
+    """Return the number of blocks: one more than the highest number that follows `before`."""
+    found = (name[len(before):].partition(".")[0] for name in names if name.startswith(before))
+    return max((int(number) for number in found if number.isdecimal()), default=-1) + 1
 
 
 def _vae(shapes: Shapes) -> Detected | None:
-    """The Wan VAEs: wan/modules/vae2_1.py and vae2_2.py of github.com/Wan-Video/Wan2.2, or AutoencoderKLWan."""
+    """Detect a Wan VAE: wan/modules/vae2_1.py or vae2_2.py of github.com/Wan-Video/Wan2.2, or AutoencoderKLWan."""
     prefix = vae_prefix(shapes)
     shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()} if prefix else shapes
     if "decoder.head.0.gamma" in shapes and "encoder.conv1.weight" in shapes:
@@ -120,8 +130,13 @@ def _vae(shapes: Shapes) -> Detected | None:
     return Detected(kind, layout) if kind else None
 
 
+def vae_prefix(names: Collection[str]) -> str:
+    """Return the prefix of all names in a VAE file; an empty string for most."""
+    return next((prefix for prefix in VAE_PREFIXES if all(name.startswith(prefix) for name in names)), "")
+
+
 def _text(shapes: Shapes) -> Detected | None:
-    """UMT5 has position biases in every block, T5 in the first alone. GGUF files use llama.cpp's names."""
+    """Detect UMT5, which has position biases in every block, or T5, in the first alone; GGUF has llama.cpp's names."""
     for pattern, layout in (("encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.weight", KeyLayout.NATIVE),
                             ("blocks.{}.pos_embedding.embedding.weight", KeyLayout.OFFICIAL),
                             ("enc.blk.{}.attn_rel_b.weight", KeyLayout.GGUF)):
@@ -130,20 +145,3 @@ def _text(shapes: Shapes) -> Detected | None:
             everywhere = blocks == 1 or pattern.format(1) in shapes
             return Detected(ModelKind.UMT5 if everywhere else ModelKind.T5, layout)
     return None
-
-
-TELLERS: tuple[Callable[[Shapes], Detected | None], ...] = (_wan, _vae, _text)
-
-
-def detect(shapes: Shapes) -> Detected:
-    """Which model these tensors are; Kind.UNKNOWN when they are none of those that have to do with Wan.
-
-    Shapes are in torch's order. A file whose tensors are not all there is still told by those that are.
-    """
-    if LORA_MARKS.search("\n".join(shapes)):
-        return Detected(ModelKind.LORA)
-    for teller in TELLERS:
-        told = teller(shapes)
-        if told is not None:
-            return told
-    return Detected(ModelKind.UNKNOWN)

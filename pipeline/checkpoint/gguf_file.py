@@ -1,8 +1,8 @@
-"""Reading a .gguf file: its header without its tensors, and its tensors' raw bytes memory-mapped.
+"""Read a .gguf file: its header alone, or its tensors as memory-mapped bytes.
 
-Format, versions 2 and 3: github.com/ggml-org/ggml, docs/gguf.md. Image models are written by the converter of
-github.com/city96/ComfyUI-GGUF (tools/convert.py), which keeps the shape of a tensor that it had to reshape in the
-metadata, under `comfy.gguf.orig_shape.` and the tensor's name.
+Format, versions 2 and 3: github.com/ggml-org/ggml, docs/gguf.md. The converter of image models,
+github.com/city96/ComfyUI-GGUF (tools/convert.py), stores the shape of a tensor that it has reshaped in the metadata,
+as `comfy.gguf.orig_shape.` and the tensor's name.
 """
 
 from __future__ import annotations
@@ -29,84 +29,81 @@ ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 PATCH_EMBEDDING = "patch_embedding.weight"
 MAX_DIMS = 8
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""struct's letters for the value types of the metadata."""
+"""Value types of the metadata -> format characters of the struct module."""
 STRING, ARRAY = 8, 9
 READABLE = ("F64", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL",
             "IQ4_XS", "Q3_K", "Q2_K")
-"""Types of tensors that can be used: ordinary dtypes (read.py) and what diffusers' GGUF loader unpacks."""
+"""Usable tensor types: plain dtypes (read.py), and those that diffusers' GGUF loader dequantises."""
 
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """One tensor as it lies in the file: quantisation type, torch shape, and its bytes (1-D uint8, memory-mapped)."""
+    """A tensor as stored: quantisation type, shape in torch's order, and its bytes (1-D uint8, memory-mapped)."""
 
     type: str
     shape: tuple[int, ...]
     data: torch.Tensor
 
 
-class HeaderReader:
-    """Walks over the header. Raises ValueError when the file ends before the header does."""
+def read_gguf_header(path: Path) -> FileHeader:
+    """Read and check the header of a .gguf file, without the metadata's arrays, such as vocabularies.
 
-    def __init__(self, data: mmap.mmap, position: int) -> None:
-        self.data, self.position = data, position
-
-    def skip(self, count: int) -> int:
-        """Step over so many bytes; returns where they begin."""
-        begin = self.position
-        if count > len(self.data) - begin:
-            raise ValueError("it ends inside the header")
-        self.position += count
-        return begin
-
-    def numbers(self, letters: str) -> tuple[int, ...]:
-        """Little-endian numbers, described by struct's letters."""
-        layout = "<" + letters
-        return struct.unpack_from(layout, self.data, self.skip(struct.calcsize(layout)))
-
-    def text(self) -> str:
-        begin = self.skip(self.numbers("Q")[0])
-        return self.data[begin:self.position].decode("utf-8")
-
-    def _skip_strings(self, count: int) -> None:
-        """Step over so many strings, of which a vocabulary has a quarter of a million."""
-        data, position, end = self.data, self.position, len(self.data)
-        length_at = struct.Struct("<Q").unpack_from
-        for _ in range(count):
-            if position > end - 8:
-                raise ValueError("it ends inside the header")
-            position += 8 + length_at(data, position)[0]
-        self.position = position
-        self.skip(0)
-
-    def value(self, kind: int, *, keep_array: bool) -> str | tuple[int, ...] | None:
-        """One value of the metadata; None for an array, which may be a whole vocabulary, unless it is wanted."""
-        if kind == STRING:
-            return self.text()
-        if kind != ARRAY:
-            return str(self.numbers(SCALARS[kind])[0])
-        item, count = self.numbers("IQ")
-        if item == STRING:
-            self._skip_strings(count)
-            return None
-        if keep_array:
-            return self.numbers(f"{count}{SCALARS[item]}")
-        self.skip(count * struct.calcsize(SCALARS[item]))
-        return None
+    Raises CheckpointError for a file that is missing, empty, cut short, of another version or format, or that the
+    system does not map.
+    """
+    start, size = read_opening(path)
+    if not start.startswith(MAGIC):
+        raise CheckpointError(f"{path.name} is not a GGUF file, or it is damaged ({size:,} bytes). Fetch it again.")
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            header = _parse(path, data)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise mapping_error(path.name, error) from error
+    except (ValueError, KeyError, ArithmeticError, struct.error) as error:
+        raise CheckpointError(f"{path.name} is cut short ({size:,} bytes) or damaged: its header cannot be read "
+                              f"({error}). Fetch it again.") from error
+    end = max((offset + tensor_bytes(header.dtypes[name], header.shapes[name])
+               for name, offset in header.offsets.items()), default=0)
+    if end > size:
+        raise CheckpointError(f"{path.name} is cut short: it should hold {end:,} bytes and holds {size:,}. "
+                              "Fetch it again.")
+    return header
 
 
-def _wan_patch_embedding(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Its five dimensions, where a converter has flattened them: ggml's own tensors have four at most."""
-    name = next((key for key in shapes if key.rpartition("diffusion_model.")[2] == PATCH_EMBEDDING), None)
-    if name is None or len(shapes[name]) == 2 + len(PATCH):
-        return {}
-    bias = shapes.get(name.replace(".weight", ".bias"))
-    dim = bias[0] if bias else shapes[name][0]
-    channels = math.prod(shapes[name]) // (dim * math.prod(PATCH))
-    return {name: (dim, channels, *PATCH)}
+def read_gguf(path: Path) -> dict[str, GGUFTensor]:
+    """Map every tensor of a .gguf file into memory; the disk is read when a page is first used.
+
+    The tensors share one mapping; never write to them. Raises CheckpointError as `read_gguf_header` does.
+    """
+    import torch
+
+    from .mmap import mapped_bytes
+
+    header = read_gguf_header(path)
+    try:
+        whole = (mapped_bytes(path) if os.name == "nt" else
+                 torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8))
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise mapping_error(path.name, error) from error
+    tensors = {}
+    for name, kind in header.dtypes.items():
+        shape = header.shapes[name]
+        tensors[name] = GGUFTensor(kind, shape, whole.narrow(0, header.offsets[name], tensor_bytes(kind, shape)))
+    return tensors
+
+
+def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a tensor of a quantisation type in the file (block sizes: ggml-common.h, via `gguf`)."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    return math.prod(shape) // block * size
 
 
 def _parse(path: Path, data: mmap.mmap) -> FileHeader:
+    """Parse a mapped file's header. Raises CheckpointError for another version, ValueError and others for damage."""
     from gguf import GGMLQuantizationType
 
     reader = HeaderReader(data, len(MAGIC))
@@ -145,59 +142,66 @@ def _parse(path: Path, data: mmap.mmap) -> FileHeader:
     return FileHeader(path, dtypes, shapes, metadata, {name: begin + start for name, start in starts.items()})
 
 
-def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
-    """Bytes that a tensor of a quantisation type takes in the file (ggml, ggml-common.h, by way of `gguf`)."""
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    return math.prod(shape) // block * size
-
-
-def read_gguf_header(path: Path) -> FileHeader:
-    """Read and check the header of a .gguf file; arrays of the metadata, such as vocabularies, are passed over.
-
-    Raises CheckpointError for a file that is missing, empty, cut short, of another version, or something else, or that
-    the system does not map.
-    """
-    start, size = read_opening(path)
-    if not start.startswith(MAGIC):
-        raise CheckpointError(f"{path.name} is not a GGUF file, or it is damaged ({size:,} bytes). Fetch it again.")
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            header = _parse(path, data)
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise mapping_error(path.name, error) from error
-    except (ValueError, KeyError, ArithmeticError, struct.error) as error:
-        raise CheckpointError(f"{path.name} is cut short ({size:,} bytes) or damaged: its header cannot be read "
-                              f"({error}). Fetch it again.") from error
-    end = max((offset + tensor_bytes(header.dtypes[name], header.shapes[name])
-               for name, offset in header.offsets.items()), default=0)
-    if end > size:
-        raise CheckpointError(f"{path.name} is cut short: it should hold {end:,} bytes and holds {size:,}. "
-                              "Fetch it again.")
-    return header
+def _wan_patch_embedding(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the patch embedding's 5-D shape when a converter has flattened it (ggml has 4 dimensions), else {}."""
+    name = next((key for key in shapes if key.rpartition("diffusion_model.")[2] == PATCH_EMBEDDING), None)
+    if name is None or len(shapes[name]) == 2 + len(PATCH):
+        return {}
+    bias = shapes.get(name.replace(".weight", ".bias"))
+    dim = bias[0] if bias else shapes[name][0]
+    channels = math.prod(shapes[name]) // (dim * math.prod(PATCH))
+    return {name: (dim, channels, *PATCH)}
 
 
-def read_gguf(path: Path) -> dict[str, GGUFTensor]:
-    """Every tensor of a .gguf file, memory-mapped: its pages are read when they are first used.
+class HeaderReader:
+    """Reads the header piece by piece. Raises ValueError when the file ends inside it."""
 
-    All share one mapping of the file, and are not to be written to. Raises CheckpointError as `read_gguf_header` does,
-    and when the system does not map the file.
-    """
-    import torch
+    def __init__(self, data: mmap.mmap, position: int) -> None:
+        self.data, self.position = data, position
 
-    from .mmap import mapped_bytes
+    def skip(self, count: int) -> int:
+        """Skip `count` bytes and return the position of the first."""
+        begin = self.position
+        if count > len(self.data) - begin:
+            raise ValueError("it ends inside the header")
+        self.position += count
+        return begin
 
-    header = read_gguf_header(path)
-    try:
-        whole = (mapped_bytes(path) if os.name == "nt" else
-                 torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8))
-    except (OSError, RuntimeError, MemoryError) as error:
-        raise mapping_error(path.name, error) from error
-    tensors = {}
-    for name, kind in header.dtypes.items():
-        shape = header.shapes[name]
-        tensors[name] = GGUFTensor(kind, shape, whole.narrow(0, header.offsets[name], tensor_bytes(kind, shape)))
-    return tensors
+    def numbers(self, letters: str) -> tuple[int, ...]:
+        """Read little-endian numbers; `letters` are struct's format characters."""
+        layout = "<" + letters
+        return struct.unpack_from(layout, self.data, self.skip(struct.calcsize(layout)))
+
+    def text(self) -> str:
+        """Read a string: its length in bytes (uint64), then UTF-8."""
+        begin = self.skip(self.numbers("Q")[0])
+        return self.data[begin:self.position].decode("utf-8")
+
+    def _skip_strings(self, count: int) -> None:
+        """Skip `count` strings fast: a vocabulary has 250,000."""
+        data, position, end = self.data, self.position, len(self.data)
+        length_at = struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            if position > end - 8:
+                raise ValueError("it ends inside the header")
+            position += 8 + length_at(data, position)[0]
+        self.position = position
+        self.skip(0)
+
+    def value(self, kind: int, *, keep_array: bool) -> str | tuple[int, ...] | None:
+        """Read a metadata value as text; an array gives its numbers with keep_array, else None.
+
+        An array may be a whole vocabulary.
+        """
+        if kind == STRING:
+            return self.text()
+        if kind != ARRAY:
+            return str(self.numbers(SCALARS[kind])[0])
+        item, count = self.numbers("IQ")
+        if item == STRING:
+            self._skip_strings(count)
+            return None
+        if keep_array:
+            return self.numbers(f"{count}{SCALARS[item]}")
+        self.skip(count * struct.calcsize(SCALARS[item]))
+        return None

@@ -1,4 +1,4 @@
-"""The decoder of AutoencoderKLWan as a stream of frames, in one tile or in several."""
+"""Decode latents with AutoencoderKLWan as a stream of frames, in one tile or in several."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 FRAMES_A_LATENT = 4
 PIXELS_A_LATENT = 8
 PIXELS_A_PIECE = 1 << 18
-"""Pixels x frames of a piece: small frames go several at once, for speed; from 256x256 on, 4 at once."""
+"""Pixels times frames of a piece: of small frames many are decoded at once, for speed; from 256x256 on, 4."""
 
 
 def decode_pieces(vae: AutoencoderKLWan, latents: torch.Tensor, grid: TileGrid, device: torch.device,
                   dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """Raw latents (1, 16, T, h, w) -> IMAGE pieces (f, H, W, 3), 0..1, float32, CPU, in order.
+    """Decode raw latents (1, 16, T, h, w); yield IMAGE pieces (f, H, W, 3), float32 0..1, on the CPU, in order.
 
-    All tiles of a piece are decoded before the next piece, each with a cache of its own, so that memory does not grow
+    All tiles of a piece are decoded before the next piece, each tile with its own cache, so that memory does not grow
     with the clip.
     """
     tiles = list(grid.tiles())
@@ -45,7 +45,7 @@ def decode_pieces(vae: AutoencoderKLWan, latents: torch.Tensor, grid: TileGrid, 
 
 
 def piece_ranges(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
-    """(first latent, number of latents) of each piece: frame 0 alone, then as many as PIXELS_A_PIECE allows."""
+    """Yield (first latent, number of latents) of each piece: frame 0 alone, then as many as PIXELS_A_PIECE allows."""
     yield 0, 1
     length = max(1, PIXELS_A_PIECE // (FRAMES_A_LATENT * pixels))
     for start in range(1, latents, length):
@@ -53,10 +53,10 @@ def piece_ranges(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
 
 
 def _moved(cache: list[Any], device: torch.device) -> list[Any]:
-    """A decoder's cache on another device; beside tensors it holds None and marks."""
+    """Return a decoder's cache on another device; beside tensors it holds None and marker strings."""
     return [entry.to(device) if isinstance(entry, torch.Tensor) else entry for entry in cache]
 
 
 def _to_image(frames: torch.Tensor) -> torch.Tensor:
-    """Frames (3, F, H, W), -1..1, -> IMAGE (F, H, W, 3), 0..1, float32, CPU."""
+    """Convert frames (3, F, H, W), -1..1, to IMAGE (F, H, W, 3), float32 0..1, on the CPU."""
     return frames.permute(1, 2, 3, 0).float().add(1).div(2).clamp(0, 1).cpu()
