@@ -27,12 +27,16 @@ class Patch:
     scale: float
     change: Any
     """An object of the host's, from `Host.read_lora`."""
+    lora: Any = None
+    """The request.Lora that the change is of."""
 
 
 class Resident(Protocol):
     """A module that the host may move between devices."""
 
     module: nn.Module
+    device: torch.device
+    """Where the module runs once it is loaded."""
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """Load the module, with that much memory free for activations, and return its device.
