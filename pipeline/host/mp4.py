@@ -12,7 +12,7 @@ from ..video.mp4_settings import read_settings
 from ..video.mp4_writer import Written
 from ..video.save import Mp4
 from .files import new_output_file, workflow_metadata
-from .node import errors_on_node, progress, say, stop_if_asked
+from .node import errors_on_node, progress, show_text, stop_if_asked
 from .video import clip_preview, video_from
 
 Write = Callable[[Mp4, Callable[[int, int], None], Callable[[], None]], Written]
@@ -35,5 +35,5 @@ def save_mp4(hidden: Any, width: int, height: int, values: Mapping[str, Any],
                   settings.audio)
         written = write(mp4, progress(), stop_if_asked)
         if written.note or lacking:
-            say(node_id, "\n".join(filter(None, (written.note, lacking))))
+            show_text(node_id, "\n".join(filter(None, (written.note, lacking))))
         return video_from(written.path), clip_preview(written.path, written.clip)

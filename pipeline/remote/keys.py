@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files.atomic import is_open_to_others, write_object
+from ..files.atomic import is_open_to_others, write_json_object
 from . import ui_names
 from .errors import ErrorKind, RemoteError
 from .signatures import read_secret
@@ -126,7 +126,7 @@ class KeyStore:
     def _write(self, whole: dict[str, object]) -> None:
         if self.store is None:
             raise ValueError("There is no key store.")
-        write_object(self.store, whole)
+        write_json_object(self.store, whole)
 
     def _profiles(self) -> dict[str, dict[str, str]]:
         found = self._read().get("profiles", {})

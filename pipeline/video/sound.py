@@ -1,4 +1,4 @@
-"""A clip's sound: an AUDIO of ComfyUI's as AAC, exactly as long as the frames."""
+"""Encode an AUDIO of ComfyUI's as a clip's AAC track, exactly as long as its frames."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_sound(audio: Mapping[str, Any] | None) -> tuple[Sound | None, str]:
 
 
 class SoundTrack:
-    """The AAC track of a file that is being written; silence follows when the sound is shorter than the clip."""
+    """The AAC track of a file that is being written, with silence behind a sound that is shorter than the clip."""
 
     def __init__(self, container: OutputContainer, sound: Sound) -> None:
         import av
@@ -77,7 +77,7 @@ class SoundTrack:
         self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=kept)
 
     def until(self, time: Fraction) -> Iterator[Packet]:
-        """Packets of the sound up to a time in seconds; times never go back."""
+        """Yield the packets up to a time in seconds, which must not decrease from call to call."""
         import av
         import numpy as np
 
@@ -95,7 +95,7 @@ class SoundTrack:
                 yield from self._stream.encode(resampled)
 
     def rest(self) -> Iterator[Packet]:
-        """The last packets."""
+        """Yield the last packets."""
         for resampled in self._resampler.resample(None):
             yield from self._stream.encode(resampled)
         yield from self._stream.encode(None)

@@ -19,7 +19,7 @@ from pipeline.remote.model import RemoteModel
 from pipeline.remote.providers import PROVIDERS, Target
 from pipeline.remote.run import FinishedClip, Picture, make_clip
 from pipeline.request import ClipRequest, Lora
-from pipeline.video.probe import probe
+from pipeline.video.probe import probe_video
 from tests.support.providers.atlascloud import AtlasCloudServer
 from tests.support.providers.fal import FalServer
 from tests.support.providers.provider_server import ProviderServer
@@ -58,7 +58,7 @@ class Office:
             ledger=Ledger(folder / "ledger"), keys=KeyStore(environ=keys),
             policy=Policy(Pace(connect=120.0, read=120.0), loopback=hosts, loopback_ca=str(servers[0].ca)),
             patience=PATIENT, results=folder / "results", show_text=self.said.append, stop=lambda: self.stop(),
-            check_clip=probe)
+            check_clip=probe_video)
 
     def change(self, **changes: Any) -> None:
         """Change the desk."""
