@@ -1,4 +1,4 @@
-"""Whether a request comes from ComfyUI's own page: what changes something, or tells of it, asks this first."""
+"""Check that a request comes from ComfyUI's own page: whatever changes something, or tells of it, asks this first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .address import may_be_public
 
 
 def other_site_fault(headers: Mapping[str, str]) -> str:
-    """A sentence when a browser's request comes from another site's page; else an empty string.
+    """Return a sentence when a browser's request comes from another site's page; else an empty string.
 
     headers: names in small letters. Beside ComfyUI's own check, which --enable-cors-header switches off. A request of
     no browser (no Origin, no Sec-Fetch-Site) has no page.
@@ -23,7 +23,7 @@ def other_site_fault(headers: Mapping[str, str]) -> str:
 
 
 def public_name_fault(headers: Mapping[str, str]) -> str:
-    """A sentence when this server is asked under a name that a stranger can own; else an empty string.
+    """Return a sentence when this server is asked under a name that a stranger can own; else an empty string.
 
     Such a name may be pointed at this machine (DNS rebinding), and its page is then the server's own. So what keeps
     keys and money is settled under names and addresses that no stranger owns.
@@ -36,7 +36,7 @@ def public_name_fault(headers: Mapping[str, str]) -> str:
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of an address; all empty when it is none."""
+    """Return the parts of an address; all empty when it is none."""
     try:
         return urlsplit(url)
     except ValueError:

@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..http.policy import Policy, patience_from_environment, policy_from_environment
+from ..http.policy import Policy, policy_from_environment
 from ..remote.api import Request, exchange
 from ..remote.database import writing
 from ..remote.errors import Kind, RemoteError
 from ..remote.keys import NAME, VARIABLE, Keys
 from ..remote.origins import without_queries
 from ..remote.settings import check_may_leave
-from ..remote.webhooks.signatures import PREFIX, signed_headers, unsigned_headers
+from ..remote.webhooks.signatures import PREFIX, read_secret, signed_headers, unsigned_headers
 from .event import DONE, FAILED, Graph, event_body, new_id, request_of
 from .outbox import GIVEN_UP, SENT, Addressee, Message, Outbox, add
 from .run_watch import Watch, Watches, end, mark_told
@@ -33,14 +33,14 @@ HOW = (f"Set {VARIABLE}, or save it as the key of {NAME!r}: {PREFIX} and 24 to 6
 def notify_secret(keys: Keys, profile: str) -> bytes:
     """The secret, of the environment or of a profile. Raises RemoteError (AUTH), which does not repeat it."""
     try:
-        return keys.of(NAME, "the callbacks' signatures", (VARIABLE,), profile).signing_secret()
+        return keys.of(NAME, "the callbacks' signatures", (VARIABLE,), profile).parsed(read_secret)
     except ValueError as error:
         raise RemoteError(Kind.AUTH, f"The callback cannot be signed: {str(error).rstrip('.')}. {HOW} Or switch "
                           "`signed` off.") from None
 
 WAITS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 28800.0)
 """Seconds between the tries: eleven in about 24 hours (Standard Webhooks advises such a schedule)."""
-PATIENCE = 15.0
+TIMEOUT = 15.0
 """Seconds for one try."""
 MAX_ANSWER = 2**16
 """Bytes of an answer, which is not looked at."""
@@ -140,7 +140,7 @@ class Notifier:
     def _deliver(self, message: Message) -> None:
         asked = 0.0
         try:
-            reply = exchange(self._request(message), self.policy, PATIENCE, MAX_ANSWER)
+            reply = exchange(self._request(message), self.policy, TIMEOUT, MAX_ANSWER)
             if reply.good:
                 self.outbox.end(message, SENT)
                 return
@@ -191,7 +191,8 @@ class Notifier:
 @cache
 def notifier(folder: Path) -> Notifier:
     """The notifier of this process for a ComfyUI user directory."""
-    return Notifier(folder, policy_from_environment(), pace=patience_from_environment().pace)
+    policy = policy_from_environment()
+    return Notifier(folder, policy, pace=policy.job_timeouts.pace)
 
 
 def take_up(folder: Path) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..http.address import parse_url
-from ..http.policy import Patience, Policy
+from ..http.policy import JobTimeouts, Policy
+from ..http.secrets import Secret
 from ..http.threads import in_thread
 from .api import Reply, Request, exchange
 from .errors import PASSING, Kind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
-from .keys import Key
 from .provider import Adapter, Steps
 
 T = TypeVar("T")
@@ -39,9 +39,9 @@ class Client:
     """One provider, with the user's key for it."""
 
     adapter: Adapter
-    key: Key
+    key: Secret
     policy: Policy
-    patience: Patience
+    timeouts: JobTimeouts
     wait: Wait
 
     async def converse(self, steps: Steps[T]) -> T:
@@ -67,16 +67,16 @@ class Client:
         long = request.body is not None and len(request.body) > 2**16
         while True:
             try:
-                reply = await self._exchange(request, self.patience.upload if long else self.patience.request)
+                reply = await self._exchange(request, self.timeouts.upload if long else self.timeouts.request)
                 refusal = self._refusal(request, reply)
                 if refusal is None:
                     return reply
             except (NotSentError, NoAnswerError) as error:
                 refusal = error
             tried += 1
-            if refusal.kind not in PASSING or tried >= (attempts or self.patience.attempts):
+            if refusal.kind not in PASSING or tried >= (attempts or self.timeouts.attempts):
                 raise refusal
-            await self.wait(self.patience.before_retry(tried, refusal.retry_after))
+            await self.wait(self.timeouts.before_retry(tried, refusal.retry_after))
 
     async def buy(self, request: Request, note_sent: Callable[[bool], None], note_accepted: Callable[[str], None],
                   ) -> str:
@@ -94,15 +94,15 @@ class Client:
             if isinstance(outcome, str):
                 return outcome
             tried += 1
-            if outcome.kind not in PASSING or tried >= self.patience.attempts:
+            if outcome.kind not in PASSING or tried >= self.timeouts.attempts:
                 raise NotAcceptedError(outcome)
-            await self.wait(self.patience.before_retry(tried, outcome.retry_after))
+            await self.wait(self.timeouts.before_retry(tried, outcome.retry_after))
 
     def _buy_once(self, request: Request, note_sent: Callable[[bool], None], note_accepted: Callable[[str], None],
                   ) -> str | RemoteError:
         """The job's id, or the error of a request that was not accepted. Raises RemoteError (SUBMIT_UNKNOWN)."""
         try:
-            reply = exchange(self._signed(request), self.policy, self.patience.submit,
+            reply = exchange(self._signed(request), self.policy, self.timeouts.submit,
                              before_last_byte=lambda: note_sent(True))
         except NotSentError as error:
             return error
@@ -140,8 +140,8 @@ class Client:
     def _without_key(self, error: RemoteError) -> RemoteError:
         return RemoteError(error.kind, self.key.hide_in(str(error)), retry_after=error.retry_after)
 
-    async def _exchange(self, request: Request, patience: float) -> Reply:
-        return await in_thread(lambda: exchange(self._signed(request), self.policy, patience), self.wait)
+    async def _exchange(self, request: Request, timeout: float) -> Reply:
+        return await in_thread(lambda: exchange(self._signed(request), self.policy, timeout), self.wait)
 
     def _signed(self, request: Request) -> Request:
         if not request.auth or parse_url(request.url).origin not in self.adapter.origins:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..http.policy import Patience, Policy
+from ..http.policy import JobTimeouts, Policy
 from ..http.threads import LOOK
 from .errors import RunEndedError
 from .keys import Keys
@@ -43,7 +43,7 @@ class Desk:
     ledger: Ledger
     keys: Keys
     policy: Policy
-    patience: Patience
+    timeouts: JobTimeouts
     results: Path
     """Folder of finished clips."""
     say: Callable[[str], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -10,52 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files.atomic import is_open_to_others, write_object
+from ..files.atomic import write_object
+from ..http.secrets import KeyStoreError, Secret, may_be_secret, read_key_store
 from . import ui_names as places
 from .errors import Kind, RemoteError
-from .webhooks.signatures import read_secret
 
 DEFAULT_PROFILE = "default"
+NAME, VARIABLE = "callback", "WAN22_CALLBACK_SECRET"
+"""Of the secret that callbacks are signed with: in the store, and in the environment."""
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
-
-
-MAX_KEY = 4096
 _saving = threading.Lock()
 
 
-def _may_be_key(value: str) -> bool:
-    return value.isascii() and value.isprintable() and " " not in value and len(value) <= MAX_KEY
-
-
 def _checked(value: str) -> str:
-    if not _may_be_key(value.strip()):
+    if not may_be_secret(value.strip()):
         raise ValueError("The key holds a space or a character that no key has, or is too long. Copy it again.")
     return value.strip()
-
-
-class Key:
-    """An API key that does not show itself."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def header(self, scheme: str) -> str:
-        """The Authorization header (RFC 9110, 11.6.2)."""
-        return f"{scheme} {self._value}"
-
-    def signing_secret(self) -> bytes:
-        """A secret for signatures (see standard_webhooks.read_secret). Raises ValueError, which does not repeat it."""
-        return read_secret(self._value)
-
-    def hide_in(self, text: str) -> str:
-        """The text without the key, should a server have sent it back."""
-        return text.replace(self._value, "***")
-
-    def __repr__(self) -> str:
-        return "Key(hidden)"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a key is never stored")
 
 
 @dataclass(frozen=True)
@@ -70,8 +39,8 @@ class Keys:
     environ: Mapping[str, str] | None = field(default=None, repr=False)
     """None: the process's own."""
 
-    def of(self, provider: str, title: str, variables: tuple[str, ...], profile: str = DEFAULT_PROFILE) -> Key:
-        """The key of a provider. Raises RemoteError (AUTH), with what to do, when there is none or it is no key."""
+    def of(self, provider: str, title: str, variables: tuple[str, ...], profile: str = DEFAULT_PROFILE) -> Secret:
+        """Return the key of a provider. Raises RemoteError (AUTH), with what to do, when there is none or it is none."""
         environ = os.environ if self.environ is None else self.environ
         named = next((name for name in variables if environ.get(name, "").strip()), None)
         if profile == DEFAULT_PROFILE and named is not None:
@@ -82,18 +51,18 @@ class Keys:
             other = f"set {variables[0]} in the environment" if profile == DEFAULT_PROFILE else "name another profile"
             raise RemoteError(Kind.AUTH, f"There is no API key of {title} in the profile {profile!r}. Save it in "
                               f"{places.KEYS}, or {other}. Nothing was sent.")
-        if not _may_be_key(value):
+        if not may_be_secret(value):
             raise RemoteError(Kind.AUTH, f"The API key of {title} in {place} holds a space or a character that no key "
                               "has. Copy it again. Nothing was sent.")
-        return Key(value)
+        return Secret(value)
 
     def known(self) -> dict[str, list[str]]:
-        """Profile -> providers that it has a key of, and never the keys."""
+        """Return profile -> providers that it has a key of, and never the keys."""
         return {profile: sorted(name for name, value in keys.items() if value)
                 for profile, keys in sorted(self._profiles().items())}
 
     def known_services(self) -> list[str]:
-        """Download services (huggingface, civitai) that the store has a token of, and never the tokens."""
+        """Return the download services (huggingface, civitai) that the store has a token of, and never the tokens."""
         return sorted(name for name, value in self._read().items() if isinstance(value, str) and value)
 
     def save(self, profile: str, provider: str, value: str) -> None:
@@ -108,7 +77,7 @@ class Keys:
             self._write({**self._read(), "profiles": {name: found for name, found in profiles.items() if found}})
 
     def save_token(self, service: str, value: str) -> None:
-        """The same for the token of a download service, which no profile has: see download/tokens.py."""
+        """Put in, or take out, the token of a download service, which no profile has: see http/secrets.py."""
         with _saving:
             whole = {**self._read(), service: _checked(value)}
             self._write({name: found for name, found in whole.items() if found != ""})
@@ -128,24 +97,7 @@ class Keys:
         return {name: dict(keys) for name, keys in found.items()}
 
     def _read(self) -> dict[str, object]:
-        if self.store is None:
-            return {}
         try:
-            with self.store.open("rb") as file:
-                mode, text = os.fstat(file.fileno()).st_mode, file.read()
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise RemoteError(Kind.AUTH, f"The key store {self.store} cannot be read: {error.strerror}.") from None
-        if is_open_to_others(self.store, mode):
-            raise RemoteError(Kind.AUTH, f"The key store {self.store} can be read by others on this machine. Close it "
-                              f"with `chmod 600 {self.store}`, and run again.")
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise RemoteError(Kind.AUTH, f"The key store {self.store} is not valid JSON.")
-        return found
-
-NAME, VARIABLE = "callback", "WAN22_CALLBACK_SECRET"
+            return read_key_store(self.store)
+        except KeyStoreError as error:
+            raise RemoteError(Kind.AUTH, str(error)) from None

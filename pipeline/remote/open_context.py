@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..http.policy import patience_from_environment, policy_from_environment
+from ..http.policy import policy_from_environment
 from ..video.probe import probe
 from .context import Desk
 from .keys import Keys
@@ -37,7 +37,7 @@ def open_desk(folder: Path, results: Path, driver: Driver | None, limits: Limits
               find_lora: Callable[[str], Path | None]) -> Desk:
     """folder: the pack's own, with keys, settings and ledger. results: of finished clips. driver: None when it cannot
     be told. changed: told the id of each job of which there is news. find_lora: as Desk has it."""
-    origins = Origins(folder)
+    origins, policy = Origins(folder), policy_from_environment()
 
     def drives(job_id: str, asks: bool) -> None:
         if driver is not None:
@@ -45,5 +45,5 @@ def open_desk(folder: Path, results: Path, driver: Driver | None, limits: Limits
             changed(job_id)
 
     return Desk(ledger=Ledger(folder, changed), drives=drives, keys=Keys(folder / "keys.json"),
-                policy=policy_from_environment(), patience=patience_from_environment(), results=results, say=say,
+                policy=policy, timeouts=policy.job_timeouts, results=results, say=say,
                 stop=stop, check_clip=probe, limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora)

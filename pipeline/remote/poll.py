@@ -1,14 +1,9 @@
-"""From an accepted job to the file: polling, the download, and what Stop does to it.
-
-The finished clip: off the provider's file host, checked, onto the disk. Never half a file.
-
-Where jobs that this process drives stand in their provider's queue; as of the last poll, and in memory alone."""
+"""Wait for an accepted job: poll it, fetch its clip, and do what Stop asks for."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 import uuid
 from contextlib import suppress
@@ -17,19 +12,21 @@ from functools import partial
 from pathlib import Path
 
 from ..files.atomic import clear_away, retried
-from ..http.errors import DownloadError, TransientError
-from ..http.policy import Policy
-from ..http.secrets import Tokens
-from ..http.session import Answer
-from ..http.session import Client as DownloadClient
 from ..http.threads import in_thread
 from .client import Client
 from .context import Desk
 from .errors import PASSING, Kind, RemoteError, RunEndedError
 from .job import Job, State
 from .provider import Progress
+from .result import fetch_clip
 
+DOWNLOADS = 4
+"""Tries to fetch a finished clip before the run ends."""
+AFTER_CANCEL = (0.0, 1.0, 2.0)
+"""Seconds before the polls after a cancel; the user waits for them."""
+ENDS = {State.FAILED: "could not make the clip of", State.CANCELED: "has cancelled", State.LOST: "has lost"}
 _places: dict[str, int] = {}
+"""Where jobs that this process drives stand in their provider's queue, as of the last poll."""
 
 
 def note_place(job_id: str, place: int | None) -> None:
@@ -41,113 +38,8 @@ def note_place(job_id: str, place: int | None) -> None:
 
 
 def place_of(job_id: str) -> int | None:
-    """The place that was told last."""
+    """Return the place that was told last."""
     return _places.get(job_id)
-
-MAX_CLIP = 512 * 2**20
-"""Bytes of a clip; 8 seconds of 720p are some 10 MB."""
-PIECE = 2**18
-GONE = (401, 403, 404, 410)
-
-
-class _NoTokens(Tokens):
-    """Nobody's token goes to a file host."""
-
-    def of(self, service: object) -> None:
-        return None
-
-
-def fetch_clip(link: str, path: Path, policy: Policy, patience: float) -> None:
-    """Fetch a finished clip to `path`. Once its server has answered, reads for `patience` seconds at most.
-
-    Raises RemoteError: DOWNLOAD_EXPIRED when the link no longer works, TRANSIENT when another try may help, INTEGRITY
-    for what is no whole MP4, REFUSED_HERE for an address that is refused; OSError when the disk fails.
-    """
-    client, end = DownloadClient(policy, _NoTokens()), time.monotonic() + patience
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        answer = client.get(link, {})
-        watchdog = threading.Timer(end - time.monotonic(), answer.abort)  # a read of a piece may take hours
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            _check(answer)
-            _write(answer, unfinished, end)
-        finally:
-            watchdog.cancel()
-            answer.close()
-        check_boxes(unfinished)
-        retried(lambda: os.replace(unfinished, path))
-    except TransientError as error:
-        raise RemoteError(Kind.TRANSIENT, str(error), retry_after=error.wait) from None
-    except DownloadError as error:
-        raise RemoteError(Kind.REFUSED_HERE, str(error)) from None
-    finally:
-        client.close()
-        clear_away(unfinished)
-
-
-def _check(answer: Answer) -> None:
-    if answer.status == 200:
-        return
-    if answer.status in GONE:
-        raise RemoteError(Kind.DOWNLOAD_EXPIRED, f"The link of the finished clip no longer works (status "
-                          f"{answer.status}).")
-    raise RemoteError(Kind.TRANSIENT, f"{answer.url.host} does not hand out the finished clip (status "
-                      f"{answer.status}).")
-
-
-def _write(answer: Answer, path: Path, end: float) -> None:
-    size, done = answer.response.length, 0
-    if size is not None and size > MAX_CLIP:
-        raise _too_long(answer)
-    buffer = memoryview(bytearray(PIECE))
-    with path.open("wb") as file:
-        while True:
-            count = answer.read_into(buffer)
-            file.write(buffer[:count])
-            done += count
-            if done > MAX_CLIP:
-                raise _too_long(answer)
-            if time.monotonic() > end:
-                raise RemoteError(Kind.TRANSIENT, f"{answer.url.host} sends the finished clip too slowly.")
-            if count < len(buffer):
-                break
-        file.flush()
-        os.fsync(file.fileno())
-    if size is not None and done != size:
-        raise RemoteError(Kind.INTEGRITY, f"{answer.url.host} sent {done} of the {size} bytes of the clip.")
-
-
-def _too_long(answer: Answer) -> RemoteError:
-    return RemoteError(Kind.INTEGRITY, f"{answer.url.host} sends more than {MAX_CLIP // 2**20} MB, which no clip is.")
-
-
-def check_boxes(path: Path) -> None:
-    """Raise RemoteError (INTEGRITY) unless the file is a row of whole MP4 boxes with ftyp and moov (ISO 14496-12)."""
-    size, seen = path.stat().st_size, []
-    with path.open("rb") as file:
-        position = 0
-        while position + 8 <= size:
-            file.seek(position)
-            head = file.read(16)
-            length, name = int.from_bytes(head[:4], "big"), head[4:8]
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            elif length == 0:
-                length = size - position
-            if length < 8 or position + length > size:
-                break
-            seen.append(name)
-            position += length
-    if position != size or seen[:1] != [b"ftyp"] or b"moov" not in seen:
-        raise RemoteError(Kind.INTEGRITY, "What came is no whole MP4 file.")
-
-DOWNLOADS = 4
-"""Tries to fetch a finished clip before the run ends."""
-AFTER_CANCEL = (0.0, 1.0, 2.0)
-"""Seconds before the polls after a cancel; the user waits for them."""
-ENDS = {State.FAILED: "could not make the clip of", State.CANCELED: "has cancelled", State.LOST: "has lost"}
 
 
 async def follow(job: Job, client: Client, desk: Desk) -> Job:
@@ -177,10 +69,10 @@ async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
     """Poll until the clip is finished."""
     began, polled = time.monotonic(), 0
     told = Progress(job.state)
-    fresh = time.time() - job.submitted < client.patience.polls[0]
+    fresh = time.time() - job.submitted < client.timeouts.polls[0]
     while True:
         if polled or fresh:
-            await desk.wait_for_news(job.id, client.patience.before_poll(polled),
+            await desk.wait_for_news(job.id, client.timeouts.before_poll(polled),
                                      partial(_tell, told, job, client, desk))
         polled += 1
         told = await _poll(job, client)
@@ -195,10 +87,10 @@ async def _wait(job: Job, client: Client, desk: Desk) -> Progress:
             desk.ledger.update(job, state=told.state, error_kind=told.kind.value, error=sentence)
             raise RemoteError(told.kind, sentence)
         job = desk.ledger.update(job, state=told.state)
-        if time.monotonic() - began > client.patience.deadline * client.patience.pace:
+        if time.monotonic() - began > client.timeouts.deadline * client.timeouts.pace:
             desk.ledger.update(job, state=State.TIMED_OUT)
             raise RemoteError(Kind.TIMEOUT, f"{client.adapter.title} has not finished the job {job.short_id} after "
-                              f"{client.patience.deadline / 60:.0f} minutes. It goes on there: run again, or resume it "
+                              f"{client.timeouts.deadline / 60:.0f} minutes. It goes on there: run again, or resume it "
                               f"with the id {job.short_id}.")
 
 
@@ -245,15 +137,15 @@ async def _fetch(job: Job, link: str, client: Client, desk: Desk) -> Job:
             if error.kind not in (*PASSING, Kind.INTEGRITY) or tried >= DOWNLOADS:
                 raise RemoteError(error.kind, f"{error} The clip of the job {job.short_id} is paid and still at "
                                   f"{client.adapter.title}: run again to fetch it.") from None
-            await desk.wait(client.patience.before_retry(tried, error.retry_after))
+            await desk.wait(client.timeouts.before_retry(tried, error.retry_after))
 
 
 def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
     # A run that was stopped may still be at it, so that each try has a file of its own.
     arriving = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.arriving{path.suffix}")
     try:
-        _sweep(path, client.patience.download)
-        fetch_clip(link, arriving, desk.policy, client.patience.download)
+        _sweep(path, client.timeouts.download)
+        fetch_clip(link, arriving, desk.policy, client.timeouts.download)
         try:
             desk.check_clip(arriving)
         except ValueError as error:
@@ -266,11 +158,11 @@ def _bring(link: str, path: Path, client: Client, desk: Desk) -> None:
         clear_away(arriving)
 
 
-def _sweep(path: Path, patience: float) -> None:
-    """Remove what tries for this clip left behind that were killed: none writes for longer than `patience` seconds."""
+def _sweep(path: Path, timeout: float) -> None:
+    """Remove what tries for this clip left behind that were killed: none writes for longer than `timeout` seconds."""
     for left in path.parent.glob(f".*{path.stem}.*.arriving*"):
         with suppress(OSError):  # another try may have removed it, or on Windows still hold it
-            if time.time() - left.stat().st_mtime > patience:
+            if time.time() - left.stat().st_mtime > timeout:
                 left.unlink()
 
 
@@ -292,7 +184,7 @@ async def _call_off(job: Job, client: Client, desk: Desk) -> None:
     if request is None:
         desk.say(f"Stopped waiting. {title} cannot cancel: the job goes on and is billed. {again}")
         return
-    once = replace(client, patience=replace(client.patience, attempts=1), wait=asyncio.sleep)  # Stop was heard
+    once = replace(client, timeouts=replace(client.timeouts, attempts=1), wait=asyncio.sleep)  # Stop was heard
     try:
         await once.ask(request)
         told = await _after_cancel(job, once)
@@ -311,7 +203,7 @@ async def _call_off(job: Job, client: Client, desk: Desk) -> None:
 async def _after_cancel(job: Job, client: Client) -> Progress:
     """How the job stands once its end had a moment to be noted."""
     for seconds in AFTER_CANCEL:
-        await asyncio.sleep(seconds * client.patience.pace)
+        await asyncio.sleep(seconds * client.timeouts.pace)
         told = await client.converse(client.adapter.poll(job.model, job.remote_id))
         if told.state == State.DOWNLOADING or told.state in ENDS:
             break

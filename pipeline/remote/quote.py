@@ -14,11 +14,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..http.policy import OFFLINE_VARIABLE, Patience, policy_from_environment
+from ..http.policy import OFFLINE_VARIABLE, JobTimeouts, policy_from_environment
+from ..http.secrets import Secret
 from ..node_inputs import NodeInputs
 from .client import Client
 from .errors import RemoteError
-from .keys import DEFAULT_PROFILE, PROFILE, Key, Keys
+from .keys import DEFAULT_PROFILE, PROFILE, Keys
 from .ledger import Ledger, Limits, check_limits
 from .plan import PRICES_READ, TRIM, Plan, check_takes_loras, plan_clip
 from .request import ClipRequest
@@ -32,7 +33,7 @@ INPUTS = {"provider": str, "provider.model": str, "profile": str, "prompt": str,
 """Of the node, and whether the provider may be asked; `loras` is never more than linked."""
 DECIDING = ("provider", "provider.model", "resolution", "num_frames")
 """What the price depends on."""
-HURRY = Patience(request=8.0, attempts=1)
+HURRY = JobTimeouts(request=8.0, attempts=1)
 """A price that takes longer comes too late to be of use."""
 FRESH = 600.0
 """Seconds for which a provider's price is believed."""
@@ -137,7 +138,7 @@ def _said(error: RemoteError) -> str:
     return str(error).removesuffix(" Nothing was sent.").removesuffix(" Nothing was bought.")
 
 
-def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None, tuple[str, ...]]:
+def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Secret | None, tuple[str, ...]]:
     """The key with which the provider may be asked, or why the node would be refused it."""
     if read_settings(own).local_only:
         return None, (str(local_only_error("use a provider")),)
@@ -154,7 +155,7 @@ def _allowed(target: Target, inputs: NodeInputs, own: Path) -> tuple[Key | None,
         return None, (_said(error),)
 
 
-async def _asked(target: Target, plan: Plan, key: Key, *, ask: bool) -> float | None:
+async def _asked(target: Target, plan: Plan, key: Secret, *, ask: bool) -> float | None:
     """The provider's price, as far as it is known or may be asked."""
     client = Client(target.adapter, key, policy_from_environment(), HURRY, asyncio.sleep)
     body = draft(plan, client)

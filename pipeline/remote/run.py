@@ -192,7 +192,7 @@ def _client(adapter: Adapter, desk: Desk, job: Job) -> Client:
             raise
         desk.ledger.update(job, state=State.FAILED, error_kind=error.kind.value, error=str(error))
         raise NotAcceptedError(error) from None
-    return Client(adapter, key, desk.policy, desk.patience, desk.wait)
+    return Client(adapter, key, desk.policy, desk.timeouts, desk.wait)
 
 
 @asynccontextmanager

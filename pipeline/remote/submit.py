@@ -33,10 +33,10 @@ async def search(job: Job, client: Client, desk: Desk) -> Job:
     """
     title = client.adapter.title
     desk.say(f"{title}: whether it took the job {job.short_id} is not known; looking for it there.")
-    end, tried = time.monotonic() + client.adapter.listed_after * client.patience.pace, 0
+    end, tried = time.monotonic() + client.adapter.listed_after * client.timeouts.pace, 0
     while tried == 0 or time.monotonic() < end:
         if tried:
-            await desk.wait(client.patience.before_poll(tried))
+            await desk.wait(client.timeouts.before_poll(tried))
         tried += 1
         try:
             found = await client.converse(client.adapter.history(job.model, job.submitted - CLOCKS))
@@ -106,7 +106,7 @@ async def buy(job: Job, plan: Plan, picture: bytes, content_type: str, client: C
         desk.say(f"{adapter.title}: asking for the price.")
         unsent = draft(plan, client)
         # What these cannot find out, the upload or the table tells: a dead network is not waited for three times.
-        brief = replace(client, patience=replace(client.patience, attempts=min(2, client.patience.attempts)))
+        brief = replace(client, timeouts=replace(client.timeouts, attempts=min(2, client.timeouts.attempts)))
         await _check_fields(plan, unsent, brief)
         price, source = await _quote(plan, unsent, brief)
         # So that the picture stays here when it cannot be bought; what counts is about_to_spend, at the end.

@@ -17,7 +17,7 @@ FRESH = 24 * 3600.0
 """Seconds for which keys are used before they are fetched again."""
 COOLDOWN = 60.0
 """Seconds between two fetches for one account, so that forged callbacks do not become a flood at the provider."""
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds for a fetch: providers wait some ten for the answer to their callback."""
 
 SigningKeys = dict[str, bytes]
@@ -67,7 +67,7 @@ def fetch_keys(provider: str, profile: str, keys: Keys, policy: Policy) -> Signi
         if scheme.secret:
             key = keys.of(provider, adapter.title, adapter.variables, profile)
             request = replace(request, headers={"Authorization": key.header(adapter.scheme)})
-        reply = exchange(request, policy, PATIENCE)
+        reply = exchange(request, policy, TIMEOUT)
         found = scheme.read(reply.json()) if reply.good else {}
     except (RemoteError, ValueError) as error:
         raise NoKeysError(type(error).__name__) from None
