@@ -25,9 +25,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.comfy_in_process import comfy_host as import_comfy_host  # noqa: E402
+from tests.support.comfy_in_process import comfy_host, import_comfyui  # noqa: E402
 
-comfy_host = import_comfy_host()
+import_comfyui()
 
 import comfy.model_management  # noqa: E402
 import comfy.samplers  # noqa: E402
@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "expert.safetensors")
         write_expert(file, torch.float32 if device.type == "cpu" else torch.bfloat16)
-        expert = load_expert(file, comfy_host.host())
+        expert = load_expert(file, comfy_host())
         _, _, vae = bundled.load(plain_host())
         first = encode_first_frame(vae, image, WIDTH, HEIGHT, FRAMES)
         theirs = WanTransformer3DModel(**{k: v for k, v in expert.model.config.items() if not k.startswith("_")})

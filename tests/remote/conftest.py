@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.comfy_outside import PACE, Outside
-from tests.remote.fal_server import FalServer
-from tests.remote.provider_server import ProviderServer
-from tests.remote.speaking import ALL, Asker, Speech
+from tests.support.providers.fal import FalServer
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.speaking import ALL, Asker, Speech
 
 
 @pytest.fixture(params=ALL)
@@ -30,11 +29,3 @@ def provider(speech: Speech, tmp_path: Path) -> Iterator[ProviderServer]:
 @pytest.fixture
 def ask(provider: ProviderServer) -> Asker:
     return Asker(provider)
-
-
-@pytest.fixture(scope="package")
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    """One ComfyUI that has no key yet, with all it can reach, at a pace for tests."""
-    with Outside(tmp_path_factory.mktemp("outside") / "servers", pace=PACE) as outside:
-        yield outside
-        outside.check()

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
-import os
-import signal
-import socket
-import ssl
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -18,11 +11,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.remote import faults
-from tests.remote.cdn_server import CdnServer
-from tests.remote.job import FOREVER, Script
-from tests.remote.provider_server import ProviderServer
-from tests.remote.speaking import ALL, FAL, Asker, Speech, at, clip_link, poll, submit
+from tests.support import faults
+from tests.support.providers.cdn_server import CdnServer
+from tests.support.providers.job import FOREVER, Script
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.speaking import ALL, FAL, Asker, Speech, at, clip_link, poll, submit
 
 
 def test_faults_come_so_often_and_then_no_more(ask: Asker, speech: Speech, provider: ProviderServer) -> None:
@@ -143,33 +136,3 @@ def test_servers_share_a_cdn_and_leave_no_thread(tmp_path: Path) -> None:
                 assert Asker(cdn)("GET", link).status == 200
                 provider.close()
     assert threading.active_count() == before
-
-
-def test_the_servers_as_a_process(tmp_path: Path) -> None:
-    ports, state = tmp_path / "ports.json", tmp_path / "state.json"
-    process = subprocess.Popen([sys.executable, "-m", "tests.remote.serve", "--provider", "fal", "--provider",
-                                "wavespeed", "--port-file", ports, "--state-file", state, "--queued", "0",
-                                "--fault", "download=answer:403"], cwd=Path(__file__).parents[2], env={**os.environ})
-    try:
-        while not ports.exists() and process.poll() is None:
-            time.sleep(0.02)
-        told = json.loads(ports.read_text())
-        host, _, port = told["hosts"]["queue.fal.run"].partition(":")
-        context = ssl.create_default_context(cafile=told["ca"])
-        with closing(http.client.HTTPConnection("queue.fal.run")) as connection:
-            connection.sock = context.wrap_socket(socket.create_connection((host, int(port))),
-                                                  server_hostname="queue.fal.run")
-            connection.request("POST", urlsplit(FAL.submit_url).path, json.dumps(FAL.body), {
-                "Authorization": f"Key {told['keys']['fal']}", "Content-Type": "application/json"})
-            assert json.load(connection.getresponse())["status"] == "IN_QUEUE"
-            connection.request("GET", "/__test__/state")
-            counts = json.load(connection.getresponse())
-        assert (counts["accepted"], counts["unfinished"], counts["requests"]) == (1, 1, {"submit": 1})
-        assert counts["jobs"][0]["inputs"]["prompt"] == "a boat"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        states = json.loads(state.read_text())
-        assert {name: of["accepted"] for name, of in states.items()} == {"fal": 1, "wavespeed": 0}
-    finally:
-        process.kill()
-        process.wait()

@@ -15,12 +15,12 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.remote.fal_models import ENDPOINT
-from tests.remote.fal_server import FalServer
-from tests.remote.job import Script
-from tests.remote.provider_server import ProviderServer
-from tests.remote.replicate_server import ReplicateServer
-from tests.remote.speaking import (
+from tests.support.providers.fal import FalServer
+from tests.support.providers.fal_models import ENDPOINT
+from tests.support.providers.job import Script
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.replicate import ReplicateServer
+from tests.support.providers.speaking import (
     ALL,
     ATLASCLOUD,
     FAL,
@@ -36,7 +36,7 @@ from tests.remote.speaking import (
     submit,
     with_hook,
 )
-from tests.remote.wavespeed_server import WaveSpeedServer
+from tests.support.providers.wavespeed import WaveSpeedServer
 
 
 def test_a_job_waits_runs_and_ends_by_its_polls(ask: Asker, speech: Speech, provider: ProviderServer) -> None:

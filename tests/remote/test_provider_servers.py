@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.remote.provider_server import ProviderServer
-from tests.remote.speaking import (
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.speaking import (
     ATLASCLOUD,
     FAL,
     HOOK,

@@ -19,13 +19,13 @@ from pipeline.remote.settings import Settings
 from pipeline.remote.webhooks import signatures as webhook
 from pipeline.remote.webhooks.keys import COOLDOWN, FRESH, KeyRing, fetch_keys
 from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, Receiver, Replays
-from tests.remote import job as at_provider
-from tests.remote import webhook_keys
-from tests.remote.faults import answer, reset
-from tests.remote.job import FOREVER, Script
-from tests.remote.office import PATIENT, Office
-from tests.remote.provider_server import ProviderServer
-from tests.remote.webhook_keys import SigningKey
+from tests.support.faults import answer, reset
+from tests.support.office import PATIENT, Office
+from tests.support.providers import job as at_provider
+from tests.support.providers import webhook_keys
+from tests.support.providers.job import FOREVER, Script
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.webhook_keys import SigningKey
 
 PUBLIC = "https://desk.example"
 NEVER = 10_000.0
