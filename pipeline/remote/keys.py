@@ -40,7 +40,7 @@ class Keys:
     """None: the process's own."""
 
     def of(self, provider: str, title: str, variables: tuple[str, ...], profile: str = DEFAULT_PROFILE) -> Secret:
-        """Return the key of a provider. Raises RemoteError (AUTH), with what to do, when there is none or it is none."""
+        """Return the key of a provider. Raises RemoteError (AUTH), with what to do, for none or a bad one."""
         environ = os.environ if self.environ is None else self.environ
         named = next((name for name in variables if environ.get(name, "").strip()), None)
         if profile == DEFAULT_PROFILE and named is not None:

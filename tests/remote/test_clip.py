@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.http.policy import Patience, Policy
+from pipeline.http.policy import JobTimeouts, Policy
 from pipeline.remote.clip import _handed_over
 from pipeline.remote.context import Desk
 from pipeline.remote.job import Job, State
@@ -34,8 +34,8 @@ def delivery(tmp_path: Path) -> Delivery:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    return Desk(Ledger(tmp_path), Keys(tmp_path / "keys.json"), Policy(offline=True), Patience(), tmp_path / "results",
-                say=lambda text: None, stop=lambda: None, check_clip=probe)
+    return Desk(Ledger(tmp_path), Keys(tmp_path / "keys.json"), Policy(offline=True), JobTimeouts(),
+                tmp_path / "results", say=lambda text: None, stop=lambda: None, check_clip=probe)
 
 
 def test_a_longer_clip_is_cut_and_the_whole_one_kept(delivery: Delivery, desk: Desk) -> None:

@@ -67,7 +67,7 @@ class Inbox:
 @pytest.fixture
 def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
     office, clock = Office(tmp_path, provider), [0.0]
-    office.change(settings=lambda: Settings(public_url=PUBLIC), patience=replace(PATIENT, pace=NEVER))
+    office.change(settings=lambda: Settings(public_url=PUBLIC), timeouts=replace(PATIENT, pace=NEVER))
     desk = office.desk
     ring = KeyRing(lambda name, profile: fetch_keys(name, profile, desk.keys, desk.policy),
                    lambda: time.monotonic() + clock[0])
