@@ -142,7 +142,7 @@ FAULTS = {"500": answer(500), "404": answer(404), "reset": reset(), "reset after
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_receiver_in_trouble_is_told_later(name: str, sender: Sender, hook: HookServer,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.notify.notifier.PATIENCE", 1.0)
+    monkeypatch.setattr("pipeline.notify.notifier.TIMEOUT", 1.0)
     fault: Fault = FAULTS[name]
     hook.fail("hook", fault, times=2)
     sender.notifier.tell_done(RUN, TO, {})

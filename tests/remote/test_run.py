@@ -374,7 +374,7 @@ def test_a_clip_that_never_arrives_is_still_there_for_the_next_run(server: Provi
 
 
 def test_an_endless_clip_ends(server: ProviderServer, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.remote.poll.MAX_CLIP", 2**20)
+    monkeypatch.setattr("pipeline.remote.result.MAX_CLIP", 2**20)
     server.cdn.fail("download", endless(b"\0" * 2**16), times=100)
     refused(office, Kind.INTEGRITY, "MB")
 
