@@ -1,6 +1,8 @@
-"""A picture that a user named by a link -> its bytes. Kept in memory alone; decoding is pipeline/picture.py's."""
+"""Fetch a picture that a user named by a link. Kept in memory alone; decoding is video/picture.py's."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from ..files.names import size_text
 from ..http.errors import DownloadError, TransientError
@@ -16,7 +18,7 @@ MAX_PICTURE_BYTES = 10_000_000
 
 
 def kind_of_picture(data: bytes) -> str | None:
-    """"JPEG", "PNG" or "WebP" by the file's first bytes, None for anything else (each format's own signature)."""
+    """Return "JPEG", "PNG" or "WebP" by the file's first bytes, else None (each format's own signature)."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -27,7 +29,7 @@ def kind_of_picture(data: bytes) -> str | None:
 
 
 def check_picture_link(url: str) -> str:
-    """The https link of a picture. Raises DownloadError, without a request, for what is no link of a file."""
+    """Return the https link of a picture. Raises DownloadError, without a request, for what is no link of a file."""
     if not url.strip():
         raise DownloadError("url is empty. Give the https link of a JPEG, PNG or WebP picture.")
     remote = parse_source(url)
@@ -36,15 +38,21 @@ def check_picture_link(url: str) -> str:
     return remote.link
 
 
-def fetch_picture(url: str, *, policy: Policy | None = None, stop: Stop = never,
-                  tokens: Tokens = Tokens()) -> bytes:  # noqa: B008
-    """The JPEG, PNG or WebP file behind an https link (or `owner/repo/file` of Hugging Face), at most 10 MB.
+def _unsaid(text: str) -> None:
+    """Show nothing."""
 
-    stop: called about ten times a second; what it raises ends the download.
+
+def fetch_picture(url: str, *, policy: Policy | None = None, stop: Stop = never,
+                  tokens: Tokens = Tokens(), say: Callable[[str], None] = _unsaid) -> bytes:  # noqa: B008
+    """Return the JPEG, PNG or WebP file behind an https link (or `owner/repo/file` of Hugging Face), at most 10 MB.
+
+    stop: called about ten times a second; what it raises ends the download. say: told of a proxy that is used.
     Raises DownloadError with a sentence for the user.
     """
     link = check_picture_link(url)
     session = Session(policy or policy_from_environment(), tokens)
+    if way := session.policy.through_proxy(link):
+        say(f"Fetching the picture{way}.")
     timeouts, tries = session.policy.timeouts, 0
     try:
         while True:

@@ -127,8 +127,8 @@ class Connection(HTTPSConnection):
     """A connection to a pinned address, or through a proxy. The certificate is checked for the host's name."""
 
     dialer: Dialer
-    _handle: socket.socket | None = None
-    """The open socket once more, whoever else holds it: urllib3, TLS inside TLS, or the response."""
+    _open: Any = None
+    """The socket, kept when http.client has handed it over to the response."""
 
     @property
     def origin(self) -> Url:
@@ -137,30 +137,32 @@ class Connection(HTTPSConnection):
         return Url(str(host).strip("[]"), int(port), "/")
 
     def _new_conn(self) -> socket.socket:
-        plain = self.dialer.dial(self) if self.proxy is None else super()._new_conn()
-        self._handle = plain.dup()
-        if self.dialer.aborted:
-            self.abort()
-        return plain
+        return self.dialer.dial(self) if self.proxy is None else super()._new_conn()
 
     def connect(self) -> None:
         """Connect. Raises TransientError, or DownloadError for a certificate or a proxy that refuses."""
-        host = self.origin.host
+        origin = self.origin
         try:
             super().connect()
         except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
-            refusal = self._refusal(host, error)
+            refusal = self._refusal(origin.host, self.dialer.route(origin).proxy, error)
             self.close()
             raise refusal from None
+        self._open = self.sock
         self.sock.settimeout(self.dialer.policy.timeouts.read)
+        if self.dialer.aborted:
+            self.abort()
 
     def abort(self) -> None:
         """Make a send or a read under way return; from another thread."""
-        with suppress(OSError, AttributeError):  # the other side was faster, or there is no connection yet
-            self._handle.shutdown(socket.SHUT_RDWR)
+        plain = getattr(self._open, "socket", self._open)  # TLS inside TLS, to a proxy that speaks it, has a socket
+        with suppress(OSError):  # the other side was faster
+            if plain is not None:
+                # Not SSLSocket's own shutdown: after that one a read returns what is still to be deciphered.
+                socket.socket.shutdown(plain, socket.SHUT_RDWR)
 
-    def _refusal(self, host: str, error: Exception) -> DownloadError:
-        proxy = None if self.proxy is None else f"{self.proxy.host}:{self.proxy.port}"
+    def _refusal(self, host: str, proxy: str | None, error: Exception) -> DownloadError:
+        proxy = proxy and shown_proxy(proxy)
         if isinstance(error, ssl.SSLCertVerificationError):
             at_proxy = self.proxy is not None and self.proxy.scheme == "https" and not self.proxy_is_verified
             return DownloadError(

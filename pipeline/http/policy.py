@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .address import Address, Url, public_addresses
-from .environment import environment_proxy, hub_mirror, trusted_authorities
+from .address import Address, Url, parse_url, public_addresses
+from .environment import HUB, environment_proxy, hub_mirror, shown_proxy, trusted_authorities
 
 OFFLINE_VARIABLE = "WAN22_OFFLINE"
 SLOWEST = 100_000
@@ -105,6 +105,15 @@ class Policy:
     """Link -> URL of the proxy to reach it through, None for none. Raises DownloadError."""
     mirror: Callable[[], Url | None] = hub_mirror
     """The mirror that stands for Hugging Face, None for none. Raises DownloadError."""
+
+    def through_proxy(self, link: str) -> str:
+        """Return " through the proxy HOST:PORT" for a link that is reached through one, else "". Raises DownloadError.
+
+        For the text on a node: the proxy's name and password are left out.
+        """
+        url = parse_url(link)
+        proxy = self.proxy((self.mirror() if url.origin == HUB else None) or url)
+        return f" through the proxy {shown_proxy(proxy)}" if proxy else ""
 
 
 def policy_from_environment(environ: Mapping[str, str] = os.environ) -> Policy:

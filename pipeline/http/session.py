@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
@@ -19,7 +19,7 @@ import urllib3
 
 from .address import Url, parse_url
 from .connection import Adapter, Dialer
-from .environment import is_socks, shown_proxy
+from .environment import is_socks
 from .errors import ConnectionLostError, DownloadError
 from .policy import OFFLINE_VARIABLE, Policy
 from .secrets import HUGGING_FACE, NoTokens, Service, Tokens, service_of
@@ -34,20 +34,18 @@ _ours = threading.local()
 class Body:
     """Bytes to be sent, and when their last one leaves: until then no server can have accepted the request."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes, before_last_byte: Callable[[], None]) -> None:
+        """before_last_byte: called when all but the last byte is on its way; what it raises ends the request."""
+        self._data, self._before_last_byte = data, before_last_byte
         self.sent = False
         """Whether the last byte may have left."""
-
-    def before_last_byte(self) -> None:
-        """Called when all but the last byte is on its way; for subclasses."""
 
     def __len__(self) -> int:
         return len(self._data)
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._data[:-1]
-        self.before_last_byte()
+        self._before_last_byte()
         self.sent = True
         yield self._data[-1:]
 
@@ -182,7 +180,7 @@ class Session:
             raise DownloadError(f"{url} is not asked for: {OFFLINE_VARIABLE} is set. Clear it to use the network.")
         proxy = self._dialer.route(url).proxy
         request = requests.Request(method, url.text, {**HEADERS, "Host": url.authority, **headers}, data=body).prepare()
-        request.url = url.text  # as it was given: a signature may depend on its spelling
+        request.url = url.text  # as it was given: requests would quote it anew, and a signature may depend on that
         timeouts = self.policy.timeouts
         with _lost_from(url), _unlogged():
             response = self._requests.send(
@@ -243,14 +241,6 @@ def _unlogged() -> Iterator[None]:
         yield
     finally:
         _ours.sending = False
-
-
-def through_proxy(policy: Policy, link: str) -> str:
-    """Return " through the proxy HOST:PORT" for a link that is reached through one, else "". Raises DownloadError."""
-    url = parse_url(link)
-    mirror = policy.mirror() if url.origin in HUGGING_FACE.origins else None
-    proxy = policy.proxy(mirror or url)
-    return f" through the proxy {shown_proxy(proxy)}" if proxy else ""
 
 
 def _on_mirror(url: Url, mirror: Url) -> Url:

@@ -83,14 +83,6 @@ class Reply:
         return None if asked is None else min(asked, LONGEST_RETRY_AFTER)
 
 
-class _Body(Body):
-    """A body that tells when its last byte leaves."""
-
-    def __init__(self, data: bytes, before_last_byte: Callable[[], None]) -> None:
-        super().__init__(data)
-        self.before_last_byte = before_last_byte
-
-
 def _ignored() -> None:
     """Do nothing before the last byte of a request that nobody pays for."""
 
@@ -109,7 +101,7 @@ def exchange(request: Request, policy: Policy, timeout: float, limit: int = MAX_
     watchdog = threading.Timer(timeout, session.abort)
     watchdog.daemon = True
     watchdog.start()
-    body = _Body(request.body, before_last_byte) if request.body else None
+    body = Body(request.body, before_last_byte) if request.body else None
     try:
         url = parse_url(request.url)
         response = session.send(request.method, url, {**HEADERS, **request.headers}, body)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import Timeout
 
-from ..http.errors import redact
+from ..http.errors import DownloadError, redact
 from .client import Client
 from .context import Desk
 from .errors import ELSEWHERE, Kind, NotAcceptedError, RemoteError
@@ -135,7 +135,7 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
 
 async def _at(target: Target, plan: Plan, digest: str, picture: Picture, frames: str, desk: Desk) -> Delivery:
     adapter, clip = target.adapter, plan.clip
-    desk = desk.noting(plan.notes)
+    desk = desk.noting((*plan.notes, *_way(adapter, desk)))
     summary = {"prompt": clip.prompt, "negative_prompt": clip.negative_prompt, "resolution": clip.resolution,
                "num_frames": clip.num_frames, "num_inference_steps": clip.num_inference_steps,
                "guidance_scale": clip.guidance_scale, "seed": clip.seed, "longer_clips": frames,
@@ -164,6 +164,7 @@ async def _at(target: Target, plan: Plan, digest: str, picture: Picture, frames:
 async def resume(job: Job, adapter: Adapter, desk: Desk) -> Delivery:
     """Go on with a job of the ledger: wait for it, or fetch it again. Raises as make_clip does."""
     desk.check_allowed()
+    desk = desk.noting(_way(adapter, desk))
     async with _driving(job, desk):
         job = desk.ledger.get(job.id)
         desk.drives(job.id, False)
@@ -173,6 +174,14 @@ async def resume(job: Job, adapter: Adapter, desk: Desk) -> Delivery:
             raise RemoteError(Kind.LOST, f"The job {job.short_id} never reached {adapter.title}: there is nothing to "
                               "resume. Queue its workflow again.")
         return await _finish(job, _client(adapter, desk, job), desk)
+
+
+def _way(adapter: Adapter, desk: Desk) -> tuple[str, ...]:
+    """Return a sentence on the proxy that a provider is reached through; none without one."""
+    with suppress(DownloadError):  # of a setting that cannot be used, as the first request says
+        if way := desk.policy.through_proxy(adapter.origins[0]):
+            return (f"All of it goes{way}.",)
+    return ()
 
 
 async def _finish(job: Job, client: Client, desk: Desk) -> Delivery:
