@@ -147,16 +147,23 @@ def is_public(address: str) -> bool:
     return ip in _PUBLIC_6 and not any(ip in block for block in _NOT_PUBLIC_6)
 
 
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def may_be_public(host: str) -> bool:
     """Return whether a host can be on the public internet, as far as its name tells.
 
     That is a public address, or a name with a domain that is not kept for local networks (RFC 6761, 6762, 8375, 9476).
     """
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return "." in host and not host.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
-    return is_public(host)
+    if is_address(host):
+        return is_public(host)
+    return "." in host and not host.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -174,7 +181,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 def public_addresses(url: Url, resolve: Callable[[str, int], list[str]] = resolve) -> list[Address]:
     """Look a link's host up and return where to connect. Raises DownloadError unless every address is public."""
-    addresses = resolve(url.host, url.port)
+    addresses = [url.host] if is_address(url.host) else resolve(url.host, url.port)
     if not addresses:
         raise UnknownHostError(f"There is no server named {url.host}, or this machine is not online.")
     for address in addresses:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
-from .address import may_be_public
+from .address import is_address, may_be_public
 
 
 def other_site_fault(headers: Mapping[str, str]) -> str:
@@ -29,7 +28,7 @@ def public_name_fault(headers: Mapping[str, str]) -> str:
     keys and money is settled under names and addresses that no stranger owns.
     """
     name = _split(f"//{headers.get('host', '').lower()}").hostname or ""
-    if may_be_public(name) and not _is_address(name):
+    if may_be_public(name) and not is_address(name):
         return (f"Keys and settings are not taken under the public name {name}, where anybody may send them. Set the "
                 "environment variables, or open ComfyUI by its address (127.0.0.1, or that of its network).")
     return ""
@@ -41,11 +40,3 @@ def _split(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

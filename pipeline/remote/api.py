@@ -105,9 +105,12 @@ def exchange(request: Request, policy: Policy, timeout: float, limit: int = MAX_
     try:
         url = parse_url(request.url)
         response = session.send(request.method, url, {**HEADERS, **request.headers}, body)
-        data = response.read(limit + 1)
-        if len(data) <= limit and response.length:
-            raise ConnectionLostError("")
+        try:
+            data = response.read(limit + 1)
+            if len(data) <= limit and response.length:
+                raise ConnectionLostError("It was cut short.")
+        finally:
+            response.close()
     except ConnectionLostError:
         if body is None or body.sent:
             raise NoAnswerError(f"{url.host} did not answer, or its answer broke off.") from None
