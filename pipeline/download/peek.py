@@ -1,4 +1,4 @@
-"""Looking at the beginning of a file that a link names, without fetching the rest of it."""
+"""Look at the beginning of a file that a link names, without fetching the rest of it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Peeks(Generic[T]):
 
     def peek(self, source: str, *, folder: Path, policy: Policy, tokens: Tokens, sha256: str | None = None,
              ask: bool) -> T:
-        """What `look` finds in the file: in the cache's own, else as remembered, else at the server if it may be asked.
+        """Return what `look` finds in the file: in the cache's own, else as remembered, else at the server.
 
         folder: of the cache. ask: False forbids every connection. Raises NotAskedError, DownloadError, what look
         raises.
@@ -124,7 +124,7 @@ class Peeks(Generic[T]):
 
 
 def _cached(cache: Cache, link: str, sha256: str | None) -> tuple[Path, str] | None:
-    """The cache's file and its name, as it would be used without asking anybody."""
+    """Return the cache's file and its name, as it would be used without asking anybody."""
     if sha256 is not None:
         path = cache.find(sha256.lower(), never)
         return None if path is None else (path, cache.name(link, path))

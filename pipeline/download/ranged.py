@@ -22,6 +22,25 @@ from .response import FirstResponse
 GAIN = 1.3
 """More connections must make it that much faster, or no further ones are added."""
 GROWTH = 4
+SMALLEST, LARGEST = 2**14, 2**18
+"""Bytes read at once: little while they come slowly, so that what came is counted and kept; one TLS record at least."""
+BATCH = 2**24
+"""Bytes after which the thread that hashes is woken, which costs less than at every read, and the system is asked to
+bring what was written to the disk, while more comes; the fsync at the end waits for little then (0.4 s for a GB
+otherwise)."""
+QUICK, SLOW = 0.02, 0.2
+"""Seconds for a read under which more is asked for, and over which less."""
+
+Ask = Callable[[int, int], Response]
+"""(first byte, end) -> a response with these bytes; raises DownloadError."""
+Progress = Callable[[int, int | None], None]
+"""(bytes there, bytes in all or None) -> shown; called about ten times a second in the caller's thread."""
+
+PIECES = 64
+SMALLEST_PIECE, LARGEST_PIECE = 2**18, 2**23
+"""Bytes of one ranged request when there are several connections: a file is some 64 pieces, within these bounds."""
+KEEP_EVERY = 5.0
+"""Seconds between notes of what is there, which is the most that a kill can cost. Nothing is written meanwhile."""
 
 
 class Rate:
@@ -35,7 +54,7 @@ class Rate:
         self._may_grow = True
 
     def stalled(self, now: float, received: int) -> bool:
-        """Whether fewer bytes came than the floor allows over the last window."""
+        """Return whether fewer bytes came than the floor allows over the last window."""
         self._window.append((now, received))
         while len(self._window) > 2 and self._window[1][0] <= now - self._timeouts.window:
             self._window.popleft()
@@ -43,7 +62,7 @@ class Rate:
         return now - start >= self._timeouts.window and received - before < self._timeouts.floor * self._timeouts.window
 
     def streams(self, now: float, received: int, streams: int, left: int) -> int:
-        """How many connections there should be, given how many there are and the bytes that are left.
+        """Return how many connections there should be, given how many there are and the bytes that are left.
 
         They are multiplied when the measured rate would need seconds for the rest, as long as that helps: a line that
         is full gives no more to several connections than to one.
@@ -62,20 +81,8 @@ class Rate:
         return min(streams * GROWTH, self._timeouts.streams)
 
     def stop_growing(self) -> None:
-        """The server gives no more connections."""
+        """Add no further connections: the server gives none."""
         self._may_grow = False
-
-SMALLEST, LARGEST = 2**14, 2**18
-"""Bytes read at once: little while they come slowly, so that what came is counted and kept; one TLS record at least."""
-BATCH = 2**24
-"""Bytes after which the thread that hashes is woken, which costs less than at every read, and the system is asked to
-bring what was written to the disk, while more comes; the fsync at the end waits for little then (0.4 s for a GB
-otherwise)."""
-QUICK, SLOW = 0.02, 0.2
-"""Seconds for a read under which more is asked for, and over which less."""
-
-Ask = Callable[[int, int], Response]
-"""(first byte, end) -> a response with these bytes; raises DownloadError."""
 
 
 class Stream(threading.Thread):
@@ -152,7 +159,7 @@ class Stream(threading.Thread):
                 self._response = None
 
     def _end_of_body(self, position: int) -> None:
-        """A body of unknown length may end; any other was cut off."""
+        """Take the end of a body of unknown length; raise TransientError for any other, which was cut off."""
         response = self._response
         if self._partial.size is None and response.is_whole:
             self.whole = True
@@ -178,15 +185,6 @@ def cancel_all(streams: list[Stream], timeout: float = 0.5) -> None:
     end = time.monotonic() + timeout
     for stream in streams:
         stream.join(max(0.0, end - time.monotonic()))
-
-Progress = Callable[[int, int | None], None]
-"""(bytes there, bytes in all or None) -> shown; called about ten times a second in the caller's thread."""
-
-PIECES = 64
-SMALLEST_PIECE, LARGEST_PIECE = 2**18, 2**23
-"""Bytes of one ranged request when there are several connections: a file is some 64 pieces, within these bounds."""
-KEEP_EVERY = 5.0
-"""Seconds between notes of what is there, which is the most that a kill can cost. Nothing is written meanwhile."""
 
 
 class _Keeper:

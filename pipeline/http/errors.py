@@ -1,4 +1,4 @@
-"""The errors of a download or another request, and links as they may be shown."""
+"""Name what can go wrong with a request, and show links without their secrets."""
 
 from __future__ import annotations
 

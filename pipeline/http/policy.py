@@ -1,4 +1,4 @@
-"""How far a download or a remote job may go: its timeouts and retries, and which addresses it may reach."""
+"""Settle how far a download or a remote job may go: its timeouts and retries, and which addresses it may reach."""
 
 from __future__ import annotations
 

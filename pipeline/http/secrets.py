@@ -108,7 +108,7 @@ def service_of(origin: str) -> Service | None:
 
 
 def _host(value: Any) -> str:
-    """The `check` of a host: "" for none."""
+    """Return a host in the form of Url.authority, "" for none. Raises ValueError, as Setting.check does."""
     try:
         return parse_url(f"https://{value}").authority if value else ""
     except DownloadError:

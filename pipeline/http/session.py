@@ -1,4 +1,4 @@
-"""The one HTTPS client, on requests: follows redirects by hand, and sends a token to its owner alone.
+"""Make HTTPS requests, on requests: follow redirects by hand, and send a token to its owner alone.
 
 Every connection, redirects included, is made by connection.py. Nothing of requests' own settings is read: no .netrc, no
 cookies, no environment but what environment.py takes from it; plain http is not mounted; no link is logged.
@@ -17,6 +17,7 @@ from http.cookiejar import DefaultCookiePolicy
 import requests
 import urllib3
 
+from ..files.names import read_sha256
 from .address import Url, parse_url
 from .connection import Adapter, Dialer
 from .environment import is_socks
@@ -250,5 +251,4 @@ def _on_mirror(url: Url, mirror: Url) -> Url:
 
 def _sha256_of(etag: str | None) -> str | None:
     """Return the hash in a Hub's ETag of a large file, which is its SHA-256; None for another kind of ETag."""
-    value = (etag or "").strip('"').lower()
-    return value if len(value) == 64 and all(c in "0123456789abcdef" for c in value) else None
+    return read_sha256((etag or "").strip('"'))

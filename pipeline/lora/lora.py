@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 
 from ..download.source import is_remote, parse_source
+from ..files.names import read_sha256
 from ..request import RequestError
 
 AUTO, BOTH, HIGH, LOW = EXPERTS = ("auto", "both", "high", "low")
@@ -42,7 +42,7 @@ class Lora:
                                "usual).")
         if self.expert not in EXPERTS:
             raise RequestError(f"The LoRA's expert is {self.expert!r}; choose one of {', '.join(EXPERTS)}.")
-        if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
+        if self.sha256 is not None and read_sha256(self.sha256) is None:
             raise RequestError(f"The LoRA's sha256 has {len(self.sha256)} characters or others than 0-9 and a-f; it "
                                "is 64 hexadecimal digits, as `sha256sum` and Civitai show it.")
         if not 0.0 <= self.min_match <= 1.0:

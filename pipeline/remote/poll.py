@@ -43,7 +43,7 @@ def place_of(job_id: str) -> int | None:
 
 
 async def follow(job: Job, client: Client, desk: Desk) -> Job:
-    """Wait for an accepted job and fetch its clip; returns it done, with the path of the file.
+    """Wait for an accepted job and fetch its clip; return it done, with the path of the file.
 
     Raises RemoteError; the interrupt that desk.stop raises, once the job was called off where the provider can. Any
     other end leaves the job as it is, to be taken up again: nobody has said that the clip is not wanted.
@@ -201,7 +201,7 @@ async def _call_off(job: Job, client: Client, desk: Desk) -> None:
 
 
 async def _after_cancel(job: Job, client: Client) -> Progress:
-    """How the job stands once its end had a moment to be noted."""
+    """Return how the job stands once its end had a moment to be noted."""
     for seconds in AFTER_CANCEL:
         await asyncio.sleep(seconds * client.timeouts.pace)
         told = await client.converse(client.adapter.poll(job.model, job.remote_id))
