@@ -13,9 +13,6 @@ from collections.abc import Mapping
 from functools import cache
 from urllib.parse import urlsplit
 
-from requests.certs import where
-from requests.utils import get_environ_proxies, select_proxy
-
 from .address import Url, parse_url
 from .errors import DownloadError
 
@@ -34,6 +31,8 @@ def environment_proxy(url: Url) -> str | None:
     HTTPS_PROXY goes before ALL_PROXY; NO_PROXY lists hosts, domains and networks without a proxy; small letters go
     before capitals. Raises DownloadError for a value that is no proxy, or a SOCKS proxy without PySocks.
     """
+    from requests.utils import get_environ_proxies, select_proxy
+
     proxy = select_proxy(url.text, get_environ_proxies(url.text))
     if not proxy:
         return None
@@ -75,6 +74,8 @@ def trusted_authorities(environ: Mapping[str, str] = os.environ) -> ssl.SSLConte
 
 @cache
 def _context(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+    from requests.certs import where
+
     context = ssl.create_default_context()
     context.load_verify_locations(where())
     for name, path in named:

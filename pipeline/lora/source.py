@@ -20,9 +20,8 @@ from ..download.source import is_remote, parse_source
 from ..http.errors import DownloadError, redact
 from ..http.policy import policy_from_environment
 from ..http.secrets import Tokens
-from ..request import RequestError
+from ..request import AUTO, Lora, RequestError
 from .expert import choose_expert
-from .lora import AUTO, Lora
 from .match import LoraFile
 from .probe import LoraFacts, probe_lora
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pipeline.remote.webhooks import signatures as webhook
 from pipeline.remote.webhooks.keys import COOLDOWN, FRESH, KeyRing, fetch_keys
 from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, Receiver, Replays
 from tests.support.faults import answer, reset
-from tests.support.office import PATIENT, Office
+from tests.support.office import PATIENT, SERVERS, Office
 from tests.support.providers import job as at_provider
 from tests.support.providers import webhook_keys
 from tests.support.providers.job import FOREVER, Script
@@ -62,6 +63,12 @@ class Inbox:
         bought = self.provider.accept(model, {"prompt": "a", "num_frames": 81, "duration": 5}, webhook=PUBLIC)
         ours = self.ledger.claim(Job("", self.name, model, "default", bought.id))
         return self.ledger.update(ours, remote_id=bought.id, state=state, sent=True), bought
+
+
+@pytest.fixture(params=SERVERS)
+def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProviderServer]:
+    with closing(SERVERS[request.param](tmp_path)) as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ class Seen:
     """The point of its route (submit, poll, ...), at an ApiServer; None when no route takes it."""
     status: int | None = None
     """None while there is no answer, and when a fault left it without one."""
+    answer: bytes = b""
+    """The body of an answer that was sent whole."""
 
     @property
     def path(self) -> str:
@@ -103,6 +105,7 @@ class Request(BaseHTTPRequestHandler):
 
     def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         """Send a whole answer."""
+        self.seen.answer = body
         self.head(status, {"Content-Length": str(len(body)), **(headers or {})})
         self.wfile.write(body)
 

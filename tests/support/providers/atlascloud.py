@@ -6,9 +6,9 @@ Decided here, because nothing settles it:
 - At most three LoRAs a list, as at WaveSpeed (an unofficial page says six).
 - A picture is an https link, a data URI or plain base64.
 - refused is a failed prediction with error_code 1039; the codes of other failures (1000, 1001) are made up.
-- The upload answers data.download_url (the client's); `upload_key = "url"` answers data.url (the documentation's).
+- The upload answers data.download_url, as the client reads it (the documentation has data.url).
 - generateVideo takes no query (the official node adds utm_ parameters).
-- Schemas lie at static.atlascloud.ai. Balance has the public API's shape; prices are this server's own, a second.
+- Schemas lie at static.atlascloud.ai. Prices are this server's own, a second.
 - A callback of a failed job has status OK and payload.status failed; with `Script.error` set its status is ERROR.
 """
 
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.support.api_server import Answer, Refused, Route, json_answer
+from tests.support.api_server import Answer, Route, json_answer
 from tests.support.loopback_server import Request
 from tests.support.providers.cdn_server import HOSTS, CdnServer
 from tests.support.providers.inputs import BadPicture, Duration, Inputs, Loras, Prompt, Seed, form_file, is_public_https
@@ -85,7 +85,7 @@ MODELS: dict[str, tuple[type[Inputs], float]] = {
     "alibaba/wan-2.2/i2v-480p": (Plain, 0.03),
     "alibaba/wan-2.2/i2v-720p": (Plain, 0.06),
 }
-STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 400, "picture": 400, "balance": 402, "limit": 429,
+STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 400, "picture": 400, "balance": 402,
           "job": 404, "webhook": 400, "too_large": 413}
 FAILURES = {"failed": (1000, "Generation failed"), "failed_500": (1000, "Generation failed"),
             "refused": (1039, "The request was rejected by content moderation."),
@@ -99,7 +99,7 @@ class AtlasCloudServer(ProviderServer):
     hosts = (API, MEDIA, STATIC)
     media_hosts = (MEDIA,)
     bare_base64 = True
-    points = ("submit", "poll", "models", "schema", "balance", "upload", "secret")
+    points = ("submit", "poll", "models", "schema", "upload", "secret")
     ends = ("done", "failed", "refused", "failed_500", "refused_500", "timeout", "cancelled", "empty", "succeeded",
             "objects")
     """_500: told as HTTP 500 with data.status failed. succeeded: that word, and `output` (a string) for `outputs`."""
@@ -108,7 +108,6 @@ class AtlasCloudServer(ProviderServer):
     def __init__(self, folder: Path, cdn: CdnServer | None = None, *, key: str | None = None) -> None:
         self.webhook_keys = [SigningKey("atlas-key-1")]
         """The JWKS lists all of them; callbacks are signed with the last."""
-        self.upload_key = "download_url"
         base = "/api/v1"
         self.routes = [
             Route("POST", API, rf"{base}/model/generateVideo", "submit", self._submit),
@@ -116,30 +115,17 @@ class AtlasCloudServer(ProviderServer):
             Route("POST", API, rf"{base}/model/uploadMedia", "upload", self._upload),
             Route("GET", API, rf"{base}/models", "models", self._models, open=True),
             Route("GET", STATIC, r"/schema/(?P<model>.+)\.json", "schema", self._schema, open=True),
-            Route("GET", API, r"/public/v1/balance", "balance", self._balance),
             Route("GET", API, rf"{base}/webhooks/jwks\.json", "secret", self._jwks, open=True),
         ]
         super().__init__(folder, cdn, key=key or "apikey-0123456789abcdef0123456789abcdef")
 
     def native_error(self, kind: str, text: str, details: list[dict[str, Any]] | None = None) -> Answer:
         return self._answer(STATUS[kind], {"code": STATUS[kind], "msg": "unauthorized" if kind == "auth" else text,
-                                           "request_id": self._request_id(), "data": None},
-                            self.limit_headers() if kind == "limit" else {})
+                                           "request_id": self._request_id(), "data": None})
 
     def unknown(self, request: Request) -> Answer:
         """A wrong path is 401, as a wrong key is."""
         return self.native_error("auth", "")
-
-    def authorise(self, request: Request) -> None:
-        """The billing API has a shape of its own."""
-        try:
-            super().authorise(request)
-        except Refused:
-            if not request.seen.path.startswith("/public/"):
-                raise
-            error = {"type": "authentication_error", "code": "invalid_api_key", "message": "Invalid API key.",
-                     "param": None}
-            raise Refused(self._answer(401, {"error": error, "request_id": self._request_id()})) from None
 
     def cost(self, model: str, inputs: dict[str, Any]) -> float:
         scale = {"720p": 2, "1080p": 3}.get(inputs.get("resolution", ""), 1)
@@ -188,12 +174,13 @@ class AtlasCloudServer(ProviderServer):
         words = {"queued": "created", "running": job.script.word or "processing", "timeout": "timeout",
                  "cancelled": "cancelled", "succeeded": "succeeded"}
         word = words.get(phase, "failed" if phase in FAILURES else "completed")
-        content: dict[str, Any] = {"id": job.id, "model": job.model, "status": word, "error": "",
+        content: dict[str, Any] = {"id": job.id, "model": job.model, "status": word, "error": "", "outputs": None,
+                                   "urls": {"get": f"https://{API}/api/v1/model/prediction/{job.id}"},
                                    "created_at": "2026-01-01T00:00:00Z",
                                    "metrics": {"predict_time": 41.0 if job.finished else 0}}
         if phase in FAILURES:
             code, text = FAILURES[phase]
-            content |= {"error": job.script.error or text, "error_code": code, "outputs": None}
+            content |= {"error": job.script.error or text, "error_code": code}
         elif phase == "succeeded":
             content |= {"output": self.clip(job), "price": str(job.price)}
         elif phase in ("done", "objects", "empty"):
@@ -209,7 +196,7 @@ class AtlasCloudServer(ProviderServer):
         if len(request.seen.raw) > LARGEST_BODY:
             raise self.refuse("too_large", "The request body exceeds 50 MB.")
         upload = self.keep_upload(MEDIA, *file)
-        return self._ok({"type": "image", self.upload_key: upload.url, "filename": upload.name,
+        return self._ok({"type": "image", "download_url": upload.url, "filename": upload.name,
                          "size": len(upload.data)}, message="success")
 
     def _models(self, request: Request) -> Answer:
@@ -227,11 +214,6 @@ class AtlasCloudServer(ProviderServer):
         schema["properties"] = {"model": {"type": "string", "const": model}, **schema["properties"]}
         return json_answer(200, {"openapi": "3.0.0", "info": {"title": model}, "paths": {},
                                  "components": {"schemas": {**parts, "Input": schema}}})
-
-    def _balance(self, request: Request) -> Answer:
-        money = {"value": f"{self.balance:.6f}", "currency": "usd"}
-        return self._answer(200, {"object": "balance", "scope": "account", "available": money, "cash": money,
-                                  "bonus": {"value": "0.000000", "currency": "usd"}, "request_id": self._request_id()})
 
     def _jwks(self, request: Request) -> Answer:
         return json_answer(200, {"keys": [key.jwk() for key in self.webhook_keys]})
@@ -254,7 +236,7 @@ class AtlasCloudServer(ProviderServer):
             f"{prefix}-Signature-Ed25519": base64url(key.sign(stamp.encode() + b"." + body))}, body)
 
     def _ok(self, data: object, **more: object) -> Answer:
-        return self._answer(200, {"code": 200, **more, "data": data})
+        return self._answer(200, {"code": 200, "message": "", **more, "data": data})
 
     def _answer(self, status: int, content: object, headers: dict[str, str] | None = None) -> Answer:
         return json_answer(status, content, {"X-Request-ID": self._request_id(), **(headers or {})})

@@ -2,14 +2,13 @@
 
 Decided here, because nothing settles it:
 - The queue takes any JSON object of a known endpoint and the model refuses it: COMPLETED with an error, and the result
-  is 422. `validates_at_submit` makes the submit itself answer 422.
+  is 422.
 - A job that was cancelled ends COMPLETED with error_type client_cancelled, its result 499.
 - The base endpoint's inputs are those of /lora without loras. /turbo's are the client's types. No limit of the number
   of LoRAs is documented, and none is kept; a LoRA here is an https link, never a Hugging Face repository, so
   weight_name is an unknown field.
 - 422 details are pydantic's own (types like missing, extra_forbidden); a picture that is too large is
   image_too_large, one that cannot be had file_download_error.
-- Jobs above `max_unfinished` stay in the queue instead of being refused; a submit is 429 by `rate` alone.
 - Pricing units are "second" and "video"; the platform's API gives one price an endpoint, whatever the resolution.
 - The clip lies at v3b.fal.media, uploads at v3.fal.media. The upload's token is asked for with {} as body.
 """
@@ -33,7 +32,7 @@ from tests.support.providers.provider_server import ProviderServer
 from tests.support.providers.webhook_keys import Callback, SigningKey
 
 QUEUE, REST, MEDIA, API, SITE = "queue.fal.run", "rest.fal.ai", "v3.fal.media", "api.fal.ai", "fal.ai"
-STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 422, "balance": 403, "limit": 429, "job": 404,
+STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 422, "balance": 403, "job": 404,
           "webhook": 400}
 
 
@@ -47,7 +46,6 @@ class FalServer(ProviderServer):
     models = MODELS
 
     def __init__(self, folder: Path, cdn: CdnServer | None = None, *, key: str | None = None) -> None:
-        self.validates_at_submit = False
         self.webhook_keys = [SigningKey("fal-key-1")]
         """The JWKS lists all of them; callbacks are signed with the last."""
         self.upload_token = "fal-cdn-token-0123456789abcdef"
@@ -77,8 +75,7 @@ class FalServer(ProviderServer):
         if kind in ("malformed", "webhook"):
             content["error_type"] = "bad_request"
         return json_answer(STATUS[kind], content, {
-            **({"X-Fal-Error-Type": "bad_request"} if "error_type" in content else {}),
-            **(self.limit_headers() if kind == "limit" else {})})
+            **({"X-Fal-Error-Type": "bad_request"} if "error_type" in content else {})})
 
     def unknown(self, request: Request) -> Answer:
         if "/requests/" in request.seen.path:
@@ -87,9 +84,6 @@ class FalServer(ProviderServer):
 
     def new_id(self, number: int) -> str:
         return str(uuid.UUID(super().new_id(number)))
-
-    def over_limit(self) -> bool:
-        return False
 
     def cost(self, model: str, inputs: dict[str, Any]) -> float:
         price, unit = PRICES[model]
@@ -122,11 +116,9 @@ class FalServer(ProviderServer):
         if not start.replace(".", "", 1).isdigit() or float(start) <= 1:
             raise self.refuse("malformed", "X-Fal-Request-Timeout must be a number above 1.")
         invalid = self.errors(model, inputs) or self._picture_errors(inputs)
-        if invalid and self.validates_at_submit:
-            raise self.refuse("invalid", "", invalid)
         job = self.accept(model, inputs, webhook=webhook, invalid=invalid)
-        return json_answer(200, {"status": "IN_QUEUE", "request_id": job.id, "gateway_request_id": job.id,
-                                 "queue_position": self._position(job), **self._links(job)})
+        return json_answer(200, {"status": "IN_QUEUE", "request_id": job.id, "gateway_request_id": job.id, "logs": None,
+                                 "metrics": {}, "queue_position": self._position(job), **self._links(job)})
 
     def _picture_errors(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
         try:
@@ -138,9 +130,7 @@ class FalServer(ProviderServer):
 
     def _status(self, request: Request, job_id: str) -> Answer:
         self.allow_query(request, "logs")
-        before = self.job(job_id)
-        waits = before.phase == "queued" and self._position(before) > 0 and self.max_unfinished is not None
-        job = before if waits else self.poll(job_id)
+        job = self.poll(job_id)
         content: dict[str, Any] = {"request_id": job.id, **self._links(job), "logs": None, "metrics": {}}
         if job.phase == "queued":
             return json_answer(202, {"status": "IN_QUEUE", "queue_position": self._position(job), **content})
@@ -192,9 +182,9 @@ class FalServer(ProviderServer):
         return json_answer(202, {"status": "CANCELLATION_REQUESTED"})
 
     def _position(self, job: Job) -> int:
-        """How many unfinished jobs are ahead, less those that may run at once."""
+        """How many unfinished jobs are ahead."""
         ahead = [other for other in self.jobs.values() if not other.finished]
-        return max(0, ahead.index(job) + 1 - (self.max_unfinished or 1)) if job in ahead else 0
+        return ahead.index(job) if job in ahead else 0
 
     def _links(self, job: Job) -> dict[str, str]:
         base = f"https://{QUEUE}/{APP}/requests/{job.id}"

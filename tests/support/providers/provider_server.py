@@ -1,4 +1,4 @@
-"""What the four providers' servers share: jobs that go by a script, money, limits, uploads.
+"""What the four providers' servers share: jobs that go by a script, money, uploads.
 
     server = FalServer(tmp_path)                      # its own CdnServer is server.cdn; or FalServer(tmp_path, cdn)
     server.script = Script(queued=0, running=2)       # how every job goes from now on
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from abc import abstractmethod
 from collections import deque
 from dataclasses import replace
@@ -34,7 +33,6 @@ from tests.support.api_server import Answer, ApiServer, Refused
 from tests.support.loopback_server import Request
 from tests.support.providers.cdn_server import FPS, CdnServer
 from tests.support.providers.inputs import (
-    PICTURE_BYTES,
     REFUSED_WORD,
     BadPicture,
     Inputs,
@@ -73,25 +71,17 @@ class ProviderServer(ApiServer):
         self.cdn.keys.add(self.key)
         self.script = Script()
         self.balance = 1000.0
-        self.picture_bytes = PICTURE_BYTES
-        self.max_unfinished: int | None = None
-        """Jobs at a time; one more gets 429 (at fal it waits in the queue)."""
-        self.rate: tuple[int, float] | None = None
-        """Submits accepted in so many seconds; one more gets 429."""
-        self.retry_after: str | None = None
-        """Retry-After of those 429."""
         self.jobs: dict[str, Job] = {}
         self.uploads: dict[str, Upload] = {}
         self.most_unfinished = 0
         self._planned: deque[Script] = deque()
-        self._accepted_at: deque[float] = deque()
         super().__init__(folder, self.hosts)
 
     @abstractmethod
     def native_error(self, kind: str, text: str, details: list[dict[str, Any]] | None = None) -> Answer:
         """A refusal in the provider's own shape.
 
-        kind: auth, malformed, model, invalid, picture, balance, limit, job (no such job), webhook.
+        kind: auth, malformed, model, invalid, picture, balance, job (no such job), webhook.
         """
 
     @abstractmethod
@@ -191,7 +181,7 @@ class ProviderServer(ApiServer):
             if value not in self.uploads:
                 raise BadPicture("fetch", "The image could not be downloaded.")
             data = self.uploads[value].data
-        check_picture(data, self.picture_bytes)
+        check_picture(data)
 
     def keep_upload(self, host: str, name: str, content_type: str, data: bytes) -> Upload:
         """Keep a file, under a link that cannot be guessed."""
@@ -203,11 +193,10 @@ class ProviderServer(ApiServer):
 
     def accept(self, model: str, inputs: dict[str, Any], *, webhook: str | None = None,
                invalid: list[dict[str, Any]] | None = None) -> Job:
-        """A new job; its price is taken off the balance unless it is invalid. Raises Refused: balance, limit."""
+        """A new job; its price is taken off the balance unless it is invalid. Raises Refused: balance."""
         price = 0.0 if invalid else self.cost(model, inputs)
         if price > self.balance:
             raise self.refuse("balance", "Insufficient balance.")
-        self._check_limits()
         script = self._planned.popleft() if self._planned else self.script
         self._check_end(script)
         if REFUSED_WORD in str(inputs.get("prompt", "")):
@@ -215,7 +204,6 @@ class ProviderServer(ApiServer):
         job = Job(self.new_id(len(self.jobs)), model, inputs, price, script, webhook, invalid or [])
         self.jobs[job.id] = job
         self.balance -= price
-        self._accepted_at.append(time.monotonic())
         self.most_unfinished = max(self.most_unfinished, self.unfinished())
         return job
 
@@ -258,21 +246,6 @@ class ProviderServer(ApiServer):
 
     def unfinished(self) -> int:
         return sum(not job.finished for job in self.jobs.values())
-
-    def over_limit(self) -> bool:
-        return self.max_unfinished is not None and self.unfinished() >= self.max_unfinished
-
-    def limit_headers(self) -> dict[str, str]:
-        return {"Retry-After": self.retry_after} if self.retry_after else {}
-
-    def _check_limits(self) -> None:
-        if self.over_limit():
-            raise self.refuse("limit", "Too many tasks at a time.")
-        if self.rate:
-            most, seconds = self.rate
-            now = time.monotonic()
-            if sum(now - at < seconds for at in self._accepted_at) >= most:
-                raise self.refuse("limit", "Too many requests.")
 
     def _check_end(self, script: Script) -> None:
         if script.end not in self.ends:

@@ -7,7 +7,7 @@ Decided here, because nothing settles it:
   recommends at most.
 - A LoRA's link is https and ends in .safetensors.
 - A cancel of a finished prediction answers 200 with the prediction as it is.
-- The clip is deleted by `purge(job)`, not by the hour that it lives: output null and data_removed true.
+- A clip that was deleted: output null and data_removed true.
 - No price is published; this server's are $0.01 a second at 480p and $0.02 at 720p, as seconds at 16 frames.
 - refused is a failed prediction whose error text speaks of sensitive content (E005).
 """
@@ -88,8 +88,7 @@ TITLES = {"auth": (401, "Unauthenticated", "You did not pass a valid authenticat
           "job": (404, "Not found", "The requested resource could not be found."),
           "invalid": (422, "Input validation failed", ""), "picture": (422, "Input validation failed", ""),
           "webhook": (422, "Input validation failed", ""),
-          "balance": (402, "Insufficient credit", "You have insufficient credit to run this model."),
-          "limit": (429, "Too many requests", "Request was throttled. Your rate limit resets in ~30s.")}
+          "balance": (402, "Insufficient credit", "You have insufficient credit to run this model.")}
 FAILURES = {"failed": "Prediction failed: CUDA out of memory.", "aborted": "Prediction was aborted.",
             "refused": "The input or output was flagged as sensitive. Please try again with different inputs. (E005)"}
 
@@ -98,14 +97,14 @@ class ReplicateServer(ProviderServer):
     provider, cdn_host = "replicate", HOSTS[3]
     hosts = (API,)
     media_hosts = (API,)
-    points = ("submit", "poll", "cancel", "upload", "models", "account", "secret", "history")
-    ends = ("done", "failed", "refused", "aborted", "cancelled", "empty", "list")
-    """empty: succeeded with output null; list: output as a list of one link, in place of the link."""
+    points = ("submit", "poll", "cancel", "upload", "models", "secret", "history")
+    ends = ("done", "failed", "refused", "aborted", "cancelled", "empty", "list", "deleted")
+    """empty: succeeded with output null; list: output as a list of one link, in place of the link; deleted: an hour
+    after it was done."""
     models = {"wan-video/wan-2.2-i2v-fast": Fast, "wan-video/wan-2.2-i2v-a14b": Plain}
 
     def __init__(self, folder: Path, cdn: CdnServer | None = None, *, key: str | None = None) -> None:
         self.webhook_secret = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
-        self.purged: set[str] = set()
         model = r"/v1/models/(?P<model>[\w.-]+/[\w.-]+)"
         self.routes = [
             Route("POST", API, rf"{model}/predictions", "submit", self._submit),
@@ -114,7 +113,6 @@ class ReplicateServer(ProviderServer):
             Route("POST", API, r"/v1/predictions/(?P<job_id>[^/]+)/cancel", "cancel", self._cancel),
             Route("POST", API, r"/v1/files", "upload", self._upload),
             Route("GET", API, model, "models", self._model),
-            Route("GET", API, r"/v1/account", "account", self._account),
             Route("GET", API, r"/v1/webhooks/default/secret", "secret", self._secret),
         ]
         super().__init__(folder, cdn, key=key or "r8_0123456789abcdef0123456789abcdef01234")
@@ -125,8 +123,7 @@ class ReplicateServer(ProviderServer):
         if details:
             content["invalid_fields"] = [{"type": e["type"], "field": ".".join(map(str, e["loc"][1:])),
                                           "description": e["msg"]} for e in details]
-        headers = self.limit_headers() if kind == "limit" else {}
-        return json_answer(status, content, {**headers, "Content-Type": "application/problem+json"})
+        return json_answer(status, content, {"Content-Type": "application/problem+json"})
 
     def unknown(self, request: Request) -> Answer:
         return self.native_error("model", "")
@@ -147,7 +144,7 @@ class ReplicateServer(ProviderServer):
         if data is not None and len(value) > LARGEST_DATA_URI:
             raise BadPicture("bytes", f"A data URI may have {LARGEST_DATA_URI} bytes; upload the file instead.")
         if data is not None:
-            check_picture(data, self.picture_bytes)
+            check_picture(data)
         else:
             super().check_picture(value)
 
@@ -192,22 +189,18 @@ class ReplicateServer(ProviderServer):
     def _cancel(self, request: Request, job_id: str) -> Answer:
         return json_answer(200, self.prediction(self.cancel(job_id)))
 
-    def purge(self, job: Job) -> None:
-        """Let an hour pass: its output is deleted."""
-        self.purged.add(job.id)
-
     def prediction(self, job: Job) -> dict[str, Any]:
         """The job as an answer, and as a callback."""
         phase, output = job.phase, None
         words = {"queued": "starting", "running": job.script.word or "processing", "cancelled": "canceled",
                  "refused": "failed", "failed": "failed", "aborted": "aborted"}
-        if phase in ("done", "list") and job.id not in self.purged:
+        if phase in ("done", "list"):
             output = self.clip(job) if phase == "done" else [self.clip(job)]
         base = f"https://{API}/v1/predictions/{job.id}"
         return {"id": job.id, "model": job.model, "version": "hidden", "output": output, "logs": "",
-                "input": {} if job.id in self.purged else job.inputs, "status": words.get(phase, "succeeded"),
+                "input": {} if phase == "deleted" else job.inputs, "status": words.get(phase, "succeeded"),
                 "error": (job.script.error or FAILURES[phase]) if phase in FAILURES else None,
-                "data_removed": job.id in self.purged, "created_at": job.created_at,
+                "data_removed": phase == "deleted", "created_at": job.created_at,
                 "urls": {"get": base, "cancel": f"{base}/cancel", "web": f"https://replicate.com/p/{job.id}"},
                 **({"metrics": {"predict_time": 41.0}} if job.finished else {})}
 
@@ -232,9 +225,6 @@ class ReplicateServer(ProviderServer):
         return json_answer(200, {"owner": owner, "name": name, "visibility": "public", "latest_version": {
             "id": hashlib.sha256(model.encode()).hexdigest(),
             "openapi_schema": {"openapi": "3.0.2", "components": {"schemas": {"Input": schema}}}}})
-
-    def _account(self, request: Request) -> Answer:
-        return json_answer(200, {"type": "user", "username": "tester", "name": "Tester", "github_url": ""})
 
     def _secret(self, request: Request) -> Answer:
         return json_answer(200, {"key": self.webhook_secret})

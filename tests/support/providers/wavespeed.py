@@ -7,8 +7,7 @@ Decided here, because nothing settles it:
 - The spicy models have no negative_prompt and no last_image. Pictures are links; base64 is refused.
 - The presigned PUT is at a host of its own, must come with exactly the size and content type declared and without
   Authorization (as at S3), and its link works once.
-- POST /model/price (the CLI's current form; older clients call /model/pricing) and GET /balance (one page has
-  /account/balance). The secret is in data.secret.
+- POST /model/price (the CLI's current form; older clients call /model/pricing). The secret is in data.secret.
 - webhook may be given as ?webhook= alone; webhook_url in the body, of one page, is an unknown field.
 - Prices are this server's own: a base price a model for 5 s, 1.6 times that for 8 s.
 """
@@ -90,7 +89,7 @@ MODELS: dict[str, tuple[type[Inputs], float]] = {
     "wavespeed-ai/wan-2.2/i2v-480p": (Plain, 0.15),
     "wavespeed-ai/wan-2.2/i2v-720p": (Plain, 0.30),
 }
-STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 400, "picture": 400, "balance": 400, "limit": 429,
+STATUS = {"auth": 401, "malformed": 400, "model": 404, "invalid": 400, "picture": 400, "balance": 400,
           "job": 404, "webhook": 400}
 FAILURES = {"failed": (1403, "The task could not be completed."),
             "refused": (1200, "Content flagged as potentially sensitive. Please change the prompt or the image."),
@@ -103,7 +102,7 @@ class WaveSpeedServer(ProviderServer):
     hosts = (API, STORE)
     media_hosts = (MEDIA,)
     inline_pictures = False
-    points = ("submit", "poll", "price", "balance", "models", "upload", "upload_data", "secret", "delete", "history")
+    points = ("submit", "poll", "price", "models", "upload", "upload_data", "secret", "history")
     ends = ("done", "failed", "refused", "timeout", "cancelled", "deleted", "empty", "objects")
     """empty: completed without outputs; objects: outputs as objects in place of strings."""
     models = {name: inputs for name, (inputs, _) in MODELS.items()}
@@ -114,14 +113,12 @@ class WaveSpeedServer(ProviderServer):
         self._numbers = itertools.count()
         base = "/api/v3"
         self.routes = [
-            Route("GET", API, rf"{base}/balance", "balance", self._balance),
             Route("GET", API, rf"{base}/models", "models", self._models),
             Route("POST", API, rf"{base}/model/price", "price", self._price),
             Route("GET", API, rf"{base}/webhook/secret", "secret", self._secret),
             Route("POST", API, rf"{base}/media/uploads", "upload", self._upload),
             Route("PUT", STORE, r"/(?P<ticket>[0-9a-f]+)", "upload_data", self._upload_data, open=True),
             Route("GET", API, rf"{base}/predictions/(?P<job_id>[^/]+)/result", "poll", self._poll),
-            Route("POST", API, rf"{base}/predictions/delete", "delete", self._delete),
             Route("POST", API, rf"{base}/predictions", "history", self._history),
             Route("POST", API, rf"{base}/(?P<model>(?!predictions/)[\w.-]+(/[\w.-]+)+)", "submit", self._submit),
         ]
@@ -129,8 +126,7 @@ class WaveSpeedServer(ProviderServer):
 
     def native_error(self, kind: str, text: str, details: list[dict[str, Any]] | None = None) -> Answer:
         text = "Insufficient credits. Please top up." if kind == "balance" else text
-        return json_answer(STATUS[kind], {"code": STATUS[kind], "message": text},
-                           self.limit_headers() if kind == "limit" else None)
+        return json_answer(STATUS[kind], {"code": STATUS[kind], "message": text})
 
     def unknown(self, request: Request) -> Answer:
         return json_answer(404, {"code": 404, "message": "Not Found"})
@@ -176,14 +172,6 @@ class WaveSpeedServer(ProviderServer):
                 "code": failure[0], "error": failure[1],
                 "timings": {"inference": 41000 if job.finished else 0}, "executionTime": 41000 if job.finished else 0}
 
-    def _delete(self, request: Request) -> Answer:
-        ids = self.object_body(request).get("ids")
-        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-            raise self.refuse("invalid", "ids: must be a list of strings")
-        for one in ids:
-            self.job(one).deleted = True
-        return self._ok(None)
-
     def _history(self, request: Request) -> Answer:
         asked = self.object_body(request)
         size = asked.get("page_size")
@@ -202,9 +190,6 @@ class WaveSpeedServer(ProviderServer):
         price = self.cost(asked["model_id"], asked["inputs"])
         return self._ok({"model_id": asked["model_id"], "price": price, "discounted_price": price,
                          "discount_rate": 100, "currency": "USD"})
-
-    def _balance(self, request: Request) -> Answer:
-        return self._ok({"balance": round(self.balance, 4)})
 
     def _models(self, request: Request) -> Answer:
         return self._ok([
