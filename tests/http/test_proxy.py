@@ -16,8 +16,9 @@ from pipeline.http.environment import environment_proxy, shown_proxy
 from pipeline.http.errors import DownloadError, UnknownHostError
 from pipeline.http.policy import Policy
 from pipeline.http.secrets import Tokens
-from pipeline.remote.api import exchange, post
-from pipeline.remote.errors import Kind, NoAnswerError, NotSentError, RemoteError
+from pipeline.remote.api import post
+from pipeline.remote.errors import ErrorKind, NoAnswerError, NotSentError, RemoteError
+from pipeline.remote.exchange import exchange
 from tests.support.hostile_server import QUICK, File, HostileServer, redirect
 from tests.support.loopback import loopback_policy
 from tests.support.loopback_server import AUTHORITY, Request
@@ -169,14 +170,14 @@ def test_a_proxy_that_breaks_off_midway_has_not_sent_it(hostile: HostileServer,
 
 
 @pytest.mark.parametrize(("options", "kind", "sentence"), [
-    ({"refusal": "407 Proxy Authentication Required"}, Kind.REFUSED_HERE, "asks for a name and a password"),
-    ({"refusal": "403 Forbidden"}, Kind.REFUSED_HERE, "allows no connection to a.example"),
-    ({"refusal": "503 Busy"}, Kind.TRANSIENT, "does not reach a.example"),
-    ({"cut_after": 0}, Kind.TRANSIENT, "cannot be reached, or breaks off"),
+    ({"refusal": "407 Proxy Authentication Required"}, ErrorKind.REFUSED_HERE, "asks for a name and a password"),
+    ({"refusal": "403 Forbidden"}, ErrorKind.REFUSED_HERE, "allows no connection to a.example"),
+    ({"refusal": "503 Busy"}, ErrorKind.TRANSIENT, "does not reach a.example"),
+    ({"cut_after": 0}, ErrorKind.TRANSIENT, "cannot be reached, or breaks off"),
 ])
 def test_a_proxy_that_does_not_do_it_costs_nothing(
         hostile: HostileServer, start: Callable[..., ProxyServer], tmp_path: Path, options: dict[str, object],
-        kind: Kind, sentence: str) -> None:
+        kind: ErrorKind, sentence: str) -> None:
     proxy = start(login="user:p@ss", **options)
     noted = []
     with pytest.raises(RemoteError, match=sentence) as caught:
