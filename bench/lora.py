@@ -51,9 +51,9 @@ def write(folder: Path, blocks: int, rank: int) -> tuple[Path, Path]:
 def ours(expert_file: Path, lora_file: Path) -> Steps:
     from pipeline.host.ops import host
     from pipeline.lora.apply import use_loras
-    from pipeline.lora.lora import Lora
     from pipeline.models.expert import load_expert
     from pipeline.models.load import Wan22Model
+    from pipeline.request import Lora
 
     host = host()
     expert = load_expert(expert_file, host)

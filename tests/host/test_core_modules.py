@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from pipeline.checkpoint import library
 from pipeline.checkpoint.library import Slot
 from pipeline.models import load as bundled
+from pipeline.models.condition import known_ends
 from pipeline.models.expert import load_expert
-from pipeline.models.first_frame import FirstFrame
 from pipeline.models.host import plain_host
 from pipeline.models.text_encoder import TextEncoder, load_text_encoder
 from pipeline.models.vae import WanVAE, load_vae
-from pipeline.request import SCHEDULERS, Sampling
-from pipeline.sampling.bridge import Stage, with_first_frame
+from pipeline.request import HIGH, LOW, SCHEDULERS, Sampling
+from pipeline.sampling.bridge import Stage, with_condition
 from pipeline.sampling.schedule import sigmas_of, spans
 from tests.support.comfy_in_process import comfy_host, import_comfyui
 
@@ -114,16 +114,16 @@ def test_a_stage_of_one_step_is_a_step(scheduler: str, boundary: float, split: t
     from pipeline.host.sampling import stage_runner
 
     sampling = Sampling(seed=0, num_inference_steps=4, boundary=boundary, scheduler=scheduler, guidance_scale=1.0)
-    assert tuple(map(len, spans(sampling))) == split
-    expert, steps = next((expert, span) for expert, span in enumerate(spans(sampling)) if len(span) == 1)
+    assert tuple(map(len, spans(sampling).values())) == split
+    expert, steps = next((expert, span) for expert, span in spans(sampling).items() if len(span) == 1)
     core = comfy.sd.load_diffusion_model(str(bundled.DEMO_HIGH))
     g = torch.Generator().manual_seed(0)
     text = [[torch.randn(1, 512, core.model.diffusion_model.text_dim, generator=g), {}]]
-    text = with_first_frame(text, FirstFrame(torch.randn(1, 16, 2, 8, 8, generator=g)))
+    text = with_condition(text, known_ends(torch.randn(1, 16, 2, 8, 8, generator=g)))
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()[steps.start : steps.stop + 1]
     stage = Stage(expert, steps, sigmas, 1.0, torch.randn(1, 16, 2, 8, 8, generator=g), torch.zeros(1, 16, 2, 8, 8),
                   text, text)
-    found, euler = (stage_runner((core, core), replace(sampling, scheduler=name))(stage)
+    found, euler = (stage_runner({HIGH: core, LOW: core}, replace(sampling, scheduler=name))(stage)[0]
                     for name in (scheduler, "euler"))
     assert apart(found, euler) < TOLERANCE
 

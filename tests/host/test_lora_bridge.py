@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from pipeline.lora.apply import use_loras
 from pipeline.lora.bundled import FOLDER as BUNDLED_LORAS
-from pipeline.lora.lora import Lora
 from pipeline.models import load as bundled
 from pipeline.models.expert import Expert, load_expert
 from pipeline.models.load import Wan22Model
+from pipeline.request import HIGH, LOW, Lora
 from tests.support import lora_files
 from tests.support.comfy_in_process import comfy_host, import_comfyui
 
@@ -22,12 +22,13 @@ PAIR = {noise: next(BUNDLED_LORAS.glob(f"*_{noise}_noise.safetensors")).name for
 
 
 @pytest.fixture(scope="module")
-def models() -> tuple[Any, Any]:
+def models() -> dict[str, Any]:
     """The bundled experts as ComfyUI loads them."""
     import_comfyui()
     import comfy.sd
 
-    return tuple(comfy.sd.load_diffusion_model(str(path)) for path in (bundled.DEMO_HIGH, bundled.DEMO_LOW))
+    return {HIGH: comfy.sd.load_diffusion_model(str(bundled.DEMO_HIGH)),
+            LOW: comfy.sd.load_diffusion_model(str(bundled.DEMO_LOW))}
 
 
 def given(text_dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -55,26 +56,26 @@ def query(model: Any) -> torch.Tensor:
     return model.model.diffusion_model.blocks[0].self_attn.q.weight
 
 
-def test_the_same_loras_again_change_no_weight(models: tuple[Any, Any]) -> None:
+def test_the_same_loras_again_change_no_weight(models: dict[str, Any]) -> None:
     """ComfyUI works every weight out anew for a MODEL whose patches it does not know."""
     from pipeline.host.loras import models_with_loras
 
     pair = (Lora(PAIR["high"], 1.0, "high"), Lora(PAIR["low"], 1.0, "low"))
-    before = core_velocity(models[0])
+    before = core_velocity(models[HIGH])
     first, report = models_with_loras(models, pair, None)
     assert [line.partition(": ")[2] for line in report] == ["150 of 150 keys.", "150 of 150 keys."]
-    with_pair = core_velocity(first[0])
+    with_pair = core_velocity(first[HIGH])
     assert (with_pair - before).abs().max() > 0.01
-    merged = query(models[0])
+    merged = query(models[HIGH])
     again, _ = models_with_loras(models, pair, None)
-    assert torch.equal(core_velocity(again[0]), with_pair)
-    assert query(models[0]) is merged
+    assert torch.equal(core_velocity(again[HIGH]), with_pair)
+    assert query(models[HIGH]) is merged
     weaker, _ = models_with_loras(models, (Lora(PAIR["high"], 0.5, "high"),), None)
-    assert not torch.equal(core_velocity(weaker[0]), with_pair)
-    assert torch.equal(core_velocity(models[0]), before)
+    assert not torch.equal(core_velocity(weaker[HIGH]), with_pair)
+    assert torch.equal(core_velocity(models[HIGH]), before)
 
 
-def test_one_model_for_both_experts_gets_each_its_own(models: tuple[Any, Any], tmp_path: Path,
+def test_one_model_for_both_experts_gets_each_its_own(models: dict[str, Any], tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.host import loras
 
@@ -83,12 +84,13 @@ def test_one_model_for_both_experts_gets_each_its_own(models: tuple[Any, Any], t
     file = halves[0] | {k.replace("transformer.", "transformer_2.", 1): v for k, v in halves[1].items()}
     save_file({k: v.contiguous() for k, v in file.items()}, tmp_path / "both.safetensors")
     monkeypatch.setattr(loras, "lora_file", lambda name: tmp_path / name)
-    (high, low), _ = loras.models_with_loras((models[0], models[0]), (Lora("both.safetensors", 1.0, "both"),), None)
-    assert not torch.equal(core_velocity(high), core_velocity(low))
+    same = {HIGH: models[HIGH], LOW: models[HIGH]}
+    both, _ = loras.models_with_loras(same, (Lora("both.safetensors", 1.0, "both"),), None)
+    assert not torch.equal(core_velocity(both[HIGH]), core_velocity(both[LOW]))
 
 
 @pytest.mark.parametrize("by_column", [False, True], ids=["rows", "columns"])
-def test_dora(by_column: bool, models: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dora(by_column: bool, models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same velocity as through our own sampler, which tests/lora/test_apply.py compares with the sum."""
     from pipeline.host import loras as in_comfyui
 
@@ -102,8 +104,8 @@ def test_dora(by_column: bool, models: tuple[Any, Any], tmp_path: Path, monkeypa
     ours, _ = use_loras(Wan22Model(expert, expert), loras, host, lambda name: path, None, lambda: None)
     wanted, plain = our_velocity(ours.high), our_velocity(expert)
     monkeypatch.setattr(in_comfyui, "lora_file", lambda name: path)
-    (high, _), report = in_comfyui.models_with_loras(models, loras, None)
+    changed, report = in_comfyui.models_with_loras(models, loras, None)
     assert f"{len(file)} of {len(file)} keys" in report[0]
-    found = core_velocity(high)
+    found = core_velocity(changed[HIGH])
     assert (wanted - plain).abs().max() > 0.1 * wanted.std()
     assert (found - wanted).abs().max() < 1e-3 * wanted.std()  # core rounds its merged weights to float16

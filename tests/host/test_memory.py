@@ -12,7 +12,7 @@ import torch
 
 from pipeline.checkpoint.mmap import read_ahead
 from pipeline.models import load as bundled
-from pipeline.models.first_frame import encode_first_frame
+from pipeline.models.condition import encode_first_frame
 from pipeline.models.host import Patch, PlainResident, plain_host
 from pipeline.models.load import Wan22Model
 from pipeline.models.memory import preflight
@@ -112,7 +112,7 @@ def test_a_failed_pass_gets_twice_the_room_and_so_do_the_next(loaded: tuple) -> 
     low = replace(model.low, resident=Recorder(model.low.model, torch.device("cpu")))
     with running_out(low.model, 1):
         clip((Wan22Model(model.high, low), encoder, vae))
-    assert asked == [asked[0], 2 * asked[0], 2 * asked[0]]  # the failed step, its second try, the other low-noise step
+    assert asked == [asked[0], *4 * [2 * asked[0]]]  # failed, tried again, and the three other low-noise passes
 
 
 def test_two_failed_passes_end_the_run_with_the_figures(loaded: tuple) -> None:
@@ -173,10 +173,10 @@ def test_preflight() -> None:
 
 def test_full_size_needs_what_was_measured(loaded: tuple) -> None:
     """480p x 81: 3.75 GB a pass of a 5120-wide expert in 2 bytes; the bundled expert is 20 times narrower, in 4."""
-    from pipeline.models.first_frame import FirstFrame
+    from pipeline.models.condition import known_ends
 
     model: Wan22Model = loaded[0]
-    first = FirstFrame(torch.zeros(1, 16, 21, 60, 104))
+    first = known_ends(torch.zeros(1, 16, 21, 60, 104))
     said = describe_memory(model, first, Sampling(0), 10**9, 10**9)
     assert said.startswith("needs 10.6 MB + 369 MB,")
     assert "+ 738 MB," in describe_memory(model, first, Sampling(0, batched_guidance=True), 10**9, 10**9)

@@ -16,16 +16,15 @@ from pipeline.checkpoint.quantised import dequantise
 from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.lora.apply import apply_loras, original_name
 from pipeline.lora.header_check import foresee
-from pipeline.lora.lora import Lora
 from pipeline.lora.match import LoraFile, describe_match
 from pipeline.lora.probe import probe_lora
 from pipeline.models import load as bundled
+from pipeline.models.condition import encode_first_frame
 from pipeline.models.expert import Expert, load_expert
-from pipeline.models.first_frame import encode_first_frame
 from pipeline.models.host import CastingLinear, plain_host
 from pipeline.models.load import Wan22Model
 from pipeline.models.vae import WanVAE, load_vae
-from pipeline.request import RequestError, Sampling
+from pipeline.request import Lora, RequestError, Sampling
 from pipeline.sampling.sampler import sample
 from tests.support import layouts, lora_files
 from tests.support.comfy_in_process import comfy_host

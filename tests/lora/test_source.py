@@ -18,9 +18,9 @@ from pipeline.http.secrets import Tokens
 from pipeline.http.threads import never
 from pipeline.lora.bundled import named_file
 from pipeline.lora.expert import NO_CLUE
-from pipeline.lora.lora import Lora
 from pipeline.lora.match import LoraFile
 from pipeline.lora.source import open_lora, shown_name
+from pipeline.request import Lora
 from tests.support.hostile_server import File, HostileServer, redirect, status
 
 

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from devtools.paths import ROOT
 from pipeline.models import load as bundled
-from pipeline.models.first_frame import encode_first_frame
+from pipeline.models.condition import encode_first_frame
 from pipeline.models.host import plain_host
 from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import Sampling
 from pipeline.sampling.denoise import guided, velocity_of
+from pipeline.sampling.hooks import NEGATIVE, POSITIVE, ModelInputs
 from pipeline.sampling.sampler import sample
 
 sys.path.insert(0, str(ROOT / "bench" / "demo_model"))
@@ -87,14 +88,14 @@ def test_a_lora_changes_its_own_expert_alone(loaded: tuple, scene: Scene, bent: 
     """The same noisy clip through each expert, with the high-noise half of the pair only."""
     model, encoder, vae = loaded
     changed, _, _ = bundled.load(plain_host(), bent[0])
-    condition = encode_first_frame(vae, image_of(scene), SIDE, SIDE, FRAMES).condition()
+    condition = encode_first_frame(vae, image_of(scene), SIDE, SIDE, FRAMES).channels()
     positive, negative = (c[0][0] for c in encode_prompts(encoder, "the camera pans left", ""))
     noise = torch.randn(1, 16, 9, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def velocities(of: object) -> list[torch.Tensor]:
         with torch.no_grad():
-            passes = (velocity_of(e.model, condition, lambda: None) for e in of.experts)
-            return [guided(velocity, positive, negative, 5.0)(noise, torch.tensor(t))
+            passes = (velocity_of(e.model, {POSITIVE: positive, NEGATIVE: negative}) for e in of.experts.values())
+            return [guided(velocity, ModelInputs(condition), 5.0)(noise, torch.tensor(t))
                     for velocity, t in zip(passes, (950.0, 700.0), strict=True)]
 
     (high, low), (high_changed, low_changed) = velocities(model), velocities(changed)

@@ -17,7 +17,6 @@ from urllib.parse import unquote
 import pytest
 
 from pipeline.lora.expert import choose_expert
-from pipeline.lora.lora import Lora
 from pipeline.lora.names import Style
 from pipeline.lora.probe import LoraFacts
 from pipeline.remote.clip import resumed_clip
@@ -26,9 +25,10 @@ from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError, RunEnded
 from pipeline.remote.job import Job, State
 from pipeline.remote.ledger import Limits
 from pipeline.remote.providers import ADAPTERS
-from pipeline.remote.request import ClipRequest
+from pipeline.remote.request import request_digest
 from pipeline.remote.run import Target, plans_for, resume
 from pipeline.remote.settings import Settings
+from pipeline.request import ClipRequest, Lora
 from pipeline.video.probe import probe
 from tests.support.faults import (
     answer,
@@ -156,7 +156,7 @@ def test_what_never_leaves_this_machine_buys_nothing_anew(server: ProviderServer
 
 def test_the_digests_of_earlier_ledgers_are_found_again() -> None:
     clip = ClipRequest("pan", loras=(Lora("https://weights.example/a.safetensors"),))
-    assert clip.digest(b"picture") == "e9099627a2f97cadbe18e99d8133c523100a3519ec79a381a60fa21908c952ca"
+    assert request_digest(clip, b"picture") == "e9099627a2f97cadbe18e99d8133c523100a3519ec79a381a60fa21908c952ca"
 
 
 def test_a_file_that_was_deleted_is_fetched_again(server: ProviderServer, office: Office) -> None:
@@ -505,7 +505,7 @@ def test_a_job_that_never_left_does_not_count_against_itself(name: str, tmp_path
         office = Office(tmp_path, server)
         (plan,) = plans_for([office.target()], CLIP, "keep", False, lambda source: None)
         ledger = office.desk.ledger
-        killed = ledger.claim(Job("", name, plan.model_name, "default", CLIP.digest(picture().data),
+        killed = ledger.claim(Job("", name, plan.model_name, "default", request_digest(CLIP, picture().data),
                                   summary={"longer_clips": "keep"}))
         ledger.about_to_spend(killed, 4.9, "a guess", Limits())
         office.change(limits=Limits(day=5.0))

@@ -8,14 +8,15 @@ from diffusers import WanImageToVideoPipeline
 from safetensors.torch import load_file
 
 from pipeline.models import load as bundled
-from pipeline.models.first_frame import FirstFrame, encode_first_frame, fit
+from pipeline.models.condition import encode_first_frame, fit, known_ends
 from pipeline.models.host import plain_host
 from pipeline.models.latents import denormalise, normalise
 from pipeline.models.text_encoder import encode_prompts
-from pipeline.request import SCHEDULERS, RequestError, Sampling
+from pipeline.request import EXPERTS, HIGH, LOW, SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
 from pipeline.sampling.denoise import guided, guided_in_one_pass, velocity_of
-from pipeline.sampling.sampler import Watch, sample
+from pipeline.sampling.hooks import NEGATIVE, PAIR, POSITIVE, ModelInputs, observe
+from pipeline.sampling.sampler import sample
 
 SIDE, FRAMES = 64, 9
 
@@ -51,8 +52,8 @@ def by_diffusers(loaded: tuple, image: torch.Tensor, inputs: tuple, sampling: Sa
     pipe.set_progress_bar_config(disable=True)
     return pipe(image=pictures[0], last_image=pictures[1], prompt_embeds=positive[0][0],
                 negative_prompt_embeds=negative[0][0], height=SIDE, width=SIDE, num_frames=FRAMES,
-                num_inference_steps=sampling.num_inference_steps, guidance_scale=sampling.guidance[0],
-                guidance_scale_2=sampling.guidance[1], output_type="latent",
+                num_inference_steps=sampling.num_inference_steps, guidance_scale=sampling.guidance[HIGH],
+                guidance_scale_2=sampling.guidance[LOW], output_type="latent",
                 latents=torch.randn(first.latent_shape, generator=torch.Generator().manual_seed(sampling.seed))).frames
 
 
@@ -101,33 +102,34 @@ def test_same_seed_same_bytes(loaded: tuple, inputs: tuple) -> None:
 
 def test_which_expert_takes_which_step(loaded: tuple, inputs: tuple) -> None:
     """Two passes a step, one at guidance 1; the high-noise expert down to sigma 0.9 and the other from there."""
-    calls: list[tuple[int, int]] = []
-    watch = Watch(before_pass=lambda step, expert: calls.append((step, expert)))
-    sample(loaded[0], *inputs, Sampling(seed=0, num_inference_steps=10, guidance_scale_2=1.0), watch)
+    calls: list[tuple[int, str]] = []
+    hooks = observe(before_pass=lambda step, expert: calls.append((step, expert)))
+    sample(loaded[0], *inputs, Sampling(seed=0, num_inference_steps=10, guidance_scale_2=1.0), hooks)
     high = 4  # 1, .978, .952, .921 of the table are at least .9
-    assert calls == [(s, schedule.HIGH) for s in range(high) for _ in range(2)] + [
-        (s, schedule.LOW) for s in range(high, 10)]
+    assert calls == [(s, HIGH) for s in range(high) for _ in range(2)] + [
+        (s, LOW) for s in range(high, 10)]
 
 
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("guidance", [(5.0, 5.0), (5.0, 1.0), (1.0, 5.0), (1.0, 1.0)])
 def test_each_stage_runs_the_negative_pass_by_its_own_guidance(loaded: tuple, inputs: tuple,
                                                                guidance: tuple[float, float], batched: bool) -> None:
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[int, str]] = []
     sampling = Sampling(seed=0, num_inference_steps=4, guidance_scale=guidance[0], guidance_scale_2=guidance[1],
                         batched_guidance=batched)
-    sample(loaded[0], *inputs, sampling, Watch(before_pass=lambda step, expert: calls.append((step, expert))))
+    sample(loaded[0], *inputs, sampling, observe(before_pass=lambda step, expert: calls.append((step, expert))))
     passes = [1 if batched or scale == 1.0 else 2 for scale in guidance]
-    assert calls == [(step, expert) for step, expert in enumerate([0, 0, 1, 1]) for _ in range(passes[expert])]
+    assert calls == [(step, EXPERTS[i]) for step, i in enumerate([0, 0, 1, 1]) for _ in range(passes[i])]
 
 
-@pytest.mark.parametrize("index", [schedule.HIGH, schedule.LOW])
-def test_guidance_in_one_pass_predicts_the_same(loaded: tuple, inputs: tuple, index: int) -> None:
+@pytest.mark.parametrize("expert", [HIGH, LOW])
+def test_guidance_in_one_pass_predicts_the_same(loaded: tuple, inputs: tuple, expert: str) -> None:
     positive, negative, first = inputs
-    velocity = velocity_of(loaded[0].experts[index].model, first.condition(), lambda: None)
+    texts = {POSITIVE: positive[0][0], NEGATIVE: negative[0][0], PAIR: torch.cat([positive[0][0], negative[0][0]])}
+    velocity = velocity_of(loaded[0].experts[expert].model, texts)
     latents = torch.randn(first.latent_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        two, one = (guidance(velocity, positive[0][0], negative[0][0], 5.0)(latents, torch.tensor(900.0))
+        two, one = (guidance(velocity, ModelInputs(first.channels()), 5.0)(latents, torch.tensor(900.0))
                     for guidance in (guided, guided_in_one_pass))
     assert (one - two).abs().max() < 1e-5 * two.abs().max()
 
@@ -166,14 +168,14 @@ def test_stop_between_passes(loaded: tuple, inputs: tuple) -> None:
 
     passes = 0
 
-    def stop(step: int, expert: int) -> None:
+    def stop(step: int, expert: str) -> None:
         nonlocal passes
         passes += 1
         if passes == 6:
             raise Stopped
 
     with pytest.raises(Stopped):
-        sample(loaded[0], *inputs, Sampling(seed=0, num_inference_steps=10), Watch(before_pass=stop))
+        sample(loaded[0], *inputs, Sampling(seed=0, num_inference_steps=10), observe(before_pass=stop))
     assert passes == 6
 
 
@@ -185,7 +187,7 @@ def test_text_of_another_model_is_refused(loaded: tuple, inputs: tuple) -> None:
 
 def test_latents_that_are_not_numbers_are_reported(loaded: tuple, inputs: tuple) -> None:
     positive, negative, first = inputs
-    broken = FirstFrame(torch.full_like(first.latents, float("nan")))
+    broken = known_ends(torch.full_like(first.latents, float("nan")))
     said = r"high-noise expert \(.*high_noise_demo.*\) gave values that are not numbers at step 1"
     with pytest.raises(RuntimeError, match=said):
         sample(loaded[0], positive, negative, broken, Sampling(seed=0, num_inference_steps=10))

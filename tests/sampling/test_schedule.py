@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.request import SCHEDULERS, RequestError, Sampling
+from pipeline.request import HIGH, LOW, SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
 
 
@@ -33,7 +33,7 @@ def test_schedulers_step_along_the_table(name: str, steps: int) -> None:
                                                       (4, 5, 2), (8, 5, 3), (30, 5, 11)])
 def test_known_splits(steps: int, shift: float, high: int) -> None:
     sampling = Sampling(seed=0, num_inference_steps=steps, shift=shift)
-    assert schedule.spans(sampling) == (range(high), range(high, steps))
+    assert schedule.spans(sampling) == {HIGH: range(high), LOW: range(high, steps)}
 
 
 def official_high_steps(steps: int, shift: int, boundary: Fraction) -> int:
@@ -49,7 +49,7 @@ def official_high_steps(steps: int, shift: int, boundary: Fraction) -> int:
 @pytest.mark.parametrize("shift", [3, 5, 8])
 @pytest.mark.parametrize("steps", range(4, 51))
 def test_the_split_is_that_of_the_official_rule(steps: int, shift: int) -> None:
-    high, low = schedule.spans(Sampling(seed=0, num_inference_steps=steps, shift=shift))
+    high, low = schedule.spans(Sampling(seed=0, num_inference_steps=steps, shift=shift)).values()
     assert len(high) == official_high_steps(steps, shift, Fraction(9, 10))
     assert (high.start, high.stop, low.stop) == (0, low.start, steps)
 
@@ -58,7 +58,7 @@ def test_the_split_is_that_of_the_official_rule(steps: int, shift: int) -> None:
 def test_a_scheduler_does_not_move_the_split(name: str) -> None:
     """UniPC's timestep for 937.5 is 937, which is below a boundary of 0.9375; the split stays as announced."""
     sampling = Sampling(seed=0, num_inference_steps=4, boundary=0.9375, scheduler=name)
-    assert schedule.spans(sampling) == (range(2), range(2, 4))
+    assert schedule.spans(sampling) == {HIGH: range(2), LOW: range(2, 4)}
 
 
 @pytest.mark.parametrize(("steps", "denoise", "of"), [(10, 0.5, 20), (10, 0.8, 12), (20, 0.33, 60), (30, 1.0, 30)])
@@ -68,8 +68,8 @@ def test_denoise_takes_the_last_steps_of_a_longer_table(steps: int, denoise: flo
 
 
 def test_the_boundary_itself_belongs_to_the_high_noise_expert() -> None:
-    assert schedule.expert_for(900.0, 0.9) == schedule.HIGH
-    assert schedule.expert_for(899.999, 0.9) == schedule.LOW
+    assert schedule.expert_for(900.0, 0.9) == HIGH
+    assert schedule.expert_for(899.999, 0.9) == LOW
 
 
 def test_split_in_words() -> None:

@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.models import load as bundled
-from pipeline.models.first_frame import encode_first_frame
+from pipeline.models.condition import encode_first_frame
 from pipeline.models.host import plain_host
 from pipeline.models.latents import normalise
 from pipeline.models.load import Wan22Model
 from pipeline.models.text_encoder import encode_prompts
-from pipeline.request import BOTH, HIGH_ONLY, LOW_ONLY, SCHEDULERS, RequestError, Sampling
+from pipeline.request import BOTH, HIGH, HIGH_ONLY, LOW, LOW_ONLY, SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
+from pipeline.sampling.hooks import observe
 from pipeline.sampling.latent_file import load_latent, save_latent
 from pipeline.sampling.resume import UNFINISHED, Unfinished, schedule_of
-from pipeline.sampling.sampler import Watch, new_noise, sample_latent
+from pipeline.sampling.sampler import new_noise, sample_latent
 
 SIDE, FRAMES, STEPS = 32, 5, 10
 
@@ -72,13 +73,13 @@ def test_saved_after_the_first_stage_and_finished_later(model: Wan22Model, input
 
 
 def test_each_stage_uses_its_expert_alone(model: Wan22Model, inputs: tuple, half_done: dict) -> None:
-    calls: list[tuple[int, int]] = []
-    watch = Watch(before_pass=lambda step, expert: calls.append((step, expert)))
-    sample_latent(model, *inputs, settings(stage=HIGH_ONLY, guidance_scale=1.0), watch)
-    assert calls == [(step, schedule.HIGH) for step in range(4)]
+    calls: list[tuple[int, str]] = []
+    hooks = observe(before_pass=lambda step, expert: calls.append((step, expert)))
+    sample_latent(model, *inputs, settings(stage=HIGH_ONLY, guidance_scale=1.0), hooks)
+    assert calls == [(step, HIGH) for step in range(4)]
     calls.clear()
-    sample_latent(model, *inputs, settings(stage=LOW_ONLY, guidance_scale=1.0), watch, half_done["euler"])
-    assert calls == [(step, schedule.LOW) for step in range(4, STEPS)]
+    sample_latent(model, *inputs, settings(stage=LOW_ONLY, guidance_scale=1.0), hooks, half_done["euler"])
+    assert calls == [(step, LOW) for step in range(4, STEPS)]
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -12,14 +12,13 @@ from typing import Any
 from PIL import Image
 
 from pipeline.http.policy import Pace, Patience, Policy
-from pipeline.lora.lora import Lora
 from pipeline.remote.context import Desk
 from pipeline.remote.keys import Keys
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.plan import RemoteModel
 from pipeline.remote.providers import ADAPTERS
-from pipeline.remote.request import ClipRequest
 from pipeline.remote.run import Delivery, Picture, Target, make_clip
+from pipeline.request import ClipRequest, Lora
 from pipeline.video.probe import probe
 from tests.support.providers.atlascloud import AtlasCloudServer
 from tests.support.providers.fal import FalServer

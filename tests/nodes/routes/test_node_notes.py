@@ -51,7 +51,7 @@ def ask(server: ComfyServer, path: str, *linked: str, **inputs: object) -> dict[
 def test_steps_are_those_that_are_sampled(server: ComfyServer, settings: dict[str, Any]) -> None:
     told = ask(server, STEPS, **settings, guidance_scale_2=0.0)
     sampling = Sampling(0, **settings)
-    assert [told["high"], told["low"]] == [[s.start + 1, s.stop] if s else None for s in spans(sampling)]
+    assert [told["high"], told["low"]] == [[s.start + 1, s.stop] if s else None for s in spans(sampling).values()]
     said = describe_run(sampling)
     assert (told["warning"] in said) and bool(told["warning"]) == (". " in said)
     assert (told["run"] is not None) == ("this run takes" in said)

@@ -1,6 +1,9 @@
-"""The picture a clip starts from, as the experts take it: a mask of known frames and the latents of a clip that
-shows the picture and then grey (wan/image2video.py of github.com/Wan-Video/Wan2.2), and at its very end, where one
-is given, a second picture (diffusers, WanImageToVideoPipeline.prepare_latents with last_image)."""
+"""What a clip is told of its frames: which are known, as a mask, and the latents of what they show.
+
+As the experts take it: of a first frame, a clip that shows the picture and then grey (wan/image2video.py of
+github.com/Wan-Video/Wan2.2); with a last frame, a second picture at its very end (diffusers,
+WanImageToVideoPipeline.prepare_latents with last_image).
+"""
 
 from __future__ import annotations
 
@@ -16,35 +19,39 @@ from .vae import WanVAE
 
 
 @dataclass(frozen=True)
-class FirstFrame:
-    """Raw latents (1, 16, T, h, w) of the picture followed by grey; T and its size are the clip's.
-
-    `last_known` when the clip's last frame is a given picture too.
-    """
+class Condition:
+    """Known frames of a clip; the content of a WAN22_FIRST_FRAME socket. Its T and size are the clip's."""
 
     latents: torch.Tensor
-    last_known: bool = False
+    """Raw, (1, 16, T, h, w): what the known frames show, and grey elsewhere."""
+    mask: torch.Tensor
+    """(1, 4, T, h, w): 1 where a frame is known, else 0; four channels since a latent holds four frames."""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of the clip's latents, (1, 16, T, h, w)."""
         return tuple(self.latents.shape)
 
-    def condition(self) -> torch.Tensor:
-        """(1, 20, T, h, w): 4 channels of mask, 1 where the frame is known, then the normalised latents."""
-        return torch.cat([self.mask(), normalise(self.latents)], 1)
+    def channels(self) -> torch.Tensor:
+        """Return what goes behind the noisy latents: (1, 20, T, h, w), the mask and the normalised latents."""
+        return torch.cat([self.mask, normalise(self.latents)], 1)
 
-    def mask(self) -> torch.Tensor:
-        """(1, 4, T, h, w): 1 where a frame is known, else 0.
+    def window(self, start: int, stop: int) -> Condition:
+        """Return the condition of the latent frames start..stop-1 alone."""
+        return Condition(self.latents[:, :, start:stop], self.mask[:, :, start:stop])
 
-        Four channels since a latent holds four frames; of the first one all four are known, of the last one only the
-        fourth.
-        """
-        mask = torch.zeros_like(self.latents[:, :4])
-        mask[:, :, 0] = 1
-        if self.last_known:
-            mask[:, 3, -1] = 1
-        return mask
+
+def known_ends(latents: torch.Tensor, *, last: bool = False) -> Condition:
+    """Return the condition of a known first frame, and with `last` of a known last one.
+
+    latents: as Condition has them. Of the first latent all four mask channels are known, of the last one only the
+    fourth, its last frame.
+    """
+    mask = torch.zeros_like(latents[:, :4])
+    mask[:, :, 0] = 1
+    if last:
+        mask[:, 3, -1] = 1
+    return Condition(latents, mask)
 
 
 def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
@@ -62,7 +69,7 @@ def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
 
 def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int,
                        on_piece: Callable[[int, int], None] = lambda done, total: None,
-                       last_image: torch.Tensor | None = None) -> FirstFrame:
+                       last_image: torch.Tensor | None = None) -> Condition:
     """Encode the picture (IMAGE, one, opaque) with our VAE or with one of ComfyUI's own loaders.
 
     `last_image`, of the same kind, is the clip's last frame. Raises RequestError for a picture, size or frame count
@@ -82,4 +89,4 @@ def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height:
     if tuple(latents.shape) != expected:
         raise RequestError(f"The VAE gave latents of shape {tuple(latents.shape)}; Wan 2.2 A14B needs {expected}. "
                            "Use wan_2.1_vae.safetensors (16 channels, 8x8 pixels and 4 frames a latent).")
-    return FirstFrame(latents.float().cpu(), last_known=last_image is not None)
+    return known_ends(latents.float().cpu(), last=last_image is not None)
