@@ -60,10 +60,10 @@ class Notify(io.ComfyNode):
             return fault
         import folder_paths
 
-        from ..pipeline.notify.notice import check_notice
+        from ..pipeline.notify.notice import check_callback
 
         try:
-            check_notice(Path(folder_paths.get_system_user_directory("wan22")), callback_url, signed, profile)
+            check_callback(Path(folder_paths.get_system_user_directory("wan22")), callback_url, signed, profile)
         except ValueError as error:
             return str(error)
         return True
@@ -73,13 +73,13 @@ class Notify(io.ComfyNode):
                            profile: str | None = DEFAULT_PROFILE, **given: Any) -> str:
         """Different each time: every run is told of, that of a clip which was there already too."""
         from ..pipeline.host.files import system_folder
-        from ..pipeline.host.runs import graph_run, run_error, run_is_over
-        from ..pipeline.notify.notice import tell_if_it_fails
-        from ..pipeline.notify.outbox import Addressee
+        from ..pipeline.host.runs import graph_run, run_end, run_is_over, running_node
+        from ..pipeline.notify.notice import watch_run
+        from ..pipeline.notify.outbox import Recipient
 
         if None not in (callback_url, signed, profile):
-            tell_if_it_fails(system_folder(), graph_run(),
-                             Addressee(callback_url, profile, signed), run_is_over, run_error)
+            watch_run(system_folder(), graph_run(), running_node(), Recipient(callback_url, profile, signed),
+                      run_is_over, run_end)
         return uuid.uuid4().hex
 
     @classmethod
@@ -87,14 +87,14 @@ class Notify(io.ComfyNode):
                 profile: str = DEFAULT_PROFILE) -> io.NodeOutput:
         from ..pipeline.host.files import system_folder
         from ..pipeline.host.node import errors_on_node, say
-        from ..pipeline.host.runs import graph_run
+        from ..pipeline.host.runs import graph_run, running_node
         from ..pipeline.host.video import video_facts
-        from ..pipeline.notify.notice import tell_it_is_done
-        from ..pipeline.notify.outbox import Addressee
+        from ..pipeline.notify.notice import send_callback
+        from ..pipeline.notify.outbox import Recipient
 
         with errors_on_node(cls.hidden.unique_id):
             clip = None if video is None else video_facts(video)
-            told = tell_it_is_done(system_folder(), graph_run(),
-                                   Addressee(callback_url, profile, signed), clip, report)
+            told = send_callback(system_folder(), graph_run(), running_node(),
+                                 Recipient(callback_url, profile, signed), clip, report)
             say(cls.hidden.unique_id, told)
             return io.NodeOutput()

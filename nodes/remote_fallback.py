@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline.remote.keys import DEFAULT_PROFILE
-from .remote_inputs import profile_fault, provider_inputs, read_offer
+from .remote_inputs import profile_fault, provider_inputs, read_target
 from .sockets import CATEGORY, Providers
 
 
@@ -40,4 +40,4 @@ class RemoteFallback(io.ComfyNode):
 
     @classmethod
     def execute(cls, provider: dict[str, Any], profile: str = DEFAULT_PROFILE, before: tuple = ()) -> io.NodeOutput:
-        return io.NodeOutput((*before, read_offer(provider, profile)))
+        return io.NodeOutput((*before, read_target(provider, profile)))

@@ -9,10 +9,10 @@ from comfy_api.latest import io
 
 from ..pipeline import request
 from ..pipeline.remote.keys import DEFAULT_PROFILE
-from ..pipeline.remote.plan import FRAME_CHOICES, TRIM
-from ..pipeline.remote.providers import ADAPTERS
+from ..pipeline.remote.plan import LONGER_CLIPS, TRIM
+from ..pipeline.remote.providers import PROVIDERS
 from ..pipeline.remote.request import MAX_REMOTE_SEED, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
-from .remote_inputs import profile_fault, provider_inputs, read_offer
+from .remote_inputs import profile_fault, provider_inputs, read_target
 from .shown_clip import shown_clip
 from .sockets import CATEGORY, Loras, Providers
 
@@ -32,7 +32,7 @@ class RemoteImageToVideo(io.ComfyNode):
             description="A hosted provider makes the clip. The picture, the prompts and the links of the LoRAs are "
                         "sent there, and the clip is billed to your account. A run that was cut off goes on where it "
                         "was; the same request is not bought twice.",
-            search_aliases=["api", "cloud", "hosted", *ADAPTERS, "wan api"],
+            search_aliases=["api", "cloud", "hosted", *PROVIDERS, "wan api"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture without transparency. Only its pixels are sent, as PNG or "
                                                 "JPEG, with no side over 2000 pixels."),
@@ -68,7 +68,7 @@ class RemoteImageToVideo(io.ComfyNode):
                                advanced=True,
                                tooltip="Most US dollars that all remote clips of the last 24 hours may cost together, "
                                        "this one included. 0: no limit."),
-                io.Combo.Input("longer_clips", options=list(FRAME_CHOICES), default=TRIM, optional=True, advanced=True,
+                io.Combo.Input("longer_clips", options=list(LONGER_CLIPS), default=TRIM, optional=True, advanced=True,
                                tooltip="When more frames are bought than asked for: trim cuts the clip here, keep "
                                        "hands it on as it came, refuse stops before anything is sent."),
                 io.Boolean.Input("strict", default=False, optional=True, advanced=True,
@@ -111,20 +111,20 @@ class RemoteImageToVideo(io.ComfyNode):
                       loras: tuple = (), fallbacks: tuple = (), profile: str = DEFAULT_PROFILE, max_cost: float = 0.0,
                       max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False) -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node
-        from ..pipeline.host.remote import remote_desk
+        from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import frames_of, video_from
+        from ..pipeline.remote.budget import Limits
         from ..pipeline.remote.clip import remote_clip
-        from ..pipeline.remote.ledger import Limits
         from ..pipeline.video.probe import probe
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             clip = request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
-                                       num_inference_steps, guidance_scale, seed)
-            desk = remote_desk(node_id, Limits(max_cost, max_cost_per_day))
-            path, report = await remote_clip(image, clip, (read_offer(provider, profile), *fallbacks), desk,
-                                             frames=longer_clips, strict=strict)
+                                            num_inference_steps, guidance_scale, seed)
+            context = remote_context(node_id, Limits(max_cost, max_cost_per_day))
+            path, report = await remote_clip(image, clip, (read_target(provider, profile), *fallbacks), context,
+                                             longer_clips=longer_clips, strict=strict)
             video = video_from(path)
             images = await asyncio.to_thread(frames_of, video) if is_linked(IMAGES) else None
             shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))

@@ -57,21 +57,21 @@ class ResumeRemoteClip(io.ComfyNode):
     @classmethod
     async def execute(cls, job: str, remote_id: str = "", action: str = RESUME) -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node, say
-        from ..pipeline.host.remote import remote_desk
+        from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import frames_of, video_from
+        from ..pipeline.remote.budget import Limits
         from ..pipeline.remote.clip import give_up, resumed_clip
-        from ..pipeline.remote.ledger import Limits
         from ..pipeline.video.probe import probe
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
-            desk = remote_desk(node_id, Limits())
+            context = remote_context(node_id, Limits())
             if action == GIVE_UP:
-                told = give_up(job, desk)
+                told = give_up(job, context)
                 say(node_id, told)
                 return io.NodeOutput(None, None, told, block_execution=told)
-            path, report = await resumed_clip(job, remote_id.strip(), desk)
+            path, report = await resumed_clip(job, remote_id.strip(), context)
             video = video_from(path)
             images = await asyncio.to_thread(frames_of, video) if is_linked(IMAGES) else None
             shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))

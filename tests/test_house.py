@@ -10,7 +10,7 @@ from pathlib import Path
 
 from devtools.environment import local_comfyui
 from devtools.paths import ROOT
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 
 START_UP = """
 import asyncio, builtins, importlib.util, sys
@@ -58,7 +58,7 @@ def test_nothing_heavy_is_imported_at_start_up(tmp_path: Path) -> None:
 
 def test_a_provider_is_one_file() -> None:
     """Nothing beside a provider's own file, and the list of them, knows its name, its title or its variables."""
-    words = {word for adapter in ADAPTERS.values() for word in (adapter.name, adapter.title, *adapter.variables)}
+    words = {word for provider in PROVIDERS.values() for word in (provider.name, provider.title, *provider.variables)}
     known = re.compile(rf"\b({'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
     own = ROOT / "pipeline" / "remote" / "providers"
     places = ("pipeline/**/*.py", "nodes/**/*.py", "web/**/*.js", "web/**/*.css", "locales/**/*.json")

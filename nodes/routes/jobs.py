@@ -19,7 +19,7 @@ from aiohttp import web
 from .exchange import check_page
 
 if TYPE_CHECKING:
-    from ...pipeline.jobs.board import Board
+    from ...pipeline.jobs.board import JobBoard
 
 PAGE = 50
 """Entries, where the question does not say."""
@@ -46,7 +46,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
         return await _answer(folder, lambda board: board.workflow(request.match_info["name"]))
 
 
-async def _answer(folder: Path, ask: Callable[[Board], Any]) -> web.Response:
+async def _answer(folder: Path, ask: Callable[[JobBoard], Any]) -> web.Response:
     try:
         return web.json_response(await asyncio.to_thread(lambda: ask(_board(folder))))
     except KeyError:
@@ -55,15 +55,15 @@ async def _answer(folder: Path, ask: Callable[[Board], Any]) -> web.Response:
         raise web.HTTPConflict(text=str(error)) from None
 
 
-def _board(folder: Path) -> Board:
+def _board(folder: Path) -> JobBoard:
     import folder_paths
     from comfy_execution.progress import get_progress_state
     from server import PromptServer
 
-    from ...pipeline.jobs.board import Board
-    from ...pipeline.jobs.queue import Queue
+    from ...pipeline.jobs.board import JobBoard
+    from ...pipeline.jobs.queue import QueueSnapshot
+    from ...pipeline.remote.job_runs import JobRuns
     from ...pipeline.remote.ledger import Ledger
-    from ...pipeline.remote.origins import Origins
     from ...pipeline.remote.settings import read_settings
 
     queue = PromptServer.instance.prompt_queue
@@ -71,7 +71,7 @@ def _board(folder: Path) -> Board:
     at_work = get_progress_state()
     nodes = {name: {**found, "state": found["state"].value} for name, found in at_work.nodes.copy().items()
              if any(item[1] == at_work.prompt_id for item in running)}
-    return Board(Ledger(folder), Origins(folder), Queue(running, pending, queue.get_history(), nodes),
+    return JobBoard(Ledger(folder), JobRuns(folder), QueueSnapshot(running, pending, queue.get_history(), nodes),
                  Path(folder_paths.get_output_directory()), read_settings(folder).budget.day)
 
 

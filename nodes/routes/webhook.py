@@ -19,7 +19,8 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
     @routes.post("/wan22/webhook/{provider}/{job}")
     async def callback(request: web.Request) -> web.Response:
-        from ...pipeline.remote.webhooks import receiver, signatures
+        from ...pipeline.remote import signatures
+        from ...pipeline.remote.webhooks import receiver
 
         if slots.locked():
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"})
@@ -30,7 +31,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
                 body = await read_body(request, receiver.MAX_BODY)
                 headers = {name.lower(): value for name, value in request.headers.items()}
                 status = await asyncio.to_thread(receiver.receive, folder, request.match_info["provider"],
-                                                 request.match_info["job"], signatures.Callback(headers, body))
+                                                 request.match_info["job"], signatures.WebhookRequest(headers, body))
             except ValueError:  # settings or a database that cannot be used: a run says so to the user
                 status = receiver.LATER
         return web.Response(status=status)

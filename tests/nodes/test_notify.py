@@ -124,7 +124,7 @@ def test_a_clip_that_fails(connected: bool, outside: Outside) -> None:
 def test_a_clip_that_is_stopped(outside: Outside) -> None:
     outside.providers["fal"].script = Script(running=FOREVER)
     run = outside.comfy.run(notify(remote(4), "clip"), on_event=lambda event: outside.comfy.interrupt()
-                            if event.kind == "text" and "at work" in event.data["text"] else None)
+                            if event.kind == "text" and "running" in event.data["text"] else None)
     assert run.outcome == "execution_interrupted"
     (event,) = told(outside, run.prompt_id)
     assert event["type"] == "clip.failed" and event["data"]["error"]["cancelled"]

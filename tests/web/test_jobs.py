@@ -10,9 +10,9 @@ import pytest
 
 from devtools.workflow import Workflow
 from pipeline.remote.database import opened
-from pipeline.remote.job import State
+from pipeline.remote.job import JobState
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from tests.support.canvas import Canvas
 from tests.support.comfy_client import clip_workflow
 from tests.support.comfy_outside import PICTURE, Outside, remote_node
@@ -42,7 +42,7 @@ PALE = """() => {
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     """A ComfyUI of its own, which is stopped and started again, with every provider's key."""
     shop = Outside(tmp_path_factory.mktemp("shop"), pace=0.05)
-    shop.server.environ |= {ADAPTERS[name].variables[0]: provider.key for name, provider in shop.providers.items()}
+    shop.server.environ |= {PROVIDERS[name].variables[0]: provider.key for name, provider in shop.providers.items()}
     with shop:
         yield shop
         shop.check()
@@ -144,7 +144,7 @@ def test_a_bought_clip_from_the_run_button_to_the_file(canvas: Canvas, shop: Out
 @pytest.mark.parametrize("name", ["fal", "wavespeed"])
 def test_cancel_says_what_it_costs(name: str, canvas: Canvas, shop: Outside) -> None:
     provider = shop.providers[name]
-    title = ADAPTERS[name].title
+    title = PROVIDERS[name].title
     provider.script = Script(queued=0, running=FOREVER)
     shop.comfy.submit(graph(name, 2))
     job = newest(canvas, f"At work at {title}")
@@ -241,7 +241,7 @@ def test_every_word_can_be_read(palette: str, canvas: Canvas) -> None:
 
 def test_a_thousand_jobs(canvas: Canvas, shop: Outside) -> None:
     """Come as the list is scrolled, and no more of their clips are loaded than are to be seen."""
-    job = Ledger(shop.own).jobs((State.DONE,))[0]
+    job = Ledger(shop.own).jobs((JobState.DONE,))[0]
     with opened(shop.own) as base:
         base.execute("CREATE TEMP TABLE more AS SELECT * FROM jobs WHERE id = ?", (job.id,))
         for number in range(1000):

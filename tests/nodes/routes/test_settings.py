@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from devtools.paths import ROOT
-from pipeline.remote import ui_names as places
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote import ui_names
+from pipeline.remote.providers import PROVIDERS
 from pipeline.remote.settings_page import VARIABLES
 from pipeline.video.provenance import METADATA
 from tests.support.canvas import Canvas
@@ -88,8 +88,8 @@ def test_the_dialog_has_a_row_for_every_key_and_the_headings_that_messages_name(
     page = (ROOT / "web" / "js" / "settings.js").read_text("utf-8")
     rows = re.findall(r'(?:keyRow|tokenRow)\("(\w+)"\)', page)
     assert sorted(rows) == sorted(VARIABLES)
-    assert sorted(re.findall(r'jobsAtOnce\("(\w+)"\)', page)) == sorted(ADAPTERS)
-    for place in (places.KEYS, places.BUDGET, places.SENDING):
+    assert sorted(re.findall(r'jobsAtOnce\("(\w+)"\)', page)) == sorted(PROVIDERS)
+    for place in (ui_names.KEYS, ui_names.BUDGET, ui_names.SENDING):
         assert place.startswith("Settings > Wan 2.2 > ") and f'"{place.rpartition("> ")[2]}": [' in page
     ids = {name.replace(".", "_") for name in re.findall(r'"(Wan22\.\w+\.\w+)"', page)}
     ids |= {name.replace(".", "_") for name in re.findall(
@@ -150,10 +150,10 @@ def test_the_budget_holds_for_all_nodes_and_over_a_restart(outside: Outside) -> 
     spent = json.loads(ask(outside, "/wan22/settings")[1])["spent"]
     assert spent > 0
     settle(outside, max_cost_per_day=spent + 0.001)
-    assert places.BUDGET in refusal(outside, "fal", 2, max_cost_per_day=1000.0)
+    assert ui_names.BUDGET in refusal(outside, "fal", 2, max_cost_per_day=1000.0)
     outside.stop()
     outside.start()
-    assert places.BUDGET in refusal(outside, "fal", 3)
+    assert ui_names.BUDGET in refusal(outside, "fal", 3)
     found = json.loads(ask(outside, "/wan22/settings")[1])
     assert found["spent"] == spent and found["settings"]["max_cost"]["source"] == "environment"
     status, text = ask(outside, "/wan22/settings", {"max_cost": 100})
@@ -191,7 +191,7 @@ def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, o
                    if "/wan22/" in request.url or "/settings" in request.url else None)
     key = outside.providers["fal"].key
     message = refusal(outside, "fal", 20)
-    assert places.KEYS in message and "FAL_KEY" in message
+    assert ui_names.KEYS in message and "FAL_KEY" in message
     open_dialog(canvas)
     line(canvas, "Keys.Fal", "Not set")
     field = row(canvas, "Keys.Fal").locator("input")
@@ -224,7 +224,7 @@ def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, o
     assert remove.inner_text() == "Sure?"
     remove.click()
     line(canvas, "Keys.Fal", "Not set")
-    assert places.KEYS in refusal(outside, "fal", 22)
+    assert ui_names.KEYS in refusal(outside, "fal", 22)
     assert canvas.errors.pop().startswith("Failed to load resource: the server responded with a status of 400")
     assert not canvas.errors
 
@@ -241,10 +241,10 @@ def test_what_is_settled_in_the_dialog_holds_and_is_there_after_a_reload(canvas:
         day.fill(typed)
         day.press("Enter")
         line(canvas, "Budget.Day", said)
-    assert places.BUDGET in refusal(outside, "wavespeed", 31)
+    assert ui_names.BUDGET in refusal(outside, "wavespeed", 31)
     row(canvas, "Sending.LocalOnly").locator("input").check()
     line(canvas, "Sending.LocalOnly", "Saved")
-    assert places.SENDING in refusal(outside, "wavespeed", 32)
+    assert ui_names.SENDING in refusal(outside, "wavespeed", 32)
     jobs = row(canvas, "Jobs.Fal").locator("input")
     canvas.page.evaluate(CHANGE_AT_ONCE, [[jobs.element_handle(), "20"],
                                           [row(canvas, "Jobs.Replicate").locator("input").element_handle(), "7"]])

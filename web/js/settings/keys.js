@@ -17,7 +17,7 @@ export const tokenRow = (service) => (name) => takingRow(service, name, () => ({
     variable: variableOf(service, answer), saved: answer.services.includes(service),
 }));
 
-const variableOf = (owner, answer) => answer.variables[owner].find((name) => answer.environment.includes(name));
+const variableOf = (owner, answer) => answer.environment[owner];
 
 /** A row that takes a key and never shows one. */
 function takingRow(provider, name, place, find) {
