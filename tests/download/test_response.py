@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.download.fetch import fetch
-from pipeline.download.response import retry_after
 from pipeline.files.names import size_text
 from pipeline.http.errors import DownloadError, redact
-from pipeline.http.secrets import CIVITAI, HUGGING_FACE, Token, Tokens, service_of
+from pipeline.http.policy import retry_after
+from pipeline.http.secrets import CIVITAI, HUGGING_FACE, Secret, Tokens, service_of
 from pipeline.remote.keys import Keys
 from tests.support.hostile_server import QUICK, File, HostileServer, Request, redirect, status
 
@@ -318,4 +318,4 @@ def test_sizes_for_people() -> None:
 
 
 def test_token_type() -> None:
-    assert repr(Token("x")) == "Token(hidden)"
+    assert repr(Secret("x")) == "Secret(hidden)"
