@@ -79,7 +79,7 @@ def _read(body: bytes, remove: bool) -> tuple[str, str, str]:
 
 
 def shown_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, object]:
-    """Return {"settings": {name: {"value", "default", "source", "variable"}}, "spent": US dollars of the last 24 hours}.
+    """Return {"settings": {name: {"value", "default", "source", "variable"}}, "spent": US dollars in 24 hours}.
 
     Raises ValueError (RemoteError too) for a file that cannot be used.
     """
