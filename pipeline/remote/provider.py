@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+from ..request import BOTH, HIGH, LOW
 from .api import Reply, Request
 from .errors import ErrorKind, RemoteError
 from .job import JobState
@@ -165,9 +166,12 @@ def clip_url(found: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def split_loras(plan: Plan, expert: str) -> list[dict[str, Any]]:
-    """Return the LoRAs chosen for `expert` (BOTH, HIGH or LOW) as [{"path", "scale"}]."""
-    return [{"path": link, "scale": scale} for link, scale, chosen in plan.loras if chosen == expert]
+def lora_lists(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """Return the LoRAs as lists of {"path", "scale"} by expert: the fields `loras` (both), `high_noise_loras` and
+    `low_noise_loras`, without the empty ones."""
+    lists = {name: [{"path": link, "scale": scale} for link, scale, chosen in plan.loras if chosen == expert]
+             for name, expert in (("loras", BOTH), ("high_noise_loras", HIGH), ("low_noise_loras", LOW))}
+    return {name: loras for name, loras in lists.items() if loras}
 
 
 def seconds_of(stamp: Any) -> float:

@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, text_part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
-from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, split_loras
+from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists
 from ..signatures import (
     SignatureScheme,
     SigningKeys,
@@ -104,11 +103,10 @@ class AtlasCloud(Provider):
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip, model = plan.clip, plan.model
-        lists = {"loras": BOTH, "high_noise_loras": HIGH, "low_noise_loras": LOW}
         return {"model": plan.model_name, "image": image_url, "prompt": clip.prompt, "resolution": clip.resolution,
                 "duration": plan.duration, "seed": clip.seed,
                 **({"negative_prompt": clip.negative_prompt} if model.negative_prompt and clip.negative_prompt else {}),
-                **{field: found for field, expert in lists.items() if (found := split_loras(plan, expert))}}
+                **lora_lists(plan)}
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
         return post(f"{BASE}/model/generateVideo", body | ({"webhook_url": webhook} if webhook else {}))

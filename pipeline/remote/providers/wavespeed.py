@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, text_part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
-from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of, split_loras
+from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists, seconds_of
 from ..signatures import SECRET_PREFIX, SignatureScheme, SigningKeys, WebhookRequest, verify_shared
 
 BASE = "https://api.wavespeed.ai/api/v3"
@@ -95,11 +94,10 @@ class WaveSpeed(Provider):
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip, model = plan.clip, plan.model
-        lists = {"loras": BOTH, "high_noise_loras": HIGH, "low_noise_loras": LOW}
         return {"image": image_url, "prompt": clip.prompt, "duration": plan.duration, "seed": clip.seed,
                 **({"negative_prompt": clip.negative_prompt} if model.negative_prompt and clip.negative_prompt else {}),
                 **({} if "{resolution}" in model.id else {"resolution": clip.resolution}),
-                **{field: found for field, expert in lists.items() if (found := split_loras(plan, expert))}}
+                **lora_lists(plan)}
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
         query = f"?{urlencode({'webhook': webhook})}" if webhook else ""
