@@ -136,14 +136,15 @@ class Provider(ABC):
         """Return the jobs submitted since a time (seconds since 1970); None where the provider keeps no list."""
         return no_requests(None)
 
-    def error(self, kind: ErrorKind, reply: Reply, said: str = "", *, status: int | None = None,
+    def error(self, kind: ErrorKind, reply: Reply, message: str = "", *, status: int | None = None,
               sentence: str = "") -> RemoteError:
-        """Return an error of this provider: the sentence of its kind, the status, and what the provider said.
+        """Return an error of this provider: the sentence of its kind, the status, and the provider's own message.
 
         status: where it is not the reply's own. sentence: in place of the one of the kind.
         """
         text = sentence or SENTENCES[kind].format(title=self.title, key_name=self.key_name)
-        return RemoteError(kind, f"{text} ({status or reply.status}). {said}".strip(), retry_after=reply.retry_after())
+        return RemoteError(kind, f"{text} ({status or reply.status}). {message}".strip(),
+                           retry_after=reply.retry_after())
 
     def model_gone(self, model: str) -> RemoteError:
         """Return the error for a model that the provider has taken off its list."""

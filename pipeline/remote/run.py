@@ -150,7 +150,7 @@ async def resume(job: Job, provider: Provider, context: RemoteContext) -> Finish
 
 def _proxy_note(provider: Provider, context: RemoteContext) -> tuple[str, ...]:
     """Return a sentence on the proxy that the provider is reached through; none without one."""
-    with suppress(DownloadError):  # a setting that cannot be used is told by the first request
+    with suppress(DownloadError):  # the first request raises it, with its sentence
         if proxy := context.policy.through_proxy(provider.origins[0]):
             return (f"All requests go{proxy}.",)
     return ()

@@ -83,17 +83,17 @@ class AtlasCloud(Provider):
         code = number_part(found, "code")  # some of its calls write it as text
         if reply.good and isinstance(found, dict) and code in (None, 200):
             return None
-        said = str(part(found, "msg") or part(found, "error", "message") or part(found, "message") or "")
+        message = str(part(found, "msg") or part(found, "error", "message") or part(found, "message") or "")
         status = int(code) if reply.good and code is not None else reply.status
         if status >= 500 or status == 408 or (not isinstance(found, dict) and status != 429):
-            return self.error(ErrorKind.TRANSIENT, reply, said, status=status)
-        if part(found, "error_code") == MODERATED or contains_any(said, "moderation", "content policy", "sensitive"):
-            return self.error(ErrorKind.POLICY, reply, said, status=status)
+            return self.error(ErrorKind.TRANSIENT, reply, message, status=status)
+        if part(found, "error_code") == MODERATED or contains_any(message, "moderation", "content policy", "sensitive"):
+            return self.error(ErrorKind.POLICY, reply, message, status=status)
         kind = {401: ErrorKind.AUTH, 403: ErrorKind.AUTH, 402: ErrorKind.QUOTA, 404: ErrorKind.LOST,
                 429: ErrorKind.RATE_LIMIT, 451: ErrorKind.POLICY}.get(status, ErrorKind.VALIDATION)
         sentence = {413: "AtlasCloud refused: the picture is too large",
                     451: "AtlasCloud refused: not available in your region"}.get(status, "")
-        return self.error(kind, reply, said, status=status, sentence=sentence)
+        return self.error(kind, reply, message, status=status, sentence=sentence)
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         name = f"picture.{content_type.rpartition('/')[2]}"
@@ -120,12 +120,12 @@ class AtlasCloud(Provider):
         word = word_part(data, "status")
         state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(data, "outputs") or part(data, "output"))
-        said = str(part(data, "error") or "")
+        message = str(part(data, "error") or "")
         if state == JobState.DOWNLOADING and not url:
             return JobStatus(JobState.FAILED, message="it finished without a clip")
         kind = ErrorKind.POLICY if part(data, "error_code") == MODERATED else ErrorKind.PROVIDER_FAILED
         return JobStatus(state, url, None, number_part(data, "price"), kind,
-                        said or ("" if word in STATES else f"status {word!r}"))
+                        message or ("" if word in STATES else f"status {word!r}"))
 
     def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
         reply = yield Request("GET", f"{BASE}/models", auth=False)

@@ -62,23 +62,23 @@ class WaveSpeed(Provider):
         code = part(found, "code") if isinstance(part(found, "code"), int) else reply.status
         if reply.good and isinstance(found, dict) and code == 200:
             return None
-        said = str(part(found, "message") or "")
+        message = str(part(found, "message") or "")
         if reply.status >= 500 or (reply.good and not isinstance(found, dict)) or reply.status in (408, 425):
-            return self.error(ErrorKind.TRANSIENT, reply, said)
+            return self.error(ErrorKind.TRANSIENT, reply, message)
         status = code if reply.good else reply.status
         if status == 429:
             kind = ErrorKind.RATE_LIMIT
-        elif contains_any(said, "balance", "insufficient", "top up", "top-up", "inactive"):
+        elif contains_any(message, "balance", "insufficient", "top up", "top-up", "inactive"):
             kind = ErrorKind.QUOTA
         elif status in (401, 403):
             kind = ErrorKind.AUTH
-        elif contains_any(said, *POLICY_WORDS):
+        elif contains_any(message, *POLICY_WORDS):
             kind = ErrorKind.POLICY
         elif status == 404:
             kind = ErrorKind.LOST
         else:
             kind = ErrorKind.VALIDATION
-        return self.error(kind, reply, said, status=status)
+        return self.error(kind, reply, message, status=status)
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         name = f"picture.{content_type.rpartition('/')[2]}"
@@ -111,12 +111,12 @@ class WaveSpeed(Provider):
         data = part(reply.json(), "data")
         word = word_part(data, "status")
         state = STATES.get(word, JobState.RUNNING)
-        said = str(part(data, "error") or "")
+        message = str(part(data, "error") or "")
         url = clip_url(part(data, "outputs"))
         if state == JobState.DOWNLOADING and not url:
             return JobStatus(JobState.FAILED, message="it finished without a clip")
-        kind = ErrorKind.POLICY if contains_any(said, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
-        return JobStatus(state, url, error_kind=kind, message=said or ("" if word in STATES else f"status {word!r}"))
+        kind = ErrorKind.POLICY if contains_any(message, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
+        return JobStatus(state, url, error_kind=kind, message=message or ("" if word in STATES else f"status {word!r}"))
 
     def price(self, plan: Plan, body: dict[str, Any]) -> RequestFlow[float | None]:
         reply = yield post(f"{BASE}/model/price", {"model_id": plan.model_name, "inputs": body})
