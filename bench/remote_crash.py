@@ -34,6 +34,7 @@ from devtools.server import ComfyServer  # noqa: E402
 from pipeline.remote.job import JobState  # noqa: E402
 from pipeline.remote.ledger import Ledger  # noqa: E402
 from pipeline.remote.providers import PROVIDERS  # noqa: E402
+from tests.support.comfy_launcher import put_on_loopback  # noqa: E402
 from tests.support.faults import delay  # noqa: E402
 from tests.support.office import SERVERS  # noqa: E402
 from tests.support.providers.job import FOREVER, Script  # noqa: E402
@@ -65,7 +66,8 @@ class Life:
     def __init__(self, base: Path, hosts: str, keys: dict[str, str]) -> None:
         comfyui = local_comfyui()
         self.server = ComfyServer(comfyui, base, base / "server.log")
-        self.server.environ |= {"WAN22_TEST_LOOPBACK": hosts, **keys}
+        self.server.environ |= keys
+        put_on_loopback(self.server, hosts)
         self.server.__enter__()
 
     def queue(self, workflow: dict) -> str:

@@ -1,4 +1,4 @@
-"""The error of a download, and links as they may be shown."""
+"""Name what can go wrong with a request, and show links without their secrets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ class UnknownHostError(TransientError):
     """The host's name leads nowhere: it is misspelt, or this machine is not online."""
 
 
+class ConnectionLostError(TransientError):
+    """There was a connection, and it broke off: the request may have arrived."""
+
+
 def redact(link: str) -> str:
-    """A link without what may be secret in it: name and password, query, fragment."""
+    """Return a link without what may be secret in it: name and password, query, fragment."""
     try:
         parts = urlsplit(link)
         host = parts.netloc.rpartition("@")[2]

@@ -13,20 +13,20 @@ from typing import Any
 
 from ..graph.run import GraphRun
 from ..http.errors import redact_links
-from ..http.policy import Policy, patience_from_environment, policy_from_environment
+from ..http.policy import Policy, policy_from_environment
 from ..remote.api import Request, exchange
 from ..remote.database import writing
 from ..remote.errors import ErrorKind, RemoteError
 from ..remote.keys import CALLBACK_OWNER, CALLBACK_VARIABLE, KeyStore
 from ..remote.settings import check_sending_allowed
-from ..remote.signatures import SECRET_PREFIX, signed_headers, unsigned_headers
+from ..remote.signatures import SECRET_PREFIX, read_secret, signed_headers, unsigned_headers
 from .event import DONE, FAILED, event_body, new_id, request_data
 from .outbox import GIVEN_UP, SENT, Message, Outbox, Recipient, add
-from .run_watch import WatchedRun, WatchedRuns, mark_told, remove
+from .run_watch import WatchedRun, WatchedRuns, mark_reported, remove
 
 WAITS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 28800.0)
 """Seconds between the tries: eleven in about 24 hours (Standard Webhooks advises such a schedule)."""
-PATIENCE = 15.0
+TIMEOUT = 15.0
 """Seconds for one try."""
 MAX_REPLY = 2**16
 """Bytes of a reply, whose content is ignored."""
@@ -43,7 +43,8 @@ log = logging.getLogger("wan22")
 @cache
 def notifier(folder: Path) -> Notifier:
     """Return this process's notifier for the pack's folder."""
-    return Notifier(folder, policy_from_environment(), pace=patience_from_environment().pace)
+    policy = policy_from_environment()
+    return Notifier(folder, policy, pace=policy.job_timeouts.pace)
 
 
 def take_up(folder: Path) -> None:
@@ -67,13 +68,13 @@ class Notifier:
     # ---- messages ----------------------------------------------------------------------------------------------
 
     def begin(self, run: GraphRun, node_id: str, to: Recipient) -> WatchedRun:
-        """Record a run that begins and whose end is to be told."""
+        """Record a run that begins and whose end must be reported."""
         watched = WatchedRun(run.prompt_id, node_id, to, request_data(run.graph, node_id), self.clock())
         self.watched_runs.add(watched)
         return watched
 
     def watch(self, run: WatchedRun, is_over: Callable[[], bool], failure: Callable[[], dict[str, Any]]) -> None:
-        """Wait in a thread until a run has left the queue; send its failure unless its clip was told."""
+        """Wait in a thread until a run has left the queue; send its failure unless its clip was reported."""
 
         def work() -> None:
             while not is_over():
@@ -92,11 +93,11 @@ class Notifier:
                                            "seconds": seconds, **data})
         with writing(self.folder) as base:
             add(base, message, self.clock())
-            mark_told(base, prompt_id, node_id)
+            mark_reported(base, prompt_id, node_id)
         self.wake_workers()
 
     def send_failed(self, run: WatchedRun, failure: dict[str, Any]) -> None:
-        """Put the message of a run that ended into the outbox, unless its clip was told."""
+        """Put the message of a run that ended into the outbox, unless its clip was reported."""
         message = self._message(run.to, FAILED, {
             "prompt_id": run.prompt_id, "node": run.node_id, "request": run.request,
             "seconds": round(self.clock() - run.began, 2), "error": redact_links(failure)})
@@ -124,7 +125,7 @@ class Notifier:
     def _deliver(self, message: Message) -> None:
         asked = 0.0
         try:
-            reply = exchange(self._request(message), self.policy, PATIENCE, MAX_REPLY)
+            reply = exchange(self._request(message), self.policy, TIMEOUT, MAX_REPLY)
             if reply.good:
                 self.outbox.end(message, SENT)
                 return
@@ -175,7 +176,8 @@ class Notifier:
 def callback_secret(keys: KeyStore, profile: str) -> bytes:
     """Return the user's secret that callbacks are signed with. Raises RemoteError (AUTH), which does not repeat it."""
     try:
-        return keys.of(CALLBACK_OWNER, "the callbacks' signatures", (CALLBACK_VARIABLE,), profile).signing_secret()
+        secret = keys.of(CALLBACK_OWNER, "the callbacks' signatures", (CALLBACK_VARIABLE,), profile)
+        return secret.parsed(read_secret)
     except ValueError as error:
         raise RemoteError(ErrorKind.AUTH, (
             f"The callback cannot be signed: {str(error).rstrip('.')}. Set {CALLBACK_VARIABLE}, or save it as the key "

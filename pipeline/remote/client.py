@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..http.address import parse_url
-from ..http.policy import Patience, Policy
+from ..http.policy import JobTimeouts, Policy
+from ..http.secrets import Secret
 from ..http.threads import in_thread
 from .api import Reply, Request, exchange
 from .errors import RETRYABLE, ErrorKind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
-from .keys import Key
 from .provider import Provider, RequestFlow
 
 T = TypeVar("T")
@@ -31,9 +31,9 @@ class ProviderClient:
     """A provider and the user's key for it."""
 
     provider: Provider
-    key: Key
+    key: Secret
     policy: Policy
-    patience: Patience
+    timeouts: JobTimeouts
     wait: Wait
 
     async def run(self, flow: RequestFlow[T]) -> T:
@@ -57,19 +57,19 @@ class ProviderClient:
         """Send a free request, with retries; return the good reply. Raises RemoteError."""
         tried = 0
         large = request.body is not None and len(request.body) > LARGE_BODY
-        patience = self.patience.upload if large else self.patience.request
+        timeout = self.timeouts.upload if large else self.timeouts.request
         while True:
             try:
-                reply = await in_thread(lambda: exchange(self._with_key(request), self.policy, patience), self.wait)
+                reply = await in_thread(lambda: exchange(self._with_key(request), self.policy, timeout), self.wait)
                 refusal = self._refusal(request, reply)
                 if refusal is None:
                     return reply
             except (NotSentError, NoAnswerError) as error:
                 refusal = error
             tried += 1
-            if refusal.kind not in RETRYABLE or tried >= self.patience.attempts:
+            if refusal.kind not in RETRYABLE or tried >= self.timeouts.attempts:
                 raise refusal
-            await self.wait(self.patience.before_retry(tried, refusal.retry_after))
+            await self.wait(self.timeouts.before_retry(tried, refusal.retry_after))
 
     async def submit(self, request: Request, on_sent: Callable[[bool], None], on_accepted: Callable[[str], None],
                      ) -> str:
@@ -87,15 +87,15 @@ class ProviderClient:
             if isinstance(outcome, str):
                 return outcome
             tried += 1
-            if outcome.kind not in RETRYABLE or tried >= self.patience.attempts:
+            if outcome.kind not in RETRYABLE or tried >= self.timeouts.attempts:
                 raise NotAcceptedError(outcome)
-            await self.wait(self.patience.before_retry(tried, outcome.retry_after))
+            await self.wait(self.timeouts.before_retry(tried, outcome.retry_after))
 
     def _submit_once(self, request: Request, on_sent: Callable[[bool], None], on_accepted: Callable[[str], None],
                      ) -> str | RemoteError:
         """Return the job's id, or the error of a request that was not accepted. Raises RemoteError (SUBMIT_UNKNOWN)."""
         try:
-            reply = exchange(self._with_key(request), self.policy, self.patience.submit,
+            reply = exchange(self._with_key(request), self.policy, self.timeouts.submit,
                              before_last_byte=lambda: on_sent(True))
         except NotSentError as error:
             return error

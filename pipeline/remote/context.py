@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..graph.run import GraphRun
-from ..http.policy import Patience, Policy, patience_from_environment, policy_from_environment
+from ..http.policy import JobTimeouts, Policy, policy_from_environment
 from ..http.threads import LOOK
 from ..video.probe import probe
 from .budget import NO_LIMITS, Limits
@@ -28,7 +28,7 @@ class RemoteContext:
     ledger: Ledger
     keys: KeyStore
     policy: Policy
-    patience: Patience
+    timeouts: JobTimeouts
     results: Path
     """Folder of finished clips."""
     show_text: Callable[[str], None]
@@ -89,7 +89,7 @@ def open_context(folder: Path, results: Path, run: GraphRun | None, limits: Limi
     folder: the pack's, with keys, settings and ledger. run: the one that asks; None when it cannot be told.
     on_change: called with the id of each job of which there is news. The others: see RemoteContext.
     """
-    job_runs = JobRuns(folder)
+    job_runs, policy = JobRuns(folder), policy_from_environment()
 
     def record_run(job_id: str, requested: bool) -> None:
         if run is not None:
@@ -97,8 +97,8 @@ def open_context(folder: Path, results: Path, run: GraphRun | None, limits: Limi
             on_change(job_id)
 
     return RemoteContext(
-        ledger=Ledger(folder, on_change), keys=KeyStore(folder / "keys.json"), policy=policy_from_environment(),
-        patience=patience_from_environment(), results=results, show_text=show_text, stop=stop, check_clip=probe,
+        ledger=Ledger(folder, on_change), keys=KeyStore(folder / "keys.json"), policy=policy,
+        timeouts=policy.job_timeouts, results=results, show_text=show_text, stop=stop, check_clip=probe,
         limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora, record_run=record_run)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -10,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files.atomic import is_open_to_others, write_object
+from ..files.atomic import write_object
+from ..http.secrets import KeyStoreError, Secret, may_be_secret, read_key_store
 from . import ui_names
 from .errors import ErrorKind, RemoteError
-from .signatures import read_secret
 
 CALLBACK_OWNER, CALLBACK_VARIABLE = "callback", "WAN22_CALLBACK_SECRET"
 """Whose key in the store signs our callbacks, and the environment variable that holds it."""
 DEFAULT_PROFILE = "default"
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_saving = threading.Lock()
 
 
 def profile_fault(profile: str | None) -> str:
@@ -29,43 +29,10 @@ def profile_fault(profile: str | None) -> str:
             f"{ui_names.KEYS}.")
 
 
-MAX_KEY = 4096
-_saving = threading.Lock()
-
-
-def _may_be_key(value: str) -> bool:
-    return value.isascii() and value.isprintable() and " " not in value and len(value) <= MAX_KEY
-
-
 def _checked(value: str) -> str:
-    if not _may_be_key(value.strip()):
+    if not may_be_secret(value.strip()):
         raise ValueError("The key holds a space or a character that no key has, or is too long. Copy it again.")
     return value.strip()
-
-
-class Key:
-    """An API key that does not show itself."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def header(self, scheme: str) -> str:
-        """The Authorization header (RFC 9110, 11.6.2)."""
-        return f"{scheme} {self._value}"
-
-    def signing_secret(self) -> bytes:
-        """A secret for signatures (see standard_webhooks.read_secret). Raises ValueError, which does not repeat it."""
-        return read_secret(self._value)
-
-    def hide_in(self, text: str) -> str:
-        """The text without the key, should a server have sent it back."""
-        return text.replace(self._value, "***")
-
-    def __repr__(self) -> str:
-        return "Key(hidden)"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a key is never stored")
 
 
 @dataclass(frozen=True)
@@ -80,7 +47,7 @@ class KeyStore:
     environ: Mapping[str, str] | None = field(default=None, repr=False)
     """None: the process's own."""
 
-    def of(self, provider: str, title: str, variables: tuple[str, ...], profile: str = DEFAULT_PROFILE) -> Key:
+    def of(self, provider: str, title: str, variables: tuple[str, ...], profile: str = DEFAULT_PROFILE) -> Secret:
         """Return the key of a provider. Raises RemoteError (AUTH) when there is none or it cannot be one."""
         environ = os.environ if self.environ is None else self.environ
         named = next((name for name in variables if environ.get(name, "").strip()), None)
@@ -92,10 +59,10 @@ class KeyStore:
             other = f"set {variables[0]} in the environment" if profile == DEFAULT_PROFILE else "name another profile"
             raise RemoteError(ErrorKind.AUTH, f"There is no API key of {title} in the profile {profile!r}. Save it in "
                               f"{ui_names.KEYS}, or {other}. Nothing was sent.")
-        if not _may_be_key(value):
+        if not may_be_secret(value):
             raise RemoteError(ErrorKind.AUTH, f"The API key of {title} in {place} holds a space or a character "
                               "that no key has. Copy it again. Nothing was sent.")
-        return Key(value)
+        return Secret(value)
 
     def known(self) -> dict[str, list[str]]:
         """Return profile -> names of the providers that the store has a key of, never the keys."""
@@ -138,23 +105,7 @@ class KeyStore:
         return {name: dict(keys) for name, keys in found.items()}
 
     def _read(self) -> dict[str, object]:
-        if self.store is None:
-            return {}
         try:
-            with self.store.open("rb") as file:
-                mode, text = os.fstat(file.fileno()).st_mode, file.read()
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise RemoteError(ErrorKind.AUTH,
-                              f"The key store {self.store} cannot be read: {error.strerror}.") from None
-        if is_open_to_others(self.store, mode):
-            raise RemoteError(ErrorKind.AUTH, f"The key store {self.store} can be read by others on this machine. "
-                              f"Close it with `chmod 600 {self.store}`, and run again.")
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise RemoteError(ErrorKind.AUTH, f"The key store {self.store} is not valid JSON.")
-        return found
+            return read_key_store(self.store)
+        except KeyStoreError as error:
+            raise RemoteError(ErrorKind.AUTH, str(error)) from None

@@ -33,7 +33,7 @@ async def poll_job(job: Job, client: ProviderClient, context: RemoteContext) -> 
     """Wait for an accepted job and download its clip; return it as done, with the path of the file.
 
     Raises RemoteError; the interrupt that context.stop raises, after cancelling the job where the provider can. Any
-    other end leaves the job as it is, to be resumed: nobody has said that the clip is not wanted.
+    other end leaves the job as it is, to be resumed: the clip may still be wanted.
     """
     if job.state == JobState.DONE:
         if Path(job.result).is_file():
@@ -55,13 +55,13 @@ async def poll_job(job: Job, client: ProviderClient, context: RemoteContext) -> 
 
 async def _poll_until_finished(job: Job, client: ProviderClient, context: RemoteContext) -> JobStatus:
     """Return the status of the finished job. Raises RemoteError when it ends otherwise or takes too long."""
-    title, patience = client.provider.title, client.patience
+    title, timeouts = client.provider.title, client.timeouts
     began, polled = time.monotonic(), 0
     status = JobStatus(job.state)
-    fresh = time.time() - job.submitted < patience.polls[0]
+    fresh = time.time() - job.submitted < timeouts.polls[0]
     while True:
         if polled or fresh:
-            await context.wait_for_wakeup(job.id, patience.before_poll(polled),
+            await context.wait_for_wakeup(job.id, timeouts.before_poll(polled),
                                           partial(_show_status, status, job, client, context))
         polled += 1
         status = await _poll(job, client)
@@ -76,10 +76,10 @@ async def _poll_until_finished(job: Job, client: ProviderClient, context: Remote
             context.ledger.update(job, state=status.state, error_kind=status.error_kind.value, error=sentence)
             raise RemoteError(status.error_kind, sentence)
         job = context.ledger.update(job, state=status.state)
-        if time.monotonic() - began > patience.deadline * patience.pace:
+        if time.monotonic() - began > timeouts.deadline * timeouts.pace:
             context.ledger.update(job, state=JobState.TIMED_OUT)
             raise RemoteError(ErrorKind.TIMEOUT, f"{title} has not finished the job {job.short_id} after "
-                              f"{patience.deadline / 60:.0f} minutes. It continues there: run again, or resume it "
+                              f"{timeouts.deadline / 60:.0f} minutes. It continues there: run again, or resume it "
                               f"with the id {job.short_id}.")
 
 
@@ -122,7 +122,7 @@ async def _download(job: Job, link: str, client: ProviderClient, context: Remote
     tried, expired = 0, False
     while True:
         try:
-            await in_thread(partial(fetch_clip, link, path, context.policy, client.patience.download,
+            await in_thread(partial(fetch_clip, link, path, context.policy, client.timeouts.download,
                                     context.check_clip), context.wait)
             return context.ledger.update(job, state=JobState.DONE, result=str(path), error="", error_kind="")
         except RemoteError as error:
@@ -138,7 +138,7 @@ async def _download(job: Job, link: str, client: ProviderClient, context: Remote
             if error.kind not in (*RETRYABLE, ErrorKind.INTEGRITY) or tried >= DOWNLOADS:
                 raise RemoteError(error.kind, f"{error} The clip of the job {job.short_id} is paid and still at "
                                   f"{title}: run again to download it.") from None
-            await context.wait(client.patience.before_retry(tried, error.retry_after))
+            await context.wait(client.timeouts.before_retry(tried, error.retry_after))
 
 
 async def _cancel(job: Job, client: ProviderClient, context: RemoteContext) -> None:
@@ -155,7 +155,7 @@ async def _cancel(job: Job, client: ProviderClient, context: RemoteContext) -> N
     if request is None:
         context.show_text(f"Stopped waiting. {title} cannot cancel jobs: this one continues and is billed. {again}")
         return
-    once = replace(client, patience=replace(client.patience, attempts=1), wait=asyncio.sleep)  # Stop was heard
+    once = replace(client, timeouts=replace(client.timeouts, attempts=1), wait=asyncio.sleep)  # Stop was heard
     try:
         await once.send(request)
         status = await _status_after_cancel(job, once)
@@ -176,7 +176,7 @@ async def _cancel(job: Job, client: ProviderClient, context: RemoteContext) -> N
 async def _status_after_cancel(job: Job, client: ProviderClient) -> JobStatus:
     """Return the job's status once the provider had a moment to note its end."""
     for seconds in AFTER_CANCEL:
-        await asyncio.sleep(seconds * client.patience.pace)
+        await asyncio.sleep(seconds * client.timeouts.pace)
         status = await client.run(client.provider.poll(job.model, job.remote_id))
         if status.state == JobState.DOWNLOADING or status.state in OVER:
             break

@@ -14,13 +14,14 @@ from collections import OrderedDict
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..http.policy import OFFLINE_VARIABLE, Patience, policy_from_environment
+from ..http.policy import OFFLINE_VARIABLE, JobTimeouts, policy_from_environment
+from ..http.secrets import Secret
 from ..node_inputs import NodeInputs
 from ..request import ClipRequest
 from .budget import Limits, check_limits
 from .client import ProviderClient
 from .errors import RemoteError
-from .keys import DEFAULT_PROFILE, Key, KeyStore, profile_fault
+from .keys import DEFAULT_PROFILE, KeyStore, profile_fault
 from .ledger import Ledger
 from .model import PRICES_READ
 from .plan import TRIM, Plan, check_takes_loras, plan_clip
@@ -36,7 +37,7 @@ INPUTS = {"provider": str, "provider.model": str, "profile": str, "prompt": str,
 """Inputs of the node, and `ask`: whether the provider may be asked. `loras` is never more than linked."""
 PRICE_INPUTS = ("provider", "provider.model", "resolution", "num_frames")
 """Inputs that the price depends on."""
-BRIEF = Patience(request=8.0, attempts=1)
+BRIEF = JobTimeouts(request=8.0, attempts=1)
 """A price that takes longer comes too late to be of use."""
 MAX_AGE = 600.0
 """Seconds for which a provider's price is reused."""
@@ -119,7 +120,7 @@ def _sentence(error: RemoteError) -> str:
     return str(error).removesuffix(" Nothing was sent.").removesuffix(" Nothing was bought.")
 
 
-def _usable_key(target: Target, inputs: NodeInputs, folder: Path) -> tuple[Key | None, tuple[str, ...]]:
+def _usable_key(target: Target, inputs: NodeInputs, folder: Path) -> tuple[Secret | None, tuple[str, ...]]:
     """Return the key with which the provider may be asked, or why the node could not ask it."""
     if read_settings(folder).local_only:
         return None, (str(local_only_error("use a provider")),)
@@ -160,7 +161,7 @@ class PriceCache:
 _PRICES = PriceCache()
 
 
-async def _provider_price(target: Target, plan: Plan, key: Key, *, ask: bool) -> float | None:
+async def _provider_price(target: Target, plan: Plan, key: Secret, *, ask: bool) -> float | None:
     """Return the provider's price in US dollars, asked for if that is allowed; None when not known."""
     client = ProviderClient(target.provider, key, policy_from_environment(), BRIEF, asyncio.sleep)
     body = sample_body(plan, client)

@@ -13,8 +13,7 @@ from pathlib import Path
 from ..files.atomic import clear_away, retried
 from ..http.errors import DownloadError, TransientError
 from ..http.policy import Policy
-from ..http.secrets import Tokens
-from ..http.session import Answer, Client
+from ..http.session import Response, Session
 from .errors import ErrorKind, RemoteError
 
 MAX_CLIP = 512 * 2**20
@@ -24,8 +23,8 @@ GONE = (401, 403, 404, 410)
 """HTTP statuses of a link that has expired."""
 
 
-def fetch_clip(link: str, path: Path, policy: Policy, patience: float, check_clip: Callable[[Path], object]) -> None:
-    """Download a finished clip to `path`, reading for at most `patience` seconds once its server has answered.
+def fetch_clip(link: str, path: Path, policy: Policy, timeout: float, check_clip: Callable[[Path], object]) -> None:
+    """Download a finished clip to `path`, for at most `timeout` seconds once connected, sending no token.
 
     check_clip: raises ValueError for a file that is not a whole video.
     Raises RemoteError: DOWNLOAD_EXPIRED when the link no longer works, TRANSIENT when another try may help, INTEGRITY
@@ -34,8 +33,8 @@ def fetch_clip(link: str, path: Path, policy: Policy, patience: float, check_cli
     # Each try has a file of its own, because a run that was stopped may still be writing.
     arriving = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.arriving{path.suffix}")
     try:
-        _remove_leftovers(path, patience)
-        _download(link, arriving, policy, patience)
+        _remove_leftovers(path, timeout)
+        _download(link, arriving, policy, timeout)
         check_boxes(arriving)
         try:
             check_clip(arriving)
@@ -49,75 +48,68 @@ def fetch_clip(link: str, path: Path, policy: Policy, patience: float, check_cli
         clear_away(arriving)
 
 
-def _remove_leftovers(path: Path, patience: float) -> None:
-    """Remove the files of killed tries for this clip: no live one is older than `patience` seconds."""
+def _remove_leftovers(path: Path, timeout: float) -> None:
+    """Remove the files of killed tries for this clip: no live one is older than `timeout` seconds."""
     for left in path.parent.glob(f".*{path.stem}.*.arriving*"):
         with suppress(OSError):  # another try may have removed it, or on Windows still hold it
-            if time.time() - left.stat().st_mtime > patience:
+            if time.time() - left.stat().st_mtime > timeout:
                 left.unlink()
 
 
-class _NoTokens(Tokens):
-    """No token is sent to a file host."""
-
-    def of(self, service: object) -> None:
-        return None
-
-
-def _download(link: str, path: Path, policy: Policy, patience: float) -> None:
-    client, end = Client(policy, _NoTokens()), time.monotonic() + patience
+def _download(link: str, path: Path, policy: Policy, timeout: float) -> None:
+    session, end = Session(policy), time.monotonic() + timeout
+    watchdog = threading.Timer(timeout, session.abort)  # a read of a piece may take hours
+    watchdog.daemon = True
+    watchdog.start()
     try:
-        answer = client.get(link, {})
-        watchdog = threading.Timer(end - time.monotonic(), answer.abort)  # a read of a piece may take hours
-        watchdog.daemon = True
-        watchdog.start()
+        response = session.get(link, {})
         try:
-            _check_status(answer)
-            _write(answer, path, end)
+            _check_status(response)
+            _write(response, path, end)
         finally:
-            watchdog.cancel()
-            answer.close()
+            response.close()
     except TransientError as error:
         raise RemoteError(ErrorKind.TRANSIENT, str(error), retry_after=error.wait) from None
     except DownloadError as error:
         raise RemoteError(ErrorKind.REFUSED_HERE, str(error)) from None
     finally:
-        client.close()
+        watchdog.cancel()
+        session.close()
 
 
-def _check_status(answer: Answer) -> None:
-    if answer.status == 200:
+def _check_status(response: Response) -> None:
+    if response.status == 200:
         return
-    if answer.status in GONE:
+    if response.status in GONE:
         raise RemoteError(ErrorKind.DOWNLOAD_EXPIRED, f"The link of the finished clip no longer works "
-                          f"({answer.status}).")
-    raise RemoteError(ErrorKind.TRANSIENT, f"{answer.url.host} did not send the finished clip ({answer.status}).")
+                          f"({response.status}).")
+    raise RemoteError(ErrorKind.TRANSIENT, f"{response.url.host} did not send the finished clip ({response.status}).")
 
 
-def _write(answer: Answer, path: Path, end: float) -> None:
-    size, done = answer.response.length, 0
+def _write(response: Response, path: Path, end: float) -> None:
+    size, done = response.length, 0
     if size is not None and size > MAX_CLIP:
-        raise _too_large(answer)
+        raise _too_large(response)
     buffer = memoryview(bytearray(PIECE))
     with path.open("wb") as file:
         while True:
-            count = answer.read_into(buffer)
+            count = response.read_into(buffer)
             file.write(buffer[:count])
             done += count
             if done > MAX_CLIP:
-                raise _too_large(answer)
+                raise _too_large(response)
             if time.monotonic() > end:
-                raise RemoteError(ErrorKind.TRANSIENT, f"{answer.url.host} sent the finished clip too slowly.")
+                raise RemoteError(ErrorKind.TRANSIENT, f"{response.url.host} sent the finished clip too slowly.")
             if count < len(buffer):
                 break
         file.flush()
         os.fsync(file.fileno())
     if size is not None and done != size:
-        raise RemoteError(ErrorKind.INTEGRITY, f"{answer.url.host} sent {done} of the {size} bytes of the clip.")
+        raise RemoteError(ErrorKind.INTEGRITY, f"{response.url.host} sent {done} of the {size} bytes of the clip.")
 
 
-def _too_large(answer: Answer) -> RemoteError:
-    return RemoteError(ErrorKind.INTEGRITY, f"{answer.url.host} sent more than {MAX_CLIP // 2**20} MB, which no clip "
+def _too_large(response: Response) -> RemoteError:
+    return RemoteError(ErrorKind.INTEGRITY, f"{response.url.host} sent more than {MAX_CLIP // 2**20} MB, which no clip "
                        "has.")
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import Timeout
 
-from ..http.errors import redact
+from ..http.errors import DownloadError, redact
 from ..request import ClipRequest
 from .client import ProviderClient
 from .context import RemoteContext
@@ -101,7 +101,7 @@ def check_strict(provider: Provider, changes: Sequence[str]) -> None:
 async def _make_at(target: Target, plan: Plan, digest: str, picture: Picture, longer_clips: str,
                    context: RemoteContext) -> FinishedClip:
     provider = target.provider
-    context = context.with_notes(plan.notes)
+    context = context.with_notes((*plan.notes, *_proxy_note(provider, context)))
     summary = _summary(plan, longer_clips)
     wanted = Job("", provider.name, plan.model_name, target.profile, digest, summary=summary)
     while True:
@@ -136,6 +136,7 @@ def _summary(plan: Plan, longer_clips: str) -> dict[str, object]:
 async def resume(job: Job, provider: Provider, context: RemoteContext) -> FinishedClip:
     """Continue a job of the ledger: wait for it, or download it again. Raises as make_clip does."""
     context.check_sending_allowed()
+    context = context.with_notes(_proxy_note(provider, context))
     async with _locked(job, context):
         job = context.ledger.get(job.id)
         context.record_run(job.id, False)
@@ -145,6 +146,14 @@ async def resume(job: Job, provider: Provider, context: RemoteContext) -> Finish
             raise RemoteError(ErrorKind.LOST, f"The job {job.short_id} never reached {provider.title}: there is "
                               "nothing to resume. Queue its workflow again.")
         return await _finish(job, _client(provider, context, job), context)
+
+
+def _proxy_note(provider: Provider, context: RemoteContext) -> tuple[str, ...]:
+    """Return a sentence on the proxy that the provider is reached through; none without one."""
+    with suppress(DownloadError):  # the first request raises it, with its sentence
+        if proxy := context.policy.through_proxy(provider.origins[0]):
+            return (f"All requests go{proxy}.",)
+    return ()
 
 
 async def _finish(job: Job, client: ProviderClient, context: RemoteContext) -> FinishedClip:
@@ -164,7 +173,7 @@ def _client(provider: Provider, context: RemoteContext, job: Job) -> ProviderCli
             raise
         context.ledger.update(job, state=JobState.FAILED, error_kind=error.kind.value, error=str(error))
         raise NotAcceptedError(error) from None
-    return ProviderClient(provider, key, context.policy, context.patience, context.wait)
+    return ProviderClient(provider, key, context.policy, context.timeouts, context.wait)
 
 
 @asynccontextmanager

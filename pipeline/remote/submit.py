@@ -40,7 +40,7 @@ async def submit_job(job: Job, plan: Plan, picture: bytes, content_type: str, cl
         context.show_text(f"{provider.title}: asking for the price.")
         sample = sample_body(plan, client)
         # These need no persistence: the upload and the price table tell what they cannot find out.
-        brief = replace(client, patience=replace(client.patience, attempts=min(2, client.patience.attempts)))
+        brief = replace(client, timeouts=replace(client.timeouts, attempts=min(2, client.timeouts.attempts)))
         await _check_fields(plan, sample, brief)
         price, source = await find_price(plan, sample, brief)
         # Early, so that the picture stays here when it cannot be bought; `authorize` below is what counts.
@@ -114,10 +114,10 @@ async def recover_submit(job: Job, client: ProviderClient, context: RemoteContex
     title = client.provider.title
     context.show_text(f"{title}: no reply to the submit of the job {job.short_id}; looking for it in the account's "
                       "history.")
-    end, tried = time.monotonic() + client.provider.history_delay * client.patience.pace, 0
+    end, tried = time.monotonic() + client.provider.history_delay * client.timeouts.pace, 0
     while tried == 0 or time.monotonic() < end:
         if tried:
-            await context.wait(client.patience.before_poll(tried))
+            await context.wait(client.timeouts.before_poll(tried))
         tried += 1
         try:
             entries = await client.run(client.provider.history(job.model, job.submitted - CLOCK_SKEW))

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.graph.run import GraphRun, read_end
-from pipeline.http.policy import Pace, Policy
+from pipeline.http import policy as http
+from pipeline.http.policy import Timeouts
 from pipeline.notify import notice as clip_notice
 from pipeline.notify import notifier as notify
 from pipeline.notify import run_watch
@@ -26,6 +27,7 @@ from pipeline.remote.errors import RemoteError
 from pipeline.remote.signatures import read_secret, signed_headers
 from tests.support.faults import Fault, answer, drip, endless, redirect, reset
 from tests.support.hook_server import HOST, HookServer
+from tests.support.loopback import loopback_policy
 
 HOOK = f"https://{HOST}/clips"
 GRAPH = {
@@ -54,7 +56,8 @@ class Sender:
         self.restart()
 
     def restart(self) -> None:
-        policy = Policy(Pace(connect=2.0, read=1.0), loopback=self.hook.loopback(), loopback_ca=str(self.hook.ca))
+        policy = loopback_policy(http, self.hook.loopback(), str(self.hook.ca),
+                                 timeouts=Timeouts(connect=2.0, read=1.0))
         self.notifier = Notifier(self.folder, policy, clock=lambda: time.time() + self.ahead)
         self.notifier._started = True  # what is due is delivered when the test says so
 
@@ -141,7 +144,7 @@ FAULTS = {"500": answer(500), "404": answer(404), "reset": reset(), "reset after
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_receiver_in_trouble_is_told_later(name: str, sender: Sender, hook: HookServer,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.notify.notifier.PATIENCE", 1.0)
+    monkeypatch.setattr("pipeline.notify.notifier.TIMEOUT", 1.0)
     fault: Fault = FAULTS[name]
     hook.fail("hook", fault, times=2)
     sender.notifier.send_done(RUN, NODE, TO, {})
@@ -235,7 +238,7 @@ def test_a_dead_receiver_does_not_hold_up_others(sender: Sender, hook: HookServe
 @pytest.mark.parametrize("url", ["https://localtest.example:8443/", "https://rebind.example/"])
 def test_an_address_of_this_machine_is_never_connected_to(url: str, hook: HookServer, tmp_path: Path) -> None:
     """The name looks public; what it resolves to is not."""
-    policy = Policy(resolve=lambda host, port: ["93.184.216.34", "127.0.0.1"])
+    policy = loopback_policy(http, {}, None, resolve=lambda host, port: ["93.184.216.34", "127.0.0.1"])
     sender = Sender(tmp_path / "wan22", hook)
     sender.notifier.policy = policy
     sender.notifier.send_done(RUN, NODE, Recipient(url, "default", signed=False), {})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.http.policy import Patience, Policy
+from pipeline.http.policy import JobTimeouts, Policy
 from pipeline.remote.clip import _hand_over
 from pipeline.remote.context import RemoteContext
 from pipeline.remote.job import Job, JobState
@@ -34,7 +34,7 @@ def delivery(tmp_path: Path) -> FinishedClip:
 
 @pytest.fixture
 def context(tmp_path: Path) -> RemoteContext:
-    return RemoteContext(Ledger(tmp_path), KeyStore(tmp_path / "keys.json"), Policy(offline=True), Patience(),
+    return RemoteContext(Ledger(tmp_path), KeyStore(tmp_path / "keys.json"), Policy(offline=True), JobTimeouts(),
                          tmp_path / "results", show_text=lambda text: None, stop=lambda: None, check_clip=probe)
 
 

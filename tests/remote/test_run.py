@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from pipeline.http import policy as http
 from pipeline.lora.expert import choose_expert
 from pipeline.lora.names import Style
 from pipeline.lora.probe import LoraFacts
@@ -44,6 +45,7 @@ from tests.support.faults import (
     shortened,
     wrong_type,
 )
+from tests.support.loopback import loopback_policy
 from tests.support.office import CLIP, LORA, PATIENT, SERVERS, Office, Stopped, picture
 from tests.support.providers.job import FOREVER, Script
 from tests.support.providers.provider_server import ProviderServer
@@ -181,7 +183,7 @@ def test_a_resumed_clip_is_as_long_as_was_chosen_when_it_was_bought(chosen: str,
 def test_a_job_is_asked_after_with_the_key_that_bought_it(server: ProviderServer, office: Office) -> None:
     """Another profile is another account, which would say that there is no such job."""
     server.script = Script(queued=0, running=FOREVER)
-    office.change(patience=replace(PATIENT, deadline=60.0))
+    office.change(timeouts=replace(PATIENT, deadline=60.0))
     refused(office, ErrorKind.TIMEOUT)
     server.finish(next(iter(server.jobs.values())))
     next(iter(server.jobs.values())).script = Script(queued=0, running=0)
@@ -244,7 +246,7 @@ def test_a_provider_that_stays_away_leaves_the_job_to_be_resumed(server: Provide
                          ids=["text", "list", "malformed", "reset", "cut", "502", "no id", "too late", "endless"])
 def test_a_submit_without_a_usable_answer_is_never_repeated(server: ProviderServer, office: Office, fault) -> None:
     """It is looked for in the provider's history, where there is one; else the user is told, and a re-run too."""
-    office.change(patience=replace(PATIENT, submit=5.0))
+    office.change(timeouts=replace(PATIENT, submit=5.0))
     server.fail("submit", fault)
     if server.provider in KNOWS_HISTORY:
         assert office.make().job.state == JobState.DONE
@@ -290,8 +292,7 @@ def test_an_acceptance_that_the_disk_did_not_take_is_not_paid_twice(server: Prov
 
 def test_a_provider_that_cannot_be_reached_is_not_paid(office: Office, server: ProviderServer) -> None:
     hosts = dict.fromkeys(server.loopback(), ("127.0.0.1", 9))
-    office.change(policy=office.context.policy.__class__(office.context.policy.pace, loopback=hosts,
-                                                      loopback_ca=office.context.policy.loopback_ca))
+    office.change(policy=loopback_policy(http, hosts, str(server.ca)))
     error = refused(office, ErrorKind.TRANSIENT, "cannot be reached")
     assert isinstance(error, NotAcceptedError) and server.seen == []
 
@@ -324,7 +325,7 @@ def test_a_status_that_nobody_knows_is_waited_through(server: ProviderServer, of
 
 def test_a_job_that_hangs_is_given_back_with_its_id(server: ProviderServer, office: Office) -> None:
     server.script = Script(queued=0, running=FOREVER)
-    office.change(patience=replace(PATIENT, deadline=60.0))
+    office.change(timeouts=replace(PATIENT, deadline=60.0))
     error = refused(office, ErrorKind.TIMEOUT, "run again")
     (job,) = office.context.ledger.jobs()
     assert job.state == JobState.TIMED_OUT and job.short_id in str(error)
@@ -357,7 +358,7 @@ def test_a_clip_that_does_not_arrive_whole_is_fetched_again(server: ProviderServ
 def test_a_clip_that_comes_too_slowly_is_fetched_again(tmp_path: Path) -> None:
     with closing(SERVERS["fal"](tmp_path)) as server:
         office = Office(tmp_path, server)
-        office.change(patience=replace(PATIENT, download=5.0))
+        office.change(timeouts=replace(PATIENT, download=5.0))
         server.cdn.fail("download", drip(20))
         assert office.make().job.state == JobState.DONE and len(server.cdn.asked("download")) == 2
 
@@ -478,9 +479,7 @@ def test_whoever_is_too_dear_or_names_no_price_is_passed_over(first: str, limits
 def test_local_only_and_offline_send_nothing(server: ProviderServer, office: Office) -> None:
     office.change(settings=lambda: Settings(local_only=True))
     refused(office, ErrorKind.REFUSED_HERE, "leave this machine")
-    policy = office.context.policy
-    office.change(settings=Settings, policy=policy.__class__(policy.pace, offline=True, loopback=policy.loopback,
-                                                             loopback_ca=policy.loopback_ca))
+    office.change(settings=Settings, policy=replace(office.context.policy, offline=True))
     refused(office, ErrorKind.REFUSED_HERE, "WAN22_OFFLINE")
     assert server.seen == []
 

@@ -74,7 +74,7 @@ def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Provide
 @pytest.fixture
 def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
     office, clock = Office(tmp_path, provider), [0.0]
-    office.change(settings=lambda: Settings(public_url=PUBLIC), patience=replace(PATIENT, pace=NEVER))
+    office.change(settings=lambda: Settings(public_url=PUBLIC), timeouts=replace(PATIENT, pace=NEVER))
     context = office.context
     signing_keys = SigningKeyCache(lambda name, profile: fetch_keys(name, profile, context.keys, context.policy),
                                    lambda: time.monotonic() + clock[0])

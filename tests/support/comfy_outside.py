@@ -11,6 +11,7 @@ from devtools.environment import local_comfyui
 from devtools.server import ComfyServer
 from pipeline.remote.providers import PROVIDERS
 from tests.support.comfy_client import ComfyClient, sample_picture
+from tests.support.comfy_launcher import put_on_loopback
 from tests.support.hook_server import HookServer
 from tests.support.office import SERVERS
 from tests.support.providers.provider_server import ProviderServer
@@ -34,7 +35,7 @@ class Outside:
         self.server = ComfyServer(comfyui, folder / "comfyui", folder / "server.log")
         self.server.base.mkdir()
         hosts = json.loads(self.hook.environment(*self.providers.values()))
-        self.server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(hosts | {"pace": pace})
+        put_on_loopback(self.server, json.dumps(hosts | {"pace": pace}))
         self.server.environ["WAN22_CALLBACK_SECRET"] = self.hook.secret
 
     @property

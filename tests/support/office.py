@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.http.policy import Pace, Patience, Policy
+from pipeline.http import policy as http
+from pipeline.http.policy import JobTimeouts, Timeouts
 from pipeline.remote.context import RemoteContext
 from pipeline.remote.keys import KeyStore
 from pipeline.remote.ledger import Ledger
@@ -20,6 +21,7 @@ from pipeline.remote.providers import PROVIDERS, Target
 from pipeline.remote.run import FinishedClip, Picture, make_clip
 from pipeline.request import ClipRequest, Lora
 from pipeline.video.probe import probe
+from tests.support.loopback import loopback_policy
 from tests.support.providers.atlascloud import AtlasCloudServer
 from tests.support.providers.fal import FalServer
 from tests.support.providers.provider_server import ProviderServer
@@ -30,8 +32,9 @@ SERVERS: dict[str, type[ProviderServer]] = {
     server.provider: server for server in (WaveSpeedServer, AtlasCloudServer, FalServer, ReplicateServer)}
 CLIP = ClipRequest("the camera pans left", resolution="480p", num_frames=81, seed=7)
 LORA = Lora("https://weights.example/pan_high_noise.safetensors")
-PATIENT = Patience(request=120.0, submit=120.0, upload=120.0, download=120.0, deadline=10**6, pace=0.01, attempts=4)
+PATIENT = JobTimeouts(request=120.0, submit=120.0, upload=120.0, download=120.0, deadline=10**6, pace=0.01, attempts=4)
 """No wait between requests to speak of, and more time for each than it needs on a machine that is busy otherwise."""
+SLOW = Timeouts(connect=120.0, read=120.0)
 
 
 class Stopped(BaseException):
@@ -56,8 +59,8 @@ class Office:
         hosts = {host: place for server in servers for host, place in server.loopback().items()}
         self.context = RemoteContext(
             ledger=Ledger(folder / "ledger"), keys=KeyStore(environ=keys),
-            policy=Policy(Pace(connect=120.0, read=120.0), loopback=hosts, loopback_ca=str(servers[0].ca)),
-            patience=PATIENT, results=folder / "results", show_text=self.said.append, stop=lambda: self.stop(),
+            policy=loopback_policy(http, hosts, str(servers[0].ca), timeouts=SLOW),
+            timeouts=PATIENT, results=folder / "results", show_text=self.said.append, stop=lambda: self.stop(),
             check_clip=probe)
 
     def change(self, **changes: Any) -> None:

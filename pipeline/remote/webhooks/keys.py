@@ -18,7 +18,7 @@ MAX_AGE = 24 * 3600.0
 """Seconds for which keys are used before they are fetched again."""
 COOLDOWN = 60.0
 """Seconds between two fetches for one account, so that forged webhooks do not flood the provider."""
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds for a fetch: providers wait some ten for the reply to their webhook."""
 
 
@@ -66,7 +66,7 @@ def fetch_keys(provider_name: str, profile: str, keys: KeyStore, policy: Policy)
         if scheme.secret:
             key = keys.of(provider.name, provider.title, provider.variables, profile)
             request = replace(request, headers={"Authorization": key.header(provider.scheme)})
-        reply = exchange(request, policy, PATIENCE)
+        reply = exchange(request, policy, TIMEOUT)
         found = scheme.read(reply.json()) if reply.good else {}
     except (RemoteError, ValueError) as error:
         raise KeysUnavailableError(type(error).__name__) from None
