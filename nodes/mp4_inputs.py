@@ -50,7 +50,7 @@ def mp4_inputs() -> list[io.Input]:
 
 
 class Mp4Node(io.ComfyNode):
-    """What both nodes refuse at /prompt."""
+    """Validate the typed settings at /prompt, for both nodes."""
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None, codec: str | None = None,

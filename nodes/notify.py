@@ -91,7 +91,7 @@ class Notify(io.ComfyNode):
 
         with errors_on_node(cls.hidden.unique_id):
             clip = None if video is None else video_facts(video)
-            told = send_callback(system_folder(), graph_run(), running_node(),
+            text = send_callback(system_folder(), graph_run(), running_node(),
                                  Recipient(callback_url, profile, signed), clip, report)
             show_text(cls.hidden.unique_id, told)
             return io.NodeOutput()

@@ -59,7 +59,7 @@ def read_sampling(settings: dict[str, Any]) -> request.Sampling:
 
 
 class SamplerNode(io.ComfyNode):
-    """What both samplers refuse at /prompt."""
+    """Validate the typed settings at /prompt, for both samplers."""
 
     @classmethod
     def validate_inputs(cls, seed: int | None = None, num_inference_steps: int | None = None,

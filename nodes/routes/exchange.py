@@ -1,4 +1,4 @@
-"""What the routes share: who may ask, reading a body, and answering with what was found or why it was refused."""
+"""Shared by the routes: check who asks, read a body, and answer with a result or with the sentence of an error."""
 
 from __future__ import annotations
 
