@@ -35,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipeline.download.fetch import fetch  # noqa: E402
-from pipeline.download.policy import Policy  # noqa: E402
-from pipeline.download.tokens import Tokens  # noqa: E402
+from pipeline.http.policy import Policy  # noqa: E402
+from pipeline.http.secrets import Tokens  # noqa: E402
 
 HOST = "files.example"
 MB = 10**6

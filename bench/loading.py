@@ -107,10 +107,10 @@ def memory() -> dict[str, float]:
 
 
 def opened_by_us(path: Path) -> Any:
-    from pipeline import comfy_host
-    from pipeline.checkpoint.expert import load_expert
+    from pipeline.host.ops import host
+    from pipeline.models.expert import load_expert
 
-    expert = load_expert(path, comfy_host.host())
+    expert = load_expert(path, host())
 
     def run(x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         expert.resident.bring(0)

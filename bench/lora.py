@@ -49,13 +49,13 @@ def write(folder: Path, blocks: int, rank: int) -> tuple[Path, Path]:
 
 
 def ours(expert_file: Path, lora_file: Path) -> Steps:
-    from pipeline import comfy_host
-    from pipeline.checkpoint.expert import load_expert
-    from pipeline.image_to_video import Wan22Model
+    from pipeline.host.ops import host
+    from pipeline.lora.apply import use_loras
     from pipeline.lora.lora import Lora
-    from pipeline.lora.use import use_loras
+    from pipeline.models.expert import load_expert
+    from pipeline.models.load import Wan22Model
 
-    host = comfy_host.host()
+    host = host()
     expert = load_expert(expert_file, host)
     expert.resident.bring(0)
 

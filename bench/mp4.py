@@ -49,8 +49,8 @@ def frames_of(count: int, width: int, height: int) -> torch.Tensor:
 
 
 def ours(images: torch.Tensor, path: Path, crf: float) -> Callable[[], Any]:
-    from pipeline.save import Mp4, save_clip
     from pipeline.video.encoding import Encoding
+    from pipeline.video.save import Mp4, save_clip
 
     return lambda: save_clip(Mp4(lambda: path, Encoding(crf=crf)), images, lambda done, total: None)
 

@@ -21,11 +21,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.mp4 import resident  # noqa: E402
-from pipeline import load as bundled  # noqa: E402
-from pipeline.checkpoint.vae import load_vae  # noqa: E402
-from pipeline.host import plain_host  # noqa: E402
-from pipeline.save import Mp4, decode_to_mp4  # noqa: E402
-from pipeline.video.wan_vae import FRAMES_A_LATENT, WanVAE  # noqa: E402
+from pipeline.models import load as bundled  # noqa: E402
+from pipeline.models.host import plain_host  # noqa: E402
+from pipeline.models.vae import (  # noqa: E402
+    FRAMES_A_LATENT,
+    WanVAE,
+    load_vae,
+)
+from pipeline.video.save import Mp4, decode_to_mp4  # noqa: E402
 
 PICTURE = ROOT / "workflows" / "input" / "wan22_coffee.png"
 

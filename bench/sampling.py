@@ -36,14 +36,15 @@ from diffusers import WanImageToVideoPipeline, WanTransformer3DModel  # noqa: E4
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from pipeline import load as bundled  # noqa: E402
-from pipeline.bridge import with_first_frame  # noqa: E402
-from pipeline.checkpoint.expert import load_expert  # noqa: E402
-from pipeline.first_frame import encode_first_frame  # noqa: E402
-from pipeline.host import plain_host  # noqa: E402
-from pipeline.image_to_video import Wan22Model, Watch, sample  # noqa: E402
-from pipeline.latents import normalise  # noqa: E402
+from pipeline.models import load as bundled  # noqa: E402
+from pipeline.models.expert import load_expert  # noqa: E402
+from pipeline.models.first_frame import encode_first_frame  # noqa: E402
+from pipeline.models.host import plain_host  # noqa: E402
+from pipeline.models.latents import normalise  # noqa: E402
+from pipeline.models.load import Wan22Model  # noqa: E402
 from pipeline.request import Sampling  # noqa: E402
+from pipeline.sampling.bridge import with_first_frame  # noqa: E402
+from pipeline.sampling.sampler import Watch, sample  # noqa: E402
 from pipeline.sampling.schedule import new_scheduler, sigmas_of  # noqa: E402
 
 HEADS, BLOCKS, FEED_FORWARD, TEXT = 8, 8, 4096, 512

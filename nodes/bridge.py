@@ -41,17 +41,19 @@ class BridgeSampler(SamplerNode):
     @classmethod
     def execute(cls, model_high: object, model_low: object, positive: list, negative: list, first_frame: object,
                 latent: dict | None = None, loras: tuple = (), **settings: Any) -> io.NodeOutput:
-        from ..pipeline import comfy_host
-        from ..pipeline.bridge import check_latent, check_models, sample_stages
+        from ..pipeline.host.loras import models_with_loras
+        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.sampling import model_facts, stage_runner
+        from ..pipeline.sampling.bridge import check_latent, check_models, sample_stages
         from ..pipeline.sampling.schedule import describe_run
 
         node_id = cls.hidden.unique_id
-        with comfy_host.errors_on_node(node_id):
+        with errors_on_node(node_id):
             sampling = read_sampling(settings)
             models = (model_high, model_low)
-            check_models([comfy_host.model_facts(model) for model in models], positive, negative)
+            check_models([model_facts(model) for model in models], positive, negative)
             check_latent(latent, first_frame, sampling)  # before a LoRA is fetched
-            models, fitted = comfy_host.models_with_loras(models, loras, node_id)
-            comfy_host.say(node_id, "\n".join((describe_run(sampling), *fitted)))
-            run = comfy_host.stage_runner(models, sampling)
+            models, fitted = models_with_loras(models, loras, node_id)
+            say(node_id, "\n".join((describe_run(sampling), *fitted)))
+            run = stage_runner(models, sampling)
             return io.NodeOutput(sample_stages(run, positive, negative, first_frame, sampling, latent))

@@ -29,8 +29,8 @@ class Decode(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae: object, latent: dict) -> io.NodeOutput:
-        from ..pipeline import comfy_host
-        from ..pipeline.decode import decode_frames
+        from ..pipeline.host.node import errors_on_node, progress
+        from ..pipeline.video.save import decode_frames
 
-        with comfy_host.errors_on_node(cls.hidden.unique_id):
-            return io.NodeOutput(decode_frames(vae, latent, comfy_host.progress()))
+        with errors_on_node(cls.hidden.unique_id):
+            return io.NodeOutput(decode_frames(vae, latent, progress()))

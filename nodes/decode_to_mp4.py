@@ -41,8 +41,8 @@ class DecodeToMP4(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae: Any, latent: dict, **values: Any) -> io.NodeOutput:
-        from ..pipeline.save import decode_to_mp4
-        from ..pipeline.video.wan_vae import PIXELS_A_LATENT
+        from ..pipeline.models.vae import PIXELS_A_LATENT
+        from ..pipeline.video.save import decode_to_mp4
 
         height, width = (side * PIXELS_A_LATENT for side in latent["samples"].shape[-2:])
         return save_mp4(cls.hidden, width, height, values,

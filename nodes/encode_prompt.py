@@ -38,8 +38,8 @@ class EncodePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: object, prompt: str, negative_prompt: str) -> io.NodeOutput:
-        from ..pipeline import comfy_host
-        from ..pipeline.prompt import encode_prompts
+        from ..pipeline.host.node import errors_on_node
+        from ..pipeline.models.text_encoder import encode_prompts
 
-        with comfy_host.errors_on_node(cls.hidden.unique_id):
+        with errors_on_node(cls.hidden.unique_id):
             return io.NodeOutput(*encode_prompts(clip, prompt, negative_prompt))

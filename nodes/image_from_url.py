@@ -43,10 +43,11 @@ class ImageFromURL(io.ComfyNode):
 
     @classmethod
     def execute(cls, url: str) -> io.NodeOutput:
-        from ..pipeline import comfy_host
         from ..pipeline.download.picture import fetch_picture
-        from ..pipeline.picture import decode_picture
+        from ..pipeline.host.files import tokens
+        from ..pipeline.host.node import errors_on_node, stop_if_asked
+        from ..pipeline.video.picture import decode_picture
 
-        with comfy_host.errors_on_node(cls.hidden.unique_id):
-            data = fetch_picture(url, stop=comfy_host.stop_if_asked, tokens=comfy_host.tokens())
+        with errors_on_node(cls.hidden.unique_id):
+            data = fetch_picture(url, stop=stop_if_asked, tokens=tokens())
             return io.NodeOutput(decode_picture(data))

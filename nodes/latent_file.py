@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..pipeline.output_name import name_fault
+from ..pipeline.files.names import name_fault
 from .sockets import CATEGORY
 
 FOLDER = "wan22/latents"
@@ -64,18 +64,19 @@ class SaveLatent(io.ComfyNode):
     def execute(cls, latent: dict, name: str) -> io.NodeOutput:
         from datetime import datetime
 
-        from ..pipeline import comfy_host
-        from ..pipeline.latent_file import save_latent
-        from ..pipeline.output_name import fill_in
+        from ..pipeline.files.names import fill_in
+        from ..pipeline.host.files import new_output_file, shown_in_output, workflow_metadata
+        from ..pipeline.host.node import errors_on_node
         from ..pipeline.request import RequestError
+        from ..pipeline.sampling.latent_file import save_latent
 
-        with comfy_host.errors_on_node(cls.hidden.unique_id):
+        with errors_on_node(cls.hidden.unique_id):
             name = fill_in(name, cls.hidden.prompt, cls.hidden.extra_pnginfo, datetime.now())
             if _name_fault(name):  # a linked name comes here unseen
                 raise RequestError(_name_fault(name))
-            path = save_latent(lambda: comfy_host.new_output_file(f"{FOLDER}/{name}", 0, 0, ".latent"), latent,
-                               comfy_host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
-        return io.NodeOutput(latent, ui={"latents": [comfy_host.shown_in_output(path)]})
+            path = save_latent(lambda: new_output_file(f"{FOLDER}/{name}", 0, 0, ".latent"), latent,
+                               workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo))
+        return io.NodeOutput(latent, ui={"latents": [shown_in_output(path)]})
 
 
 class LoadLatent(io.ComfyNode):
@@ -105,8 +106,9 @@ class LoadLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        from ..pipeline import comfy_host
-        from ..pipeline.latent_file import load_latent
+        from ..pipeline.host.files import output_path
+        from ..pipeline.host.node import errors_on_node
+        from ..pipeline.sampling.latent_file import load_latent
 
-        with comfy_host.errors_on_node(cls.hidden.unique_id):
-            return io.NodeOutput(load_latent(comfy_host.output_path(f"{FOLDER}/{file}")))
+        with errors_on_node(cls.hidden.unique_id):
+            return io.NodeOutput(load_latent(output_path(f"{FOLDER}/{file}")))

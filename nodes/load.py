@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipeline.checkpoint import library
 from ..pipeline.checkpoint.errors import CheckpointError
-from ..pipeline.checkpoint.slots import Slot
+from ..pipeline.checkpoint.library import Slot
 from .sockets import CATEGORY, Model
 
 BUNDLED = "bundled demo model"
@@ -82,14 +82,15 @@ class Load(io.ComfyNode):
 
     @classmethod
     def execute(cls, high_noise_expert: str, low_noise_expert: str, text_encoder: str, vae: str) -> io.NodeOutput:
-        from ..pipeline import comfy_host
-        from ..pipeline.load import hints, load
+        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.ops import host
+        from ..pipeline.models.load import hints, load
 
         node_id = cls.hidden.unique_id
-        with comfy_host.errors_on_node(node_id):
+        with errors_on_node(node_id):
             names = (high_noise_expert, low_noise_expert, text_encoder, vae)
             high, low, text, decoder = (_path(name, slot) for slot, name in zip(Slot, names, strict=True))
             said = hints(high, low)
             if said:
-                comfy_host.say(node_id, " ".join(said))
-            return io.NodeOutput(*load(comfy_host.host(), high, low, text, decoder))
+                say(node_id, " ".join(said))
+            return io.NodeOutput(*load(host(), high, low, text, decoder))

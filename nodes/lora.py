@@ -71,7 +71,7 @@ class LoraNode(io.ComfyNode):
         """Size and time of the files of the loras folder, so that one that was replaced is read again."""
         import folder_paths
 
-        from ..pipeline.lora.named_file import named_file
+        from ..pipeline.lora.bundled import named_file
 
         paths = [named_file(name, folder_paths.get_full_path) for name in (source, source_low) if name]
         return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths if path)]

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..pipeline.output_name import fill_in, name_fault
+from ..pipeline.files.names import fill_in, name_fault
 from ..pipeline.request import FPS, RequestError
 from ..pipeline.video import encoding, provenance
 from ..pipeline.video.encoding import Encoding
 from .shown_clip import shown_clip
 
 if TYPE_CHECKING:
-    from ..pipeline.save import Mp4
     from ..pipeline.video.mp4_writer import Written
+    from ..pipeline.video.save import Mp4
 
 HIDDEN = [io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo]
 
@@ -76,28 +76,30 @@ def save_mp4(hidden: Any, width: int, height: int, values: dict[str, Any],
     """Have `write` make the file that the values of `mp4_inputs` describe; the VIDEO of it, shown on the node."""
     from datetime import datetime
 
-    from ..pipeline import comfy_host
-    from ..pipeline.save import Mp4
+    from ..pipeline.host.files import new_output_file, workflow_metadata
+    from ..pipeline.host.node import errors_on_node, progress, say, stop_if_asked
+    from ..pipeline.host.video import video_from
+    from ..pipeline.video.save import Mp4
 
     values = dict(values)
     prefix, audio = values.pop("filename_prefix"), values.pop("audio", None)
     mark, kept = values.pop("mark_ai_generated", True), values.pop("metadata", provenance.WORKFLOW)
     prompt, node_id = hidden.prompt, hidden.unique_id
-    with comfy_host.errors_on_node(node_id):
+    with errors_on_node(node_id):
         fault = check_mp4({**values, "filename_prefix": prefix, "metadata": kept})  # linked values come here unseen
         if fault:
             raise RequestError(fault)
         prefix = fill_in(prefix, prompt, hidden.extra_pnginfo, datetime.now())
         if name_fault(prefix):
             raise RequestError(name_fault(prefix))
-        metadata = comfy_host.workflow_metadata(prompt, hidden.extra_pnginfo)
+        metadata = workflow_metadata(prompt, hidden.extra_pnginfo)
         if kept != provenance.WORKFLOW:
             metadata = provenance.request_of(prompt, node_id) if metadata and kept == provenance.REQUEST else {}
         if mark:
             metadata |= provenance.ai_generated(prompt, node_id)
-        mp4 = Mp4(lambda: comfy_host.new_output_file(prefix, width, height, ".mp4"), Encoding(**values), metadata,
+        mp4 = Mp4(lambda: new_output_file(prefix, width, height, ".mp4"), Encoding(**values), metadata,
                   audio)
-        written = write(mp4, comfy_host.progress(), comfy_host.stop_if_asked)
+        written = write(mp4, progress(), stop_if_asked)
         if written.note:
-            comfy_host.say(node_id, written.note)
-        return io.NodeOutput(comfy_host.video_from(written.path), ui=shown_clip(written.path, written.clip))
+            say(node_id, written.note)
+        return io.NodeOutput(video_from(written.path), ui=shown_clip(written.path, written.clip))

@@ -60,7 +60,7 @@ class Notify(io.ComfyNode):
             return fault
         import folder_paths
 
-        from ..pipeline.remote.clip_notice import check_notice
+        from ..pipeline.notify.notice import check_notice
 
         try:
             check_notice(Path(folder_paths.get_system_user_directory("wan22")), callback_url, signed, profile)
@@ -72,25 +72,29 @@ class Notify(io.ComfyNode):
     def fingerprint_inputs(cls, callback_url: str | None = None, signed: bool | None = True,
                            profile: str | None = DEFAULT_PROFILE, **given: Any) -> str:
         """Different each time: every run is told of, that of a clip which was there already too."""
-        from ..pipeline import comfy_host
-        from ..pipeline.remote.clip_notice import tell_if_it_fails
-        from ..pipeline.remote.outbox import Addressee
+        from ..pipeline.host.files import system_folder
+        from ..pipeline.host.runs import graph_run, run_error, run_is_over
+        from ..pipeline.notify.notice import tell_if_it_fails
+        from ..pipeline.notify.outbox import Addressee
 
         if None not in (callback_url, signed, profile):
-            tell_if_it_fails(comfy_host.system_folder(), comfy_host.graph_run(),
-                             Addressee(callback_url, profile, signed), comfy_host.run_is_over, comfy_host.run_error)
+            tell_if_it_fails(system_folder(), graph_run(),
+                             Addressee(callback_url, profile, signed), run_is_over, run_error)
         return uuid.uuid4().hex
 
     @classmethod
     def execute(cls, callback_url: str, video: Any = None, report: str = "", signed: bool = True,
                 profile: str = DEFAULT_PROFILE) -> io.NodeOutput:
-        from ..pipeline import comfy_host
-        from ..pipeline.remote.clip_notice import tell_it_is_done
-        from ..pipeline.remote.outbox import Addressee
+        from ..pipeline.host.files import system_folder
+        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.runs import graph_run
+        from ..pipeline.host.video import video_facts
+        from ..pipeline.notify.notice import tell_it_is_done
+        from ..pipeline.notify.outbox import Addressee
 
-        with comfy_host.errors_on_node(cls.hidden.unique_id):
-            clip = None if video is None else comfy_host.video_facts(video)
-            told = tell_it_is_done(comfy_host.system_folder(), comfy_host.graph_run(),
+        with errors_on_node(cls.hidden.unique_id):
+            clip = None if video is None else video_facts(video)
+            told = tell_it_is_done(system_folder(), graph_run(),
                                    Addressee(callback_url, profile, signed), clip, report)
-            comfy_host.say(cls.hidden.unique_id, told)
+            say(cls.hidden.unique_id, told)
             return io.NodeOutput()

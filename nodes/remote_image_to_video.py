@@ -7,7 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipeline import clip_request, request
+from ..pipeline import request
+from ..pipeline.remote import request as clip_request
 from ..pipeline.remote.keys import DEFAULT_PROFILE
 from ..pipeline.remote.plan import FRAME_CHOICES, TRIM
 from ..pipeline.remote.providers import ADAPTERS
@@ -100,28 +101,31 @@ class RemoteImageToVideo(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **given: object) -> bool:
         """Whether the frames are wanted: a run without them has none to hand on later."""
-        from ..pipeline import comfy_host
+        from ..pipeline.host.runs import is_linked
 
-        return comfy_host.is_linked(IMAGES)
+        return is_linked(IMAGES)
 
     @classmethod
     async def execute(cls, image: object, provider: dict[str, Any], prompt: str, resolution: str, num_frames: int,
                       num_inference_steps: int, guidance_scale: float, seed: int, negative_prompt: str = "",
                       loras: tuple = (), fallbacks: tuple = (), profile: str = DEFAULT_PROFILE, max_cost: float = 0.0,
                       max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False) -> io.NodeOutput:
-        from ..pipeline import comfy_host
+        from ..pipeline.host.node import errors_on_node
+        from ..pipeline.host.remote import remote_desk
+        from ..pipeline.host.runs import is_linked
+        from ..pipeline.host.video import frames_of, video_from
+        from ..pipeline.remote.clip import remote_clip
         from ..pipeline.remote.ledger import Limits
-        from ..pipeline.remote_clip import remote_clip
         from ..pipeline.video.probe import probe
 
         node_id = cls.hidden.unique_id
-        with comfy_host.errors_on_node(node_id):
+        with errors_on_node(node_id):
             clip = clip_request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
                                             num_inference_steps, guidance_scale, seed)
-            desk = comfy_host.remote_desk(node_id, Limits(max_cost, max_cost_per_day))
+            desk = remote_desk(node_id, Limits(max_cost, max_cost_per_day))
             path, report = await remote_clip(image, clip, (read_offer(provider, profile), *fallbacks), desk,
                                              frames=longer_clips, strict=strict)
-            video = comfy_host.video_from(path)
-            images = await asyncio.to_thread(comfy_host.frames_of, video) if comfy_host.is_linked(IMAGES) else None
+            video = video_from(path)
+            images = await asyncio.to_thread(frames_of, video) if is_linked(IMAGES) else None
             shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))
             return io.NodeOutput(video, images, report, ui=shown)

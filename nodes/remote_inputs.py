@@ -10,7 +10,7 @@ from ..pipeline.remote.keys import DEFAULT_PROFILE, PROFILE
 from ..pipeline.remote.providers import ADAPTERS
 
 if TYPE_CHECKING:
-    from ..pipeline.remote.offer import Offer
+    from ..pipeline.remote.run import Offer
 
 
 def provider_inputs() -> list[io.Input]:
@@ -39,6 +39,6 @@ def profile_fault(profile: str | None) -> str:
 
 def read_offer(provider: dict[str, Any], profile: str) -> Offer:
     """The choice as one object."""
-    from ..pipeline.remote.offer import Offer
+    from ..pipeline.remote.run import Offer
 
     return Offer(provider["provider"], provider.get("model", ""), profile)

@@ -50,26 +50,29 @@ class ResumeRemoteClip(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **given: object) -> bool:
         """See RemoteImageToVideo."""
-        from ..pipeline import comfy_host
+        from ..pipeline.host.runs import is_linked
 
-        return comfy_host.is_linked(IMAGES)
+        return is_linked(IMAGES)
 
     @classmethod
     async def execute(cls, job: str, remote_id: str = "", action: str = RESUME) -> io.NodeOutput:
-        from ..pipeline import comfy_host
+        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.remote import remote_desk
+        from ..pipeline.host.runs import is_linked
+        from ..pipeline.host.video import frames_of, video_from
+        from ..pipeline.remote.clip import give_up, resumed_clip
         from ..pipeline.remote.ledger import Limits
-        from ..pipeline.remote_clip import give_up, resumed_clip
         from ..pipeline.video.probe import probe
 
         node_id = cls.hidden.unique_id
-        with comfy_host.errors_on_node(node_id):
-            desk = comfy_host.remote_desk(node_id, Limits())
+        with errors_on_node(node_id):
+            desk = remote_desk(node_id, Limits())
             if action == GIVE_UP:
                 told = give_up(job, desk)
-                comfy_host.say(node_id, told)
+                say(node_id, told)
                 return io.NodeOutput(None, None, told, block_execution=told)
             path, report = await resumed_clip(job, remote_id.strip(), desk)
-            video = comfy_host.video_from(path)
-            images = await asyncio.to_thread(comfy_host.frames_of, video) if comfy_host.is_linked(IMAGES) else None
+            video = video_from(path)
+            images = await asyncio.to_thread(frames_of, video) if is_linked(IMAGES) else None
             shown = await asyncio.to_thread(lambda: shown_clip(path, probe(path)))
             return io.NodeOutput(video, images, report, ui=shown)

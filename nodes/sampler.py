@@ -40,19 +40,22 @@ class Sampler(SamplerNode):
     @classmethod
     def execute(cls, model: object, positive: list, negative: list, first_frame: object, latent: dict | None = None,
                 loras: tuple = (), **settings: Any) -> io.NodeOutput:
-        from ..pipeline import comfy_host
-        from ..pipeline.image_to_video import Watch, check_inputs, describe_memory, sample_latent
-        from ..pipeline.lora.use import use_loras
+        from ..pipeline.host.loras import downloader, lora_file
+        from ..pipeline.host.memory import memory
+        from ..pipeline.host.node import errors_on_node, progress_with_preview, say, stop_if_asked
+        from ..pipeline.host.ops import host
+        from ..pipeline.lora.apply import use_loras
+        from ..pipeline.sampling.sampler import Watch, check_inputs, describe_memory, sample_latent
         from ..pipeline.sampling.schedule import describe_run
 
         node_id = cls.hidden.unique_id
-        with comfy_host.errors_on_node(node_id):
+        with errors_on_node(node_id):
             sampling = read_sampling(settings)
             check_inputs(model, positive, negative, first_frame, sampling, latent)  # before a LoRA is fetched
-            model, fitted = use_loras(model, loras, comfy_host.host(), comfy_host.lora_file,
-                                      comfy_host.downloader(node_id), comfy_host.stop_if_asked)
-            needs = describe_memory(model, first_frame, sampling, *comfy_host.memory())
-            comfy_host.say(node_id, "\n".join((describe_run(sampling), needs, *fitted)))
-            watch = Watch(before_pass=lambda step, expert: comfy_host.stop_if_asked(),
-                          after_step=comfy_host.progress_with_preview(model.high, sampling.num_inference_steps))
+            model, fitted = use_loras(model, loras, host(), lora_file,
+                                      downloader(node_id), stop_if_asked)
+            needs = describe_memory(model, first_frame, sampling, *memory())
+            say(node_id, "\n".join((describe_run(sampling), needs, *fitted)))
+            watch = Watch(before_pass=lambda step, expert: stop_if_asked(),
+                          after_step=progress_with_preview(model.high, sampling.num_inference_steps))
             return io.NodeOutput(sample_latent(model, positive, negative, first_frame, sampling, watch, latent))

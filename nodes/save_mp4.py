@@ -35,7 +35,7 @@ class SaveMP4(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Any, **values: Any) -> io.NodeOutput:
-        from ..pipeline.save import save_clip
+        from ..pipeline.video.save import save_clip
 
         height, width = images.shape[-3:-1]
         return save_mp4(cls.hidden, width, height, values,

@@ -16,9 +16,9 @@ def shown_clip(path: Path, clip: Clip) -> dict[str, Any] | None:
     cannot get it, and the node's outputs go without. The facts lie beside the file's name, so that they stay with it in
     lists of clips, in the history and in the jobs; plain values, because the canvas makes an address of them all.
     """
-    from ..pipeline import comfy_host
+    from ..pipeline.host.files import shown_in_output
 
-    shown = comfy_host.shown_in_output(path)
+    shown = shown_in_output(path)
     if shown is None:
         return None
     facts = {"fps": str(clip.rate), "num_frames": clip.frames, "width": clip.width, "height": clip.height,

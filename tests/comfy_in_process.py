@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from types import ModuleType
+from types import SimpleNamespace
 
 from devtools.environment import local_comfyui
 
+ROOM = ("files", "loras", "memory", "node", "ops", "remote", "runs", "sampling", "video")
 
-def comfy_host() -> ModuleType:
-    """pipeline.comfy_host, with ComfyUI importable behind this repository (both have a module `nodes`)."""
+
+def comfy_host() -> SimpleNamespace:
+    """Everything of pipeline/host, with ComfyUI importable behind this repository (both have a module `nodes`)."""
     comfyui = str(local_comfyui())
     if comfyui not in sys.path:
         sys.path.append(comfyui)
         from comfy.cli_args import args
 
         args.cpu = True
-    from pipeline import comfy_host
-
-    return comfy_host
+    modules = [importlib.import_module(f"pipeline.host.{name}") for name in ROOM]
+    return SimpleNamespace(**{key: value for module in modules for key, value in vars(module).items()})

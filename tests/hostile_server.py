@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trustme
 
-from pipeline.download.policy import Pace, Policy
+from pipeline.http.policy import Pace, Policy
 
 HOSTS = ("a.example", "b.example", "huggingface.co", "cdn.example", "civitai.com", "civitai.red", "low.example")
 QUICK = Pace(connect=5.0, read=5.0, window=5.0, attempts=3, first_wait=0.01, longest_wait=0.05, measure=0.1, worth=0.3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.lora.original_names import original_name
+from pipeline.lora.apply import original_name
 
 Tensors = dict[str, torch.Tensor]
 RANK = 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.bridge import Stage, sample_stages
-from pipeline.first_frame import FirstFrame
+from pipeline.models.first_frame import FirstFrame
 from pipeline.request import Sampling
+from pipeline.sampling.bridge import Stage, sample_stages
 
 TEXT = [[torch.zeros(1, 4, 8), {}]]
 

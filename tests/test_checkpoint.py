@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import load as bundled
 from pipeline.checkpoint.errors import CheckpointError
-from pipeline.checkpoint.expert import load_expert
 from pipeline.checkpoint.safetensors_file import read_header, read_tensors
-from pipeline.checkpoint.text_encoder import load_text_encoder
-from pipeline.checkpoint.vae import load_vae
-from pipeline.host import plain_host
+from pipeline.models import load as bundled
+from pipeline.models.expert import load_expert
+from pipeline.models.host import plain_host
+from pipeline.models.text_encoder import load_text_encoder
+from pipeline.models.vae import load_vae
 
 
 @pytest.fixture(scope="module")

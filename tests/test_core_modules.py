@@ -10,19 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import load as bundled
-from pipeline.bridge import Stage, with_first_frame
 from pipeline.checkpoint import library
-from pipeline.checkpoint.expert import load_expert
-from pipeline.checkpoint.slots import Slot
-from pipeline.checkpoint.text_encoder import load_text_encoder
-from pipeline.checkpoint.vae import load_vae
-from pipeline.first_frame import FirstFrame
-from pipeline.host import plain_host
-from pipeline.prompt import TextEncoder
+from pipeline.checkpoint.library import Slot
+from pipeline.models import load as bundled
+from pipeline.models.expert import load_expert
+from pipeline.models.first_frame import FirstFrame
+from pipeline.models.host import plain_host
+from pipeline.models.text_encoder import TextEncoder, load_text_encoder
+from pipeline.models.vae import WanVAE, load_vae
 from pipeline.request import SCHEDULERS, Sampling
+from pipeline.sampling.bridge import Stage, with_first_frame
 from pipeline.sampling.schedule import sigmas_of, spans
-from pipeline.video.wan_vae import WanVAE
 from tests.comfy_in_process import comfy_host
 
 Weights = dict[str, torch.Tensor]

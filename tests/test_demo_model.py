@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import load as bundled
-from pipeline.first_frame import encode_first_frame
-from pipeline.host import plain_host
-from pipeline.image_to_video import sample
-from pipeline.prompt import encode_prompts
+from pipeline.models import load as bundled
+from pipeline.models.first_frame import encode_first_frame
+from pipeline.models.host import plain_host
+from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import Sampling
 from pipeline.sampling.denoise import guided, velocity_of
+from pipeline.sampling.sampler import sample
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "bench" / "demo_model"))
 from clips import Scene, render

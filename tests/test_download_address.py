@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.address import is_public, parse_url
-from pipeline.download.errors import DownloadError
 from pipeline.download.fetch import fetch
-from pipeline.download.policy import Pace, Policy, policy_from_environment
-from pipeline.download.tokens import Tokens
+from pipeline.http.address import is_public, parse_url
+from pipeline.http.errors import DownloadError
+from pipeline.http.policy import Pace, Policy, policy_from_environment
+from pipeline.http.secrets import Tokens
 from tests.hostile_server import QUICK, File, HostileServer, redirect
 
 PRIVATE = [

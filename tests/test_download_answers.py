@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.answers import retry_after
-from pipeline.download.errors import DownloadError, redact
 from pipeline.download.fetch import fetch
-from pipeline.download.tokens import CIVITAI, HUGGING_FACE, Token, Tokens, service_of
+from pipeline.download.response import retry_after
+from pipeline.files.names import size_text
+from pipeline.http.errors import DownloadError, redact
+from pipeline.http.secrets import CIVITAI, HUGGING_FACE, Token, Tokens, service_of
 from pipeline.remote.keys import Keys
-from pipeline.size_text import size_text
 from tests.hostile_server import QUICK, File, HostileServer, Request, redirect, status
 
 HF = "hf_SecretOfHuggingFace"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.errors import DownloadError
 from pipeline.download.fetch import fetch
-from pipeline.download.policy import Pace
+from pipeline.download.ranged import Rate
 from pipeline.download.ranges import Ranges, Work
-from pipeline.download.rate import Rate
-from pipeline.download.tokens import Tokens
+from pipeline.http.errors import DownloadError
+from pipeline.http.policy import Pace
+from pipeline.http.secrets import Tokens
 from tests.hostile_server import QUICK, File, HostileServer, Request, status
 
 SIZE = 3_000_000

@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 
 from devtools.paths import ROOT
-from pipeline.download.cache import DAY, Cache
-from pipeline.download.connection import trust
-from pipeline.download.errors import DownloadError
+from pipeline.download.cache import DAY, Cache, Index
 from pipeline.download.fetch import fetch
-from pipeline.download.index import Index
-from pipeline.download.tokens import Tokens
-from pipeline.download.waiting import never
+from pipeline.http.errors import DownloadError
+from pipeline.http.secrets import Tokens
+from pipeline.http.session import trust
+from pipeline.http.threads import never
 from tests.hostile_server import File, HostileServer, redirect, status
 
 LINK = "https://a.example/lora.safetensors"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from devtools.paths import ROOT
-from pipeline.download.errors import DownloadError
 from pipeline.download.fetch import fetch
-from pipeline.download.tokens import Tokens
+from pipeline.http.errors import DownloadError
+from pipeline.http.secrets import Tokens
 from tests.hostile_server import File, HostileServer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and mounts of POSIX")

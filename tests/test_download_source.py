@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from devtools.paths import ROOT
-from pipeline.download.errors import DownloadError
 from pipeline.download.fetch import fetch
 from pipeline.download.source import CIVITAI_MODEL, HUB_REPO, is_remote, parse_source
-from pipeline.download.tokens import Tokens
+from pipeline.http.errors import DownloadError
+from pipeline.http.secrets import Tokens
 from tests.hostile_server import File, HostileServer, status
 
 HUB = "https://huggingface.co"

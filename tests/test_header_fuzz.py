@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.header import FileHeader
-from pipeline.checkpoint.safetensors_file import MAX_REMOTE_HEADER, read_header, read_remote_header
-from pipeline.checkpoint.safetensors_json import MAX_TENSORS
+from pipeline.checkpoint.safetensors_file import MAX_REMOTE_HEADER, MAX_TENSORS, read_header, read_remote_header
 from pipeline.lora.expert import choose_expert
 from pipeline.lora.probe import probe_lora
 

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.body import _Keeper
 from pipeline.download.cache import Cache
 from pipeline.download.fetch import fetch
 from pipeline.download.partial import Partial
-from pipeline.download.tokens import Tokens
-from pipeline.held_file import retried
-from pipeline.json_file import read_object, write_object
-from pipeline.new_file import new_file
+from pipeline.download.ranged import _Keeper
+from pipeline.files.atomic import new_file, read_object, retried, write_object
+from pipeline.http.secrets import Tokens
 from tests.hostile_server import File, HostileServer
 
 Hold = Callable[..., list[str]]

@@ -7,15 +7,15 @@ import torch
 from diffusers import WanImageToVideoPipeline
 from safetensors.torch import load_file
 
-from pipeline import load as bundled
-from pipeline.first_frame import FirstFrame, encode_first_frame, fit
-from pipeline.host import plain_host
-from pipeline.image_to_video import Watch, sample
-from pipeline.latents import denormalise, normalise
-from pipeline.prompt import encode_prompts
+from pipeline.models import load as bundled
+from pipeline.models.first_frame import FirstFrame, encode_first_frame, fit
+from pipeline.models.host import plain_host
+from pipeline.models.latents import denormalise, normalise
+from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
 from pipeline.sampling.denoise import guided, guided_in_one_pass, velocity_of
+from pipeline.sampling.sampler import Watch, sample
 
 SIDE, FRAMES = 64, 9
 

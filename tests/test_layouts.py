@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import load as bundled
 from pipeline.checkpoint.errors import CheckpointError
-from pipeline.checkpoint.expert import Expert, load_expert
 from pipeline.checkpoint.quantised import QuantisedWeight
-from pipeline.host import plain_host
+from pipeline.models import load as bundled
+from pipeline.models.expert import Expert, load_expert
+from pipeline.models.host import plain_host
 from tests import layouts
 from tests.comfy_in_process import comfy_host
 

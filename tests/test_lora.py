@@ -11,23 +11,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline import load as bundled
 from pipeline.checkpoint.errors import CheckpointError
-from pipeline.checkpoint.expert import Expert, load_expert
 from pipeline.checkpoint.quantised import dequantise
 from pipeline.checkpoint.safetensors_file import read_header
-from pipeline.checkpoint.vae import load_vae
-from pipeline.first_frame import encode_first_frame
-from pipeline.host import CastingLinear, plain_host
-from pipeline.image_to_video import Wan22Model, sample
-from pipeline.lora.apply import apply_loras
-from pipeline.lora.foresee import foresee
+from pipeline.lora.apply import apply_loras, original_name
+from pipeline.lora.header_check import foresee
 from pipeline.lora.lora import Lora
 from pipeline.lora.match import LoraFile, describe_match
-from pipeline.lora.original_names import original_name
 from pipeline.lora.probe import probe_lora
+from pipeline.models import load as bundled
+from pipeline.models.expert import Expert, load_expert
+from pipeline.models.first_frame import encode_first_frame
+from pipeline.models.host import CastingLinear, plain_host
+from pipeline.models.load import Wan22Model
+from pipeline.models.vae import WanVAE, load_vae
 from pipeline.request import RequestError, Sampling
-from pipeline.video.wan_vae import WanVAE
+from pipeline.sampling.sampler import sample
 from tests import layouts, lora_files
 from tests.comfy_in_process import comfy_host
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline import load as bundled
-from pipeline.checkpoint.expert import Expert, load_expert
-from pipeline.image_to_video import Wan22Model
+from pipeline.lora.apply import use_loras
 from pipeline.lora.bundled import FOLDER as BUNDLED_LORAS
 from pipeline.lora.lora import Lora
-from pipeline.lora.use import use_loras
+from pipeline.models import load as bundled
+from pipeline.models.expert import Expert, load_expert
+from pipeline.models.load import Wan22Model
 from tests import lora_files
 from tests.comfy_in_process import comfy_host
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from pipeline.checkpoint.expert import HEAD_DIM
 from pipeline.checkpoint.kinds import TransformerShape
 from pipeline.checkpoint.probe import probe
-from pipeline.load import DEMO_HIGH
-from pipeline.lora.original_names import original_name
-from pipeline.lora.wan_shapes import A14B, DEMO, expert_shapes
+from pipeline.lora.apply import original_name
+from pipeline.lora.header_check import A14B, DEMO, expert_shapes
+from pipeline.models.expert import HEAD_DIM
+from pipeline.models.load import DEMO_HIGH
 
 
 @pytest.mark.parametrize("sizes", [A14B, DEMO], ids=["A14B", "bundled"])

@@ -12,16 +12,15 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from pipeline.download.fetch import fetch
-from pipeline.download.file_name import said_name
-from pipeline.download.online import Inspect
-from pipeline.download.tokens import Tokens
-from pipeline.download.waiting import never
+from pipeline.download.fetch import Inspect, fetch
+from pipeline.download.source import said_name
+from pipeline.http.secrets import Tokens
+from pipeline.http.threads import never
+from pipeline.lora.bundled import named_file
 from pipeline.lora.expert import NO_CLUE
 from pipeline.lora.lora import Lora
 from pipeline.lora.match import LoraFile
-from pipeline.lora.named_file import named_file
-from pipeline.lora.open import open_lora, shown_name
+from pipeline.lora.source import open_lora, shown_name
 from tests.hostile_server import File, HostileServer, redirect, status
 
 

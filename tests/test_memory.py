@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import load as bundled
-from pipeline.checkpoint.read_ahead import read_ahead
-from pipeline.first_frame import encode_first_frame
-from pipeline.host import Patch, PlainResident, plain_host
-from pipeline.image_to_video import Wan22Model, describe_memory, sample
-from pipeline.memory import preflight
-from pipeline.prompt import encode_prompts
+from pipeline.checkpoint.mmap import read_ahead
+from pipeline.models import load as bundled
+from pipeline.models.first_frame import encode_first_frame
+from pipeline.models.host import Patch, PlainResident, plain_host
+from pipeline.models.load import Wan22Model
+from pipeline.models.memory import preflight
+from pipeline.models.text_encoder import encode_prompts
+from pipeline.models.vae import WanVAE
 from pipeline.request import RequestError, Sampling
-from pipeline.video.wan_vae import WanVAE
+from pipeline.sampling.sampler import describe_memory, sample
 from tests.comfy_in_process import comfy_host
 
 SIDE, FRAMES = 64, 9
@@ -172,7 +173,7 @@ def test_preflight() -> None:
 
 def test_full_size_needs_what_was_measured(loaded: tuple) -> None:
     """480p x 81: 3.75 GB a pass of a 5120-wide expert in 2 bytes; the bundled expert is 20 times narrower, in 4."""
-    from pipeline.first_frame import FirstFrame
+    from pipeline.models.first_frame import FirstFrame
 
     model: Wan22Model = loaded[0]
     first = FirstFrame(torch.zeros(1, 16, 21, 60, 104))

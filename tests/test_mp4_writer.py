@@ -20,17 +20,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import load as bundled
-from pipeline.checkpoint.vae import load_vae
-from pipeline.decode import decode_frames
-from pipeline.host import plain_host
-from pipeline.new_file import advice_on, new_file
-from pipeline.output_name import fill_in, name_fault
+from pipeline.files.atomic import advice_on, new_file
+from pipeline.files.names import fill_in, name_fault
+from pipeline.models import load as bundled
+from pipeline.models.host import plain_host
+from pipeline.models.vae import WanVAE, load_vae
 from pipeline.request import RequestError
-from pipeline.save import Mp4, decode_to_mp4, save_clip
 from pipeline.video.encoding import CODECS, PIX_FMTS, Encoding
 from pipeline.video.provenance import ai_generated, request_of
-from pipeline.video.wan_vae import WanVAE
+from pipeline.video.save import Mp4, decode_frames, decode_to_mp4, save_clip
 from pipeline.video.yuv import to_rgb, to_yuv
 
 ROOT = Path(__file__).parent.parent

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.download.errors import DownloadError
 from pipeline.download.picture import fetch_picture
-from pipeline.download.tokens import Tokens
-from pipeline.picture import decode_picture
+from pipeline.http.errors import DownloadError
+from pipeline.http.secrets import Tokens
 from pipeline.request import RequestError
+from pipeline.video.picture import decode_picture
 from tests.hostile_server import QUICK, File, HostileServer, Request, redirect, status
 
 LINK = "https://a.example/picture"

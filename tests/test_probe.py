@@ -17,17 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import load as bundled
 from pipeline.checkpoint import library
 from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.folder import is_component, weight_files
 from pipeline.checkpoint.gguf_file import READABLE, read_gguf, read_gguf_header
 from pipeline.checkpoint.kinds import Kind, Layout
-from pipeline.checkpoint.probe import Found, noise_in, probe
+from pipeline.checkpoint.library import Slot, check_slot
+from pipeline.checkpoint.probe import Found, SchemeFamily, noise_in, probe
 from pipeline.checkpoint.read import GGUF_DTYPES
 from pipeline.checkpoint.safetensors_file import read_header
-from pipeline.checkpoint.scheme import SchemeFamily
-from pipeline.checkpoint.slots import Slot, check_slot
+from pipeline.models import load as bundled
 
 Tensors = dict[str, torch.Tensor]
 F16 = torch.float16

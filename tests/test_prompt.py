@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline import load as bundled
-from pipeline.checkpoint.text_encoder import load_text_encoder
-from pipeline.host import plain_host
-from pipeline.prompt import TextEncoder, count_tokens, encode_prompts
+from pipeline.models import load as bundled
+from pipeline.models.host import plain_host
+from pipeline.models.text_encoder import TextEncoder, count_tokens, encode_prompts, load_text_encoder
 from pipeline.request import RequestError
 
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from devtools.paths import ROOT
-from pipeline import load as bundled
 from pipeline.checkpoint import gguf_file, safetensors_file
-from pipeline.checkpoint.expert import load_expert
 from pipeline.checkpoint.gguf_file import read_gguf
-from pipeline.checkpoint.read_only_map import DTYPES, mapped_bytes, mapped_tensors
+from pipeline.checkpoint.mmap import DTYPES, mapped_bytes, mapped_tensors
 from pipeline.checkpoint.safetensors_file import read_header
-from pipeline.host import plain_host
+from pipeline.models import load as bundled
+from pipeline.models.expert import load_expert
+from pipeline.models.host import plain_host
 from tests import layouts
 from tests.comfy_in_process import comfy_host
 from tests.test_layouts import SAFETENSORS, error, velocity

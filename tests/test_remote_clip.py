@@ -7,19 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.download.policy import Policy
-from pipeline.remote.desk import Desk
+from pipeline.http.policy import Patience, Policy
+from pipeline.remote.clip import _handed_over
+from pipeline.remote.context import Desk
 from pipeline.remote.job import Job, State
 from pipeline.remote.keys import Keys
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.patience import Patience
 from pipeline.remote.plan import TRIM
 from pipeline.remote.providers import ADAPTERS
 from pipeline.remote.run import Delivery
-from pipeline.remote_clip import _handed_over
 from pipeline.request import RequestError
-from pipeline.save import Mp4, save_clip
 from pipeline.video.probe import probe
+from pipeline.video.save import Mp4, save_clip
 
 
 @pytest.fixture

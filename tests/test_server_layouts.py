@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
-from pipeline import load as bundled
+from pipeline.models import load as bundled
 from tests import layouts
 from tests.comfy_client import ComfyClient, added, changed, clip_workflow, without
 

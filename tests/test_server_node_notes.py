@@ -15,8 +15,8 @@ from safetensors.torch import save
 
 from devtools.server import ComfyServer
 from pipeline.download import peek
-from pipeline.download.errors import DownloadError
-from pipeline.download.tokens import Tokens
+from pipeline.http.errors import DownloadError
+from pipeline.http.secrets import Tokens
 from pipeline.lora.bundled import FOLDER
 from pipeline.node_inputs import MAX_BODY
 from pipeline.request import STAGES, Sampling

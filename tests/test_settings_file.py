@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.download.cache import DAY, Cache
-from pipeline.download.cache_desk import clean_up, shown_cache
-from pipeline.download.errors import DownloadError
-from pipeline.download.limit import cache_bytes
+from pipeline.download.cache_settings import cache_bytes, clean_up, shown_cache
+from pipeline.http.errors import DownloadError
 from pipeline.remote.errors import RemoteError
 from pipeline.remote.ledger import Limits
 from pipeline.remote.settings import Settings, read_settings, settings_file
-from pipeline.remote.settings_desk import save_settings, shown_settings
+from pipeline.remote.settings_page import save_settings, shown_settings
 
 
 def test_the_environment_goes_before_the_file_and_that_before_the_default(tmp_path: Path) -> None:

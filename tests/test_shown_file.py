@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.shown_file import shown_in
+from pipeline.files.names import shown_in
 
 
 def test_files_inside_and_outside(tmp_path: Path) -> None:

@@ -10,17 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import load as bundled
-from pipeline.first_frame import encode_first_frame
-from pipeline.host import plain_host
-from pipeline.image_to_video import Wan22Model, Watch, new_noise, sample_latent
-from pipeline.latent_file import load_latent, save_latent
-from pipeline.latent_socket import UNFINISHED
-from pipeline.latents import normalise
-from pipeline.prompt import encode_prompts
+from pipeline.models import load as bundled
+from pipeline.models.first_frame import encode_first_frame
+from pipeline.models.host import plain_host
+from pipeline.models.latents import normalise
+from pipeline.models.load import Wan22Model
+from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import BOTH, HIGH_ONLY, LOW_ONLY, SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
-from pipeline.sampling.resume import Unfinished, schedule_of
+from pipeline.sampling.latent_file import load_latent, save_latent
+from pipeline.sampling.resume import UNFINISHED, Unfinished, schedule_of
+from pipeline.sampling.sampler import Watch, new_noise, sample_latent
 
 SIDE, FRAMES, STEPS = 32, 5, 10
 

@@ -10,12 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import load as bundled
-from pipeline.checkpoint.vae import load_vae
-from pipeline.host import PlainResident, plain_host
+from pipeline.models import load as bundled
+from pipeline.models.host import PlainResident, plain_host
+from pipeline.models.tiles import OVERLAP, SIDE, Layout, Need, blend_weights, choose_layout, layout_of_size
+from pipeline.models.vae import CACHE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL, WanVAE, load_vae
 from pipeline.request import RequestError
-from pipeline.video.tiles import OVERLAP, SIDE, Layout, Need, blend_weights, choose_layout, layout_of_size
-from pipeline.video.wan_vae import CACHE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL, WanVAE
 
 FULL_SIZE = Need(DECODE_BYTES_A_PIXEL * 64, CACHE_BYTES_A_PIXEL * 64)
 """Of the real VAE, in 2 bytes."""

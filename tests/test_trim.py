@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pipeline.request import RequestError
-from pipeline.save import Mp4, save_clip
 from pipeline.video.encoding import Encoding
 from pipeline.video.probe import Clip, probe
+from pipeline.video.save import Mp4, save_clip
 from pipeline.video.trim import trim
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pipeline import load as bundled
-from pipeline.checkpoint.vae import load_vae
-from pipeline.host import plain_host
-from pipeline.video import vae_decoder
-from pipeline.video.wan_vae import TILE, WanVAE
+from pipeline.models import load as bundled
+from pipeline.models import vae_decoder
+from pipeline.models.host import plain_host
+from pipeline.models.vae import TILE, WanVAE, load_vae
 
 
 @pytest.fixture(scope="module")

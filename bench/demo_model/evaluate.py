@@ -27,14 +27,14 @@ from clips import MOTIONS, Scene, psnr, random_clip, render  # noqa: E402
 from measure import agrees, merge_lora, saturation  # noqa: E402
 from pictures import canvas  # noqa: E402
 
-from pipeline import load as bundled  # noqa: E402
-from pipeline.first_frame import encode_first_frame  # noqa: E402
-from pipeline.host import plain_host  # noqa: E402
-from pipeline.image_to_video import Watch, sample  # noqa: E402
-from pipeline.latents import normalise  # noqa: E402
-from pipeline.prompt import encode_prompts  # noqa: E402
+from pipeline.models import load as bundled  # noqa: E402
+from pipeline.models.first_frame import encode_first_frame  # noqa: E402
+from pipeline.models.host import plain_host  # noqa: E402
+from pipeline.models.latents import normalise  # noqa: E402
+from pipeline.models.text_encoder import encode_prompts  # noqa: E402
 from pipeline.request import Sampling  # noqa: E402
 from pipeline.sampling.denoise import guided, velocity_of  # noqa: E402
+from pipeline.sampling.sampler import Watch, sample  # noqa: E402
 
 SIDE, FRAMES = 128, 33
 GUIDANCES = (1.0, 5.0)

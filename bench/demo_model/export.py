@@ -21,7 +21,7 @@ from train_experts import CONFIG, normalise, read_states
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipeline.lora.original_names import original_name
+from pipeline.lora.apply import original_name
 
 
 def original_vae(vae: AutoencoderKLWan) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from train_experts import CONFIG
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.lora.original_names import original_name  # noqa: E402
+from pipeline.lora.apply import original_name  # noqa: E402
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ def _go_on_telling(folder: Path) -> None:
     import threading
 
     def work() -> None:
-        from ...pipeline.remote import notify
+        from ...pipeline.notify import notifier
 
-        notify.take_up(folder)
+        notifier.take_up(folder)
 
     if (folder / "jobs.sqlite").is_file():
         threading.Thread(target=work, name="wan22-callbacks", daemon=True).start()

@@ -26,24 +26,24 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
     @routes.get("/wan22/cache")
     async def cache(request: web.Request) -> web.Response:
-        from ...pipeline.download import cache_desk
+        from ...pipeline.download import cache_settings
 
         check_owner(request)
-        return await shown(cache_desk.shown_cache, downloads(), folder)
+        return await shown(cache_settings.shown_cache, downloads(), folder)
 
     @routes.post("/wan22/cache")
     async def limit(request: web.Request) -> web.Response:
-        from ...pipeline.download import cache_desk
-        from ...pipeline.settings_file import MAX_BODY
+        from ...pipeline.download import cache_settings
+        from ...pipeline.files.settings_file import MAX_BODY
 
         check_owner(request)
-        await saved(cache_desk.save_limit, folder, await read_json(request, MAX_BODY))
-        return await shown(cache_desk.shown_cache, downloads(), folder)
+        await saved(cache_settings.save_limit, folder, await read_json(request, MAX_BODY))
+        return await shown(cache_settings.shown_cache, downloads(), folder)
 
     @routes.delete("/wan22/cache")
     async def clean(request: web.Request) -> web.Response:
-        from ...pipeline.download import cache_desk
+        from ...pipeline.download import cache_settings
 
         check_owner(request)
-        await saved(cache_desk.clean_up, downloads())
-        return await shown(cache_desk.shown_cache, downloads(), folder)
+        await saved(cache_settings.clean_up, downloads())
+        return await shown(cache_settings.shown_cache, downloads(), folder)

@@ -13,14 +13,14 @@ BODY_SECONDS = 10.0
 
 def check_page(request: web.Request) -> None:
     """Raise HTTPForbidden for a request that another site's page sent."""
-    from ...pipeline.remote.page_origin import other_site_fault
+    from ...pipeline.http.page_origin import other_site_fault
 
     _refuse(other_site_fault(_headers(request)))
 
 
 def check_owner(request: web.Request) -> None:
     """The same, and for a request under a public name: what keeps keys and money asks this."""
-    from ...pipeline.remote.page_origin import other_site_fault, public_name_fault
+    from ...pipeline.http.page_origin import other_site_fault, public_name_fault
 
     headers = _headers(request)
     _refuse(other_site_fault(headers) or public_name_fault(headers))

@@ -18,17 +18,17 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
     @routes.get("/wan22/keys")
     async def known(request: web.Request) -> web.Response:
-        from ...pipeline.remote import key_desk
+        from ...pipeline.remote import settings_page
 
         check_owner(request)
-        return await shown(key_desk.known_keys, folder)
+        return await shown(settings_page.known_keys, folder)
 
     @routes.post("/wan22/keys")
     @routes.delete("/wan22/keys")
     async def save(request: web.Request) -> web.Response:
-        from ...pipeline.remote import key_desk
+        from ...pipeline.remote import settings_page
 
         check_owner(request)
-        body = await read_json(request, key_desk.MAX_BODY)
-        await saved(key_desk.save_key, folder, body, remove=request.method == "DELETE")
+        body = await read_json(request, settings_page.MAX_BODY)
+        await saved(settings_page.save_key, folder, body, remove=request.method == "DELETE")
         return web.Response(status=204)

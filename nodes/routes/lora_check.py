@@ -23,11 +23,12 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
         import folder_paths
 
         from ...pipeline.download.cache import DOWNLOADS
-        from ...pipeline.download.errors import DownloadError
-        from ...pipeline.lora.check import INPUTS, check_loras
-        from ...pipeline.lora.named_file import named_file
+        from ...pipeline.http.errors import DownloadError
+        from ...pipeline.lora.bundled import named_file
+        from ...pipeline.lora.header_check import INPUTS, check_loras
         from ...pipeline.node_inputs import MAX_BODY, read_inputs
         from ...pipeline.remote.errors import RemoteError
+        from ...pipeline.remote.settings import read_settings
         from ...pipeline.request import RequestError
 
         def find(name: str) -> Path | None:
@@ -39,7 +40,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
             inputs = read_inputs(body, INPUTS)
             async with slots:
                 found = await asyncio.to_thread(check_loras, inputs, find, Path(folder_paths.models_dir, DOWNLOADS),
-                                                folder)
+                                                folder, read_settings(folder).local_only)
         except (RequestError, DownloadError, RemoteError) as error:
             return web.json_response({"fault": str(error)})
         except ValueError as error:

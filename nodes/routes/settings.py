@@ -18,16 +18,16 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
     @routes.get("/wan22/settings")
     async def settings(request: web.Request) -> web.Response:
-        from ...pipeline.remote import settings_desk
+        from ...pipeline.remote import settings_page
 
         check_owner(request)
-        return await shown(settings_desk.shown_settings, folder)
+        return await shown(settings_page.shown_settings, folder)
 
     @routes.post("/wan22/settings")
     async def change(request: web.Request) -> web.Response:
-        from ...pipeline.remote import settings_desk
-        from ...pipeline.settings_file import MAX_BODY
+        from ...pipeline.files.settings_file import MAX_BODY
+        from ...pipeline.remote import settings_page
 
         check_owner(request)
-        await saved(settings_desk.save_settings, folder, await read_json(request, MAX_BODY))
-        return await shown(settings_desk.shown_settings, folder)
+        await saved(settings_page.save_settings, folder, await read_json(request, MAX_BODY))
+        return await shown(settings_page.shown_settings, folder)

@@ -17,7 +17,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
     async def steps(request: web.Request) -> web.Response:
         from ...pipeline.node_inputs import MAX_BODY, read_inputs
         from ...pipeline.request import RequestError
-        from ...pipeline.sampling.outlook import INPUTS, outlook
+        from ...pipeline.sampling.schedule import INPUTS, outlook
 
         check_page(request)
         body = await read_json(request, MAX_BODY)

@@ -19,18 +19,18 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
 
     @routes.post("/wan22/webhook/{provider}/{job}")
     async def callback(request: web.Request) -> web.Response:
-        from ...pipeline.remote import webhook, webhook_receiver
+        from ...pipeline.remote.webhooks import receiver, signatures
 
         if slots.locked():
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"})
         async with slots:
             try:
-                if not await asyncio.to_thread(webhook_receiver.is_on, folder):
+                if not await asyncio.to_thread(receiver.is_on, folder):
                     raise web.HTTPNotFound
-                body = await read_body(request, webhook_receiver.MAX_BODY)
+                body = await read_body(request, receiver.MAX_BODY)
                 headers = {name.lower(): value for name, value in request.headers.items()}
-                status = await asyncio.to_thread(webhook_receiver.receive, folder, request.match_info["provider"],
-                                                 request.match_info["job"], webhook.Callback(headers, body))
+                status = await asyncio.to_thread(receiver.receive, folder, request.match_info["provider"],
+                                                 request.match_info["job"], signatures.Callback(headers, body))
             except ValueError:  # settings or a database that cannot be used: a run says so to the user
-                status = webhook_receiver.LATER
+                status = receiver.LATER
         return web.Response(status=status)

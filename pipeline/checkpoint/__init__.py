@@ -1,1 +1,1 @@
-"""Weight files -> modules. Knows tensors and files, no network; never fetches anything."""
+"""Weight files to tensors: formats, headers, what a file holds, and which files fit. Knows no host, no network."""

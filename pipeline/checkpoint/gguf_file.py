@@ -188,7 +188,7 @@ def read_gguf(path: Path) -> dict[str, GGUFTensor]:
     """
     import torch
 
-    from .read_only_map import mapped_bytes
+    from .mmap import mapped_bytes
 
     header = read_gguf_header(path)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ..size_text import size_text
+from ..files.names import size_text
 
 EVERY = 0.5
 """Seconds between two texts."""

@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from .address import parse_url
-from .cache import Cache
-from .errors import DownloadError, redact
-from .file_name import full_name
-from .index import Entry
-from .lookup import file_link
-from .online import Read
-from .opening import NotChanged, open_file
-from .policy import OFFLINE_VARIABLE, Policy
-from .source import Remote, parse_source
-from .tokens import Tokens
-from .transport import Client
-from .waiting import never, stoppable
+from ..http.address import parse_url
+from ..http.errors import DownloadError, redact
+from ..http.policy import OFFLINE_VARIABLE, Policy
+from ..http.secrets import Tokens
+from ..http.session import Client
+from ..http.threads import never, stoppable
+from .cache import Cache, Entry
+from .fetch import Read, file_link
+from .response import NotChanged, open_file
+from .source import Remote, full_name, parse_source
 
 T = TypeVar("T")
 Look = Callable[[Read, "int | None", str], T]

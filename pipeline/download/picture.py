@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 
-from ..size_text import size_text
-from .answers import check_file, check_opening, check_status
-from .errors import DownloadError, TransientError
-from .policy import Policy, policy_from_environment
+from ..files.names import size_text
+from ..http.errors import DownloadError, TransientError
+from ..http.policy import Policy, policy_from_environment
+from ..http.secrets import Tokens
+from ..http.session import Answer, Client
+from ..http.threads import Stop, never, pause, stoppable
+from .response import check_file, check_opening, check_status
 from .source import parse_source
-from .tokens import Tokens
-from .transport import Answer, Client
-from .waiting import Stop, never, pause, stoppable
 
 MAX_PICTURE_BYTES = 10_000_000
 """What the hosted image-to-video APIs take."""

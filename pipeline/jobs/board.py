@@ -11,9 +11,8 @@ from typing import Any
 from ..remote.job import Job, State
 from ..remote.ledger import Ledger
 from ..remote.origins import Origins
-from .entry import Entry
+from .entry import ENDED, Entry, asked_of, remote_entry
 from .queue import Queue, asked_in, only_buys, workflow_of
-from .remote import ENDED, asked_of, remote_entry
 
 MOST = 200
 """Entries of one page."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..remote.event import OURS, Graph, without_queries
+from ..notify.event import OURS, Graph
 from ..remote.job import State
+from ..remote.origins import without_queries
 from .entry import Entry
 
 BUYERS = ("Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip")

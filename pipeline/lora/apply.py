@@ -1,4 +1,8 @@
-"""LoRA files -> two experts with their changes, and a report of what fitted."""
+"""A list of LoRAs, as it was asked for, put on a model: the whole way from links to patches.
+
+LoRA files -> two experts with their changes, and a report of what fitted.
+
+The names of WanTransformer3DModel's parameters in the original Wan files."""
 
 from __future__ import annotations
 
@@ -6,13 +10,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ..checkpoint.expert import Expert
-from ..host import Host, Patch, ReadLora, Targets
-from ..image_to_video import Wan22Model
+from ..models.expert import Expert
+from ..models.host import Host, Patch, ReadLora, Targets
+from ..models.load import Wan22Model
 from ..request import RequestError
-from .fit import fit
-from .match import LoraFile, experts_of
-from .original_names import original_name
+from .lora import Lora
+from .match import LoraFile, experts_of, fit
+from .names import IN_BLOCKS, OUTSIDE
+from .probe import LoraFacts, check_fits
+from .source import Check, Fetch, Find, Stop, open_lora
+
+_OUTSIDE = {theirs: ours for ours, theirs in OUTSIDE.items()}
+_IN_BLOCKS = {theirs: ours for ours, theirs in IN_BLOCKS.items()}
+
+
+def original_name(parameter: str) -> str:
+    """diffusers' name of a parameter -> that of wan/modules/model.py.
+
+    Raises KeyError for a parameter that no Wan model has.
+    """
+    parts = parameter.split(".")
+    block = parts[0] == "blocks"
+    stem, table = (".".join(parts[2:]), _IN_BLOCKS) if block else (parameter, _OUTSIDE)
+    module, _, kind = stem.rpartition(".") if stem not in table else (stem, "", "")
+    found = f"{table[module]}.{kind}".rstrip(".")
+    return f"blocks.{parts[1]}.{found}" if block else found
 
 AnyExpert = TypeVar("AnyExpert")
 Add = Callable[[AnyExpert, Mapping[str, Any], LoraFile, int], AnyExpert]
@@ -57,3 +79,26 @@ def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tup
         raise RequestError("LoRAs need ComfyUI: this host cannot apply them.")
     experts, report = add_loras(model.experts, files, _targets, _with_patches, host.read_lora)
     return Wan22Model(*experts), report
+
+
+def open_loras(loras: Sequence[Lora], find: Find, fetch: Fetch, stop: Stop, check: Check) -> list[LoraFile]:
+    """Every LoRA's file, the local ones first: what is wrong with them is said before anything is fetched."""
+    opened: dict[Lora, LoraFile] = {}
+    for lora in sorted(loras, key=lambda lora: find(lora.source) is None):
+        if lora not in opened:
+            opened[lora] = open_lora(lora, find, fetch, stop, check)
+    return [opened[lora] for lora in loras]
+
+
+def use_loras(model: Wan22Model, loras: Sequence[Lora], host: Host, find: Find, fetch: Fetch, stop: Stop,
+              ) -> tuple[Wan22Model, list[str]]:
+    """The model with the LoRAs in force, and a line on each for each expert.
+
+    Raises as `open_lora` and `apply_loras` do.
+    """
+    config = model.high.model.config
+
+    def check(facts: LoraFacts) -> None:
+        check_fits(facts, config.num_attention_heads * config.attention_head_dim, config.num_layers)
+
+    return apply_loras(model, open_loras(loras, find, fetch, stop, check), host)

@@ -1,4 +1,6 @@
-"""How far a LoRA file fits an expert, by names and shapes alone: what of it finds its place, what does not and why."""
+"""Reading a LoRA file for an expert: the changes that it makes, and what of it found its place.
+
+How far a LoRA file fits an expert, by names and shapes alone: what of it finds its place, what does not and why."""
 
 from __future__ import annotations
 
@@ -8,13 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.safetensors_file import read_tensors
 from ..request import RequestError
 from ..sampling.schedule import EXPERT_NAMES
 from .adapters import Shape, adapter_of, outline
 from .lora import BOTH, HIGH, LOW, Lora
-from .names import IMAGE_PROJECTION, LoraKey
-from .probe import LoraFacts
+from .names import IMAGE_PROJECTION, LoraKey, split
+from .probe import LoraFacts, check_fits
+
+if TYPE_CHECKING:
+    from ..models.host import ReadLora, Targets
 
 NO_PLACE = {
     "image projection of Wan 2.1, which 2.2 does without": IMAGE_PROJECTION,
@@ -149,3 +157,23 @@ def check_match(file: LoraFile, index: int, match: Match) -> None:
         raise RequestError(f"{describe_match(file, index, match)}. That is {match.share:.0%}, and min_match asks for "
                            f"{file.lora.min_match:.0%}. It is not made for this model, or not for this expert; choose "
                            "another LoRA or expert, or lower min_match to use what fits.")
+
+
+def fit(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tuple[dict[str, Any], str]:
+    """The changes that a LoRA makes to an expert (parameter -> the host's own), and a sentence on what fitted.
+
+    `index` is schedule.HIGH or LOW. Raises RequestError or CheckpointError when it does not fit.
+    """
+    blocks = {module.split(".")[1] for module in targets if module.startswith("blocks.")}
+    check_fits(file.facts, targets["blocks.0.self_attn.q"][1][0], len(blocks))
+    tensors = read_tensors(file.path)
+    chosen = fitting(file.name, split(tensors), {name: tuple(tensor.shape) for name, tensor in tensors.items()}, index,
+                     {module: shape for module, (_, shape) in targets.items()})
+    try:
+        changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in chosen.keys.items()},
+                                  targets)
+    except ValueError as error:
+        raise CheckpointError(f"{file.name} is damaged: {error}. Fetch it again, or choose another.") from error
+    match = chosen.match(used)
+    check_match(file, index, match)
+    return changes, f"{describe_match(file, index, match)}."

@@ -11,14 +11,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ..download.address import parse_url
-from ..download.policy import Policy
-from .adapter import Adapter, Steps
+from ..http.address import parse_url
+from ..http.policy import Patience, Policy
+from ..http.threads import in_thread
+from .api import Reply, Request, exchange
 from .errors import PASSING, Kind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
-from .http import Reply, Request, exchange
 from .keys import Key
-from .patience import Patience
-from .walk_away import in_thread
+from .provider import Adapter, Steps
 
 T = TypeVar("T")
 Wait = Callable[[float], Awaitable[None]]

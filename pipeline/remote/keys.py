@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..json_file import write_object
-from ..private_file import is_open_to_others
-from . import places
+from ..files.atomic import is_open_to_others, write_object
+from . import ui_names as places
 from .errors import Kind, RemoteError
-from .standard_webhooks import read_secret
+from .webhooks.signatures import read_secret
 
 DEFAULT_PROFILE = "default"
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -148,3 +147,5 @@ class Keys:
         if not isinstance(found, dict):
             raise RemoteError(Kind.AUTH, f"The key store {self.store} is not valid JSON.")
         return found
+
+NAME, VARIABLE = "callback", "WAN22_CALLBACK_SECRET"

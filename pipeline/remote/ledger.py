@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import places
+from . import ui_names as places
 from .database import create, opened, writing
 from .errors import Kind, RemoteError
 from .job import OVER, UNSENT, Job, State

@@ -6,14 +6,15 @@ A workflow is kept without the queries of its links, which may be signed or hold
 from __future__ import annotations
 
 import json
+import re
 import time
 import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ..http.errors import redact
 from .database import create, opened, writing
-from .event import without_queries
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS drives (
@@ -70,3 +71,15 @@ def _packed(workflow: dict[str, Any]) -> bytes:
     kept = without_queries(workflow)
     return zlib.compress(json.dumps({**kept, "shortened": kept != workflow}, ensure_ascii=False).encode(
         errors="replace"))
+_LINK = re.compile(r"[a-z]+://[^\s\"'<>]+", re.IGNORECASE)
+
+
+def without_queries(value: Any) -> Any:
+    """JSON with every link in its texts shortened to what may be shown."""
+    if isinstance(value, str):
+        return _LINK.sub(lambda link: redact(link[0]), value)
+    if isinstance(value, list):
+        return [without_queries(item) for item in value]
+    if isinstance(value, dict):
+        return {name: without_queries(item) for name, item in value.items()}
+    return value

@@ -1,20 +1,85 @@
-"""What a model will be asked for a clip, and what of the request it cannot honour: settled before anything is sent."""
+"""What a model will be asked for a clip, and what of the request it cannot honour: settled before anything is sent.
+
+The link under which a provider fetches a LoRA: only looked at here, never followed.
+
+A hosted model: what it is called, what it takes, and what it costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ..clip_request import ClipRequest
-from ..download.file_name import full_name
-from ..download.source import is_remote
+from ..download.source import CIVITAI_HOSTS, full_name, is_remote, parse_source
+from ..http.address import may_be_public, parse_url
+from ..http.errors import DownloadError, redact
 from ..lora.expert import expert_by_name
 from ..lora.lora import AUTO, BOTH, HIGH, LOW, Lora
 from ..request import FPS
 from .errors import Kind, RemoteError
-from .model import RemoteModel
-from .weights_link import weights_link
+from .request import ClipRequest
+
+PRICES_READ = "2026-09"
+"""When the prices in the providers' files were read; each says where."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """US dollars for one clip of a resolution: `clip`, or `second` for each second that is bought."""
+
+    clip: float = 0.0
+    second: float = 0.0
+    source: str = ""
+
+    def of(self, seconds: float) -> float:
+        return self.clip + self.second * seconds
+
+
+@dataclass(frozen=True)
+class RemoteModel:
+    """One endpoint of a provider. What it does not take is left out of the request, and the user told so before."""
+
+    id: str
+    """As the provider names it; `{resolution}` stands for 480p or 720p where that is part of the name."""
+    loras: int = 0
+    """LoRAs that each expert takes at most."""
+    lora_scales: tuple[float, float] = (0.0, 4.0)
+    negative_prompt: bool = False
+    max_steps: int = 0
+    """Denoising steps that can be asked for at most; 0: none can."""
+    guidance: bool = False
+    num_frames: tuple[int, int] | None = None
+    """Fewest and most frames; None where clips are bought by the second."""
+    durations: tuple[int, ...] = ()
+    """Seconds that can be bought, where frames cannot be asked for."""
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    """Resolution -> price, as far as known."""
+
+    def name(self, resolution: str) -> str:
+        """The id for a resolution."""
+        return self.id.replace("{resolution}", resolution)
+
+
+def weights_link(source: str) -> str:
+    """An https link to a .safetensors file on a public host. Raises RemoteError (VALIDATION) for anything else."""
+    try:
+        remote = parse_source(source)
+        url = parse_url(remote.link)
+    except DownloadError as error:
+        raise RemoteError(Kind.VALIDATION, f"{error} Nothing was sent.") from None
+    if url.host.removeprefix("www.") in CIVITAI_HOSTS:
+        raise RemoteError(Kind.VALIDATION, f"{redact(source)}: Civitai hands files out to signed-in users, and a "
+                          "provider is not signed in. Give a link that anybody may open. Nothing was sent.")
+    if remote.look_up:
+        raise RemoteError(Kind.VALIDATION, f"{source} names a repository; a provider needs the file. Give "
+                          "owner/repo/file.safetensors or the file's https link. Nothing was sent.")
+    if not url.path.lower().endswith(".safetensors"):
+        raise RemoteError(Kind.VALIDATION, f"{url} is not the link of a .safetensors file, the only kind of LoRA "
+                          "that is taken. Nothing was sent.")
+    if not may_be_public(url.host):
+        raise RemoteError(Kind.VALIDATION, f"{url} is on this machine or its network, where no provider can read it. "
+                          "Nothing was sent.")
+    return url.text
 
 TRIM, KEEP, REFUSE = FRAME_CHOICES = ("trim", "keep", "refuse")
 LONG_PROMPT = 1600

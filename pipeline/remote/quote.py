@@ -14,20 +14,17 @@ from collections import OrderedDict
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..clip_request import ClipRequest
-from ..download.policy import OFFLINE_VARIABLE, policy_from_environment
+from ..http.policy import OFFLINE_VARIABLE, Patience, policy_from_environment
 from ..node_inputs import NodeInputs
 from .client import Client
 from .errors import RemoteError
 from .keys import DEFAULT_PROFILE, PROFILE, Key, Keys
 from .ledger import Ledger, Limits, check_limits
-from .model import PRICES_READ
-from .offer import Offer, target_of
-from .patience import Patience
-from .plan import TRIM, Plan, check_takes_loras, plan_clip
-from .price import STAND_IN, asked_price, draft, table_price
-from .run import Target, check_strict
+from .plan import PRICES_READ, TRIM, Plan, check_takes_loras, plan_clip
+from .request import ClipRequest
+from .run import Offer, Target, check_strict, target_of
 from .settings import local_only_error, read_settings
+from .submit import STAND_IN, asked_price, draft, table_price
 
 INPUTS = {"provider": str, "provider.model": str, "profile": str, "prompt": str, "negative_prompt": str,
           "resolution": str, "num_frames": int, "num_inference_steps": int, "guidance_scale": float, "max_cost": float,

@@ -1,27 +1,58 @@
-"""One clip from a provider, from the request to the file: bought at most once, whatever happens on the way."""
+"""A provider's model as a node names it.
+
+One clip from a provider, from the request to the file: bought at most once, whatever happens on the way.
+
+How many jobs of a provider this process has under way, so that an account's limit is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import Timeout
 
-from ..clip_request import ClipRequest
-from ..download.errors import redact
-from .adapter import Adapter
-from .buy import buy
+from ..http.errors import redact
 from .client import Client
-from .desk import Desk
+from .context import Desk
 from .errors import ELSEWHERE, Kind, NotAcceptedError, RemoteError
-from .follow import follow
 from .job import OVER, UNSENT, Job, State
-from .model import RemoteModel
-from .plan import Plan, plan_clip
-from .search import search
-from .slots import slot
+from .plan import Plan, RemoteModel, plan_clip
+from .poll import follow
+from .provider import Adapter
+from .providers import ADAPTERS
+from .request import ClipRequest
+from .submit import buy, search
+
+LOOK = 0.5
+"""Seconds between two looks for a free slot."""
+_taken: Counter[tuple[str, str]] = Counter()
+_lock = threading.Lock()
+
+
+def _take(account: tuple[str, str], most: int) -> bool:
+    with _lock:
+        if _taken[account] >= most:
+            return False
+        _taken[account] += 1
+        return True
+
+
+@asynccontextmanager
+async def slot(provider: str, profile: str, most: int, wait: Callable[[float], Awaitable[None]]) -> AsyncIterator[None]:
+    """Wait for one of `most` slots of an account, and hold it. Not an asyncio.Semaphore: every prompt of ComfyUI has
+    an event loop of its own."""
+    account = (provider, profile)
+    while not _take(account, most):
+        await wait(LOOK)
+    try:
+        yield
+    finally:
+        with _lock:
+            _taken[account] -= 1
 
 
 @dataclass(frozen=True)
@@ -190,3 +221,22 @@ def report(delivery: Delivery, adapter: Adapter) -> dict[str, object]:
             "changed": list(delivery.changed), "settled": list(delivery.settled), "file": delivery.path.name}
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A provider's model and whose key to use: what a WAN22_PROVIDERS socket carries a tuple of."""
+
+    provider: str
+    """Its title, as the nodes show it."""
+    model: str
+    profile: str
+
+
+def target_of(offer: Offer) -> Target:
+    """What an offer names. Raises RemoteError (VALIDATION) for a name that nobody has."""
+    adapter = next((adapter for adapter in ADAPTERS.values() if adapter.title == offer.provider), None)
+    model = adapter and next((model for model in adapter.models if model.id == offer.model), None)
+    if adapter is None or model is None:
+        known = [model.id for model in adapter.models] if adapter else [a.title for a in ADAPTERS.values()]
+        raise RemoteError(Kind.VALIDATION, f"{offer.model if adapter else offer.provider!r} is not known; choose one "
+                          f"of {', '.join(known)}.")
+    return Target(adapter, model, offer.profile)

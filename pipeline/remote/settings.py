@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..download.address import may_be_public, parse_url
-from ..settings_file import Setting, SettingsFile, number, parse_number, yes_or_no
-from . import places
+from ..files.settings_file import Setting, SettingsFile, number, parse_number, yes_or_no
+from ..http.address import may_be_public, parse_url
+from . import ui_names as places
 from .errors import Kind, RemoteError
 from .ledger import NO_LIMITS, Limits
 

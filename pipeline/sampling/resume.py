@@ -1,4 +1,11 @@
-"""Stop between two steps and go on later, to the same bits as without the stop.
+"""What goes into and comes out of a LATENT: raw latents, and between two steps what is needed to go on.
+
+Between two steps the samples are what ComfyUI's samplers leave there with leftover noise, x / (1 - sigma)
+(comfy/model_sampling.py, CONST.inverse_noise_scaling), so that core's KSampler (Advanced) can take the second stage
+of a clip whose first is ours, and the other way round. The exact state lies beside them under a key of its own.
+
+
+Stop between two steps and go on later, to the same bits as without the stop.
 
 Two things make a run: the latents, and what a multistep scheduler remembers of earlier steps. Both are kept as they
 are in memory, since a round trip through raw latents would change the last bits.
@@ -11,7 +18,8 @@ from typing import Any
 
 import torch
 
-from ..request import Sampling
+from ..models.latents import denormalise, normalise
+from ..request import HIGH_ONLY, LOW_ONLY, RequestError, Sampling
 
 SOLVERS_WITHOUT_HISTORY = ("euler",)
 _COUNTS = ("lower_order_nums", "this_order")
@@ -75,3 +83,83 @@ def restore(scheduler: Any, remembered: dict[str, torch.Tensor]) -> None:
             getattr(scheduler, attribute)[int(index)] = value
         else:
             setattr(scheduler, attribute, value.item() if attribute in _COUNTS else value)
+
+UNFINISHED = "wan22_unfinished"
+
+
+def _leftover_samples(latents: torch.Tensor, sigma: float) -> torch.Tensor:
+    return denormalise(latents / (1.0 - sigma))
+
+
+def unfinished_latent(unfinished: Unfinished, sigma: float) -> dict[str, Any]:
+    """LATENT of a clip between two steps; sigma, below 1, is where the next step starts."""
+    return {"samples": _leftover_samples(unfinished.latents, sigma), UNFINISHED: unfinished}
+
+
+def _samples(latent: dict[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
+    """Raw latents of a LATENT, float32 on the CPU. Raises RequestError when they are not of the clip's shape."""
+    samples = latent["samples"]
+    if tuple(samples.shape) != tuple(shape):
+        raise RequestError(f"The latent has the shape {tuple(samples.shape)}; the clip of this first_frame has "
+                           f"{tuple(shape)}. Give both the same size and num_frames.")
+    if "noise_mask" in latent:
+        raise RequestError("The latent has a noise mask, which this sampler does not read: it redraws the whole clip. "
+                           "Connect the latent without Set Latent Noise Mask.")
+    return samples.float().cpu()
+
+
+def check_schedule(unfinished: Unfinished, sampling: Sampling) -> None:
+    """Raise RequestError, naming the first difference, when a clip was begun with another schedule."""
+    for name, value in schedule_of(sampling).items():
+        begun_with = unfinished.schedule[name]
+        if begun_with != value:
+            raise RequestError(f"The latent was begun with {name} {begun_with}; this sampler has {value}. "
+                               f"Set {name} to {begun_with}.")
+
+
+def start_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor | None:
+    """Raw latents to start from, (1, 16, T, h, w), or None for a clip from noise alone.
+
+    Raises RequestError for a clip between two steps, and when denoise needs a latent that is not there.
+    """
+    if latent is None:
+        if sampling.denoise < 1.0:
+            raise RequestError(f"denoise is {sampling.denoise:g}, which changes a given clip, but no latent is "
+                               "connected. Connect one, such as the output of VAE Encode, or set denoise to 1.")
+        return None
+    if UNFINISHED in latent:
+        raise RequestError(f"The latent is a clip of which {latent[UNFINISHED].step} steps are done. Set stage to "
+                           f"{LOW_ONLY!r} to finish it.")
+    return _samples(latent, shape)
+
+
+def leftover_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor:
+    """Raw samples with leftover noise, (1, 16, T, h, w), for the low-noise stage to go on with.
+
+    Raises RequestError when there are none or they were begun with another schedule.
+    """
+    if latent is None:
+        raise RequestError(f"stage is {LOW_ONLY!r}, but no latent is connected. Connect the output of a sampler whose "
+                           f"stage is {HIGH_ONLY!r}, or of Load Latent (Wan 2.2).")
+    if UNFINISHED in latent:
+        check_schedule(latent[UNFINISHED], sampling)
+    return _samples(latent, shape)
+
+
+def state_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...], step: int, sigma: float,
+             ) -> Unfinished:
+    """The state to go on with at `step`, whose sigma is below 1, from a LATENT of the high-noise stage.
+
+    Its own state counts only while the samples are still those it came with: a node in between may have changed them.
+    From samples alone only a scheduler without a history can go on; RequestError says so for the others.
+    """
+    samples = leftover_of(latent, sampling, shape)
+    known = latent.get(UNFINISHED)
+    if known is not None and known.latents.shape == samples.shape and torch.allclose(
+            samples, _leftover_samples(known.latents, sigma), atol=1e-5):
+        return known
+    if sampling.scheduler not in SOLVERS_WITHOUT_HISTORY:
+        raise RequestError(f"{sampling.scheduler} goes on from its own earlier steps, and this latent does not hold "
+                           "them: core's Save Latent keeps the samples alone, and other nodes change them. Keep the "
+                           "first stage with Save Latent (Wan 2.2), or use euler for both stages.")
+    return Unfinished(normalise(samples) * (1.0 - sigma), step, {}, schedule_of(sampling))

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..new_file import new_file
+from ..files.atomic import new_file
 from ..request import RequestError
 from .encoding import DEFAULT_CRF, X264
 

@@ -11,15 +11,14 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.clip_request import ClipRequest
-from pipeline.download.policy import Pace, Policy
+from pipeline.http.policy import Pace, Patience, Policy
 from pipeline.lora.lora import Lora
-from pipeline.remote.desk import Desk
+from pipeline.remote.context import Desk
 from pipeline.remote.keys import Keys
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.model import RemoteModel
-from pipeline.remote.patience import Patience
+from pipeline.remote.plan import RemoteModel
 from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.request import ClipRequest
 from pipeline.remote.run import Delivery, Picture, Target, make_clip
 from pipeline.video.probe import probe
 

@@ -16,19 +16,19 @@ from urllib.parse import unquote
 
 import pytest
 
-from pipeline.clip_request import ClipRequest
 from pipeline.lora.expert import choose_expert
 from pipeline.lora.lora import Lora
 from pipeline.lora.names import Style
 from pipeline.lora.probe import LoraFacts
+from pipeline.remote.clip import resumed_clip
 from pipeline.remote.database import writing
 from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError, RunEndedError
 from pipeline.remote.job import Job, State
 from pipeline.remote.ledger import Limits
 from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.request import ClipRequest
 from pipeline.remote.run import Target, plans_for, resume
 from pipeline.remote.settings import Settings
-from pipeline.remote_clip import resumed_clip
 from pipeline.video.probe import probe
 
 from .faults import answer, chain, cut, delay, drip, endless, hold, malformed, redirect, reset, shortened, wrong_type
@@ -361,7 +361,7 @@ def test_a_clip_that_never_arrives_is_still_there_for_the_next_run(server: Provi
 
 
 def test_an_endless_clip_ends(server: ProviderServer, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.remote.result.MAX_CLIP", 2**20)
+    monkeypatch.setattr("pipeline.remote.poll.MAX_CLIP", 2**20)
     server.cdn.fail("download", endless(b"\0" * 2**16), times=100)
     refused(office, Kind.INTEGRITY, "MB")
 

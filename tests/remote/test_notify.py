@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.policy import Pace, Policy
-from pipeline.remote import clip_notice, notify, run_watch
-from pipeline.remote.callback_url import check_callback_url, query_warning
+from pipeline.http.policy import Pace, Policy
+from pipeline.notify import notice as clip_notice
+from pipeline.notify import notifier as notify
+from pipeline.notify import run_watch
+from pipeline.notify.event import failure_of, read_report, request_of
+from pipeline.notify.notice import check_callback_url, query_warning
+from pipeline.notify.notifier import WAITS, GraphRun, Notifier
+from pipeline.notify.outbox import Addressee, Message, add
 from pipeline.remote.database import opened, writing
 from pipeline.remote.errors import RemoteError
-from pipeline.remote.event import failure_of, read_report, request_of
-from pipeline.remote.notify import WAITS, GraphRun, Notifier
-from pipeline.remote.outbox import Addressee, Message, add
-from pipeline.remote.standard_webhooks import read_secret, signed_headers
+from pipeline.remote.webhooks.signatures import read_secret, signed_headers
 from tests.remote.faults import Fault, answer, drip, endless, redirect, reset
 from tests.remote.hook_server import HOST, HookServer
 
@@ -137,7 +139,7 @@ FAULTS = {"500": answer(500), "404": answer(404), "reset": reset(), "reset after
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_receiver_in_trouble_is_told_later(name: str, sender: Sender, hook: HookServer,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.remote.notify.PATIENCE", 1.0)
+    monkeypatch.setattr("pipeline.notify.notifier.PATIENCE", 1.0)
     fault: Fault = FAULTS[name]
     hook.fail("hook", fault, times=2)
     sender.notifier.tell_done(RUN, TO, {})

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.remote.adapter import Adapter, Steps, number_part
+from pipeline.remote.api import Reply
 from pipeline.remote.errors import RemoteError
-from pipeline.remote.http import Reply
+from pipeline.remote.json_parts import number_part
+from pipeline.remote.provider import Adapter, Steps
 from pipeline.remote.providers import ADAPTERS
 
 ODD: tuple[Any, ...] = (None, True, 5, "x", [], [[]], ["x"], {}, {"x": {}}, [{"x": []}], [{"msg": [], "loc": 5}])

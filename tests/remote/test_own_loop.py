@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.http.threads import in_own_loop
 from pipeline.remote.errors import RunEndedError
 from pipeline.remote.job import State
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.run import make_clip
-from pipeline.remote.walk_away import in_own_loop
 
 from .job import FOREVER, Script
 from .office import CLIP, Office, Stopped, picture

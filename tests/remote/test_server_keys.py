@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.http.page_origin import other_site_fault, public_name_fault
 from pipeline.remote.database import FILE
-from pipeline.remote.page_origin import other_site_fault, public_name_fault
 from pipeline.remote.providers import ADAPTERS
 from tests.comfy_client import RejectedError
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from devtools.paths import ROOT
-from pipeline.remote import places
-from pipeline.remote.key_desk import VARIABLES
+from pipeline.remote import ui_names as places
 from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.settings_page import VARIABLES
 from pipeline.video.provenance import METADATA
 from tests.canvas import Canvas
 from tests.comfy_client import Run

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.remote import webhook
-from pipeline.remote.hints import hinted
+from pipeline.remote.context import hinted
 from pipeline.remote.job import Job, State
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.providers import ADAPTERS
-from pipeline.remote.replays import Replays
 from pipeline.remote.settings import Settings
-from pipeline.remote.webhook_keys import COOLDOWN, FRESH, KeyRing, fetch_keys
-from pipeline.remote.webhook_receiver import FORGED, LATER, OK, UNKNOWN, Receiver
+from pipeline.remote.webhooks import signatures as webhook
+from pipeline.remote.webhooks.keys import COOLDOWN, FRESH, KeyRing, fetch_keys
+from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, Receiver, Replays
 from tests.remote import job as at_provider
 from tests.remote import webhook_keys
 from tests.remote.faults import answer, reset

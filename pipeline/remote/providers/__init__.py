@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..adapter import Adapter
+from ..provider import Adapter
 from .atlascloud import AtlasCloud
 from .fal import Fal
 from .replicate import Replicate

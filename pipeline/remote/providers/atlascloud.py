@@ -7,26 +7,13 @@ import json
 from typing import Any
 
 from ...lora.lora import BOTH, HIGH, LOW
-from ..adapter import (
-    Candidate,
-    Progress,
-    Steps,
-    clip_url,
-    list_part,
-    nothing,
-    number_part,
-    part,
-    speaks_of,
-    split_loras,
-    text_part,
-    word_part,
-)
+from ..api import Reply, Request, form_file, get, post
 from ..errors import Kind, RemoteError
-from ..http import Reply, Request, form_file, get, post
 from ..job import State
-from ..model import Rate, RemoteModel
-from ..plan import Plan
-from ..webhook import (
+from ..json_parts import list_part, number_part, part, text_part, word_part
+from ..plan import Plan, Rate, RemoteModel
+from ..provider import Candidate, Progress, Steps, clip_url, nothing, speaks_of, split_loras
+from ..webhooks.signatures import (
     Callback,
     ForgedError,
     Keys,

@@ -8,24 +8,23 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ...lora.lora import BOTH
-from ..adapter import (
-    Candidate,
-    Progress,
-    Steps,
-    clip_url,
-    list_part,
-    number_part,
-    part,
-    seconds_of,
-    speaks_of,
-    text_part,
-)
+from ..api import Reply, Request, get, post
 from ..errors import PASSING, Kind, RemoteError
-from ..http import Reply, Request, get, post
 from ..job import State
-from ..model import Rate, RemoteModel
-from ..plan import Plan
-from ..webhook import Callback, Keys, Scheme, UnknownKeyError, decoded, header, made_by, read_jwks, timestamp
+from ..json_parts import list_part, number_part, part, text_part
+from ..plan import Plan, Rate, RemoteModel
+from ..provider import Candidate, Progress, Steps, clip_url, seconds_of, speaks_of
+from ..webhooks.signatures import (
+    Callback,
+    Keys,
+    Scheme,
+    UnknownKeyError,
+    decoded,
+    header,
+    made_by,
+    read_jwks,
+    timestamp,
+)
 
 QUEUE, REST, PLATFORM = "https://queue.fal.run", "https://rest.fal.ai", "https://api.fal.ai/v1"
 UPLOAD = "https://v3.fal.media/files/upload"

@@ -6,26 +6,13 @@ import base64
 from typing import Any
 
 from ...lora.lora import BOTH, HIGH, LOW
-from ..adapter import (
-    Candidate,
-    Progress,
-    Steps,
-    clip_url,
-    list_part,
-    nothing,
-    part,
-    seconds_of,
-    speaks_of,
-    text_part,
-    word_part,
-)
+from ..api import Reply, Request, form_file, get, post
 from ..errors import Kind, RemoteError
-from ..http import Reply, Request, form_file, get, post
 from ..job import State
-from ..model import RemoteModel
-from ..plan import Plan
-from ..standard_webhooks import decode_secret
-from ..webhook import Callback, Keys, Scheme, verify_shared
+from ..json_parts import list_part, part, text_part, word_part
+from ..plan import Plan, RemoteModel
+from ..provider import Candidate, Progress, Steps, clip_url, nothing, seconds_of, speaks_of
+from ..webhooks.signatures import Callback, Keys, Scheme, decode_secret, verify_shared
 
 BASE = "https://api.replicate.com/v1"
 STATES = {"starting": State.QUEUED, "processing": State.RUNNING, "succeeded": State.DOWNLOADING,

@@ -6,27 +6,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ...lora.lora import BOTH, HIGH, LOW
-from ..adapter import (
-    Candidate,
-    Progress,
-    Steps,
-    clip_url,
-    list_part,
-    number_part,
-    part,
-    seconds_of,
-    speaks_of,
-    split_loras,
-    text_part,
-    word_part,
-)
+from ..api import Reply, Request, get, post
 from ..errors import Kind, RemoteError
-from ..http import Reply, Request, get, post
 from ..job import State
-from ..model import Rate, RemoteModel
-from ..plan import Plan
-from ..standard_webhooks import PREFIX
-from ..webhook import Callback, Keys, Scheme, verify_shared
+from ..json_parts import list_part, number_part, part, text_part, word_part
+from ..plan import Plan, Rate, RemoteModel
+from ..provider import Candidate, Progress, Steps, clip_url, seconds_of, speaks_of, split_loras
+from ..webhooks.signatures import PREFIX, Callback, Keys, Scheme, verify_shared
 
 BASE = "https://api.wavespeed.ai/api/v3"
 STATES = {"created": State.QUEUED, "pending": State.QUEUED, "processing": State.RUNNING,

@@ -1,0 +1,90 @@
+"""Bringing a file into the system's page cache while something else computes.
+
+A weight file in memory without a claim on it: mapped so that nobody can write to its pages.
+
+The usual mapping is private: what is written to it is the process's own. Windows sets the whole file aside for that in
+its paging file (FILE_MAP_COPY counts as commit: learn.microsoft.com, MapViewOfFile), 29 to 57 GB for a pair of experts.
+A read-only one costs nothing there. Writing to such a tensor in place would end the process; nothing in the pack does.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import torch
+
+from .header import FileHeader
+
+DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "I16": torch.int16, "U16": torch.uint16, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32,
+    "U32": torch.uint32, "F32": torch.float32, "C64": torch.complex64, "F64": torch.float64, "I64": torch.int64,
+    "U64": torch.uint64,
+}
+"""safetensors' names of torch's dtypes (safetensors/bindings/python, torch.py)."""
+
+
+def mapped_bytes(path: Path) -> torch.Tensor:
+    """A whole file, (bytes,) uint8. Raises OSError when the system does not map it, ValueError when it is empty."""
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _view(data, torch.uint8, (len(data),), 0)
+
+
+def mapped_tensors(header: FileHeader) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors file, of dtypes that are in DTYPES. Raises as `mapped_bytes` does."""
+    with header.path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return {name: _view(data, DTYPES[dtype], header.shapes[name], header.offsets[name])
+            for name, dtype in header.dtypes.items()}
+
+
+def _view(data: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> torch.Tensor:
+    count = math.prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")  # so it shall be
+        return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).view(shape)
+
+CHUNK = 1 << 24
+"""Bytes read at once."""
+
+
+def read_ahead(files: Sequence[Path]) -> threading.Thread | None:
+    """Start to read memory-mapped files, so that their first use does not wait for the disk.
+
+    Does nothing, and returns None, when they would not fit the free RAM: they would push out what is in use. Errors
+    are left to the one who uses the files.
+    """
+    try:
+        size = sum(file.stat().st_size for file in files)
+    except OSError:
+        return None
+    if size > psutil.virtual_memory().available:
+        return None
+    thread = threading.Thread(target=_read, args=(tuple(files),), name="wan22-read-ahead", daemon=True)
+    thread.start()
+    return thread
+
+
+def _read(files: Sequence[Path]) -> None:
+    for path in files:
+        try:
+            with path.open("rb", buffering=0) as file:
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+                    continue
+                buffer = bytearray(CHUNK)
+                while file.readinto(buffer):
+                    pass
+        except OSError:
+            return

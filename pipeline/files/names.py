@@ -1,0 +1,109 @@
+"""Bytes for people.
+
+How the canvas asks ComfyUI's server for a file of its output folder.
+
+The name of an output file: ComfyUI's %date:...% and %node.widget% tokens, and what no name may have.
+
+ComfyUI's canvas fills these tokens in for its own save nodes only (frontend, Comfy.SaveImageExtraOutput and
+applyTextReplacements, whose rules these are), so that ours has to do it, and can for graphs sent without a canvas too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+_TOKEN = re.compile(r"%([^%]+)%")
+_DATE_PART = re.compile(r"d+|h+|m+|M+|s+|y+|.", re.DOTALL)
+MAX_BYTES = 200
+"""Of a folder's or a file's name, in UTF-8: disks take 255, and a number and a suffix follow."""
+_UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+_UNFIT_ON_WINDOWS = re.compile(r'[?<>:*|"\x00-\x1f]')
+
+
+def name_fault(prefix: str, called: str = "filename_prefix") -> str:
+    """A sentence when no file of that prefix can be inside the output folder, or an empty string.
+
+    called: the input that the prefix stands in.
+    """
+    path, windows = PurePosixPath(prefix.replace("\\", "/")), PureWindowsPath(prefix)
+    if not prefix.strip() or path.is_absolute() or windows.drive or ".." in path.parts:
+        return (f"{called} is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, "
+                "such as wan22/clip.")
+    longest = max(len(part.encode()) for part in path.parts) if path.parts else 0
+    if longest > MAX_BYTES:
+        return (f"{called} makes a name that is {longest} bytes long; {MAX_BYTES} are the most. Shorten it, or "
+                "take a %Node.widget% with a shorter value, such as the seed.")
+    return ""
+
+
+def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None,
+            now: datetime) -> str:
+    """Replace %date:yyyy-MM-dd% and %Node name.widget%; what names nothing stays as it is.
+
+    A node is named by its "Node name for S&R" of the canvas, by its title, or by its type. ComfyUI itself replaces
+    %year%, %width% and their like later. On Windows, what no name may have there becomes "_": with a colon, the clip
+    would go into a hidden stream of another file.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1].startswith("date:"):
+            return _date(match[1].removeprefix("date:"), now)
+        name, _, widget = match[1].partition(".")
+        node = (prompt or {}).get(_node_called(name, prompt or {}, extra_pnginfo or {}))
+        value = None if node is None else node["inputs"].get(widget)
+        if value is None or isinstance(value, list):
+            return match[0]
+        whole = isinstance(value, float) and value.is_integer()  # the canvas writes 5.0 as 5
+        return _UNFIT.sub("_", str(int(value) if whole else value))
+
+    filled = _TOKEN.sub(replaced, prefix)
+    return _UNFIT_ON_WINDOWS.sub("_", filled) if os.name == "nt" else filled
+
+
+def _node_called(name: str, prompt: dict[str, Any], extra_pnginfo: dict[str, Any]) -> str | None:
+    drawn = (extra_pnginfo.get("workflow") or {}).get("nodes") or []
+    named = [str(node.get("id")) for node in drawn
+             if (node.get("properties") or {}).get("Node name for S&R") == name]
+    titled = [id_ for id_, node in prompt.items() if (node.get("_meta") or {}).get("title") == name]
+    typed = [id_ for id_, node in prompt.items() if node["class_type"] == name]
+    return next(iter([id_ for id_ in named if id_ in prompt] + titled + typed), None)
+
+
+def _date(pattern: str, now: datetime) -> str:
+    fields = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
+
+    def part(match: re.Match[str]) -> str:
+        text, letter = match[0], match[0][0]
+        if letter == "y":
+            return str(now.year)[-len(text):] if len(text) < 4 else str(now.year)
+        return f"{fields[letter]:0{min(len(text), 2)}}" if letter in fields else text
+
+    return _UNFIT.sub("_", _DATE_PART.sub(part, pattern or "yyyyMMddhhmmss"))
+
+
+def shown_in(output: Path, path: Path) -> dict[str, str] | None:
+    """The query of /view for a file of the output folder; None for one that lies elsewhere, which it does not get.
+
+    Where neither lies in the other by its name, one of the two may still have been reached by a link.
+    """
+    folder = path.parent
+    if not folder.is_relative_to(output):
+        output, folder = output.resolve(), folder.resolve()
+    if not folder.is_relative_to(output):
+        return None
+    subfolder = folder.relative_to(output).as_posix()
+    return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": "output"}
+
+
+def size_text(count: int) -> str:
+    """812 bytes, 3.4 MB, 1.21 GB (decimal, as download pages have it)."""
+    if count < 1000:
+        return f"{count} bytes"
+    for unit, factor in (("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):
+        if count < 999.5 * factor or unit == "GB":
+            return f"{count / factor:.3g} {unit}"
+    raise AssertionError

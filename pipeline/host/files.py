@@ -1,0 +1,69 @@
+"""ComfyUI's folders: where downloads, keys and results are kept, and what the canvas may read of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy.cli_args import args
+
+from ..download.cache import DOWNLOADS
+from ..files.names import shown_in
+from ..http.secrets import Tokens
+from ..request import RequestError
+
+
+def download_folder() -> Path:
+    """Where fetched files are kept: beside the model folders, where a big disk is, and in none that ComfyUI lists."""
+    return Path(folder_paths.models_dir, DOWNLOADS)
+
+
+def tokens() -> Tokens:
+    """The user's tokens: of the environment, else of a key store that ComfyUI's server hands out to nobody."""
+    return Tokens(store=system_folder() / "keys.json")
+
+
+def system_folder() -> Path:
+    """Where the pack keeps what ComfyUI's server hands out to nobody: keys, settings, the ledger of remote jobs."""
+    return Path(folder_paths.get_system_user_directory("wan22"))
+
+
+def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
+    """A path in ComfyUI's output folder that no file has yet. Raises RequestError for a prefix that leads out of it."""
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory(), width, height)
+    except OSError as error:
+        raise RequestError(f"The folder for {prefix} cannot be made: {error.strerror or error}. Choose another in "
+                           "filename_prefix.") from error
+    except Exception as error:  # ComfyUI's own, of no class of its own
+        raise RequestError(f"filename_prefix is {prefix!r}, which leads out of ComfyUI's output folder. Choose a name "
+                           "inside, such as wan22/clip.") from error
+    return Path(folder) / f"{name}_{counter:05}_{suffix}"
+
+
+def shown_in_output(path: Path) -> dict[str, str] | None:
+    """How the canvas asks for a file of the output folder; None for one that lies elsewhere, which it cannot get."""
+    return shown_in(Path(folder_paths.get_output_directory()), path)
+
+
+def output_path(name: str) -> Path:
+    """Full path of a file in ComfyUI's output folder. Raises RequestError when it has gone or lies outside."""
+    try:
+        path = Path(folder_paths.get_annotated_filepath(f"{name} [output]"))
+    except ValueError:
+        path = None
+    if path is None or not path.is_file():
+        raise RequestError(f"{name} is not in ComfyUI's output folder. Refresh the list of files (R on the canvas), or "
+                           "choose another.")
+    return path
+
+
+def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
+    """The graph as metadata, under the names from which the canvas restores it; empty when the user disabled that."""
+    if args.disable_metadata:
+        return {}
+    found = {**(extra_pnginfo or {}), **({} if prompt is None else {"prompt": prompt})}
+    return {key: json.dumps(value) for key, value in found.items()}

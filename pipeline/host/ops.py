@@ -1,0 +1,146 @@
+"""ComfyUI's linear layers, data types, attention and text encoder, as the pipeline's Host.
+
+Written for ComfyUI 0.30; imported only inside a running ComfyUI, and only once a node is executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+import folder_paths
+import torch
+from comfy.cli_args import args
+from comfy.ldm.modules import attention
+from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
+from comfy_kitchen.tensor.base import BaseLayoutParams
+
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
+from ..models.attention import Attend
+from ..models.host import Host
+from .loras import ALGEBRA
+from .memory import PatchedResident
+
+
+class _GGUFLayout(QuantizedLayout):
+    """GGUF blocks as one of ComfyUI's quantised tensors: paged, moved and patched by LoRAs like its own formats."""
+
+    NAME = "Wan22GGUFLayout"
+
+    @dataclass(frozen=True)
+    class Params(BaseLayoutParams):
+        """No scale of its own: the blocks hold theirs. `kind` is the ggml type's name."""
+
+        kind: str = ""
+
+        def _tensor_fields(self) -> list[str]:
+            return []
+
+    @classmethod
+    def quantize(cls, tensor: torch.Tensor, **kwargs: Any) -> Any:
+        raise NotImplementedError("GGUF weights cannot be packed again.")
+
+    @classmethod
+    def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
+        return dequantise_gguf(qdata, params.kind, params.orig_dtype).view(params.orig_shape)
+
+    @classmethod
+    def get_plain_tensors(cls, qtensor: QuantizedTensor) -> tuple[torch.Tensor, ...]:
+        return (qtensor._qdata,)
+
+    @classmethod
+    def state_dict_tensors(cls, qdata: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
+        return {"": qdata}
+
+
+register_layout_class(_GGUFLayout.NAME, _GGUFLayout)
+
+
+def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
+    """ComfyUI's linear layer for weights of any kind, packed or not."""
+    device = comfy.model_management.get_torch_device()
+    native = {"nvfp4": comfy.model_management.supports_nvfp4_compute,
+              "mxfp8": comfy.model_management.supports_mxfp8_compute,
+              **dict.fromkeys(FP8_FORMATS, comfy.model_management.supports_fp8_compute)}
+    apple = comfy.model_management.is_device_mps(device)
+    emulated = {name for name, supported in native.items() if not supported(device)}
+
+    class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
+        _home: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
+
+        def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
+            # Back from the GPU the weights are the file's mapped pages again; a copy would fill the RAM.
+            if self.weight.device.type != "cpu" and fn(torch.empty(0)).device.type == "cpu":
+                self.weight, self.bias = self._home
+                return self
+            return super()._apply(fn, recurse)
+
+        def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
+            """See host.WeightTaker."""
+            if apple and _holds_fp8(weight):
+                raise CheckpointError("Apple's GPUs know no fp8, which these weights are in. Choose the fp16 or a GGUF "
+                                      "file.")
+            self._set(weight, bias)
+            self._home = (self.weight, self.bias)
+
+        def _set(self, weight: Weight, bias: torch.Tensor | None) -> None:
+            self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
+            if not isinstance(weight, QuantisedWeight):
+                self.weight = torch.nn.Parameter(weight, requires_grad=False)
+            elif weight.format == GGUF:
+                self.quant_format = GGUF
+                params = _GGUFLayout.Params(None, compute, weight.shape, weight.options["type"])
+                self.weight = torch.nn.Parameter(QuantizedTensor(weight.data, _GGUFLayout.NAME, params),
+                                                 requires_grad=False)
+            elif weight.format not in QUANT_ALGOS:
+                raise CheckpointError(f"This ComfyUI does not read {weight.format} weights. Update it, or choose an "
+                                      "fp16, fp8_scaled or GGUF file.")
+            else:
+                entry = json.dumps({"format": weight.format, **weight.options}).encode()
+                self.load_state_dict({"weight": weight.data, **weight.scales,
+                                      "comfy_quant": torch.tensor(list(entry), dtype=torch.uint8),
+                                      **({} if bias is None else {"bias": bias})}, assign=True)
+
+    return Linear
+
+
+def _holds_fp8(weight: Weight) -> bool:
+    """Whether the weight or its scales are fp8; MXFP8 and NVFP4 have them in it."""
+    if isinstance(weight, QuantisedWeight):
+        return weight.format in (*FP8_FORMATS, "mxfp8", "nvfp4")
+    return weight.dtype in FP8_FORMATS.values()
+
+
+def compute_dtype_of(stored: torch.dtype) -> torch.dtype:
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_management.unet_manual_cast(stored, device) or stored
+
+
+def _clip(path: Path) -> Any:
+    """UMT5-XXL through ComfyUI's own loader, as its CLIPLoader node of type wan does."""
+    import comfy.sd
+
+    return comfy.sd.load_clip([str(path)], embedding_directory=folder_paths.get_folder_paths("embeddings"),
+                              clip_type=comfy.sd.CLIPType.WAN)
+
+
+def _attend() -> Attend | None:
+    """ComfyUI's attention where it differs from diffusers' own: by its flags (--use-sage-attention and the like), or on
+    a GPU whose scaled_dot_product_attention would hold the whole matrix at once (Apple's, some of AMD's)."""
+    chosen = attention.optimized_attention
+    asked_for = args.use_split_cross_attention or args.use_quad_cross_attention
+    on_cpu = comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device())
+    if chosen is attention.attention_pytorch or (on_cpu and not asked_for):
+        return None
+    return lambda query, key, value, heads, mask: chosen(query, key, value, heads, mask=mask)
+
+
+def host() -> Host:
+    """ComfyUI's linear layers, dtypes, memory management, attention, UMT5-XXL and LoRA algebra."""
+    return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
+                read_lora=ALGEBRA.read, attend=_attend())

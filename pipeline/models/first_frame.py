@@ -1,0 +1,85 @@
+"""The picture a clip starts from, as the experts take it: a mask of known frames and the latents of a clip that
+shows the picture and then grey (wan/image2video.py of github.com/Wan-Video/Wan2.2), and at its very end, where one
+is given, a second picture (diffusers, WanImageToVideoPipeline.prepare_latents with last_image)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..request import RequestError, check_image, check_num_frames, check_size
+from .latents import normalise
+from .vae import WanVAE
+
+
+@dataclass(frozen=True)
+class FirstFrame:
+    """Raw latents (1, 16, T, h, w) of the picture followed by grey; T and its size are the clip's.
+
+    `last_known` when the clip's last frame is a given picture too.
+    """
+
+    latents: torch.Tensor
+    last_known: bool = False
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of the clip's latents, (1, 16, T, h, w)."""
+        return tuple(self.latents.shape)
+
+    def condition(self) -> torch.Tensor:
+        """(1, 20, T, h, w): 4 channels of mask, 1 where the frame is known, then the normalised latents."""
+        return torch.cat([self.mask(), normalise(self.latents)], 1)
+
+    def mask(self) -> torch.Tensor:
+        """(1, 4, T, h, w): 1 where a frame is known, else 0.
+
+        Four channels since a latent holds four frames; of the first one all four are known, of the last one only the
+        fourth.
+        """
+        mask = torch.zeros_like(self.latents[:, :4])
+        mask[:, :, 0] = 1
+        if self.last_known:
+            mask[:, 3, -1] = 1
+        return mask
+
+
+def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Scale IMAGE (1, H, W, 3) to fill width x height, cut off evenly what stands out; (1, height, width, 3)."""
+    source_height, source_width = image.shape[1:3]
+    scale = max(width / source_width, height / source_height)
+    cut_width = min(source_width, max(1, round(width / scale)))
+    cut_height = min(source_height, max(1, round(height / scale)))
+    left, top = (source_width - cut_width) // 2, (source_height - cut_height) // 2
+    cut = image[:, top : top + cut_height, left : left + cut_width]
+    resized = torch.nn.functional.interpolate(cut.movedim(-1, 1), (height, width), mode="bicubic", antialias=True,
+                                              align_corners=False)
+    return resized.movedim(1, -1).clamp(0, 1)
+
+
+def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int,
+                       on_piece: Callable[[int, int], None] = lambda done, total: None,
+                       last_image: torch.Tensor | None = None) -> FirstFrame:
+    """Encode the picture (IMAGE, one, opaque) with our VAE or with one of ComfyUI's own loaders.
+
+    `last_image`, of the same kind, is the clip's last frame. Raises RequestError for a picture, size or frame count
+    that cannot be used, before the VAE runs.
+    """
+    check_image(image)
+    if last_image is not None:
+        check_image(last_image, "last_image")
+    check_size(width, height)
+    check_num_frames(num_frames)
+    clip = torch.full((num_frames, height, width, 3), 0.5)
+    clip[:1] = fit(image.float().cpu(), width, height)
+    if last_image is not None:
+        clip[-1:] = fit(last_image.float().cpu(), width, height)
+    latents = vae.encode(clip, on_piece) if isinstance(vae, WanVAE) else vae.encode(clip)
+    expected = (1, 16, (num_frames - 1) // 4 + 1, height // 8, width // 8)
+    if tuple(latents.shape) != expected:
+        raise RequestError(f"The VAE gave latents of shape {tuple(latents.shape)}; Wan 2.2 A14B needs {expected}. "
+                           "Use wan_2.1_vae.safetensors (16 channels, 8x8 pixels and 4 frames a latent).")
+    return FirstFrame(latents.float().cpu(), last_known=last_image is not None)

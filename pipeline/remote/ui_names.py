@@ -1,0 +1,7 @@
+"""Where ComfyUI's settings dialog has what a message asks for; the headings are those of web/js/settings/."""
+
+from __future__ import annotations
+
+KEYS = "Settings > Wan 2.2 > Providers and keys"
+BUDGET = "Settings > Wan 2.2 > Budget"
+SENDING = "Settings > Wan 2.2 > What leaves this machine"

@@ -1,0 +1,1 @@
+"""Providers' callbacks: their signatures, their keys, and what they lead to."""

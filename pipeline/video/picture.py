@@ -1,0 +1,75 @@
+"""The bytes of a JPEG, PNG or WebP file -> IMAGE, as ComfyUI's Load Image gives it; and back, to be sent away."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+
+from ..request import RequestError
+
+MAX_PIXELS = 64_000_000
+MAX_UPLOAD_SIDE, MAX_UPLOAD_BYTES = 2000, 10_000_000
+FORMATS = ("JPEG", "PNG", "WEBP")
+UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+           8: Image.Transpose.ROTATE_90}
+"""EXIF's Orientation -> what turns the picture upright."""
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
+"""Pillow's modes of a PNG with 16 bits of grey."""
+
+
+def decode_picture(data: bytes) -> torch.Tensor:
+    """IMAGE (1, H, W, 3) in 0..1, upright as its EXIF says, the first frame of an animation, without transparency.
+
+    Raises RequestError for a file that is damaged, of another format, or of more than 64 megapixels; the last before
+    a pixel of it is decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours comes first
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise RequestError(_too_many(f"{picture.width}x{picture.height} pixels"))
+            # Pillow's exif_transpose would write the EXIF anew too, and fails on what it read without complaint.
+            turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+            picture = picture if turn is None else picture.transpose(turn)
+            if picture.mode in SIXTEEN_BIT:
+                grey = np.asarray(picture, np.float32)[..., None] / 65535
+                return torch.from_numpy(grey).clamp(0, 1).expand(-1, -1, 3)[None].contiguous()
+            pixels = np.asarray(picture.convert("RGB"))
+    except Image.DecompressionBombError:
+        raise RequestError(_too_many("far too large")) from None
+    except RequestError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow raises for damaged files
+        raise RequestError(f"The picture is no JPEG, PNG or WebP file, or a damaged one ({type(error).__name__}). Open "
+                           "it in an image editor and save it anew.") from None
+    return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
+
+
+def encode_picture(image: torch.Tensor) -> tuple[bytes, str]:
+    """The file to upload for IMAGE (1, H, W, 3), float 0..1, and its media type; the pixels and no metadata.
+
+    PNG while that is small enough, else JPEG; sides of at most 2000 pixels and 10 MB, which every provider takes.
+    """
+    pixels = image[0].clamp(0, 1).mul(255).round().byte().cpu().numpy()
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.thumbnail((MAX_UPLOAD_SIDE, MAX_UPLOAD_SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    if file.tell() <= MAX_UPLOAD_BYTES:
+        return file.getvalue(), "image/png"
+    for quality in (95, 85, 70):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality, subsampling=0)
+        if file.tell() <= MAX_UPLOAD_BYTES:
+            break
+    return file.getvalue(), "image/jpeg"
+
+
+def _too_many(size: str) -> str:
+    return f"The picture is {size}; at most {MAX_PIXELS // 10**6} megapixels are taken. Scale it down first."

@@ -1,0 +1,105 @@
+"""A clip's frames, or its latents, -> its MP4, with what the file says of itself.
+
+Latents of a clip -> its frames, with our VAE or one of ComfyUI's own loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files.atomic import advice_on
+from ..models.latents import CHANNELS
+from ..models.vae import FRAMES_A_LATENT, WanVAE
+from ..request import RequestError
+from .encoding import REFUSE, Encoding
+from .mp4_writer import Written, write_mp4
+
+
+def count_frames(latent: dict[str, Any]) -> int:
+    """Frames that a LATENT of raw latents (B, 16, T, h, w) decodes to, of all B clips.
+
+    Raises RequestError for latents of another model.
+    """
+    samples = latent["samples"]
+    if samples.ndim != 5 or samples.shape[1] != CHANNELS:
+        raise RequestError(f"The latent has the shape {tuple(samples.shape)}; a Wan 2.2 A14B clip has (1, {CHANNELS}, "
+                           "time, height, width). Connect the Wan 2.2 Sampler.")
+    return samples.shape[0] * (FRAMES_A_LATENT * (samples.shape[2] - 1) + 1)
+
+
+def decode_frames(vae: Any, latent: dict[str, Any], on_piece: Callable[[int, int], None]) -> torch.Tensor:
+    """LATENT of raw latents (B, 16, T, h, w) -> IMAGE (B * F, H, W, 3), float32 0..1, F = 4 (T - 1) + 1.
+
+    Raises RequestError for latents of another model.
+    """
+    count_frames(latent)
+    samples = latent["samples"]
+    clips = vae.decode(samples, on_piece) if isinstance(vae, WanVAE) else vae.decode(samples)
+    return clips.reshape(-1, *clips.shape[-3:])
+
+
+def stream_frames(vae: Any, latent: dict[str, Any]) -> Iterator[torch.Tensor]:
+    """The frames of `decode_frames` in pieces (f, H, W, 3), of a few frames with our VAE, of a clip with ComfyUI's.
+
+    Raises RequestError for latents of another model.
+    """
+    count_frames(latent)
+    for clip in latent["samples"].split(1):
+        if isinstance(vae, WanVAE):
+            yield from vae.stream(clip)
+        else:
+            decoded = vae.decode(clip)
+            yield decoded.reshape(-1, *decoded.shape[-3:])
+
+
+@dataclass(frozen=True)
+class Mp4:
+    """All of a file but its frames."""
+
+    new_path: Callable[[], Path]
+    """A path that no file has; asked again when another writer takes it first."""
+    encoding: Encoding = field(default_factory=Encoding)
+    metadata: dict[str, str] = field(default_factory=dict)
+    audio: dict[str, Any] | None = None
+    """An AUDIO, cut or filled with silence to the clip's length."""
+
+
+def save_clip(mp4: Mp4, images: torch.Tensor, on_frame: Callable[[int, int], None],
+              stop: Callable[[], None] = lambda: None) -> Written:
+    """Write IMAGE (F, H, W, 3 or 4), float 0..1.
+
+    on_frame(done, total) is called for each; stop() often, to raise what ends the run. Raises RequestError when the
+    frames cannot be a video or the disk refuses them; nothing is left behind then.
+    """
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (3, 4):
+        raise RequestError(f"The images have the shape {tuple(images.shape)}; a clip needs frames of 3 colours "
+                           "(count, height, width, 3).")
+    if images.shape[-1] == 4 and mp4.encoding.alpha == REFUSE:
+        raise RequestError(f"The images have the shape {tuple(images.shape)}, with an alpha channel, which MP4 cannot "
+                           "hold. Set alpha to 'on black' or 'on white', or take the channel out.")
+    return _write(mp4, [images], len(images), "the frames are", on_frame, stop)
+
+
+def decode_to_mp4(mp4: Mp4, vae: Any, latent: dict[str, Any], on_frame: Callable[[int, int], None],
+                  stop: Callable[[], None] = lambda: None) -> Written:
+    """Write the frames of a LATENT as they are decoded, a few at a time: the file of `decode_frames` and `save_clip`.
+
+    Raises as these do.
+    """
+    total = count_frames(latent)
+    return _write(mp4, stream_frames(vae, latent), total, "the latent is", on_frame, stop)
+
+
+def _write(mp4: Mp4, pieces: Iterable[torch.Tensor], total: int, kept: str, on_frame: Callable[[int, int], None],
+           stop: Callable[[], None]) -> Written:
+    path = mp4.new_path()
+    try:
+        return write_mp4(mp4.new_path, pieces, mp4.encoding, mp4.metadata, mp4.audio,
+                         lambda count: on_frame(count, total), stop)
+    except OSError as error:
+        raise RequestError(f"{path} could not be written: {error.strerror or error}. {advice_on(error)} or choose "
+                           f"another folder in filename_prefix; {kept} still in the graph.") from error
