@@ -1,20 +1,31 @@
-"""README.md, docs/ and the other pages written by hand: what they link to and name is there."""
+"""README.md, docs/ and the other pages written by hand: what they link to and name is there, and examples run."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from devtools.environment import local_comfyui
 from devtools.paths import ROOT
+from pipeline.remote.api import Reply
+from pipeline.remote.errors import Kind
+from pipeline.remote.job import State
+from pipeline.remote.plan import plan_clip
+from pipeline.remote.provider import Adapter
+from pipeline.remote.request import ClipRequest
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "bench").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:bench|devtools|docs|locales|models|nodes|pipeline|subgraphs|tests|web|workflows)/[^`\s]*)`")
 """A file or folder of this repository, named by its path from the root."""
-EXAMPLE = re.compile(r"[<*]|wan22_downloads|/my_|models/(?!demo)")
-"""Marks a path that is the reader's own, of ComfyUI's folders, or a pattern."""
+NOT_OURS = re.compile(r"[<*]|models/(?!demo)|there_?and_?back|/example\.py", re.IGNORECASE)
+"""Marks a pattern, a path in ComfyUI's folders, or a file of an example."""
 
 
 def anchors(page: Path) -> set[str]:
@@ -37,4 +48,53 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_files_exist(page: Path) -> None:
     for name in NAMED.findall(page.read_text("utf-8")):
-        assert EXAMPLE.search(name) or (ROOT / name).exists(), name
+        assert NOT_OURS.search(name) or (ROOT / name).exists(), name
+
+
+CONTRIBUTING = (ROOT / "docs" / "contributing.md").read_text("utf-8")
+EXAMPLES = dict(re.findall(r"`([\w/]+\.py)`[^`]*:\n\n```python\n(.*?)```", CONTRIBUTING, re.S))
+"""Files that contributing.md shows whole: path -> text."""
+
+
+def example(path: str) -> ModuleType:
+    """Return an example file as a module of the package that it would lie in."""
+    module = ModuleType(path.removesuffix(".py").replace("/", "."))
+    module.__package__ = module.__name__.rpartition(".")[0]
+    exec(compile(EXAMPLES[path], path, "exec"), module.__dict__)
+    return module
+
+
+def test_the_example_of_a_provider_translates() -> None:
+    provider = example("pipeline/remote/providers/example.py").Example()
+    assert not {*Adapter.__annotations__, *(name for name in vars(Adapter) if name[0] != "_")} - {*dir(provider)}
+    clip = ClipRequest(prompt="a cat", num_frames=81, resolution="480p", num_inference_steps=50)
+    plan = plan_clip(provider.models[0], clip, "trim")
+    assert provider.body(plan, "https://example.com/cat.png")["num_frames"] == 81
+    assert list(plan.changed) == ["num_inference_steps"]
+    asking = provider.poll("wan-2.2-i2v", "job-1")
+    assert next(asking).url == "https://api.example.com/v1/jobs/job-1"
+    with pytest.raises(StopIteration) as end:
+        asking.send(Reply(200, {}, b'{"status": "done", "video": "https://example.com/clip.mp4"}'))
+    assert (end.value.value.state, end.value.value.url) == (State.DOWNLOADING, "https://example.com/clip.mp4")
+    assert provider.refusal(Reply(402, {}, b'{"error": "empty"}')).kind is Kind.QUOTA
+    assert provider.refusal(Reply(200, {}, b"{}")) is None
+
+
+def test_the_example_of_a_node_runs(tmp_path: Path) -> None:
+    """In a copy of the pack, by ComfyUI's own node class; ComfyUI itself is not started."""
+    for part in ("nodes", "pipeline", "__init__.py"):
+        (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, tmp_path / "wan22" / part)
+    for path in ("nodes/there_and_back.py", "pipeline/video/there_and_back.py"):
+        (tmp_path / "wan22" / path).write_text(EXAMPLES[path], "utf-8")
+    program = """
+import sys, torch
+sys.path[:0] = sys.argv[1:]
+sys.argv = ["main.py", "--cpu"]
+from wan22.nodes.there_and_back import ThereAndBack
+schema = ThereAndBack.GET_SCHEMA()
+frames = torch.arange(4.0).reshape(4, 1, 1, 1)
+print(schema.node_id, ThereAndBack.execute(frames).result[0].flatten().tolist())
+"""
+    run = subprocess.run([sys.executable, "-c", program, str(local_comfyui()), str(tmp_path)], capture_output=True,
+                         text=True, timeout=300)
+    assert run.stdout.strip().endswith("Wan22ThereAndBack [0.0, 1.0, 2.0, 3.0, 2.0, 1.0]"), run.stderr
