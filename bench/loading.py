@@ -159,9 +159,9 @@ def _names(path: Path) -> list[str]:
 @torch.inference_mode()
 def measure(loader: str, path: Path) -> dict[str, float]:
     """Open and run once, in this process."""
-    from tests.comfy_in_process import comfy_host
+    from tests.support.comfy_in_process import import_comfyui
 
-    comfy_host()
+    import_comfyui()
     import diffusers.loaders.single_file_utils
     import diffusers.quantizers.gguf.utils  # noqa: F401
     from diffusers import WanTransformer3DModel  # noqa: F401

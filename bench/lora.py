@@ -51,9 +51,9 @@ def write(folder: Path, blocks: int, rank: int) -> tuple[Path, Path]:
 def ours(expert_file: Path, lora_file: Path) -> Steps:
     from pipeline.host.ops import host
     from pipeline.lora.apply import use_loras
-    from pipeline.lora.lora import Lora
     from pipeline.models.expert import load_expert
     from pipeline.models.load import Wan22Model
+    from pipeline.request import Lora
 
     host = host()
     expert = load_expert(expert_file, host)
@@ -108,9 +108,9 @@ def diffusers(expert_file: Path, lora_file: Path) -> Steps:
 
 @torch.inference_mode()
 def measure(loader: str, expert: Path, lora: Path) -> dict[str, float]:
-    from tests.comfy_in_process import comfy_host
+    from tests.support.comfy_in_process import import_comfyui
 
-    comfy_host()
+    import_comfyui()
     steps: Any = {"ours": ours, "comfyui": comfyui, "diffusers": diffusers}[loader](expert, lora)
     on, strength, off, run, dtype = steps
     g = torch.Generator().manual_seed(0)

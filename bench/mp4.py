@@ -56,9 +56,9 @@ def ours(images: torch.Tensor, path: Path, crf: float) -> Callable[[], Any]:
 
 
 def core(images: torch.Tensor, path: Path, crf: float) -> Callable[[], Any]:
-    from tests.comfy_in_process import comfy_host
+    from tests.support.comfy_in_process import import_comfyui
 
-    comfy_host()
+    import_comfyui()
     from fractions import Fraction
 
     from comfy_api.latest import InputImpl, Types

@@ -2,7 +2,7 @@
 
     python bench/remote_crash.py --kills 100 --seed 1
 
-Every life of the server runs a graph with one remote node per provider against the loopback servers of tests/remote,
+Every life of the server runs a graph with one remote node per provider against the loopback servers of tests/support,
 until it is killed; the next life queues what the last one left unfinished. At the end everything is run to its end
 without a kill. Where a provider keeps no history, a job whose submit had no answer is left to the user, by design: the
 script then looks at the provider's own list, as a user would on its site, and resumes the job or gives it up.
@@ -34,11 +34,10 @@ from devtools.server import ComfyServer  # noqa: E402
 from pipeline.remote.job import State  # noqa: E402
 from pipeline.remote.ledger import Ledger  # noqa: E402
 from pipeline.remote.providers import ADAPTERS  # noqa: E402
-from tests.remote.faults import delay  # noqa: E402
-from tests.remote.job import FOREVER, Script  # noqa: E402
-from tests.remote.loopback_server import environment  # noqa: E402
-from tests.remote.office import SERVERS  # noqa: E402
-from tests.remote.provider_server import ProviderServer  # noqa: E402
+from tests.support.faults import delay  # noqa: E402
+from tests.support.office import SERVERS  # noqa: E402
+from tests.support.providers.job import FOREVER, Script  # noqa: E402
+from tests.support.providers.provider_server import ProviderServer  # noqa: E402
 
 PACE = 0.1
 """Of the schedule of polls: 2 s become 0.2 s."""
@@ -147,7 +146,8 @@ def main() -> None:
         base = folder / "comfyui"
         (base / "input").mkdir(parents=True)
         Image.fromarray(np.full((64, 96, 3), 120, np.uint8)).save(base / "input" / "still.png")
-        hosts = json.dumps(json.loads(environment(*providers.values())) | {"pace": PACE})
+        first, *others = providers.values()
+        hosts = json.dumps(json.loads(first.environment(*others)) | {"pace": PACE})
         keys = {ADAPTERS[name].variables[0]: provider.key for name, provider in providers.items()}
 
         hit: Counter[str] = Counter()

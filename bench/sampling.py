@@ -25,9 +25,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.comfy_in_process import comfy_host as import_comfy_host  # noqa: E402
+from tests.support.comfy_in_process import comfy_host, import_comfyui  # noqa: E402
 
-comfy_host = import_comfy_host()
+import_comfyui()
 
 import comfy.model_management  # noqa: E402
 import comfy.samplers  # noqa: E402
@@ -37,14 +37,15 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from pipeline.models import load as bundled  # noqa: E402
+from pipeline.models.condition import encode_first_frame  # noqa: E402
 from pipeline.models.expert import load_expert  # noqa: E402
-from pipeline.models.first_frame import encode_first_frame  # noqa: E402
 from pipeline.models.host import plain_host  # noqa: E402
 from pipeline.models.latents import normalise  # noqa: E402
 from pipeline.models.load import Wan22Model  # noqa: E402
 from pipeline.request import Sampling  # noqa: E402
-from pipeline.sampling.bridge import with_first_frame  # noqa: E402
-from pipeline.sampling.sampler import Watch, sample  # noqa: E402
+from pipeline.sampling.bridge import with_condition  # noqa: E402
+from pipeline.sampling.hooks import observe  # noqa: E402
+from pipeline.sampling.sampler import sample  # noqa: E402
 from pipeline.sampling.schedule import new_scheduler, sigmas_of  # noqa: E402
 
 HEADS, BLOCKS, FEED_FORWARD, TEXT = 8, 8, 4096, 512
@@ -88,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "expert.safetensors")
         write_expert(file, torch.float32 if device.type == "cpu" else torch.bfloat16)
-        expert = load_expert(file, comfy_host.host())
+        expert = load_expert(file, comfy_host())
         _, _, vae = bundled.load(plain_host())
         first = encode_first_frame(vae, image, WIDTH, HEIGHT, FRAMES)
         theirs = WanTransformer3DModel(**{k: v for k, v in expert.model.config.items() if not k.startswith("_")})
@@ -99,8 +100,8 @@ def main() -> None:
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()
 
     def ours(tick: Callable[[], None]) -> torch.Tensor:
-        watch = Watch(after_step=lambda step, clean: tick())
-        return normalise(sample(Wan22Model(expert, expert), positive, negative, first, sampling, watch))
+        hooks = observe(after_step=lambda step, clean: tick())
+        return normalise(sample(Wan22Model(expert, expert), positive, negative, first, sampling, hooks))
 
     def by_diffusers(tick: Callable[[], None]) -> torch.Tensor:
         scheduler = new_scheduler("euler", sigmas_of(sampling))
@@ -120,7 +121,7 @@ def main() -> None:
 
     def by_comfyui(tick: Callable[[], None]) -> torch.Tensor:
         guider = comfy.samplers.CFGGuider(core)
-        guider.set_conds(with_first_frame(positive, first), with_first_frame(negative, first))
+        guider.set_conds(with_condition(positive, first), with_condition(negative, first))
         guider.set_cfg(GUIDANCE)
         found = guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas,
                               callback=lambda *_: tick(), disable_pbar=True, seed=0)

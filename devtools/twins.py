@@ -17,7 +17,7 @@ from .server import ComfyServer
 from .terminal import say
 
 if TYPE_CHECKING:
-    from tests.canvas import Canvas
+    from tests.support.canvas import Canvas
 
 WORKFLOWS = ROOT / "workflows"
 TWINS = WORKFLOWS / "api"
@@ -52,7 +52,7 @@ def _json(value: object) -> str:
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
-    from tests.canvas import CHROMIUM, FLAGS, Canvas
+    from tests.support.canvas import CHROMIUM, FLAGS, Canvas
 
     if CHROMIUM is None:
         sys.exit("There is no Chromium here (on Debian: apt install chromium).")

@@ -27,7 +27,7 @@ from devtools.environment import find_comfyui  # noqa: E402
 from devtools.fetch import COMFYUI_VERSION  # noqa: E402
 from devtools.paths import CACHE, SAMPLE_PICTURES  # noqa: E402
 from devtools.server import ComfyServer  # noqa: E402
-from tests.canvas import CHROMIUM, FLAGS, Canvas  # noqa: E402
+from tests.support.canvas import CHROMIUM, FLAGS, Canvas  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
 WORKFLOW_PICTURE = ROOT / "docs" / "canvas.webp"

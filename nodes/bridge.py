@@ -44,14 +44,15 @@ class BridgeSampler(SamplerNode):
         from ..pipeline.host.loras import models_with_loras
         from ..pipeline.host.node import errors_on_node, say
         from ..pipeline.host.sampling import model_facts, stage_runner
+        from ..pipeline.request import HIGH, LOW
         from ..pipeline.sampling.bridge import check_latent, check_models, sample_stages
         from ..pipeline.sampling.schedule import describe_run
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
-            models = (model_high, model_low)
-            check_models([model_facts(model) for model in models], positive, negative)
+            models = {HIGH: model_high, LOW: model_low}
+            check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
             check_latent(latent, first_frame, sampling)  # before a LoRA is fetched
             models, fitted = models_with_loras(models, loras, node_id)
             say(node_id, "\n".join((describe_run(sampling), *fitted)))

@@ -78,7 +78,7 @@ class FirstFrameNode(io.ComfyNode):
     def execute(cls, vae: object, image: object, resolution: dict[str, Any], num_frames: int,
                 last_image: object = None) -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node, progress
-        from ..pipeline.models.first_frame import encode_first_frame
+        from ..pipeline.models.condition import encode_first_frame
 
         with errors_on_node(cls.hidden.unique_id):
             return io.NodeOutput(encode_first_frame(vae, image, *_size(resolution), num_frames, progress(),

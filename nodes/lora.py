@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pipeline.lora import lora as request
+from ..pipeline import request
+from ..pipeline.lora.lora import new_loras
 from .sockets import CATEGORY, Loras
 
 
@@ -31,7 +32,7 @@ class LoraNode(io.ComfyNode):
                 io.Float.Input("scale", default=request.DEFAULT_SCALE, min=0.0, max=1.0, step=0.05,
                                display_mode=io.NumberDisplay.slider,
                                tooltip="How strongly it acts: 0 not at all, 1 as it was trained."),
-                io.Combo.Input("expert", options=list(request.EXPERTS), default=request.AUTO,
+                io.Combo.Input("expert", options=list(request.LORA_EXPERTS), default=request.AUTO,
                                tooltip="Which expert it is for. auto goes by what the file and its name say, and the "
                                        "sampler shows what it chose."),
                 Loras.Input("loras", optional=True, tooltip="More LoRAs, from another of these nodes."),
@@ -60,7 +61,7 @@ class LoraNode(io.ComfyNode):
         if None in (source, expert, source_low, sha256, sha256_low):  # linked: checked when the node runs
             return True
         try:
-            request.new_loras(source, request.DEFAULT_SCALE, expert, request.DEFAULT_MIN_MATCH, sha256, source_low,
+            new_loras(source, request.DEFAULT_SCALE, expert, request.DEFAULT_MIN_MATCH, sha256, source_low,
                               sha256_low)
         except ValueError as error:
             return str(error)
@@ -80,5 +81,5 @@ class LoraNode(io.ComfyNode):
     def execute(cls, source: str, scale: float, expert: str, loras: tuple = (), source_low: str = "",
                 exact_scale: float = 0.0, sha256: str = "", sha256_low: str = "",
                 min_match: float = request.DEFAULT_MIN_MATCH) -> io.NodeOutput:
-        return io.NodeOutput((*loras, *request.new_loras(source, exact_scale or scale, expert, min_match, sha256,
+        return io.NodeOutput((*loras, *new_loras(source, exact_scale or scale, expert, min_match, sha256,
                                                          source_low, sha256_low)))

@@ -8,10 +8,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline import request
-from ..pipeline.remote import request as clip_request
 from ..pipeline.remote.keys import DEFAULT_PROFILE
 from ..pipeline.remote.plan import FRAME_CHOICES, TRIM
 from ..pipeline.remote.providers import ADAPTERS
+from ..pipeline.remote.request import MAX_REMOTE_SEED, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
 from .remote_inputs import profile_fault, provider_inputs, read_offer
 from .shown_clip import shown_clip
 from .sockets import CATEGORY, Loras, Providers
@@ -41,18 +41,18 @@ class RemoteImageToVideo(io.ComfyNode):
                                 tooltip="What is to happen in the clip. Wan 2.2 reads at most 512 tokens."),
                 io.String.Input("negative_prompt", multiline=True, default="", optional=True,
                                 tooltip="What is not to be seen. Not every model takes one."),
-                io.Combo.Input("resolution", options=list(clip_request.REMOTE_RESOLUTIONS), default="480p",
+                io.Combo.Input("resolution", options=list(REMOTE_RESOLUTIONS), default="480p",
                                tooltip="480p or 720p; the picture decides between landscape and portrait."),
                 io.Int.Input("num_frames", default=81, min=17, max=161, step=4,
                              tooltip="33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames a second). Where clips are "
                                      "sold by the second, the next longer one is bought."),
-                io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=clip_request.MIN_REMOTE_STEPS,
+                io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=MIN_REMOTE_STEPS,
                              max=request.MAX_STEPS, tooltip="Denoising steps, 10 to 50, where the model lets you "
                                                             "choose."),
                 io.Float.Input("guidance_scale", default=request.DEFAULT_GUIDANCE, min=request.MIN_GUIDANCE,
                                max=request.MAX_GUIDANCE, step=0.1,
                                tooltip="How strictly to follow the prompt, 1 to 10, where the model lets you choose."),
-                io.Int.Input("seed", default=0, min=0, max=clip_request.MAX_REMOTE_SEED,
+                io.Int.Input("seed", default=0, min=0, max=MAX_REMOTE_SEED,
                              control_after_generate=io.ControlAfterGenerate.fixed,  # a new seed is a new purchase
                              tooltip="Another seed is another clip, and is bought anew; the same request with the same "
                                      "seed is handed out again without a new purchase."),
@@ -91,7 +91,7 @@ class RemoteImageToVideo(io.ComfyNode):
             return fault
         try:
             if prompt is not None:
-                clip_request.check_prompt(prompt, "prompt")
+                request.check_prompt(prompt, "prompt")
             if num_frames is not None:
                 request.check_num_frames(num_frames)
         except request.RequestError as error:
@@ -120,8 +120,8 @@ class RemoteImageToVideo(io.ComfyNode):
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
-            clip = clip_request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
-                                            num_inference_steps, guidance_scale, seed)
+            clip = request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
+                                       num_inference_steps, guidance_scale, seed)
             desk = remote_desk(node_id, Limits(max_cost, max_cost_per_day))
             path, report = await remote_clip(image, clip, (read_offer(provider, profile), *fallbacks), desk,
                                              frames=longer_clips, strict=strict)

@@ -45,7 +45,8 @@ class Sampler(SamplerNode):
         from ..pipeline.host.node import errors_on_node, progress_with_preview, say, stop_if_asked
         from ..pipeline.host.ops import host
         from ..pipeline.lora.apply import use_loras
-        from ..pipeline.sampling.sampler import Watch, check_inputs, describe_memory, sample_latent
+        from ..pipeline.sampling.hooks import observe
+        from ..pipeline.sampling.sampler import check_inputs, describe_memory, sample_latent
         from ..pipeline.sampling.schedule import describe_run
 
         node_id = cls.hidden.unique_id
@@ -56,6 +57,6 @@ class Sampler(SamplerNode):
                                       downloader(node_id), stop_if_asked)
             needs = describe_memory(model, first_frame, sampling, *memory())
             say(node_id, "\n".join((describe_run(sampling), needs, *fitted)))
-            watch = Watch(before_pass=lambda step, expert: stop_if_asked(),
-                          after_step=progress_with_preview(model.high, sampling.num_inference_steps))
-            return io.NodeOutput(sample_latent(model, positive, negative, first_frame, sampling, watch, latent))
+            hooks = observe(before_pass=lambda step, expert: stop_if_asked(),
+                            after_step=progress_with_preview(model.high, sampling.num_inference_steps))
+            return io.NodeOutput(sample_latent(model, positive, negative, first_frame, sampling, hooks, latent))

@@ -10,4 +10,4 @@ FirstFrame = io.Custom("WAN22_FIRST_FRAME")
 Providers = io.Custom("WAN22_PROVIDERS")
 """A tuple of pipeline.remote_clip.Offer: whom to ask, in this order."""
 Loras = io.Custom("WAN22_LORAS")
-"""A tuple of pipeline.lora.lora.Lora, as they were asked for: nothing of them has been fetched."""
+"""A tuple of pipeline.request.Lora, as they were asked for: nothing of them has been fetched."""

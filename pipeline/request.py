@@ -7,11 +7,16 @@ four-step distilled LoRAs. Frame counts and sizes follow from the Wan VAE (Wan2.
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+HIGH, LOW = EXPERTS = ("high", "low")
+"""The two experts: of the high noise levels, from t = 1 down to the boundary, and of the low ones."""
 
 FPS = 16
 MAX_PROMPT_TOKENS = 512
@@ -24,7 +29,15 @@ MIN_GUIDANCE, MAX_GUIDANCE, DEFAULT_GUIDANCE = 1.0, 10.0, 5.0
 MIN_DENOISE = 0.01
 MAX_SEED = 2**64 - 1
 SCHEDULERS = ("euler", "unipc", "dpmpp_2m")
-BOTH, HIGH_ONLY, LOW_ONLY = STAGES = ("both", "high-noise only", "low-noise only")
+BOTH = "both"
+HIGH_ONLY, LOW_ONLY = "high-noise only", "low-noise only"
+STAGES = (BOTH, HIGH_ONLY, LOW_ONLY)
+AUTO = "auto"
+LORA_EXPERTS = (AUTO, BOTH, HIGH, LOW)
+DEFAULT_SCALE, MAX_SCALE = 0.8, 4.0
+DEFAULT_MIN_MATCH = 0.9
+MAX_PROMPT_CHARACTERS = 10_000
+"""Far beyond 512 tokens in any language; only the tokenizer can count those."""
 
 RESOLUTIONS: dict[str, tuple[int, int]] = {
     "128x128 (bundled demo model)": (128, 128),
@@ -130,10 +143,10 @@ class Sampling:
     batched_guidance: bool = False
 
     @property
-    def guidance(self) -> tuple[float, float]:
-        """Guidance of the high-noise and of the low-noise expert."""
+    def guidance(self) -> dict[str, float]:
+        """Guidance of each expert, by HIGH and LOW."""
         low = self.guidance_scale if self.guidance_scale_2 is None else self.guidance_scale_2
-        return self.guidance_scale, low
+        return {HIGH: self.guidance_scale, LOW: low}
 
     def check(self) -> None:
         """Raise RequestError for the first setting out of its range."""
@@ -151,3 +164,78 @@ class Sampling:
         for name, value, allowed in (("scheduler", self.scheduler, SCHEDULERS), ("stage", self.stage, STAGES)):
             if value not in allowed:
                 raise RequestError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA as it is asked for; nothing of it has been read yet.
+
+    `source` is a link or the name of a file in ComfyUI's loras folder. `scale` is -4..4. `expert` is one of
+    LORA_EXPERTS; `auto` is settled by what the file says of itself. `sha256`, in hexadecimal, is what the file's bytes
+    must hash to. `min_match`, 0..1, is the share of its keys that must fit the expert.
+    """
+
+    source: str
+    scale: float = DEFAULT_SCALE
+    expert: str = AUTO
+    sha256: str | None = None
+    min_match: float = DEFAULT_MIN_MATCH
+
+    def check(self) -> None:
+        """Raise RequestError for the first value out of its range."""
+        if not self.source.strip():
+            raise RequestError("The LoRA has no source. Paste a link to a .safetensors file, or choose a file of the "
+                               "loras folder.")
+        if not (math.isfinite(self.scale) and -MAX_SCALE <= self.scale <= MAX_SCALE):
+            raise RequestError(f"The LoRA's scale is {self.scale:g}; choose {-MAX_SCALE:g} to {MAX_SCALE:g} (0 to 1 is "
+                               "usual).")
+        if self.expert not in LORA_EXPERTS:
+            raise RequestError(f"The LoRA's expert is {self.expert!r}; choose one of {', '.join(LORA_EXPERTS)}.")
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
+            raise RequestError(f"The LoRA's sha256 has {len(self.sha256)} characters or others than 0-9 and a-f; it "
+                               "is 64 hexadecimal digits, as `sha256sum` and Civitai show it.")
+        if not 0.0 <= self.min_match <= 1.0:
+            raise RequestError(f"The LoRA's min_match is {self.min_match:g}; choose 0 to 1.")
+
+
+def check_prompt(text: str, which: str) -> None:
+    """Raise RequestError for a prompt that is empty, or far longer than Wan 2.2 reads."""
+    if not text.strip():
+        raise RequestError(f"The {which} is empty. Describe what should happen in the clip.")
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(f"The {which} is {len(text)} characters long; Wan 2.2 reads at most 512 tokens, some 2,000 "
+                           "characters. Shorten it.")
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """Everything that makes one clip, beside its picture. Frames are at 16 a second.
+
+    `resolution` names a size of the hosted APIs; the picture decides the orientation.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    loras: tuple[Lora, ...] = ()
+    resolution: str = "480p"
+    num_frames: int = 81
+    num_inference_steps: int = DEFAULT_STEPS
+    guidance_scale: float = DEFAULT_GUIDANCE
+    seed: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the clip plays."""
+        return self.num_frames / FPS
+
+    def check(self) -> None:
+        """Raise RequestError for the first value out of its range."""
+        check_prompt(self.prompt, "prompt")
+        if self.negative_prompt.strip():
+            check_prompt(self.negative_prompt, "negative_prompt")
+        check_num_frames(self.num_frames)
+        check_steps(self.num_inference_steps)
+        check_guidance(self.guidance_scale)
+        check_seed(self.seed)
+        for lora in self.loras:
+            lora.check()

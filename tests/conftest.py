@@ -14,15 +14,27 @@ from devtools.environment import local_comfyui
 from devtools.paths import ROOT
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
-from tests.canvas import CHROMIUM, FLAGS
-from tests.comfy_client import ComfyClient, clip_workflow, sample_picture
-from tests.hostile_server import HostileServer
+from tests.support.canvas import CHROMIUM, FLAGS
+from tests.support.comfy_client import ComfyClient, clip_workflow, sample_picture
+from tests.support.hostile_server import HostileServer
+
+SLOW = ("nodes", "web")
+"""Folders of tests that need a ComfyUI, and a browser too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the fast tests first, so that a mistake is seen early."""
+    def slowness(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return SLOW.index(folder) + 1 if folder in SLOW else 0
+
+    items.sort(key=slowness)
 
 
 @pytest.fixture(scope="session")
 def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileServer]:
     """All of the internet that the session's ComfyUI can reach."""
-    with closing(HostileServer(tmp_path_factory.mktemp("internet"), "internet")) as internet:
+    with closing(HostileServer(tmp_path_factory.mktemp("internet"))) as internet:
         yield internet
 
 

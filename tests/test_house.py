@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from devtools.environment import local_comfyui
+from devtools.paths import ROOT
 from pipeline.remote.providers import ADAPTERS
 
-ROOT = Path(__file__).parent.parent
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution",
         "comfy_kitchen", "latent_preview"}
 PIPELINE = sorted((ROOT / "pipeline").rglob("*.py"))

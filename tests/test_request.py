@@ -57,8 +57,8 @@ def test_sampling_out_of_range(settings: dict, said: str) -> None:
 
 
 def test_low_noise_guidance_defaults_to_the_other() -> None:
-    assert Sampling(seed=0, guidance_scale=4.0).guidance == (4.0, 4.0)
-    assert Sampling(seed=0, guidance_scale=4.0, guidance_scale_2=1.0).guidance == (4.0, 1.0)
+    assert Sampling(seed=0, guidance_scale=4.0).guidance == {"high": 4.0, "low": 4.0}
+    assert Sampling(seed=0, guidance_scale=4.0, guidance_scale_2=1.0).guidance == {"high": 4.0, "low": 1.0}
 
 
 @pytest.mark.parametrize(("image", "said"), [

@@ -28,13 +28,14 @@ from measure import agrees, merge_lora, saturation  # noqa: E402
 from pictures import canvas  # noqa: E402
 
 from pipeline.models import load as bundled  # noqa: E402
-from pipeline.models.first_frame import encode_first_frame  # noqa: E402
+from pipeline.models.condition import encode_first_frame  # noqa: E402
 from pipeline.models.host import plain_host  # noqa: E402
 from pipeline.models.latents import normalise  # noqa: E402
 from pipeline.models.text_encoder import encode_prompts  # noqa: E402
-from pipeline.request import Sampling  # noqa: E402
+from pipeline.request import HIGH, LOW, Sampling  # noqa: E402
 from pipeline.sampling.denoise import guided, velocity_of  # noqa: E402
-from pipeline.sampling.sampler import Watch, sample  # noqa: E402
+from pipeline.sampling.hooks import NEGATIVE, POSITIVE, ModelInputs, observe  # noqa: E402
+from pipeline.sampling.sampler import sample  # noqa: E402
 
 SIDE, FRAMES = 128, 33
 GUIDANCES = (1.0, 5.0)
@@ -72,12 +73,13 @@ def measure_experts(model, clip_encoder, vae, count: int) -> list[dict]:
         motion = names[index % len(names)]
         clip = render(held_out_scene(300 + index, motion.startswith("ball")), motion, "", FRAMES)
         clean = normalise(vae.encode(((clip + 1) / 2).permute(1, 2, 3, 0)))
-        condition = encode_first_frame(vae, image_of(clip), SIDE, SIDE, FRAMES).condition()
+        condition = encode_first_frame(vae, image_of(clip), SIDE, SIDE, FRAMES).channels()
         positive, negative = (c[0][0] for c in encode_prompts(clip_encoder, MOTIONS[motion][0], ""))
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(index))
         for (guidance, sigma), of_experts in errors.items():
-            for expert, values in zip(model.experts, of_experts, strict=True):
-                predict = guided(velocity_of(expert.model, condition, lambda: None), positive, negative, guidance)
+            for expert, values in zip(model.experts.values(), of_experts, strict=True):
+                predict = guided(velocity_of(expert.model, {POSITIVE: positive, NEGATIVE: negative}),
+                                 ModelInputs(condition), guidance)
                 noisy = (1 - sigma) * clean + sigma * noise
                 velocity = predict(noisy, torch.tensor(sigma * 1000))
                 values.append((velocity - (noise - clean)).pow(2).mean().item())
@@ -95,9 +97,9 @@ def measure_prompts(model, clip_encoder, vae, pictures: list[int], steps: int, k
             start = time.time()
             first = encode_first_frame(vae, image, SIDE, SIDE, FRAMES)
             positive, negative = encode_prompts(clip_encoder, texts[0], "")
-            calls: list[int] = []
+            calls: list[str] = []
             latents = sample(model, positive, negative, first, Sampling(seed=9000 + index, num_inference_steps=steps),
-                             Watch(before_pass=lambda step, expert, calls=calls: calls.append(expert)))
+                             observe(before_pass=lambda step, expert, calls=calls: calls.append(expert)))
             frames = vae.decode(latents)[0].permute(0, 3, 1, 2)
             seconds = time.time() - start
             good, figures = agrees(motion, frames, scene.ball)
@@ -105,7 +107,7 @@ def measure_prompts(model, clip_encoder, vae, pictures: list[int], steps: int, k
                 "motion": motion, "picture": index, "agrees": bool(good), **figures,
                 "first_frame_psnr": psnr(frames[0] * 2 - 1, image[0].permute(2, 0, 1) * 2 - 1),
                 "finite": bool(frames.isfinite().all()), "darkest_frame": frames.mean((1, 2, 3)).min().item(),
-                "high_calls": calls.count(0), "low_calls": calls.count(1), "seconds": seconds,
+                "high_calls": calls.count(HIGH), "low_calls": calls.count(LOW), "seconds": seconds,
             })
             if keep:
                 keep.mkdir(parents=True, exist_ok=True)

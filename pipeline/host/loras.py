@@ -16,12 +16,12 @@ from comfy.weight_adapter.base import WeightAdapterBase
 
 from ..lora.apply import add_loras, open_loras
 from ..lora.bundled import named_file
-from ..lora.lora import Lora
 from ..lora.match import LoraFile
 from ..lora.patches import Algebra, to_magnitude
 from ..lora.probe import check_fits
 from ..lora.source import Fetch, lora_fetcher
 from ..models.host import Targets
+from ..request import HIGH, Lora
 from .files import download_folder, system_folder, tokens
 from .node import say, stop_if_asked
 
@@ -64,14 +64,13 @@ def downloader(node_id: str | None) -> Fetch:
                         stop_if_asked)
 
 
-def models_with_loras(models: tuple[Any, Any], loras: Sequence[Lora], node_id: str | None,
-                      ) -> tuple[list[Any], list[str]]:
+def models_with_loras(models: Mapping[str, Any], loras: Sequence[Lora], node_id: str | None,
+                      ) -> tuple[dict[str, Any], list[str]]:
     """Clones of the MODELs with the LoRAs as patches, as ComfyUI's own loader makes them, and what `fit` says.
 
-    `models` are Wan 2.2 I2V-A14B experts, indexed by schedule.HIGH and schedule.LOW. Raises as `open_loras` and
-    `add_loras` do.
+    `models` are Wan 2.2 I2V-A14B experts, by HIGH and LOW. Raises as `open_loras` and `add_loras` do.
     """
-    transformer = models[0].model.diffusion_model
+    transformer = models[HIGH].model.diffusion_model
     files = open_loras(loras, lora_file, downloader(node_id), stop_if_asked,
                        lambda facts: check_fits(facts, transformer.dim, len(transformer.blocks)))
     return add_loras(models, files, _model_targets, _model_with_patches, ALGEBRA.read)
@@ -82,11 +81,11 @@ def _model_targets(model: Any) -> Targets:
             for name, value in model.model.diffusion_model.named_parameters()}
 
 
-def _model_with_patches(model: Any, changes: Mapping[str, Any], file: LoraFile, index: int) -> Any:
+def _model_with_patches(model: Any, changes: Mapping[str, Any], file: LoraFile, expert: str) -> Any:
     patched = model.clone()
     patched.add_patches(changes, file.lora.scale)
     # ComfyUI works all weights out anew under a new id; the same file at the same scale gets the same one.
     stat = file.path.stat()
     patched.patches_uuid = uuid.uuid5(model.patches_uuid, f"{file.path} {stat.st_size} {stat.st_mtime_ns} "
-                                                          f"{file.lora.scale!r} {index}")
+                                                          f"{file.lora.scale!r} {expert}")
     return patched

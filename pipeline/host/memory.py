@@ -36,6 +36,7 @@ class PatchedResident:
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
+        self.device = self.patcher.load_device
         self._layers = {name: m for name, m in module.named_modules() if hasattr(m, "comfy_cast_weights")}
         self._streams = bool(self._layers)
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]

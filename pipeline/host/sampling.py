@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.samplers
@@ -9,15 +10,19 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ..request import Sampling
+from ..request import HIGH, Sampling
 from ..sampling.bridge import ModelFacts, RunStage, Stage
+from ..sampling.hooks import NEGATIVE, POSITIVE, ModelInputs
+from ..sampling.schedule import NUM_TRAIN_TIMESTEPS
 
 SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
 """Our scheduler -> ComfyUI's sampler of that family."""
+BRANCHES = (POSITIVE, NEGATIVE)
+"""By the numbers that ComfyUI's cond_or_uncond has for them."""
 
 
 def model_facts(model: Any) -> ModelFacts:
-    """What is known of a MODEL."""
+    """Return what is known of a MODEL."""
     transformer = model.model.diffusion_model
     patches = getattr(transformer, "patch_embedding", None)
     return ModelFacts(called=type(model.model).__name__,
@@ -27,8 +32,40 @@ def model_facts(model: Any) -> ModelFacts:
                       text_dim=getattr(transformer, "text_dim", None))
 
 
+def stage_runner(models: Mapping[str, Any], sampling: Sampling) -> RunStage:
+    """Run stages on ComfyUI's own sampling, with everything that patches a MODEL in force.
+
+    `models` are by HIGH and LOW. The sigmas are given, so that a MODEL's own shift does not matter: a flow model's
+    timestep is sigma * 1000 (comfy/model_sampling.py, ModelSamplingDiscreteFlow.timestep).
+    """
+    total = sampling.num_inference_steps
+    show = latent_preview.prepare_callback(models[HIGH], total)
+
+    def run(stage: Stage) -> tuple[torch.Tensor, torch.Tensor]:
+        last: dict[str, torch.Tensor] = {}
+
+        def on_step(step: int, clean: torch.Tensor, latents: torch.Tensor, steps_of_stage: int) -> None:
+            last["clean"] = clean
+            show(stage.steps.start + step, clean, latents, total)
+
+        model = models[stage.expert]
+        if stage.wrap is not None:
+            model = model.clone()
+            outer = model.model_options.get("model_function_wrapper")  # of another node: it stays in force
+            model.set_model_unet_function_wrapper(_wrapper(stage, outer))
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(stage.positive, stage.negative)
+        guider.set_cfg(stage.guidance_scale)
+        latents = guider.sample(stage.noise, stage.latents, _sampler(sampling.scheduler, len(stage.steps)),
+                                stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                                seed=sampling.seed)
+        return latents.float().cpu(), last["clean"].float().cpu()
+
+    return run
+
+
 def _sampler(scheduler: str, steps: int) -> Any:
-    """ComfyUI's sampler of our scheduler's family, for a stage of so many steps.
+    """Return ComfyUI's sampler of our scheduler's family, for a stage of so many steps.
 
     Its uni_pc solves by order min(3, steps - 1) (comfy/extra_samplers/uni_pc.py, sample_unipc): of one step it makes
     none at all. UniPC itself begins with a step of order 1, x0 + (sigma' / sigma) (x - x0) for a flow model: Euler's.
@@ -36,24 +73,54 @@ def _sampler(scheduler: str, steps: int) -> Any:
     return comfy.samplers.sampler_object("euler" if scheduler == "unipc" and steps == 1 else SAMPLERS[scheduler])
 
 
-def stage_runner(models: tuple[Any, Any], sampling: Sampling) -> RunStage:
-    """Stages on ComfyUI's own sampling, with everything that patches a MODEL in force.
+Wrapper = Callable[[Callable[..., torch.Tensor], dict[str, Any]], torch.Tensor]
+"""ComfyUI's model_function_wrapper: (apply_model, its arguments) -> clean latents."""
 
-    `models` are indexed by schedule.HIGH and schedule.LOW. The sigmas are given, so that a MODEL's own shift does not
-    matter: a flow model's timestep is sigma * 1000 (comfy/model_sampling.py, ModelSamplingDiscreteFlow.timestep).
+
+def _wrapper(stage: Stage, other: Wrapper | None) -> Wrapper:
+    """Return a stage's wrap as ComfyUI's model_function_wrapper, round one that another node has set.
+
+    It takes one branch of guidance at a time.
+
+    ComfyUI's models give the clean latents x0 = x - sigma v, and take both branches as one batch
+    (comfy/samplers.py, calc_cond_batch).
     """
-    total = sampling.num_inference_steps
-    show = latent_preview.prepare_callback(models[0], total)
 
-    def run(stage: Stage) -> torch.Tensor:
-        def on_step(step: int, clean: torch.Tensor, latents: torch.Tensor, steps_of_stage: int) -> None:
-            show(stage.steps.start + step, clean, latents, total)
+    def wrapper(apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
+        chosen = args["cond_or_uncond"]
+        cut = [_chunk(args, index, len(chosen)) for index in range(len(chosen))]
+        return torch.cat([one_branch(apply_model, BRANCHES[which], *parts)
+                          for which, parts in zip(chosen, cut, strict=True)])
 
-        guider = comfy.samplers.CFGGuider(models[stage.expert])
-        guider.set_conds(stage.positive, stage.negative)
-        guider.set_cfg(stage.guidance_scale)
-        return guider.sample(stage.noise, stage.latents, _sampler(sampling.scheduler, len(stage.steps)), stage.sigmas,
-                             callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-                             seed=sampling.seed).float().cpu()
+    def one_branch(apply_model: Callable[..., torch.Tensor], branch: str, x: torch.Tensor, sigma: torch.Tensor,
+                   arguments: dict[str, Any]) -> torch.Tensor:
+        def velocity(latents: torch.Tensor, timestep: torch.Tensor, branch: str, inputs: ModelInputs) -> torch.Tensor:
+            at = (timestep / NUM_TRAIN_TIMESTEPS).expand(latents.shape[0])
+            c = {**inputs.arguments, "c_concat": inputs.condition}
+            if other is None:
+                clean = apply_model(latents, at, **c)
+            else:
+                clean = other(apply_model, {"input": latents, "timestep": at, "c": c,
+                                            "cond_or_uncond": [BRANCHES.index(branch)]})
+            return (latents - clean) / at[0]
 
-    return run
+        others = {name: value for name, value in arguments.items() if name != "c_concat"}
+        step = stage.steps.start + int((stage.sigmas[:-1] - sigma[0].cpu()).abs().argmin())
+        wrapped = stage.wrap(velocity, step)(x, sigma[0] * NUM_TRAIN_TIMESTEPS, branch,
+                                             ModelInputs(arguments["c_concat"], others))
+        return x - sigma[0] * wrapped
+
+    return wrapper
+
+
+def _chunk(args: dict[str, Any], index: int, count: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """Latents, sigma and arguments of one of the branches that a call of the model takes as a batch."""
+    def own(value: Any) -> Any:
+        return value.chunk(count)[index] if isinstance(value, torch.Tensor) else value
+
+    arguments = {name: own(value) for name, value in args["c"].items()}
+    options = arguments.get("transformer_options")
+    if options is not None:
+        lists = {name: [options[name][index]] for name in ("cond_or_uncond", "uuids") if name in options}
+        arguments["transformer_options"] = {**options, **lists}
+    return own(args["input"]), own(args["timestep"]), arguments

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from ..models.expert import Expert
 from ..models.host import Host, Patch, ReadLora, Targets
 from ..models.load import Wan22Model
-from ..request import RequestError
-from .lora import Lora
+from ..request import EXPERTS, Lora, RequestError
 from .match import LoraFile, experts_of, fit
 from .names import IN_BLOCKS, OUTSIDE
 from .probe import LoraFacts, check_fits
@@ -37,25 +36,25 @@ def original_name(parameter: str) -> str:
     return f"blocks.{parts[1]}.{found}" if block else found
 
 AnyExpert = TypeVar("AnyExpert")
-Add = Callable[[AnyExpert, Mapping[str, Any], LoraFile, int], AnyExpert]
-"""(expert, changes by parameter, the file they are of, schedule.HIGH or LOW) -> the expert with the changes, a new one.
+Add = Callable[[AnyExpert, Mapping[str, Any], LoraFile, str], AnyExpert]
+"""(expert, changes by parameter, the file they are of, HIGH or LOW) -> the expert with the changes, a new one.
 
 The file's scale is not in the changes yet."""
 
 
-def add_loras(experts: Sequence[AnyExpert], files: Sequence[LoraFile], targets_of: Callable[[AnyExpert], Targets],
-              add: Add, read_lora: ReadLora) -> tuple[list[AnyExpert], list[str]]:
-    """The experts, indexed by schedule.HIGH and LOW, with every LoRA, and what `fit` says of each for each expert.
+def add_loras(experts: Mapping[str, AnyExpert], files: Sequence[LoraFile], targets_of: Callable[[AnyExpert], Targets],
+              add: Add, read_lora: ReadLora) -> tuple[dict[str, AnyExpert], list[str]]:
+    """The experts, by HIGH and LOW, with every LoRA, and what `fit` says of each for each expert.
 
     Raises as `fit` does.
     """
-    experts, report = list(experts), []
+    experts, report = dict(experts), []
     for file in files:
-        for index in experts_of(file.lora):
-            changes, said = fit(file, index, targets_of(experts[index]), read_lora)
+        for expert in experts_of(file.lora):
+            changes, said = fit(file, expert, targets_of(experts[expert]), read_lora)
             report.append(said)
             if file.lora.scale != 0.0:  # then nothing at all, whatever the file holds
-                experts[index] = add(experts[index], changes, file, index)
+                experts[expert] = add(experts[expert], changes, file, expert)
     return experts, report
 
 
@@ -64,8 +63,8 @@ def _targets(expert: Expert) -> Targets:
             for name, value in expert.model.named_parameters()}
 
 
-def _with_patches(expert: Expert, changes: Mapping[str, Any], file: LoraFile, index: int) -> Expert:
-    patches = tuple(Patch(name, file.lora.scale, change) for name, change in changes.items())
+def _with_patches(expert: Expert, changes: Mapping[str, Any], file: LoraFile, which: str) -> Expert:
+    patches = tuple(Patch(name, file.lora.scale, change, file.lora) for name, change in changes.items())
     return replace(expert, patches=(*expert.patches, *patches))
 
 
@@ -78,7 +77,7 @@ def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tup
     if files and host.read_lora is None:
         raise RequestError("LoRAs need ComfyUI: this host cannot apply them.")
     experts, report = add_loras(model.experts, files, _targets, _with_patches, host.read_lora)
-    return Wan22Model(*experts), report
+    return Wan22Model(*(experts[name] for name in EXPERTS)), report
 
 
 def open_loras(loras: Sequence[Lora], find: Find, fetch: Fetch, stop: Stop, check: Check) -> list[LoraFile]:

@@ -26,10 +26,11 @@ from ..download.source import is_remote
 from ..http.policy import policy_from_environment
 from ..http.secrets import Tokens
 from ..node_inputs import NodeInputs
+from ..request import AUTO, DEFAULT_MIN_MATCH, DEFAULT_SCALE, Lora
 from .adapters import DIFFERENCES, DOWN, GLORA_PARTS, HADA, MID, UP, Adapter, Shape, adapter_of
 from .expert import choose_expert
-from .lora import AUTO, DEFAULT_MIN_MATCH, DEFAULT_SCALE, Lora, new_loras
-from .match import FOR_EXPERT, Fitting, LoraFile, Match, check_match, experts_of, fitting, parts_of
+from .lora import new_loras
+from .match import Fitting, LoraFile, Match, check_match, experts_of, fitting, parts_of
 from .names import split
 from .probe import DEMO_WIDTH, check_fits, probe_lora
 from .source import Find, no_such_file
@@ -90,9 +91,9 @@ def _used(chosen: Fitting, shapes: Mapping[str, Shape], targets: Mapping[str, Sh
     return used
 
 
-def foresee(lora: Lora, header: FileHeader, name: str) -> tuple[LoraFile, dict[int, Match]]:
+def foresee(lora: Lora, header: FileHeader, name: str) -> tuple[LoraFile, dict[str, Match]]:
     """The LoRA with its expert settled, and how much of it finds its place on each expert that it goes to
-    (schedule.HIGH, LOW).
+    (HIGH, LOW).
 
     name: the file's, with the folders before it. Raises CheckpointError or RequestError for a file that is no LoRA or
     none for these models. Whether enough matches is for `match.check_match` to say.
@@ -106,9 +107,9 @@ def foresee(lora: Lora, header: FileHeader, name: str) -> tuple[LoraFile, dict[i
         expert, why = choose_expert(facts, name, header.metadata)
         file = replace(file, lora=replace(lora, expert=expert), why=why)
     named, matches = split(header.shapes), {}
-    for index in experts_of(file.lora):
-        chosen = fitting(file.name, named, header.shapes, index, targets)
-        matches[index] = chosen.match(_used(chosen, header.shapes, targets))
+    for expert in experts_of(file.lora):
+        chosen = fitting(file.name, named, header.shapes, expert, targets)
+        matches[expert] = chosen.match(_used(chosen, header.shapes, targets))
     return file, matches
 
 INPUTS = {"source": str, "source_low": str, "expert": str, "sha256": str, "sha256_low": str, "min_match": float,
@@ -199,13 +200,13 @@ def _checked(lora: Lora, there: _Header) -> Checked:
     file, matches = foresee(lora, there.header, there.name)
     facts, warning = file.facts, ""
     try:
-        for index, match in matches.items():
-            check_match(file, index, match)
+        for expert, match in matches.items():
+            check_match(file, expert, match)
     except ValueError as error:
         warning = str(error)
     notes = dict.fromkeys(f"{count} are {why}" for match in matches.values() for why, count in match.no_place.items())
     return Checked(name=facts.name, size=there.size if there.size is not None else there.header.whole,
                    kinds=tuple(kind.value for kind in facts.adapters), ranks=facts.ranks, made_for=facts.made_for,
                    expert=file.lora.expert, why=file.why,
-                   keys=tuple((FOR_EXPERT[index], match.used, match.total) for index, match in matches.items()),
+                   keys=tuple((expert, match.used, match.total) for expert, match in matches.items()),
                    notes=tuple(notes), warning=warning)

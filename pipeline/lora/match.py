@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.safetensors_file import read_tensors
-from ..request import RequestError
-from ..sampling.schedule import EXPERT_NAMES
+from ..request import BOTH, EXPERTS, Lora, RequestError
 from .adapters import Shape, adapter_of, outline
-from .lora import BOTH, HIGH, LOW, Lora
 from .names import IMAGE_PROJECTION, LoraKey, split
 from .probe import LoraFacts, check_fits
 
@@ -31,8 +29,6 @@ NO_PLACE = {
 """Why modules of a LoRA that is the right one otherwise find no place -> their names."""
 INPUT_LAYER = "patch_embedding"
 OTHER_INPUT = "for a patch embedding of another number of channels, such as that of text to video"
-FOR_EXPERT = (HIGH, LOW)
-"""Indexed by schedule.HIGH and schedule.LOW."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +88,9 @@ class Fitting:
         return Match(found, no_place, (*left, *self.others))
 
 
-def experts_of(lora: Lora) -> list[int]:
-    """The experts that a settled LoRA goes to: schedule.HIGH, LOW or both."""
-    return [index for index, own in enumerate(FOR_EXPERT) if lora.expert in (BOTH, own)]
+def experts_of(lora: Lora) -> list[str]:
+    """Return the experts that a settled LoRA goes to: HIGH, LOW or both."""
+    return [expert for expert in EXPERTS if lora.expert in (BOTH, expert)]
 
 
 def parts_of(keys: Mapping[str, LoraKey], shapes: Mapping[str, Shape]) -> dict[str, dict[str, Shape]]:
@@ -119,15 +115,15 @@ def _misfits(parts: Mapping[str, Mapping[str, Shape]], targets: Mapping[str, Sha
     return found
 
 
-def fitting(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape], index: int,
+def fitting(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape], expert: str,
             targets: Mapping[str, Shape]) -> Fitting:
     """Which keys of a LoRA are for an expert.
 
-    name: what messages call the file. named: what `names.split` made of its tensors. index: schedule.HIGH or LOW.
+    name: what messages call the file. named: what `names.split` made of its tensors. expert: HIGH or LOW.
     targets: original name of a module, of a bias with `.bias` -> the shape of its parameter. Raises RequestError for a
     LoRA of another size.
     """
-    keys = {tensor: key for tensor, key in named.items() if key.expert in (None, FOR_EXPERT[index])}
+    keys = {tensor: key for tensor, key in named.items() if key.expert in (None, expert)}
     misfits = _misfits(parts_of(keys, shapes), targets)
     # A LoRA for text to video changes the input layer too, and is of use without that.
     other_input = frozenset(tensor for tensor, key in keys.items() if key.module == INPUT_LAYER
@@ -141,9 +137,9 @@ def fitting(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape]
                    tuple(tensor for tensor in shapes if tensor not in named))
 
 
-def describe_match(file: LoraFile, index: int, match: Match) -> str:
+def describe_match(file: LoraFile, expert: str, match: Match) -> str:
     """A sentence on what fitted, without its full stop."""
-    said = f"{file.name}, scale {file.lora.scale:g}, {EXPERT_NAMES[index]} expert"
+    said = f"{file.name}, scale {file.lora.scale:g}, {expert}-noise expert"
     said += f" ({file.why})" if file.why else ""
     said += f": {match.used} of {match.total} keys"
     for reason, count in match.no_place.items():
@@ -151,23 +147,23 @@ def describe_match(file: LoraFile, index: int, match: Match) -> str:
     return said + (f"; {len(match.unused)} are not known, such as {match.unused[0]}" if match.unused else "")
 
 
-def check_match(file: LoraFile, index: int, match: Match) -> None:
+def check_match(file: LoraFile, expert: str, match: Match) -> None:
     """Raise RequestError when too little fits."""
     if match.share < file.lora.min_match:
-        raise RequestError(f"{describe_match(file, index, match)}. That is {match.share:.0%}, and min_match asks for "
+        raise RequestError(f"{describe_match(file, expert, match)}. That is {match.share:.0%}, and min_match asks for "
                            f"{file.lora.min_match:.0%}. It is not made for this model, or not for this expert; choose "
                            "another LoRA or expert, or lower min_match to use what fits.")
 
 
-def fit(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tuple[dict[str, Any], str]:
+def fit(file: LoraFile, expert: str, targets: Targets, read_lora: ReadLora) -> tuple[dict[str, Any], str]:
     """The changes that a LoRA makes to an expert (parameter -> the host's own), and a sentence on what fitted.
 
-    `index` is schedule.HIGH or LOW. Raises RequestError or CheckpointError when it does not fit.
+    `expert` is HIGH or LOW. Raises RequestError or CheckpointError when it does not fit.
     """
     blocks = {module.split(".")[1] for module in targets if module.startswith("blocks.")}
     check_fits(file.facts, targets["blocks.0.self_attn.q"][1][0], len(blocks))
     tensors = read_tensors(file.path)
-    chosen = fitting(file.name, split(tensors), {name: tuple(tensor.shape) for name, tensor in tensors.items()}, index,
+    chosen = fitting(file.name, split(tensors), {name: tuple(tensor.shape) for name, tensor in tensors.items()}, expert,
                      {module: shape for module, (_, shape) in targets.items()})
     try:
         changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in chosen.keys.items()},
@@ -175,5 +171,5 @@ def fit(file: LoraFile, index: int, targets: Targets, read_lora: ReadLora) -> tu
     except ValueError as error:
         raise CheckpointError(f"{file.name} is damaged: {error}. Fetch it again, or choose another.") from error
     match = chosen.match(used)
-    check_match(file, index, match)
-    return changes, f"{describe_match(file, index, match)}."
+    check_match(file, expert, match)
+    return changes, f"{describe_match(file, expert, match)}."

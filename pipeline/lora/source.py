@@ -19,9 +19,8 @@ from ..download.partial import hash_file
 from ..download.source import is_remote
 from ..http.errors import DownloadError, redact
 from ..http.secrets import Tokens
-from ..request import RequestError
+from ..request import AUTO, Lora, RequestError
 from .expert import choose_expert
-from .lora import AUTO, Lora
 from .match import LoraFile
 from .probe import LoraFacts, probe_lora
 

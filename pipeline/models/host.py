@@ -26,12 +26,16 @@ class Patch:
     scale: float
     change: Any
     """The host's own, from `Host.read_lora`."""
+    lora: Any = None
+    """The request.Lora that the change is of."""
 
 
 class Resident(Protocol):
     """A module that the host may move between devices."""
 
     module: nn.Module
+    device: torch.device
+    """Where the module runs once it is loaded."""
 
     def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """Make the module ready to run with that much memory for activations and with these patches, no others, in

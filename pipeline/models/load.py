@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checkpoint import library
 from ..checkpoint.probe import shown_name
+from ..request import HIGH, LOW
 from .expert import Expert, load_expert
 from .host import Host
 from .text_encoder import TextEncoder, is_umt5_xxl, load_text_encoder
@@ -61,9 +62,9 @@ class Wan22Model:
     low: Expert
 
     @property
-    def experts(self) -> tuple[Expert, Expert]:
-        """Indexed by schedule.HIGH and schedule.LOW."""
-        return self.high, self.low
+    def experts(self) -> dict[str, Expert]:
+        """Both experts, by HIGH and LOW."""
+        return {HIGH: self.high, LOW: self.low}
 
     @property
     def patcher(self) -> Any:
@@ -72,4 +73,4 @@ class Wan22Model:
 
     def get_models(self) -> list[Any]:
         """Every patcher, for ComfyUI's memory accounting."""
-        return [e.resident.patcher for e in self.experts if hasattr(e.resident, "patcher")]
+        return [e.resident.patcher for e in self.experts.values() if hasattr(e.resident, "patcher")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..http.threads import in_own_loop
-from ..request import RequestError, check_image
+from ..request import ClipRequest, RequestError, check_image
 from ..video.picture import encode_picture
 from ..video.probe import probe
 from ..video.trim import trim
@@ -19,7 +19,6 @@ from .errors import Kind, RemoteError
 from .job import Job
 from .plan import TRIM
 from .providers import ADAPTERS
-from .request import ClipRequest
 from .run import Delivery, Offer, Picture, make_clip, report, resume, target_of
 
 if TYPE_CHECKING:

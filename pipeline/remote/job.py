@@ -39,7 +39,7 @@ class Job:
     model: str
     profile: str
     digest: str
-    """Of the request and its picture: see ClipRequest.digest."""
+    """Of the request and its picture: see request.request_digest."""
     state: State = State.NEW
     remote_id: str = ""
     sent: bool = False

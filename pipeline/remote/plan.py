@@ -14,10 +14,8 @@ from ..download.source import CIVITAI_HOSTS, full_name, is_remote, parse_source
 from ..http.address import may_be_public, parse_url
 from ..http.errors import DownloadError, redact
 from ..lora.expert import expert_by_name
-from ..lora.lora import AUTO, BOTH, HIGH, LOW, Lora
-from ..request import FPS
+from ..request import AUTO, BOTH, FPS, HIGH, LOW, ClipRequest, Lora
 from .errors import Kind, RemoteError
-from .request import ClipRequest
 
 PRICES_READ = "2026-09"
 """When the prices in the providers' files were read; each says where."""

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from ..http.policy import OFFLINE_VARIABLE, Patience, policy_from_environment
 from ..node_inputs import NodeInputs
+from ..request import ClipRequest
 from .client import Client
 from .errors import RemoteError
 from .keys import DEFAULT_PROFILE, PROFILE, Key, Keys
 from .ledger import Ledger, Limits, check_limits
 from .plan import PRICES_READ, TRIM, Plan, check_takes_loras, plan_clip
-from .request import ClipRequest
+from .request import check_request
 from .run import Offer, Target, check_strict, target_of
 from .settings import local_only_error, read_settings
 from .submit import STAND_IN, asked_price, draft, table_price
@@ -121,7 +122,7 @@ def _plan(target: Target, inputs: NodeInputs) -> Plan:
     """Linked inputs stand at their defaults."""
     known = {field.name for field in fields(ClipRequest)} - {"loras"}
     clip = ClipRequest(**{"prompt": "", **{name: value for name, value in inputs.values.items() if name in known}})
-    replace(clip, prompt=clip.prompt if clip.prompt.strip() else STAND_IN).check()
+    check_request(replace(clip, prompt=clip.prompt if clip.prompt.strip() else STAND_IN))
     if "loras" in inputs.linked:
         check_takes_loras(target.model)
     return plan_clip(target.model, clip, inputs.values.get("longer_clips", TRIM))

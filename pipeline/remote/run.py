@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ..http.errors import redact
+from ..request import ClipRequest
 from .client import Client
 from .context import Desk
 from .errors import ELSEWHERE, Kind, NotAcceptedError, RemoteError
@@ -24,7 +25,7 @@ from .plan import Plan, RemoteModel, plan_clip
 from .poll import follow
 from .provider import Adapter
 from .providers import ADAPTERS
-from .request import ClipRequest
+from .request import check_request, request_digest
 from .submit import buy, search
 
 LOOK = 0.5
@@ -115,10 +116,10 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     A job of the same request and picture at one of the targets that is under way or finished is taken up instead.
     Raises RequestError or RemoteError with a sentence for the user, and what desk.stop raises.
     """
-    clip.check()
+    check_request(clip)
     plans = plans_for(targets, clip, frames, strict, desk.find_lora)
     desk.check_allowed()
-    digest = clip.digest(picture.data)
+    digest = request_digest(clip, picture.data)
     offers = list(zip(targets, plans, strict=True))
     known = desk.ledger.known(digest, [(target.adapter.name, plan.model_name) for target, plan in offers])
     if known is not None:  # whoever has it goes first

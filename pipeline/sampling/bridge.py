@@ -1,23 +1,24 @@
 """The two stages of a clip on models that another program samples: its loaders, patches and solvers, our schedule.
 
-What differs from program to program is one function, `RunStage`; ComfyUI's is comfy_host.py.
+What differs from program to program is one function, `RunStage`; ComfyUI's is in host/sampling.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..checkpoint.kinds import I2V_IN_CHANNELS
-from ..models.first_frame import FirstFrame
-from ..models.latents import CHANNELS
+from ..models.condition import Condition
+from ..models.latents import CHANNELS, denormalise, normalise
 from ..request import RequestError, Sampling
+from .hooks import NO_HOOKS, Hooks, Velocity, as_asked, from_noise, unchanged, unwrapped
 from .resume import leftover_of, start_of
-from .sampler import new_noise
-from .schedule import EXPERT_NAMES, sigmas_of, spans, steps_of
+from .sampler import check_start, new_noise, steps_from
+from .schedule import sigmas_of, spans, steps_of
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,22 @@ class ModelFacts:
     text_dim: int | None
 
 
-def check_models(models: Sequence[ModelFacts], positive: list[list[Any]], negative: list[list[Any]]) -> None:
+def check_models(models: Mapping[str, ModelFacts], positive: list[list[Any]], negative: list[list[Any]]) -> None:
     """Raise RequestError unless the models are Wan 2.2 I2V-A14B experts that read these text embeddings.
 
-    They are indexed by schedule.HIGH and schedule.LOW.
+    models: by HIGH and LOW.
     """
-    for model, which in zip(models, EXPERT_NAMES, strict=True):
+    for which, model in models.items():
         if (model.latent_channels, model.in_channels, model.image_projection) != (CHANNELS, I2V_IN_CHANNELS, False):
-            raise RequestError(f"The {which} MODEL is no Wan 2.2 I2V-A14B expert, which has {CHANNELS} latent "
+            raise RequestError(f"The {which}-noise MODEL is no Wan 2.2 I2V-A14B expert, which has {CHANNELS} latent "
                                f"channels, {I2V_IN_CHANNELS} input channels and no image projection: ComfyUI takes it "
                                f"for {model.called} with {model.latent_channels}, {model.in_channels or 'unknown'} and "
                                f"{'one' if model.image_projection else 'none'}. Load "
-                               f"wan2.2_i2v_{which.replace('-', '_')}_14B.")
+                               f"wan2.2_i2v_{which}_noise_14B.")
         for name, conditioning in (("positive", positive), ("negative", negative)):
             found = next((e.shape[-1] for e, _ in conditioning if e.shape[-1] != model.text_dim), None)
             if found is not None:
-                raise RequestError(f"The {name} text embeddings are {found} wide, the {which} MODEL reads "
+                raise RequestError(f"The {name} text embeddings are {found} wide, the {which}-noise MODEL reads "
                                    f"{model.text_dim}. Use the text encoder that belongs to it: umt5_xxl for Wan 2.2.")
 
 
@@ -55,8 +56,8 @@ def check_models(models: Sequence[ModelFacts], positive: list[list[Any]], negati
 class Stage:
     """Some consecutive steps of one expert."""
 
-    expert: int
-    """schedule.HIGH or schedule.LOW."""
+    expert: str
+    """HIGH or LOW."""
     steps: range
     sigmas: torch.Tensor
     """Of every step's start and of the end, (len(steps) + 1,), float32."""
@@ -67,22 +68,37 @@ class Stage:
     """Raw, with leftover noise as ComfyUI's samplers leave it; zeros for a clip from noise alone."""
     positive: list[list[Any]]
     negative: list[list[Any]]
+    wrap: Callable[[Velocity, int], Velocity] | None = None
+    """(velocity, step) -> the velocity to use in that step; None: as it is."""
 
 
-RunStage = Callable[[Stage], torch.Tensor]
-"""Runs a stage and gives raw latents (1, 16, T, h, w), with the noise of the last sigma left over in them."""
+RunStage = Callable[[Stage], tuple[torch.Tensor, torch.Tensor]]
+"""Runs a stage and gives raw latents (1, 16, T, h, w), with the noise of the last sigma left over in them, and the
+clean latents, normalised, that its last step predicted."""
 
 
-def with_first_frame(conditioning: list[list[Any]], first_frame: FirstFrame) -> list[list[Any]]:
-    """The conditioning with the first frame as comfy_extras/nodes_wan.py puts it in: raw latents, and a mask that is
-    0 where a frame is known."""
-    values = {"concat_latent_image": first_frame.latents, "concat_mask": 1.0 - first_frame.mask()}
+def with_condition(conditioning: list[list[Any]], condition: Condition) -> list[list[Any]]:
+    """Return the conditioning with the known frames as comfy_extras/nodes_wan.py puts them in: raw latents, and a mask
+    that is 0 where a frame is known."""
+    values = {"concat_latent_image": condition.latents, "concat_mask": 1.0 - condition.mask}
     return [[embeddings, {**options, **values}] for embeddings, options in conditioning]
 
 
-def check_latent(latent: dict[str, Any] | None, first_frame: FirstFrame, sampling: Sampling) -> None:
-    """Raise RequestError as `sample_stages` does for a latent that does not fit, before anything else is done."""
-    _given(latent, sampling, first_frame.latent_shape)
+def check_latent(latent: dict[str, Any] | None, condition: Condition, sampling: Sampling, hooks: Hooks = NO_HOOKS,
+                 ) -> None:
+    """Raise RequestError as `sample_stages` does for a latent or hooks that do not fit, before anything else."""
+    check_hooks(hooks, sampling)
+    check_start(_given(latent, sampling, condition.latent_shape), hooks)
+
+
+def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
+    """Raise RequestError for what the sampler of another program cannot do."""
+    if hooks.lora_scale is not as_asked:
+        raise RequestError("A LoRA on a MODEL keeps its scale in every step. Use Wan 2.2 Sampler for a scale that "
+                           "changes.")
+    if hooks.after_step is not unchanged and sampling.scheduler != "euler":
+        raise RequestError(f"The steering of latents between steps needs the scheduler euler on a MODEL, whose "
+                           f"{sampling.scheduler} starts anew wherever it is interrupted. Choose euler.")
 
 
 def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor | None:
@@ -92,28 +108,67 @@ def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, 
     return start_of(latent, sampling, shape)
 
 
-def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
-                  sampling: Sampling, latent: dict[str, Any] | None = None) -> dict[str, Any]:
-    """LATENT of the clip: raw latents (1, 16, T, h, w), after the high-noise stage with ComfyUI's leftover noise.
+def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[Any]], condition: Condition,
+                  sampling: Sampling, latent: dict[str, Any] | None = None, hooks: Hooks = NO_HOOKS) -> dict[str, Any]:
+    """Return the LATENT of the clip: raw latents (1, 16, T, h, w), after the high-noise stage with ComfyUI's leftover
+    noise.
 
     A solver starts anew at the second stage, as it does in ComfyUI's own two-stage graphs, so that nothing but the
     samples goes from one stage to the other. Raises RequestError for settings out of range or a latent that does not
     fit, before any work, and RuntimeError when a model gives values that are not numbers.
     """
     sampling.check()
-    steps, shape = steps_of(sampling), first_frame.latent_shape
-    given = _given(latent, sampling, shape)
-    latents = torch.zeros(shape) if given is None else given
-    noise = torch.zeros(shape) if steps.start else new_noise(shape, sampling.seed)
+    check_latent(latent, condition, sampling, hooks)
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()
-    conditionings = [with_first_frame(c, first_frame) for c in (positive, negative)]
-    for expert, span in enumerate(spans(sampling)):
+    latents, noise, steps = _start(_given(latent, sampling, condition.latent_shape), sampling, condition.latent_shape,
+                                   sigmas, hooks)
+    conditionings = [with_condition(c, condition) for c in (positive, negative)]
+    for expert, span in spans(sampling).items():
         part = range(max(span.start, steps.start), min(span.stop, steps.stop))
-        if part:
-            latents = run(Stage(expert, part, sigmas[part.start : part.stop + 1], sampling.guidance[expert], noise,
-                                latents, *conditionings))
+        for steps_at_once in _parts(part, hooks):
+            wrap = None if hooks.wrap is unwrapped else _wrap_of(hooks, expert)
+            ends = sigmas[steps_at_once.start : steps_at_once.stop + 1]
+            latents, clean = run(Stage(expert, steps_at_once, ends, sampling.guidance[expert], noise, latents,
+                                       *conditionings, wrap))
             if not bool(latents.isfinite().all()):
-                raise RuntimeError(f"The {EXPERT_NAMES[expert]} MODEL gave values that are not numbers. Its file may "
+                raise RuntimeError(f"The {expert}-noise MODEL gave values that are not numbers. Its file may "
                                    "be damaged, or a patch on it (attention, compile) does not suit this GPU.")
-            noise = torch.zeros(shape)
+            if hooks.after_step is not unchanged:
+                latents = _after_step(hooks, steps_at_once[-1], float(ends[-1]), latents, clean)
+            noise = torch.zeros(condition.latent_shape)
     return {"samples": latents}
+
+
+def _start(given: torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], sigmas: torch.Tensor, hooks: Hooks,
+           ) -> tuple[torch.Tensor, torch.Tensor, range]:
+    """Raw latents and noise of the first stage, as Stage has them, and the steps to take."""
+    steps = steps_of(sampling)
+    if given is not None:
+        return given, torch.zeros(shape) if steps.start else new_noise(shape, sampling.seed), steps
+    noise = new_noise(shape, sampling.seed)
+    if hooks.start is from_noise:
+        return torch.zeros(shape), noise, steps
+    latents, first = hooks.start(noise, sigmas)
+    steps = steps_from(first, steps)
+    sigma = float(sigmas[steps.start])
+    if sigma == 1.0:  # all noise: there is no clip to divide the noise out of
+        return torch.zeros(shape), latents, steps
+    return denormalise(latents / (1.0 - sigma)), torch.zeros(shape), steps
+
+
+def _parts(steps: range, hooks: Hooks) -> list[range]:
+    """The steps that are sampled in one go: all, or one by one when latents may change between them."""
+    if hooks.after_step is unchanged:
+        return [steps] if steps else []
+    return [range(step, step + 1) for step in steps]
+
+
+def _wrap_of(hooks: Hooks, expert: str) -> Callable[[Velocity, int], Velocity]:
+    return lambda velocity, step: hooks.wrap(velocity, step, expert)
+
+
+def _after_step(hooks: Hooks, step: int, sigma_next: float, latents: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """Raw latents with leftover noise after the hook; untouched, to the bit, when it leaves them as they are."""
+    before = normalise(latents) * (1.0 - sigma_next)
+    after = hooks.after_step(step, sigma_next, before, clean)
+    return latents if after is before else denormalise(after / (1.0 - sigma_next))

@@ -1,18 +1,19 @@
-"""The denoise loop. What varies is passed in as functions, so that the loop stays the same for every use."""
+"""The denoise loop, guidance, and one pass through an expert.
+
+What varies is passed in as functions (hooks.py), so that the loop stays the same for every use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from .hooks import NEGATIVE, PAIR, POSITIVE, AfterStep, ModelInputs, Velocity
+
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(latents, timestep) -> predicted velocity, both (B, 16, T, h, w)."""
-Velocity = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(latents, timestep, text embeddings (B, 512, text_dim)) -> the velocity that one pass through a model predicts."""
-AfterStep = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(step index, latents, predicted clean latents) -> the latents to go on with."""
+"""(latents, timestep) -> the guided velocity of a step, both (1, 16, T, h, w)."""
 
 
 def denoise(latents: torch.Tensor, scheduler: Any, steps: range, predict_for: Callable[[int], Predict],
@@ -31,51 +32,45 @@ def denoise(latents: torch.Tensor, scheduler: Any, steps: range, predict_for: Ca
         velocity = predict(latents, timestep.to(latents.device)).to(latents.dtype)
         clean = latents - sigma * velocity
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-        latents = after_step(step, latents, clean)
+        latents = after_step(step, float(scheduler.sigmas[step + 1]), latents, clean)
     return latents
 
 
-def velocity_of(model: torch.nn.Module, condition: torch.Tensor, before_pass: Callable[[], None]) -> Velocity:
-    """One pass through an expert, in float32 out.
+def velocity_of(model: torch.nn.Module, texts: Mapping[str, torch.Tensor]) -> Velocity:
+    """Return the velocity (B, 16, T, h, w), float32, of one pass through an expert.
 
-    condition: (1, 20, T, h, w), 4 mask and 16 normalised first-frame channels, put behind the 16 noisy ones as in
-    wan/image2video.py. `before_pass` runs before each pass; it may raise to stop the run.
+    texts: embeddings (B, 512, text_dim) by branch, in the dtype to compute in. The condition goes behind the 16 noisy
+    channels, as in wan/image2video.py.
     """
 
-    def velocity(latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        before_pass()
-        batch = latents.shape[0]
-        stacked = torch.cat([latents, condition.expand(batch, -1, -1, -1, -1)], dim=1).to(text.dtype)
-        return model(stacked, timestep.expand(batch), text, return_dict=False)[0].float()
+    def velocity(latents: torch.Tensor, timestep: torch.Tensor, branch: str, inputs: ModelInputs) -> torch.Tensor:
+        batch, text = latents.shape[0], texts[branch]
+        stacked = torch.cat([latents, inputs.condition.expand(batch, -1, -1, -1, -1)], dim=1).to(text.dtype)
+        return model(stacked, timestep.expand(batch), text, return_dict=False, **inputs.arguments)[0].float()
 
     return velocity
 
 
-def guided(velocity: Velocity, positive: torch.Tensor, negative: torch.Tensor, guidance_scale: float) -> Predict:
-    """Classifier-free guidance, u + guidance_scale (c - u), in two passes; at 1 the negative one is skipped.
-
-    positive, negative: text embeddings (B, 512, text_dim).
-    """
+def guided(velocity: Velocity, inputs: ModelInputs, guidance_scale: float) -> Predict:
+    """Classifier-free guidance, u + guidance_scale (c - u), in two passes; at 1 the negative one is skipped."""
 
     def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        conditional = velocity(latents, timestep, positive)
+        conditional = velocity(latents, timestep, POSITIVE, inputs)
         if guidance_scale == 1.0:
             return conditional
-        unconditional = velocity(latents, timestep, negative)
+        unconditional = velocity(latents, timestep, NEGATIVE, inputs)
         return unconditional + guidance_scale * (conditional - unconditional)
 
     return predict
 
 
-def guided_in_one_pass(velocity: Velocity, positive: torch.Tensor, negative: torch.Tensor,
-                       guidance_scale: float) -> Predict:
+def guided_in_one_pass(velocity: Velocity, inputs: ModelInputs, guidance_scale: float) -> Predict:
     """As `guided`, with both texts in one pass of twice the batch: twice the activations, fewer and larger kernels."""
     if guidance_scale == 1.0:
-        return guided(velocity, positive, negative, guidance_scale)
-    texts = torch.cat([positive, negative])
+        return guided(velocity, inputs, guidance_scale)
 
     def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        conditional, unconditional = velocity(torch.cat([latents, latents]), timestep, texts).chunk(2)
+        conditional, unconditional = velocity(torch.cat([latents, latents]), timestep, PAIR, inputs).chunk(2)
         return unconditional + guidance_scale * (conditional - unconditional)
 
     return predict

@@ -1,37 +1,127 @@
-"""Sample a clip: the schedule, the two experts and guidance put together."""
+"""Sample a clip with both experts: the schedule, guidance, the hooks and the host's memory put together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..checkpoint.mmap import read_ahead
+from ..models.condition import Condition
 from ..models.expert import HEAD_DIM, Expert
-from ..models.first_frame import FirstFrame
 from ..models.latents import denormalise, normalise
 from ..models.load import Wan22Model
 from ..models.memory import activation_bytes, preflight, with_more_room
 from ..request import MAX_PROMPT_TOKENS, RequestError, Sampling
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
+from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, from_noise
 from .resume import Unfinished, history, restore, schedule_of, start_of, state_of, unfinished_latent
-from .schedule import EXPERT_NAMES, HIGH, LOW, new_scheduler, sigmas_of, spans, steps_of
+from .schedule import new_scheduler, sigmas_of, spans, steps_of
 
 ADVICE = "Lower the size or num_frames, switch batched_guidance off, or choose a smaller file (fp8_scaled, GGUF)."
 
 
-@dataclass(frozen=True)
-class Watch:
-    """What the caller wants to hear while a clip is sampled; either function may raise to stop the run.
+def describe_memory(model: Wan22Model, condition: Condition, sampling: Sampling, free: int, total: int) -> str:
+    """Return a line or two on what sampling needs of the device's memory and what there is, in bytes free and total."""
+    passes = [pass_bytes(expert, condition.latent_shape) * (2 if sampling.batched_guidance and guidance > 1.0 else 1)
+              for expert, guidance in zip(model.experts.values(), sampling.guidance.values(), strict=True)]
+    return preflight(max(expert.size for expert in model.experts.values()), max(passes), free, total)
 
-    `before_pass(step, expert)` precedes each pass through a model (expert: 0 high-noise, 1 low-noise);
-    `after_step(step, clean)` follows each step with the predicted clean, normalised latents (1, 16, T, h, w).
+
+def pass_bytes(expert: Expert, latent_shape: tuple[int, ...]) -> int:
+    """Estimate the activations of one pass of latents (B, 16, T, h, w) through an expert, in bytes."""
+    dim = expert.model.config.num_attention_heads * HEAD_DIM
+    return latent_shape[0] * activation_bytes(latent_shape, dim, expert.compute_dtype)
+
+
+def new_noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Noise (1, 16, T, h, w), float32, from the CPU's generator: a seed gives the same clip on every device."""
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+
+
+def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], condition: Condition,
+           sampling: Sampling, hooks: Hooks = NO_HOOKS) -> torch.Tensor:
+    """Return raw latents of a whole clip from noise, as `sample_latent` has them: the short way for scripts."""
+    return sample_latent(model, positive, negative, condition, sampling, hooks)["samples"]
+
+
+def check_inputs(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], condition: Condition,
+                 sampling: Sampling, latent: dict[str, Any] | None, hooks: Hooks = NO_HOOKS) -> None:
+    """Raise RequestError as `sample_latent` does, before anything else is done."""
+    sampling.check()
+    _texts(model, positive, negative)
+    check_start(_given(latent, sampling, condition.latent_shape), hooks)
+
+
+@torch.no_grad()
+def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], condition: Condition,
+                  sampling: Sampling, hooks: Hooks = NO_HOOKS, latent: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the LATENT of the clip that the condition is of: raw latents (1, 16, T, h, w), float32 on the CPU.
+
+    `latent` is the clip to change when `denoise` is below 1, and the first stage's LATENT for the low-noise stage;
+    the high-noise stage gives one that holds all that the other needs. Raises RequestError before any work for
+    settings out of range, text embeddings of another model, or a latent that does not fit.
     """
+    sampling.check()
+    texts = _texts(model, positive, negative)
+    sigmas, shape = sigmas_of(sampling), condition.latent_shape
+    scheduler = new_scheduler(sampling.scheduler, sigmas)
+    latents, steps = _start(_given(latent, sampling, shape), sampling, shape, scheduler, hooks)
+    channels = condition.channels()
+    guidance = guided_in_one_pass if sampling.batched_guidance else guided
+    expert_of = {step: expert for expert, span in spans(sampling).items() for step in span}
+    room: dict[str, int] = {}  # by expert: what one pass was given after it had failed, the next ones get too
+    if expert_of[steps[0]] != expert_of[steps[-1]]:
+        read_ahead(model.low.files)
 
-    before_pass: Callable[[int, int], None] = lambda step, expert: None
-    after_step: Callable[[int, torch.Tensor], None] = lambda step, clean: None
+    def predict_for(step: int) -> Predict:
+        which = expert_of[step]
+        expert = model.experts[which]
+        device = expert.resident.device
+        texts_there = {branch: text.to(device, expert.compute_dtype) for branch, text in texts[which].items()}
+        one_pass = velocity_of(expert.model, texts_there)
+        patches = tuple(replace(patch, scale=hooks.lora_scale(step, patch.lora)) for patch in expert.patches)
+
+        def velocity(x: torch.Tensor, timestep: torch.Tensor, branch: str, inputs: ModelInputs) -> torch.Tensor:
+            def run(need: int) -> torch.Tensor:
+                room[which] = need
+                expert.resident.bring(need, patches)
+                return one_pass(x, timestep, branch, inputs)
+
+            need = max(pass_bytes(expert, tuple(x.shape)), room.get(which, 0))
+            return with_more_room(run, expert.resident, need, f"a pass through the {which}-noise expert", ADVICE)
+
+        def predict(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            inputs = ModelInputs(channels.to(device))
+            inner = guidance(hooks.wrap(velocity, step, which), inputs, sampling.guidance[which])
+            return inner(x.to(device), timestep.to(device)).to(x.device)
+
+        return predict
+
+    def after_step(step: int, sigma_next: float, x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        if not bool(x.isfinite().all()):
+            which = expert_of[step]
+            raise RuntimeError(f"The {which}-noise expert ({model.experts[which].name}) gave values that are "
+                               f"not numbers at step {step + 1}. Its file may be damaged, or the attention back end "
+                               "does not suit this GPU.")
+        return hooks.after_step(step, sigma_next, x, clean)
+
+    latents = denoise(latents, scheduler, steps, predict_for, after_step)
+    if steps.stop < sampling.num_inference_steps:
+        state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
+        return unfinished_latent(state, float(sigmas[steps.stop]))
+    return {"samples": denormalise(latents)}
+
+
+def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]],
+           ) -> dict[str, dict[str, torch.Tensor]]:
+    """Text embeddings by expert and branch of guidance."""
+    found = {}
+    for which, expert in model.experts.items():
+        texts = (_embeddings(positive, expert.text_dim, "positive"), _embeddings(negative, expert.text_dim, "negative"))
+        found[which] = {POSITIVE: texts[0], NEGATIVE: texts[1], PAIR: torch.cat(texts)}
+    return found
 
 
 def _embeddings(conditioning: list[list[Any]], text_dim: int, which: str) -> torch.Tensor:
@@ -51,36 +141,6 @@ def _embeddings(conditioning: list[list[Any]], text_dim: int, which: str) -> tor
     return torch.nn.functional.pad(kept, (0, 0, 0, MAX_PROMPT_TOKENS - kept.shape[1]))
 
 
-def pass_bytes(expert: Expert, latent_shape: tuple[int, ...], sampling: Sampling, index: int) -> int:
-    """Estimate of the activations of one pass through an expert (index: schedule.HIGH or LOW)."""
-    once = activation_bytes(latent_shape, expert.model.config.num_attention_heads * HEAD_DIM, expert.compute_dtype)
-    return 2 * once if sampling.batched_guidance and sampling.guidance[index] > 1.0 else once
-
-
-def describe_memory(model: Wan22Model, first_frame: FirstFrame, sampling: Sampling, free: int, total: int) -> str:
-    """What sampling the clip needs of the device and what there is, in bytes free and total, in a line or two."""
-    passes = [pass_bytes(e, first_frame.latent_shape, sampling, i) for i, e in enumerate(model.experts)]
-    return preflight(max(e.size for e in model.experts), max(passes), free, total)
-
-
-def new_noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Noise (1, 16, T, h, w), float32, from the CPU's generator: a seed gives the same clip on every device."""
-    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
-
-
-def _first_latents(raw: torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], sigma: float) -> torch.Tensor:
-    """Normalised latents of the first step: noise, or a given clip on the straight path to it, s n + (1 - s) x."""
-    noise = new_noise(shape, sampling.seed)
-    return noise if raw is None else sigma * noise + (1.0 - sigma) * normalise(raw)
-
-
-def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]],
-           ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Positive and negative embeddings for each expert."""
-    return [(_embeddings(positive, e.text_dim, "positive"), _embeddings(negative, e.text_dim, "negative"))
-            for e in model.experts]
-
-
 def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...],
            ) -> Unfinished | torch.Tensor | None:
     """What the clip goes on from: a state between two steps, raw latents to change, or None for noise alone."""
@@ -90,76 +150,36 @@ def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, 
     return start_of(latent, sampling, shape)
 
 
-def check_inputs(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
-                 sampling: Sampling, latent: dict[str, Any] | None) -> None:
-    """Raise RequestError as `sample_latent` does, before anything else is done."""
-    sampling.check()
-    _texts(model, positive, negative)
-    _given(latent, sampling, first_frame.latent_shape)
+def check_start(given: object, hooks: Hooks) -> None:
+    """Raise RequestError when a latent to change and a hook both say what the clip starts from."""
+    if isinstance(given, torch.Tensor) and hooks.start is not from_noise:
+        raise RequestError("Both the latent and another input of the sampler decide what the clip starts from. "
+                           "Disconnect one of them.")
 
 
-@torch.no_grad()
-def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
-                  sampling: Sampling, watch: Watch = Watch(), latent: dict[str, Any] | None = None) -> dict[str, Any]:
-    """LATENT of the clip that starts with the first frame: raw latents (1, 16, T, h, w), float32 on the CPU.
+def _start(given: Unfinished | torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], scheduler: Any,
+           hooks: Hooks) -> tuple[torch.Tensor, range]:
+    """Normalised latents (1, 16, T, h, w) of the first step, and the steps to take.
 
-    `latent` is the clip to change when `denoise` is below 1, and the first stage's LATENT for the low-noise stage;
-    the high-noise stage gives one that holds all that the other needs. Raises RequestError before any work for
-    settings out of range, text embeddings of another model, or a latent that does not fit.
+    They are a state between two steps, whose history the scheduler gets back; or noise; or a given clip on the
+    straight path to it, s n + (1 - s) x; or what the hook makes of the noise.
     """
-    sampling.check()
-    texts = _texts(model, positive, negative)
-    sigmas, steps, shape = sigmas_of(sampling), steps_of(sampling), first_frame.latent_shape
-    scheduler = new_scheduler(sampling.scheduler, sigmas)
-    given = _given(latent, sampling, shape)
+    check_start(given, hooks)
+    steps, sigmas = steps_of(sampling), sigmas_of(sampling)
     if isinstance(given, Unfinished):
         restore(scheduler, given.history)
-        latents = given.latents
-    else:
-        latents = _first_latents(given, sampling, shape, float(sigmas[0]))
-    condition = first_frame.condition()
-    guidance = guided_in_one_pass if sampling.batched_guidance else guided
-    high, _ = spans(sampling)
-    room = [pass_bytes(expert, shape, sampling, index) for index, expert in enumerate(model.experts)]
-
-    def expert_of(step: int) -> int:
-        return HIGH if step in high else LOW
-
-    if expert_of(steps[0]) != expert_of(steps[-1]):
-        read_ahead(model.low.files)
-
-    def predict_for(step: int) -> Predict:
-        index = expert_of(step)
-        expert = model.experts[index]
-
-        def predict(x: torch.Tensor, t: torch.Tensor, need: int) -> torch.Tensor:
-            room[index] = need  # what one pass was given the next ones get too
-            device = expert.resident.bring(need, expert.patches)
-            velocity = velocity_of(expert.model, condition.to(device), lambda: watch.before_pass(step, index))
-            inner = guidance(velocity, *(text.to(device, expert.compute_dtype) for text in texts[index]),
-                             sampling.guidance[index])
-            return inner(x.to(device), t.to(device)).to(x.device)
-
-        return lambda x, t: with_more_room(lambda need: predict(x, t, need), expert.resident, room[index],
-                                           f"a pass through the {EXPERT_NAMES[index]} expert", ADVICE)
-
-    def after_step(step: int, x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        if not bool(x.isfinite().all()):
-            which = expert_of(step)
-            raise RuntimeError(f"The {EXPERT_NAMES[which]} expert ({model.experts[which].name}) gave values that are "
-                               f"not numbers at step {step + 1}. Its file may be damaged, or the attention back end "
-                               "does not suit this GPU.")
-        watch.after_step(step, clean)
-        return x
-
-    latents = denoise(latents, scheduler, steps, predict_for, after_step)
-    if steps.stop < sampling.num_inference_steps:
-        state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
-        return unfinished_latent(state, float(sigmas[steps.stop]))
-    return {"samples": denormalise(latents)}
+        return given.latents, steps
+    noise = new_noise(shape, sampling.seed)
+    if given is not None:
+        sigma = float(sigmas[0])
+        return sigma * noise + (1.0 - sigma) * normalise(given), steps
+    latents, first = hooks.start(noise, torch.from_numpy(sigmas).float())
+    return latents, steps_from(first, steps)
 
 
-def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], first_frame: FirstFrame,
-           sampling: Sampling, watch: Watch = Watch()) -> torch.Tensor:
-    """Raw latents of a whole clip from noise, as `sample_latent` has them: the short way for scripts."""
-    return sample_latent(model, positive, negative, first_frame, sampling, watch)["samples"]
+def steps_from(first: int, steps: range) -> range:
+    """Return the steps of a stage from `first` on. Raises RequestError when none is left."""
+    if first >= steps.stop:
+        raise RequestError(f"The clip starts at step {first + 1}, but this run ends with step {steps.stop}. Start at a "
+                           "higher sigma, or take more steps.")
+    return range(max(first, steps.start), steps.stop)

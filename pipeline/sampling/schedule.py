@@ -1,6 +1,4 @@
-"""Which steps each expert will take, for settings that are still being chosen on a node.
-
-The noise schedule, as one explicit table of sigmas, and which expert takes which of its steps."""
+"""The noise schedule, as one explicit table of sigmas, and which expert takes which of its steps."""
 
 from __future__ import annotations
 
@@ -10,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..node_inputs import NodeInputs
-from ..request import BOTH, HIGH_ONLY, LOW_ONLY, SCHEDULERS, RequestError, Sampling
+from ..request import BOTH, HIGH, HIGH_ONLY, LOW, LOW_ONLY, SCHEDULERS, RequestError, Sampling
 
 NUM_TRAIN_TIMESTEPS = 1000
-HIGH, LOW = 0, 1
-EXPERT_NAMES = ("high-noise", "low-noise")
 FEW_STEPS = 8
 """Up to here the undistilled model gives poor clips, so that a distilled LoRA is what the user has in mind."""
 
@@ -40,8 +36,8 @@ def sigmas_of(sampling: Sampling) -> np.ndarray:
     return sigma_table(int(steps / sampling.denoise), sampling.shift)[-(steps + 1):]
 
 
-def expert_for(timestep: float, boundary: float) -> int:
-    """HIGH or LOW for a step that starts at `timestep` (0..1000).
+def expert_for(timestep: float, boundary: float) -> str:
+    """Return HIGH or LOW for a step that starts at `timestep` (0..1000).
 
     The rule of wan/image2video.py and of diffusers' WanImageToVideoPipeline: high-noise iff the timestep at the
     START of the step is at least boundary * 1000.
@@ -49,21 +45,21 @@ def expert_for(timestep: float, boundary: float) -> int:
     return HIGH if timestep >= boundary * NUM_TRAIN_TIMESTEPS else LOW
 
 
-def spans(sampling: Sampling) -> tuple[range, range]:
-    """Which steps, counted from 0, the high-noise and the low-noise expert take; either may have none.
+def spans(sampling: Sampling) -> dict[str, range]:
+    """Return the steps, counted from 0, that each expert takes, by HIGH and LOW; either may have none.
 
     From the table, not from a scheduler: UniPC cuts its timesteps to whole numbers, and a step must not change its
     expert with the scheduler.
     """
     timesteps = sigmas_of(sampling)[:-1] * NUM_TRAIN_TIMESTEPS
     high = sum(expert_for(t, sampling.boundary) == HIGH for t in timesteps)
-    return range(high), range(high, len(timesteps))
+    return {HIGH: range(high), LOW: range(high, len(timesteps))}
 
 
 def steps_of(sampling: Sampling) -> range:
     """The steps of the chosen stage. Raises RequestError for a stage that has none."""
-    high, low = spans(sampling)
-    steps = {BOTH: range(low.stop), HIGH_ONLY: high, LOW_ONLY: low}[sampling.stage]
+    of = spans(sampling)
+    steps = {BOTH: range(of[LOW].stop), HIGH_ONLY: of[HIGH], LOW_ONLY: of[LOW]}[sampling.stage]
     if not steps:
         raise RequestError(f"stage is {sampling.stage!r}, but {describe_split(sampling)}. Change the boundary "
                            f"({sampling.boundary:g}), the shift or denoise, or set stage to {BOTH!r}.")
@@ -100,20 +96,19 @@ def new_scheduler(name: str, sigmas: np.ndarray) -> Any:
 
 def describe_split(sampling: Sampling) -> str:
     """'steps 1-11 high-noise, 12-30 low-noise': which expert takes which step."""
-    named = zip(spans(sampling), EXPERT_NAMES, strict=True)
-    parts = [f"{span.start + 1}-{span.stop} {name}" for span, name in named if span]
+    parts = [f"{span.start + 1}-{span.stop} {expert}-noise" for expert, span in spans(sampling).items() if span]
     return f"steps {', '.join(parts)}"
 
 
 def split_warning(sampling: Sampling) -> str:
     """A sentence on a split that is hardly meant so, or an empty string."""
-    high, low = spans(sampling)
+    high, low = spans(sampling).values()
     if sampling.denoise == 1.0 and not (high and low):
-        used, unused = EXPERT_NAMES if high else EXPERT_NAMES[::-1]
-        return (f"All steps go to the {used} expert and none to the {unused} one; Wan 2.2 image-to-video is made for a "
-                "boundary of 0.9 and a shift of 5.")
+        used, unused = (HIGH, LOW) if high else (LOW, HIGH)
+        return (f"All steps go to the {used}-noise expert and none to the {unused}-noise one; Wan 2.2 image-to-video "
+                "is made for a boundary of 0.9 and a shift of 5.")
     uneven = abs(len(high) - len(low)) > 1
-    if low.stop <= FEW_STEPS and (max(sampling.guidance) > 1.0 or uneven):
+    if low.stop <= FEW_STEPS and (max(sampling.guidance.values()) > 1.0 or uneven):
         return (f"Only {low.stop} steps, {len(high)} + {len(low)}, at guidance {sampling.guidance[HIGH]:g} and "
                 f"{sampling.guidance[LOW]:g}: a 4-step distill LoRA wants 2 + 2 steps at shift 5 and guidance 1; "
                 "without one take 20 or more.")
@@ -153,7 +148,7 @@ def outlook(inputs: NodeInputs) -> Outlook:
     sampling = Sampling(0, **{**inputs.values, "guidance_scale_2": inputs.values.get("guidance_scale_2") or None})
     sampling.check()
     steps = steps_of(sampling)
-    high, low = (_counted(span) for span in spans(sampling))
+    high, low = (_counted(span) for span in spans(sampling).values())
     # Of a few steps the warning speaks of the guidance, which is not known when it is linked.
     silent = sampling.num_inference_steps <= FEW_STEPS and inputs.linked & {"guidance_scale", "guidance_scale_2"}
     warning = "" if silent else split_warning(sampling)

@@ -17,10 +17,9 @@ from pipeline.remote.errors import RunEndedError
 from pipeline.remote.job import State
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.run import make_clip
-
-from .job import FOREVER, Script
-from .office import CLIP, Office, Stopped, picture
-from .replicate_server import ReplicateServer
+from tests.support.office import CLIP, Office, Stopped, picture
+from tests.support.providers.job import FOREVER, Script
+from tests.support.providers.replicate import ReplicateServer
 
 PATIENCE = 120.0
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,13 +20,13 @@ from pipeline.remote.settings import Settings
 from pipeline.remote.webhooks import signatures as webhook
 from pipeline.remote.webhooks.keys import COOLDOWN, FRESH, KeyRing, fetch_keys
 from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, Receiver, Replays
-from tests.remote import job as at_provider
-from tests.remote import webhook_keys
-from tests.remote.faults import answer, reset
-from tests.remote.job import FOREVER, Script
-from tests.remote.office import PATIENT, Office
-from tests.remote.provider_server import ProviderServer
-from tests.remote.webhook_keys import SigningKey
+from tests.support.faults import answer, reset
+from tests.support.office import PATIENT, SERVERS, Office
+from tests.support.providers import job as at_provider
+from tests.support.providers import webhook_keys
+from tests.support.providers.job import FOREVER, Script
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.webhook_keys import SigningKey
 
 PUBLIC = "https://desk.example"
 NEVER = 10_000.0
@@ -62,6 +63,12 @@ class Inbox:
         bought = self.provider.accept(model, {"prompt": "a", "num_frames": 81, "duration": 5}, webhook=PUBLIC)
         ours = self.ledger.claim(Job("", self.name, model, "default", bought.id))
         return self.ledger.update(ours, remote_id=bought.id, state=state, sent=True), bought
+
+
+@pytest.fixture(params=SERVERS)
+def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProviderServer]:
+    with closing(SERVERS[request.param](tmp_path)) as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import Kind, RemoteError
 from ..job import State

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
-from ...lora.lora import BOTH
+from ...request import BOTH
 from ..api import Reply, Request, get, post
 from ..errors import PASSING, Kind, RemoteError
 from ..job import State

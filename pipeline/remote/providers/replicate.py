@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import Kind, RemoteError
 from ..job import State

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from ...lora.lora import BOTH, HIGH, LOW
+from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, get, post
 from ..errors import Kind, RemoteError
 from ..job import State

@@ -1,0 +1,115 @@
+"""A disk that is full or closed: told plainly, with what was kept, and nothing half-written is used."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devtools.paths import ROOT
+from pipeline.download.fetch import fetch
+from pipeline.http.errors import DownloadError
+from pipeline.http.secrets import Tokens
+from tests.support.hostile_server import File, HostileServer
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and mounts of POSIX")
+
+LINK = "https://a.example/lora.safetensors"
+PROGRAM = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from pipeline.http.errors import DownloadError
+from pipeline.download.fetch import fetch
+if sys.argv[4]:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
+try:
+    print(fetch(sys.argv[2], folder=Path(sys.argv[3])))
+except DownloadError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def served(hostile: HostileServer) -> File:
+    served = hostile.routes["/lora.safetensors"] = File(random.Random(0).randbytes(3_000_000))
+    return served
+
+
+def run(hostile: HostileServer, folder: Path, limit: str = "", before: tuple[str, ...] = ()) -> str:
+    process = subprocess.run([*before, sys.executable, "-c", PROGRAM, str(ROOT), LINK, str(folder), limit], text=True,
+                             capture_output=True, env={**os.environ, "WAN22_TEST_LOOPBACK": hostile.environment()},
+                             timeout=120)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
+
+
+def test_a_disk_that_takes_no_more(hostile: HostileServer, served: File, tmp_path: Path) -> None:
+    """The system refuses to let the file grow beyond a limit, as a full disk does."""
+    folder = tmp_path / "cache"
+    sentence = run(hostile, folder, limit="1500000")
+    assert sentence.startswith(f"The disk of {folder / 'partial'} took no more: File too large.")
+    assert "of 3 MB are kept" in sentence and sentence.endswith("Make room, and run again.")
+    assert not (folder / "sha256").exists()
+    sent = served.sent
+    assert Path(run(hostile, folder)).read_bytes() == served.data
+    assert served.sent - sent < 2_000_000
+
+
+def _can_mount() -> bool:
+    unshare = shutil.which("unshare")
+    return unshare is not None and subprocess.run(
+        [unshare, "-rm", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not _can_mount(), reason="small file systems cannot be mounted here")
+def test_a_disk_without_room_is_told_before_the_body(hostile: HostileServer, served: File, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = ("unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size=4m none "{folder}" && exec "$@"', "sh")
+    sentence = run(hostile, folder, before=mounted)
+    assert sentence.startswith(f"The disk of {folder / 'partial'} has 4")
+    assert "MB free; 3 MB are to come" in sentence and sentence.endswith("Make room, and run again.")
+    assert served.bodies == 0
+
+
+@pytest.mark.skipif(not _can_mount(), reason="small file systems cannot be mounted here")
+@pytest.mark.parametrize("options", ["size=80m", "size=80m,nr_inodes=12"])
+def test_a_disk_that_fills_up_meanwhile(hostile: HostileServer, served: File, tmp_path: Path, options: str) -> None:
+    """Room for the file when it begins; a body of unknown length then takes it all."""
+    def endless(request: object) -> None:
+        request.head(200, {"Transfer-Encoding": "chunked"})
+        while True:
+            request.wfile.write(b"100000\r\n" + bytes(2**20) + b"\r\n")
+
+    hostile.routes["/lora.safetensors"] = endless
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = ("unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o {options} none "{folder}" && exec "$@"', "sh")
+    sentence = run(hostile, folder, before=mounted)
+    assert "took no more: No space left on device." in sentence and "run again" in sentence
+
+
+def test_a_folder_that_may_not_be_written(hostile: HostileServer, served: File, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DownloadError, match="could not be written to: Not a directory"):
+        fetch(LINK, folder=tmp_path / "file" / "cache", policy=hostile.policy(), tokens=Tokens({}))
+    assert served.bodies == 0
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0 and not _can_mount(), reason="root may write anywhere")
+def test_a_read_only_folder(hostile: HostileServer, served: File, tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(0o500)
+    mounted = () if os.geteuid() else (
+        "unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o ro none "{folder}" && exec "$@"', "sh")
+    sentence = run(hostile, folder, before=mounted)
+    assert "may not be written to" in sentence and "Give ComfyUI the right to write there" in sentence
+    assert served.bodies == 0

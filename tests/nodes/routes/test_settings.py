@@ -1,0 +1,292 @@
+"""Settings in the real ComfyUI, by their routes and in its dialog: they hold for every node, and over a restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools.paths import ROOT
+from pipeline.remote import ui_names as places
+from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.settings_page import VARIABLES
+from pipeline.video.provenance import METADATA
+from tests.support.canvas import Canvas
+from tests.support.comfy_client import Run
+from tests.support.comfy_outside import PICTURE, Outside, remote_node
+
+ROUTES = ("/wan22/settings", "/wan22/cache")
+PAGE_HOLDS = """() => JSON.stringify([document.documentElement.outerHTML, {...localStorage}, {...sessionStorage},
+    [...document.querySelectorAll('input')].map(input => input.value), window.app.graph.serialize()])"""
+CHANGE_AT_ONCE = """changes => changes.forEach(([input, value]) => {
+    input.value = value;
+    input.dispatchEvent(new Event('input'));
+    input.dispatchEvent(new Event('change'));
+})"""
+ADDED = """([type]) => {
+    const node = LiteGraph.createNode(type);
+    window.app.graph.add(node);
+    return Object.fromEntries(node.widgets.map(widget => [widget.name, widget.value]));
+}"""
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """A ComfyUI of these tests' own, which they start anew."""
+    outside = Outside(tmp_path_factory.mktemp("settings") / "servers", pace=0.02)
+    outside.server.environ["WAN22_MAX_COST"] = "50"
+    with outside:
+        yield outside
+        outside.check()
+
+
+def ask(outside: Outside, path: str, body: object = None, method: str = "", **headers: str) -> tuple[int, str]:
+    """The status and the text that a route answers."""
+    data = None if body is None else json.dumps(body).encode()
+    sent = {"Content-Type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
+    method = method or ("GET" if body is None else "POST")
+    request = urllib.request.Request(outside.server.url + path, data, sent, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def settle(outside: Outside, **changes: object) -> dict[str, Any]:
+    status, text = ask(outside, "/wan22/settings", changes)
+    assert status == 200, text
+    return json.loads(text)
+
+
+def run(outside: Outside, provider: str, seed: int, **inputs: object) -> Run:
+    return outside.comfy.run({"picture": PICTURE, "clip": remote_node(provider, seed, **inputs),
+                              "report": {"class_type": "PreviewAny", "inputs": {"source": ["clip", 2]}}})
+
+
+def refusal(outside: Outside, provider: str, seed: int, **inputs: object) -> str:
+    """What a clip is refused with; nothing was bought."""
+    server = outside.providers[provider]
+    bought = len(server.jobs)
+    ended = run(outside, provider, seed, **inputs)
+    assert ended.outcome == "execution_error" and len(server.jobs) == bought
+    return ended.error["exception_message"]
+
+
+def keep_key(outside: Outside, provider: str, key: str) -> None:
+    assert ask(outside, "/wan22/keys", {"provider": provider, "key": key})[0] == 204
+
+
+def test_the_dialog_has_a_row_for_every_key_and_the_headings_that_messages_name() -> None:
+    page = (ROOT / "web" / "js" / "settings.js").read_text("utf-8")
+    rows = re.findall(r'(?:keyRow|tokenRow)\("(\w+)"\)', page)
+    assert sorted(rows) == sorted(VARIABLES)
+    assert sorted(re.findall(r'jobsAtOnce\("(\w+)"\)', page)) == sorted(ADAPTERS)
+    for place in (places.KEYS, places.BUDGET, places.SENDING):
+        assert place.startswith("Settings > Wan 2.2 > ") and f'"{place.rpartition("> ")[2]}": [' in page
+    ids = {name.replace(".", "_") for name in re.findall(r'"(Wan22\.\w+\.\w+)"', page)}
+    ids |= {name.replace(".", "_") for name in re.findall(
+        r'"(Wan22\.\w+\.\w+)"', (ROOT / "web" / "js" / "settings" / "new_mp4.js").read_text("utf-8"))}
+    headings = set(re.findall(r'^    "([^"]+)": ', page, re.M))
+    for language in ("en", "zh", "ja"):
+        folder = ROOT / "locales" / language
+        texts = json.loads((folder / "settings.json").read_text("utf-8"))
+        assert set(texts) == ids and all(words["name"] and words["tooltip"] for words in texts.values())
+        if language != "en":  # there ComfyUI shows headings and values as they are
+            assert set(texts["Wan22_NewMp4_Metadata"]["options"]) == set(METADATA), language
+            shown = json.loads((folder / "main.json").read_text("utf-8"))["settingsCategories"]
+            assert set(shown) == headings and all(shown.values()), language
+
+
+@pytest.mark.parametrize("headers", [
+    {"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"},
+    {"Host": "evil.example", "Origin": "http://evil.example"}, {"Host": "evil.example:8188"}])
+@pytest.mark.parametrize(("path", "method", "body"), [
+    *((path, method, {"max_cost": 9}) for path in ROUTES for method in ("GET", "POST")),
+    ("/wan22/cache", "DELETE", {})])
+def test_pages_of_others_are_refused(outside: Outside, headers: dict[str, str], path: str, method: str,
+                                     body: dict) -> None:
+    assert ask(outside, path, None if method == "GET" else body, method, **headers)[0] == 403
+    assert not (outside.own / "remote.json").exists()
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_what_is_not_valid_is_refused(outside: Outside, path: str) -> None:
+    assert ask(outside, path, {"nothing": 1})[0] == 400
+    assert ask(outside, path, {"max_cost": 1}, Content_Type="text/plain")[0] == 415
+    assert ask(outside, path, {"max_cost": "x" * 2**14})[0] == 413
+    name = "remote.json" if path == ROUTES[0] else "downloads.json"
+    outside.own.mkdir(exist_ok=True)
+    (outside.own / name).write_text("[]")
+    for body, status in ((None, 409), ({"max_cost": 1, "cache_gb": 1}, 400)):
+        assert ask(outside, path, body)[0] == status
+    (outside.own / name).unlink()
+
+
+def test_the_cache(outside: Outside) -> None:
+    cache = outside.server.base / "models" / "wan22_downloads"
+    path = cache / "sha256" / "ab" / ("ab" * 32)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(5000))
+    os.utime(path, (1.7e9,) * 2)
+    status, text = ask(outside, "/wan22/cache", {"cache_gb": 20})
+    found = json.loads(text)
+    assert status == 200 and found["settings"]["cache_gb"]["value"] == 20.0
+    assert (found["files"], found["whole"], found["idle"], found["folder"]) == (1, 5000, 5000, str(cache))
+    assert json.loads(ask(outside, "/wan22/cache", None, "DELETE")[1])["files"] == 0 and not path.exists()
+
+
+def test_the_budget_holds_for_all_nodes_and_over_a_restart(outside: Outside) -> None:
+    for name in ("wavespeed", "fal"):
+        keep_key(outside, name, outside.providers[name].key)
+    assert run(outside, "wavespeed", 1).outcome == "execution_success"
+    spent = json.loads(ask(outside, "/wan22/settings")[1])["spent"]
+    assert spent > 0
+    settle(outside, max_cost_per_day=spent + 0.001)
+    assert places.BUDGET in refusal(outside, "fal", 2, max_cost_per_day=1000.0)
+    outside.stop()
+    outside.start()
+    assert places.BUDGET in refusal(outside, "fal", 3)
+    found = json.loads(ask(outside, "/wan22/settings")[1])
+    assert found["spent"] == spent and found["settings"]["max_cost"]["source"] == "environment"
+    status, text = ask(outside, "/wan22/settings", {"max_cost": 100})
+    assert status == 400 and "WAN22_MAX_COST" in text
+    assert "more than max_cost," in refusal(outside, "fal", 4, max_cost=0.001)
+    settle(outside, max_cost_per_day=None)
+    assert run(outside, "fal", 5).outcome == "execution_success"
+    assert ask(outside, "/wan22/keys", {"provider": "fal"}, "DELETE")[0] == 204
+
+
+@pytest.fixture(scope="module")
+def canvas(browser: Any, outside: Outside) -> Iterator[Canvas]:
+    canvas = Canvas(browser, outside.server)
+    yield canvas
+    canvas.close()
+
+
+def open_dialog(canvas: Canvas) -> None:
+    canvas.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
+    canvas.page.locator("[data-nav-id='root/Wan 2.2']").click()
+
+
+def row(canvas: Canvas, name: str) -> Any:
+    return canvas.page.locator(f"[data-setting-id='Wan22.{name}']")
+
+
+def line(canvas: Canvas, name: str, words: str) -> None:
+    """Wait until a row says so."""
+    row(canvas, name).locator(".wan22-settings-line", has_text=words).wait_for()
+
+
+def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, outside: Outside) -> None:
+    answers: list[str] = []
+    canvas.page.on("requestfinished", lambda request: answers.append(request.response().text())
+                   if "/wan22/" in request.url or "/settings" in request.url else None)
+    key = outside.providers["fal"].key
+    message = refusal(outside, "fal", 20)
+    assert places.KEYS in message and "FAL_KEY" in message
+    open_dialog(canvas)
+    line(canvas, "Keys.Fal", "Not set")
+    field = row(canvas, "Keys.Fal").locator("input")
+    assert (field.get_attribute("type"), field.get_attribute("autocomplete")) == ("password", "off")
+    field.fill("two words")
+    field.press("Enter")
+    line(canvas, "Keys.Fal", "holds a space")
+    field.fill(key)
+    row(canvas, "Keys.Fal").get_by_text("Save", exact=True).click()
+    line(canvas, "Keys.Fal", "Saved")
+    assert field.input_value() == ""
+    assert row(canvas, "Keys.Callback").locator("input").is_disabled()
+    line(canvas, "Keys.Callback", "Set by WAN22_CALLBACK_SECRET")
+    row(canvas, "Keys.Profile").locator("select").select_option("")
+    row(canvas, "Keys.Profile").locator("input").fill("work")
+    row(canvas, "Keys.Profile").locator("input").press("Enter")
+    line(canvas, "Keys.Fal", "Not set")
+    ended = run(outside, "fal", 21)
+    assert ended.outcome == "execution_success", ended.error
+    seen = [canvas.page.evaluate(PAGE_HOLDS)]
+    canvas.open()
+    open_dialog(canvas)
+    line(canvas, "Keys.Fal", "Saved")
+    seen += [canvas.page.evaluate(PAGE_HOLDS), *answers, Path(outside.server.log).read_text("utf-8")]
+    seen += [json.dumps(outside.comfy.get(path)) for path in ("/settings", "/history", "/internal/logs/raw", "/queue")]
+    assert any('"profiles"' in text for text in answers) and "Wan22.Keys.Fal" in seen[0]
+    assert not [text for text in seen if key in text]
+    remove = row(canvas, "Keys.Fal").locator("button").last
+    remove.click()
+    assert remove.inner_text() == "Sure?"
+    remove.click()
+    line(canvas, "Keys.Fal", "Not set")
+    assert places.KEYS in refusal(outside, "fal", 22)
+    assert canvas.errors.pop().startswith("Failed to load resource: the server responded with a status of 400")
+    assert not canvas.errors
+
+
+def test_what_is_settled_in_the_dialog_holds_and_is_there_after_a_reload(canvas: Canvas, outside: Outside) -> None:
+    keep_key(outside, "wavespeed", outside.providers["wavespeed"].key)
+    canvas.open()
+    open_dialog(canvas)
+    line(canvas, "Budget.Clip", "Set by WAN22_MAX_COST")
+    assert row(canvas, "Budget.Clip").locator("input").is_disabled()
+    day = row(canvas, "Budget.Day").locator("input")
+    line(canvas, "Budget.Day", "spent in the last 24 hours")
+    for typed, said in (("0,5", "takes a number of US dollars"), ("0.001", "Saved")):
+        day.fill(typed)
+        day.press("Enter")
+        line(canvas, "Budget.Day", said)
+    assert places.BUDGET in refusal(outside, "wavespeed", 31)
+    row(canvas, "Sending.LocalOnly").locator("input").check()
+    line(canvas, "Sending.LocalOnly", "Saved")
+    assert places.SENDING in refusal(outside, "wavespeed", 32)
+    jobs = row(canvas, "Jobs.Fal").locator("input")
+    canvas.page.evaluate(CHANGE_AT_ONCE, [[jobs.element_handle(), "20"],
+                                          [row(canvas, "Jobs.Replicate").locator("input").element_handle(), "7"]])
+    line(canvas, "Jobs.Fal", "Saved")
+    line(canvas, "Jobs.Replicate", "Saved")
+    canvas.open()
+    open_dialog(canvas)
+    line(canvas, "Budget.Day", "spent in the last 24 hours")
+    assert (day.input_value(), jobs.input_value()) == ("0.001", "20")
+    assert row(canvas, "Jobs.WaveSpeed").locator("input").input_value() == ""
+    assert row(canvas, "Sending.LocalOnly").locator("input").is_checked()
+    stored = json.loads((outside.own / "remote.json").read_text())
+    assert stored == {"max_cost_per_day": 0.001, "local_only": True, "concurrent": {"fal": 20, "replicate": 7}}
+    assert not [name for name in outside.comfy.get("/settings") if name.startswith("Wan22.")]
+    row(canvas, "Sending.LocalOnly").locator("input").uncheck()
+    line(canvas, "Sending.LocalOnly", "Saved")
+    day.fill("")
+    day.press("Enter")
+    line(canvas, "Budget.Day", "Saved")
+    assert run(outside, "wavespeed", 33).outcome == "execution_success"
+    assert canvas.errors.pop().startswith("Failed to load resource: the server responded with a status of 400")
+    assert not canvas.errors
+
+
+def test_new_mp4_nodes_start_as_settled_and_loaded_ones_do_not(canvas: Canvas) -> None:
+    page = canvas.page
+    start = page.evaluate(ADDED, ["Wan22SaveMP4"])
+    page.evaluate("""async () => {
+        const setting = window.app.extensionManager.setting;
+        await setting.set('Wan22.NewMp4.Quality', 23);
+        await setting.set('Wan22.NewMp4.Metadata', 'none');
+        await setting.set('Wan22.NewMp4.Mark', false);
+    }""")
+    settled = {"crf": 23, "metadata": "none", "mark_ai_generated": False}
+    for node in ("Wan22SaveMP4", "Wan22DecodeToMP4"):
+        added = page.evaluate(ADDED, [node])
+        assert {name: added[name] for name in settled} == settled and added["preset"] == start["preset"]
+    canvas.load(json.loads((ROOT / "workflows" / "image-to-video-demo.json").read_text("utf-8")))
+    drawn = next(node for node in canvas.prompt().values() if node["class_type"] == "Wan22SaveMP4")
+    page.evaluate("prompt => window.app.loadApiJson(prompt, 'loaded')",
+                  {"1": {"class_type": "Wan22SaveMP4", "inputs": {"filename_prefix": "a", "fps": 16.0}}})
+    sent = canvas.prompt()["1"]
+    for node in (drawn, sent):
+        assert {name: node["inputs"][name] for name in settled} == {name: start[name] for name in settled}
+    assert not canvas.errors

@@ -1,0 +1,242 @@
+"""A clip in two runs, and a clip made from another: to the same bits as in one, and only where it makes sense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.models import load as bundled
+from pipeline.models.condition import encode_first_frame
+from pipeline.models.host import plain_host
+from pipeline.models.latents import normalise
+from pipeline.models.load import Wan22Model
+from pipeline.models.text_encoder import encode_prompts
+from pipeline.request import BOTH, HIGH, HIGH_ONLY, LOW, LOW_ONLY, SCHEDULERS, RequestError, Sampling
+from pipeline.sampling import schedule
+from pipeline.sampling.hooks import observe
+from pipeline.sampling.latent_file import load_latent, save_latent
+from pipeline.sampling.resume import UNFINISHED, Unfinished, schedule_of
+from pipeline.sampling.sampler import new_noise, sample_latent
+
+SIDE, FRAMES, STEPS = 32, 5, 10
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple:
+    return bundled.load(plain_host())
+
+
+@pytest.fixture(scope="module")
+def model(loaded: tuple) -> Wan22Model:
+    return loaded[0]
+
+
+@pytest.fixture(scope="module")
+def inputs(loaded: tuple) -> tuple:
+    _, encoder, vae = loaded
+    image = torch.rand(1, 48, 48, 3, generator=torch.Generator().manual_seed(3))
+    return *encode_prompts(encoder, "the camera pans right", ""), encode_first_frame(vae, image, SIDE, SIDE, FRAMES)
+
+
+def settings(**changes: Any) -> Sampling:
+    return Sampling(**{"seed": 4, "num_inference_steps": STEPS, **changes})
+
+
+@pytest.fixture(scope="module")
+def half_done(model: Wan22Model, inputs: tuple) -> dict[str, dict[str, Any]]:
+    """LATENT of the high-noise stage, by scheduler."""
+    return {name: sample_latent(model, *inputs, settings(scheduler=name, stage=HIGH_ONLY)) for name in SCHEDULERS}
+
+
+@pytest.fixture(scope="module")
+def whole(model: Wan22Model, inputs: tuple) -> dict[str, torch.Tensor]:
+    """Raw latents of the same clip made in one run, by scheduler."""
+    return {name: sample_latent(model, *inputs, settings(scheduler=name, stage=BOTH))["samples"]
+            for name in SCHEDULERS}
+
+
+def finish(model: Wan22Model, inputs: tuple, latent: dict[str, Any] | None, **changes: Any) -> torch.Tensor:
+    return sample_latent(model, *inputs, settings(stage=LOW_ONLY, **changes), latent=latent)["samples"]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_saved_after_the_first_stage_and_finished_later(model: Wan22Model, inputs: tuple, half_done: dict, whole: dict,
+                                                        name: str, tmp_path: Path) -> None:
+    save_latent(lambda: tmp_path / "half.latent", half_done[name], {"prompt": "{}"})
+    half = load_latent(tmp_path / "half.latent")
+    assert torch.equal(finish(model, inputs, half, scheduler=name), whole[name])
+
+
+def test_each_stage_uses_its_expert_alone(model: Wan22Model, inputs: tuple, half_done: dict) -> None:
+    calls: list[tuple[int, str]] = []
+    hooks = observe(before_pass=lambda step, expert: calls.append((step, expert)))
+    sample_latent(model, *inputs, settings(stage=HIGH_ONLY, guidance_scale=1.0), hooks)
+    assert calls == [(step, HIGH) for step in range(4)]
+    calls.clear()
+    sample_latent(model, *inputs, settings(stage=LOW_ONLY, guidance_scale=1.0), hooks, half_done["euler"])
+    assert calls == [(step, LOW) for step in range(4, STEPS)]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_both_stages_twice_from_the_same_half(model: Wan22Model, inputs: tuple, half_done: dict, whole: dict,
+                                              name: str) -> None:
+    """A run must not change what the half-done latent remembers: ComfyUI keeps it for the next run."""
+    for _ in range(2):
+        assert torch.equal(finish(model, inputs, half_done[name], scheduler=name), whole[name])
+
+
+def test_euler_goes_on_from_samples_alone(model: Wan22Model, inputs: tuple, half_done: dict, whole: dict) -> None:
+    """Core's Save Latent keeps no more; the way through raw latents costs the last bits."""
+    found = finish(model, inputs, {"samples": half_done["euler"]["samples"]})
+    assert (found - whole["euler"]).abs().max() < 1e-4
+    changed = {**half_done["euler"], "samples": half_done["euler"]["samples"] * 0.9}
+    assert (finish(model, inputs, changed) - whole["euler"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["unipc", "dpmpp_2m"])
+def test_solvers_with_a_history_refuse_samples_alone(model: Wan22Model, inputs: tuple, half_done: dict, name: str,
+                                                     ) -> None:
+    samples = half_done[name]["samples"]
+    for latent in ({"samples": samples}, {**half_done[name], "samples": samples + 0.1}):
+        with pytest.raises(RequestError, match=rf"{name} goes on from its own earlier steps.* Save Latent \(Wan 2.2\)"):
+            finish(model, inputs, latent, scheduler=name)
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"shift": 8.0}, r"begun with shift 5\.0; this sampler has 8\.0\. Set shift to 5\.0"),
+    ({"num_inference_steps": 12}, "begun with num_inference_steps 10"),
+    ({"boundary": 0.95}, r"begun with boundary 0\.9"),
+    ({"scheduler": "unipc"}, "begun with scheduler euler; this sampler has unipc"),
+])
+def test_another_schedule_cannot_finish_a_clip(model: Wan22Model, inputs: tuple, half_done: dict, changes: dict,
+                                               said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        finish(model, inputs, half_done["euler"], **changes)
+
+
+def test_the_second_stage_needs_the_first(model: Wan22Model, inputs: tuple) -> None:
+    with pytest.raises(RequestError, match=r"stage is 'low-noise only', but no latent is connected"):
+        finish(model, inputs, None)
+
+
+def test_a_half_done_clip_is_no_clip_to_start_from(model: Wan22Model, inputs: tuple, half_done: dict) -> None:
+    with pytest.raises(RequestError, match=r"clip of which 4 steps are done\. Set stage to 'low-noise only'"):
+        sample_latent(model, *inputs, settings(denoise=0.5), latent=half_done["euler"])
+
+
+def test_denoise_starts_on_the_straight_path_to_noise(model: Wan22Model, inputs: tuple, whole: dict) -> None:
+    """With a velocity of noise - clip, the true one of the path, sampling must arrive at the clip it came from."""
+    given, sampling = whole["euler"], settings(denoise=0.6, guidance_scale=1.0)
+    starts: list[torch.Tensor] = []
+
+    class TruePath(torch.nn.Module):
+        config = model.low.model.config
+
+        def forward(self, stacked: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, return_dict: bool,
+                    ) -> tuple[torch.Tensor]:
+            starts.append(stacked[:, :16])
+            return (new_noise(given.shape, sampling.seed) - normalise(given),)
+
+    resident = type(model.low.resident)(TruePath(), torch.device("cpu"))
+    expert = replace(model.low, name="true path", resident=resident)
+    found = sample_latent(Wan22Model(expert, expert), *inputs, sampling, latent={"samples": given})["samples"]
+    torch.testing.assert_close(found, given, atol=1e-4, rtol=0)
+    sigma = float(schedule.sigma_table(16, 5.0)[6])
+    torch.testing.assert_close(starts[0], sigma * new_noise(given.shape, 4) + (1 - sigma) * normalise(given))
+    assert len(starts) == STEPS
+
+
+def test_at_denoise_1_nothing_is_left_of_a_latent(model: Wan22Model, inputs: tuple, whole: dict) -> None:
+    latent = {"samples": torch.ones_like(whole["euler"])}
+    assert torch.equal(sample_latent(model, *inputs, settings(), latent=latent)["samples"], whole["euler"])
+
+
+@pytest.mark.parametrize(("latent", "said"), [
+    (None, r"denoise is 0\.5, which changes a given clip, but no latent is connected"),
+    ({"samples": torch.zeros(1, 16, 3, 4, 4)}, r"shape \(1, 16, 3, 4, 4\); the clip of this first_frame has"),
+    ({"samples": torch.zeros(1, 16, 2, 4, 4), "noise_mask": torch.ones(1)}, "has a noise mask"),
+])
+def test_latents_that_cannot_be_changed(model: Wan22Model, inputs: tuple, latent: dict | None, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        sample_latent(model, *inputs, settings(denoise=0.5), latent=latent)
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_latent_survives_the_file(tmp_path: Path, whole: dict) -> None:
+    save_latent(lambda: tmp_path / "whole.latent", {"samples": whole["euler"]}, {})
+    loaded = load_latent(tmp_path / "whole.latent")
+    assert list(loaded) == ["samples"] and torch.equal(loaded["samples"], whole["euler"])
+
+
+def test_the_file_is_one_that_core_reads(tmp_path: Path, half_done: dict) -> None:
+    save_latent(lambda: tmp_path / "half.latent", half_done["unipc"], {})
+    tensors = load_file(tmp_path / "half.latent")
+    assert torch.equal(tensors["latent_tensor"], half_done["unipc"]["samples"])
+    assert "latent_format_version_0" in tensors, "core would scale the latents without it"
+
+
+def test_files_that_are_no_latents(tmp_path: Path) -> None:
+    (tmp_path / "text.latent").write_text("not a latent")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.latent")
+    with pytest.raises(RequestError, match=r"text\.latent is no latent file or is damaged"):
+        load_latent(tmp_path / "text.latent")
+    with pytest.raises(RequestError, match=r"other\.latent holds no latent of ComfyUI's"):
+        load_latent(tmp_path / "other.latent")
+
+
+@pytest.mark.parametrize("metadata", [None, {"wan22.step": "4"}, {"wan22.step": "4", "wan22.schedule": "{"}])
+def test_a_half_done_clip_without_its_state(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    """Another program's copy of the file may have dropped the metadata."""
+    tensors = {"latent_tensor": torch.zeros(1, 16, 2, 4, 4), "latent_format_version_0": torch.tensor([]),
+               "wan22.latents": torch.zeros(1, 16, 2, 4, 4)}
+    save_file(tensors, tmp_path / "copy.latent", metadata)
+    with pytest.raises(RequestError, match=r"copy\.latent is a clip between two steps .* Save it again"):
+        load_latent(tmp_path / "copy.latent")
+
+
+SHAPE = (1, 16, 2, 4, 4)
+STATE = Unfinished(torch.zeros(SHAPE), 4, {"model_outputs.1": torch.zeros(SHAPE), "lower_order_nums": torch.tensor(1)},
+                   schedule_of(Sampling(seed=0, scheduler="dpmpp_2m")))
+
+
+@pytest.mark.parametrize("state", [
+    replace(STATE, schedule={"shift": 5.0}), replace(STATE, schedule=STATE.schedule | {"shift": [5.0]}),
+    replace(STATE, schedule=STATE.schedule | {"scheduler": "euler"}), replace(STATE, history={}),
+    replace(STATE, schedule=[]), replace(STATE, step="4"),
+    *(replace(STATE, history=STATE.history | odd) for odd in (
+        {"model_outputs.7": torch.zeros(SHAPE)}, {"model_outputs.x": torch.zeros(SHAPE)}, {"step": torch.zeros(SHAPE)},
+        {"lower_order_nums": torch.tensor(2)}, {"lower_order_nums": torch.zeros(2)}, {"last_sample": torch.zeros(3)})),
+])
+def test_a_half_done_clip_with_an_odd_state(tmp_path: Path, state: Unfinished) -> None:
+    """Of another version, or damaged: it is told here, and not in the middle of sampling."""
+    good, odd = tmp_path / "good.latent", tmp_path / "odd.latent"
+    save_latent(lambda: good, {"samples": torch.zeros(SHAPE), UNFINISHED: STATE}, {})
+    save_latent(lambda: odd, {"samples": torch.zeros(SHAPE), UNFINISHED: state}, {})
+    assert load_latent(good)[UNFINISHED].schedule == STATE.schedule
+    with pytest.raises(RequestError, match=r"odd\.latent is .* damaged, or of another version.* Save it again"):
+        load_latent(odd)
+
+
+def test_a_half_done_clip_that_a_node_made_larger(model: Wan22Model, loaded: tuple, inputs: tuple, half_done: dict,
+                                                  tmp_path: Path) -> None:
+    """As core's Latent Upscale does, which hands on the rest of the LATENT: the state is of the clip before."""
+    larger = half_done["euler"] | {"samples": half_done["euler"]["samples"].repeat(1, 1, 1, 2, 2)}
+    image = torch.rand(1, 48, 48, 3, generator=torch.Generator().manual_seed(3))
+    of_its_size = *inputs[:2], encode_first_frame(loaded[2], image, 2 * SIDE, 2 * SIDE, FRAMES)
+    save_latent(lambda: tmp_path / "larger.latent", larger, {})
+    kept = load_latent(tmp_path / "larger.latent")
+    assert kept.keys() == {"samples"} and torch.equal(kept["samples"], larger["samples"])
+    assert torch.equal(finish(model, of_its_size, kept), finish(model, of_its_size, larger))
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path, half_done: dict) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RequestError, match=r"could not be written.*still in the graph"):
+        save_latent(lambda: tmp_path / "taken" / "half.latent", half_done["euler"], {})

@@ -1,0 +1,89 @@
+"""A real ComfyUI, the providers and a receiver of callbacks, all of them on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from devtools.environment import local_comfyui
+from devtools.server import ComfyServer
+from pipeline.remote.providers import ADAPTERS
+from tests.support.comfy_client import ComfyClient, sample_picture
+from tests.support.hook_server import HookServer
+from tests.support.office import SERVERS
+from tests.support.providers.provider_server import ProviderServer
+
+PUBLIC = "https://desk.example"
+PACE = 0.02
+"""Of the ComfyUI that the tests share."""
+
+
+class Outside:
+    """ComfyUI with no key in its environment, and everything that it can reach; a context manager."""
+
+    def __init__(self, folder: Path, pace: float) -> None:
+        """pace: stretches every wait of the remote nodes and of callbacks."""
+        self._stack = ExitStack()
+        folder.mkdir(exist_ok=True)
+        self.hook = self._stack.enter_context(closing(HookServer(folder)))
+        self.providers: dict[str, ProviderServer] = {
+            name: self._stack.enter_context(closing(server(folder))) for name, server in SERVERS.items()}
+        comfyui = local_comfyui()
+        self.server = ComfyServer(comfyui, folder / "comfyui", folder / "server.log")
+        self.server.base.mkdir()
+        hosts = json.loads(self.hook.environment(*self.providers.values()))
+        self.server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(hosts | {"pace": pace})
+        self.server.environ["WAN22_CALLBACK_SECRET"] = self.hook.secret
+
+    @property
+    def own(self) -> Path:
+        """The pack's folder, which ComfyUI's server hands out to nobody."""
+        return self.server.base / "user" / "__wan22"
+
+    def __enter__(self) -> Outside:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._stack.close()
+
+    def start(self) -> None:
+        """Start ComfyUI; its log is of this start alone."""
+        self.server.__enter__()
+        self.comfy = ComfyClient(self.server)
+        self.comfy.upload("still", sample_picture(96, 64))
+
+    def stop(self) -> None:
+        self.comfy.close()
+        self.server.stop()
+
+    @contextmanager
+    def keys(self, keys: Mapping[str, str]) -> Iterator[None]:
+        """Provider -> the user's key, in the store meanwhile."""
+        store = self.own / "keys.json"
+        self.own.mkdir(exist_ok=True)
+        store.touch(0o600)
+        store.write_text(json.dumps({"profiles": {"default": dict(keys)}}))
+        try:
+            yield
+        finally:
+            store.unlink()
+
+    def check(self) -> None:
+        """Nothing happened that never may."""
+        for server in (self.hook, *self.providers.values(), *(provider.cdn for provider in self.providers.values())):
+            assert server.violations == []
+
+
+def remote_node(name: str, seed: int, **inputs: object) -> dict:
+    """Remote Image to Video at a provider; its picture comes from the node `picture`."""
+    return {"class_type": "Wan22RemoteImageToVideo", "inputs": {
+        "image": ["picture", 0], "provider": ADAPTERS[name].title, "provider.model": ADAPTERS[name].models[0].id,
+        "prompt": "the camera pans left", "negative_prompt": "", "resolution": "480p", "num_frames": 81,
+        "num_inference_steps": 30, "guidance_scale": 5.0, "seed": seed, **inputs}}
+
+
+PICTURE = {"class_type": "LoadImage", "inputs": {"image": "picture.png"}}

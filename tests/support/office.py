@@ -1,0 +1,79 @@
+"""A provider's loopback server, and the surroundings of a run against it, at a pace for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.http.policy import Pace, Patience, Policy
+from pipeline.remote.context import Desk
+from pipeline.remote.keys import Keys
+from pipeline.remote.ledger import Ledger
+from pipeline.remote.plan import RemoteModel
+from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.run import Delivery, Picture, Target, make_clip
+from pipeline.request import ClipRequest, Lora
+from pipeline.video.probe import probe
+from tests.support.providers.atlascloud import AtlasCloudServer
+from tests.support.providers.fal import FalServer
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.replicate import ReplicateServer
+from tests.support.providers.wavespeed import WaveSpeedServer
+
+SERVERS: dict[str, type[ProviderServer]] = {
+    server.provider: server for server in (WaveSpeedServer, AtlasCloudServer, FalServer, ReplicateServer)}
+CLIP = ClipRequest("the camera pans left", resolution="480p", num_frames=81, seed=7)
+LORA = Lora("https://weights.example/pan_high_noise.safetensors")
+PATIENT = Patience(request=120.0, submit=120.0, upload=120.0, download=120.0, deadline=10**6, pace=0.01, attempts=4)
+"""No wait between requests to speak of, and more time for each than it needs on a machine that is busy otherwise."""
+
+
+class Stopped(BaseException):
+    """The user pressed Stop, as ComfyUI says it."""
+
+
+def picture(shade: int = 120) -> Picture:
+    """A plain picture as a PNG file."""
+    file = io.BytesIO()
+    Image.new("RGB", (96, 64), (90, shade, 150)).save(file, "PNG")
+    return Picture(file.getvalue(), "image/png")
+
+
+class Office:
+    """Runs jobs against some servers, with one ledger. Keeps what was said in `said`."""
+
+    def __init__(self, folder: Path, *servers: ProviderServer) -> None:
+        self.folder, self.servers = folder, servers
+        self.said: list[str] = []
+        self.stop: Callable[[], None] = lambda: None
+        keys = {ADAPTERS[server.provider].variables[0]: server.key for server in servers}
+        hosts = {host: place for server in servers for host, place in server.loopback().items()}
+        self.desk = Desk(
+            ledger=Ledger(folder / "ledger"), keys=Keys(environ=keys),
+            policy=Policy(Pace(connect=120.0, read=120.0), loopback=hosts, loopback_ca=str(servers[0].ca)),
+            patience=PATIENT, results=folder / "results", say=self.said.append, stop=lambda: self.stop(),
+            check_clip=probe)
+
+    def change(self, **changes: Any) -> None:
+        """Change the desk."""
+        self.desk = replace(self.desk, **changes)
+
+    def target(self, server: ProviderServer | None = None, model: RemoteModel | None = None) -> Target:
+        adapter = ADAPTERS[(server or self.servers[0]).provider]
+        return Target(adapter, model or adapter.models[0], "default")
+
+    def make(self, clip: ClipRequest = CLIP, *targets: Target, shade: int = 120, **options: Any) -> Delivery:
+        """Have a clip made, in an event loop of its own as every prompt of ComfyUI has."""
+        return asyncio.run(make_clip(targets or (self.target(),), clip, picture(shade), self.desk, **options))
+
+    def check(self) -> None:
+        """Nothing happened that never may."""
+        for server in self.servers:
+            assert server.violations == []
+            assert server.cdn.violations == []
