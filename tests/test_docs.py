@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from devtools.environment import local_comfyui
 from devtools.paths import ROOT
@@ -18,13 +20,15 @@ from pipeline.remote.errors import Kind
 from pipeline.remote.job import State
 from pipeline.remote.plan import plan_clip
 from pipeline.remote.provider import Adapter
-from pipeline.remote.request import ClipRequest
+from pipeline.request import HIGH, ClipRequest
+from pipeline.sampling.denoise import Predict, guided, guided_in_one_pass
+from pipeline.sampling.hooks import NEGATIVE, PAIR, POSITIVE, ModelInputs
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "bench").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:bench|devtools|docs|locales|models|nodes|pipeline|subgraphs|tests|web|workflows)/[^`\s]*)`")
 """A file or folder of this repository, named by its path from the root."""
-NOT_OURS = re.compile(r"[<*]|models/(?!demo)|there_?and_?back|/example\.py", re.IGNORECASE)
+NOT_OURS = re.compile(r"[<*]|models/(?!demo)|there_?and_?back|fading|/example\.py", re.IGNORECASE)
 """Marks a pattern, a path in ComfyUI's folders, or a file of an example."""
 
 
@@ -78,6 +82,18 @@ def test_the_example_of_a_provider_translates() -> None:
     assert (end.value.value.state, end.value.value.url) == (State.DOWNLOADING, "https://example.com/clip.mp4")
     assert provider.refusal(Reply(402, {}, b'{"error": "empty"}')).kind is Kind.QUOTA
     assert provider.refusal(Reply(200, {}, b"{}")) is None
+
+
+@pytest.mark.parametrize("guidance", [guided, guided_in_one_pass])
+@pytest.mark.parametrize(("step", "scale"), [(0, 5.0), (5, 3.0), (10, 1.0)])
+def test_the_example_of_a_sampling_idea_fades_guidance(guidance: Callable[..., Predict], step: int, scale: float,
+                                                       ) -> None:
+    """A conditional velocity of 3 and an unconditional one of 1, under guidance 5 that fades over eleven steps."""
+    values = {POSITIVE: [3.0], NEGATIVE: [1.0], PAIR: [3.0, 1.0]}
+    hooks = example("pipeline/sampling/fading_guidance.py").fading_guidance(11)
+    velocity = hooks.wrap(lambda latents, timestep, branch, inputs: torch.tensor(values[branch]), step, HIGH)
+    predict = guidance(velocity, ModelInputs(torch.zeros(1)), 5.0)
+    assert predict(torch.zeros(1), torch.tensor(1000.0)).tolist() == pytest.approx([1 + scale * (3 - 1)])
 
 
 def test_the_example_of_a_node_runs(tmp_path: Path) -> None:
