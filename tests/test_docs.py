@@ -16,10 +16,9 @@ import torch
 from devtools.environment import local_comfyui
 from devtools.paths import ROOT
 from pipeline.remote.api import Reply
-from pipeline.remote.errors import Kind
-from pipeline.remote.job import State
+from pipeline.remote.errors import ErrorKind
+from pipeline.remote.job import JobState
 from pipeline.remote.plan import plan_clip
-from pipeline.remote.provider import Adapter
 from pipeline.request import HIGH, ClipRequest
 from pipeline.sampling.denoise import Predict, guided, guided_in_one_pass
 from pipeline.sampling.hooks import NEGATIVE, PAIR, POSITIVE, ModelInputs
@@ -70,17 +69,16 @@ def example(path: str) -> ModuleType:
 
 def test_the_example_of_a_provider_translates() -> None:
     provider = example("pipeline/remote/providers/example.py").Example()
-    assert not {*Adapter.__annotations__, *(name for name in vars(Adapter) if name[0] != "_")} - {*dir(provider)}
     clip = ClipRequest(prompt="a cat", num_frames=81, resolution="480p", num_inference_steps=50)
     plan = plan_clip(provider.models[0], clip, "trim")
     assert provider.body(plan, "https://example.com/cat.png")["num_frames"] == 81
-    assert list(plan.changed) == ["num_inference_steps"]
+    assert list(plan.changes) == ["num_inference_steps"]
     asking = provider.poll("wan-2.2-i2v", "job-1")
     assert next(asking).url == "https://api.example.com/v1/jobs/job-1"
     with pytest.raises(StopIteration) as end:
         asking.send(Reply(200, {}, b'{"status": "done", "video": "https://example.com/clip.mp4"}'))
-    assert (end.value.value.state, end.value.value.url) == (State.DOWNLOADING, "https://example.com/clip.mp4")
-    assert provider.refusal(Reply(402, {}, b'{"error": "empty"}')).kind is Kind.QUOTA
+    assert (end.value.value.state, end.value.value.url) == (JobState.DOWNLOADING, "https://example.com/clip.mp4")
+    assert provider.refusal(Reply(402, {}, b'{"error": "empty"}')).kind is ErrorKind.QUOTA
     assert provider.refusal(Reply(200, {}, b"{}")) is None
 
 

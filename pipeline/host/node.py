@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -9,6 +10,7 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.cli_args import LatentPreviewMethod, args
 
 from ..checkpoint.errors import CheckpointError
 from ..http.errors import DownloadError
@@ -16,8 +18,7 @@ from ..models.expert import Expert
 from ..models.latents import film_strip
 from ..remote.errors import RemoteError
 from ..request import RequestError
-
-PREVIEW_SIDE = 512
+from .runs import running_item
 
 
 def stop_if_asked() -> None:
@@ -43,10 +44,26 @@ def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Te
     factors, bias = expert.latent_rgb or (stock.latent_rgb_factors, stock.latent_rgb_factors_bias)
     factors, bias = torch.tensor(factors), torch.tensor(bias)
 
+    wanted = previews_wanted()
+
     def update(step: int, clean: torch.Tensor) -> None:
-        bar.update_absolute(step + 1, total, ("JPEG", film_strip(clean, factors, bias), PREVIEW_SIDE))
+        preview = ("JPEG", film_strip(clean, factors, bias), args.preview_size) if wanted else None
+        bar.update_absolute(step + 1, total, preview)
 
     return update
+
+
+def previews_wanted() -> bool:
+    """Tell whether the sampler shows previews: yes, unless the run or ComfyUI's command line says none.
+
+    ComfyUI's own default is none, which nobody has chosen, so that only the command line itself tells.
+    """
+    run = running_item()
+    method = (run[3] or {}).get("preview_method", "default") if run is not None else "default"
+    if method != "default":
+        return method != LatentPreviewMethod.NoPreviews.value
+    chosen = any(word.partition("=")[0] == "--preview-method" for word in sys.argv)
+    return not chosen or args.preview_method is not LatentPreviewMethod.NoPreviews
 
 
 def say(node_id: str | None, text: str) -> None:

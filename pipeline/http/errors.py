@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
 from urllib.parse import urlsplit
 
 
@@ -30,3 +32,17 @@ def redact(link: str) -> str:
     except ValueError:
         return "the link"
     return f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else link.partition("?")[0]
+
+
+_LINK = re.compile(r"[a-z]+://[^\s\"'<>]+", re.IGNORECASE)
+
+
+def redact_links(value: Any) -> Any:
+    """Return JSON with every link in its texts redacted."""
+    if isinstance(value, str):
+        return _LINK.sub(lambda link: redact(link[0]), value)
+    if isinstance(value, list):
+        return [redact_links(item) for item in value]
+    if isinstance(value, dict):
+        return {name: redact_links(item) for name, item in value.items()}
+    return value

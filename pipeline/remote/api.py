@@ -21,7 +21,7 @@ from ..http.address import check_public, parse_url
 from ..http.errors import DownloadError, TransientError
 from ..http.policy import OFFLINE_VARIABLE, Policy
 from ..http.session import Connection, trust
-from .errors import Kind, NoAnswerError, NotSentError, RemoteError
+from .errors import ErrorKind, NoAnswerError, NotSentError, RemoteError
 
 MAX_ANSWER = 8 * 2**20
 """Bytes of an API's answer; a model list with schemas is the longest."""
@@ -152,10 +152,10 @@ def _connect(link: str, policy: Policy) -> Connection:
     except TransientError as error:
         raise NotSentError(str(error)) from None
     except DownloadError as error:
-        raise RemoteError(Kind.REFUSED_HERE, str(error)) from None
+        raise RemoteError(ErrorKind.REFUSED_HERE, str(error)) from None
     except ssl.SSLCertVerificationError as error:
-        raise RemoteError(Kind.REFUSED_HERE, f"{url.host} could not prove who it is ({error.verify_message}). Nothing "
-                          "was sent. Check this machine's clock.") from None
+        raise RemoteError(ErrorKind.REFUSED_HERE, f"{url.host} could not prove who it is ({error.verify_message}). "
+                          "Nothing was sent. Check this machine's clock.") from None
     except OSError:
         raise NotSentError(f"{url.host} cannot be reached. Nothing was sent. Is this machine online?") from None
     return connection

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from devtools.environment import local_comfyui
 from devtools.server import ComfyServer
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from tests.support.comfy_client import ComfyClient, sample_picture
 from tests.support.hook_server import HookServer
 from tests.support.office import SERVERS
@@ -81,7 +81,7 @@ class Outside:
 def remote_node(name: str, seed: int, **inputs: object) -> dict:
     """Remote Image to Video at a provider; its picture comes from the node `picture`."""
     return {"class_type": "Wan22RemoteImageToVideo", "inputs": {
-        "image": ["picture", 0], "provider": ADAPTERS[name].title, "provider.model": ADAPTERS[name].models[0].id,
+        "image": ["picture", 0], "provider": PROVIDERS[name].title, "provider.model": PROVIDERS[name].models[0].id,
         "prompt": "the camera pans left", "negative_prompt": "", "resolution": "480p", "num_frames": 81,
         "num_inference_steps": 30, "guidance_scale": 5.0, "seed": seed, **inputs}}
 

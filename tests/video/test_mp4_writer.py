@@ -98,7 +98,7 @@ def test_each_sample_is_the_nearest_code(pix_fmt: str) -> None:
 
 
 def test_values_outside_are_cut_off(tmp_path: Path) -> None:
-    wild = noise(2, 32, 32, 3) * 3 - 1
+    wild = noise(2, 32, 32, 3) * 2 - 0.5
     assert written(tmp_path / "a", wild).read_bytes() == written(tmp_path / "b", wild.clamp(0, 1)).read_bytes()
 
 
@@ -270,6 +270,17 @@ def test_frames_that_are_not_numbers(tmp_path: Path, value: float) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("images", "said"), [
+    (colour_bars(9) * 255, r"Frame 1 holds values up to [12]\d\d; .* Divide them by 255"),
+    (colour_bars(9) * 2 - 1, "Frame 1 holds values down to -0.76.* halve them and add 0.5"),
+    ((colour_bars(9) * 255).byte(), r"The images hold whole numbers \(uint8\)"),
+], ids=["0..255", "-1..1", "bytes"])
+def test_frames_of_another_scale(tmp_path: Path, images: torch.Tensor, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        written(tmp_path, images)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stop_while_the_encoder_still_holds_frames(tmp_path: Path) -> None:
     class Stopped(BaseException):
         pass
@@ -341,7 +352,7 @@ REPEATED = """
 import sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pipeline.save import Mp4, save_clip
+from pipeline.video.save import Mp4, save_clip
 images = torch.rand(18, 3, 8, 12, generator=torch.Generator().manual_seed(1))
 images = torch.nn.functional.interpolate(images, scale_factor=8, mode="bilinear").movedim(1, -1)
 save_clip(Mp4(lambda: Path({path!r})), images, lambda done, total: None)
@@ -363,7 +374,7 @@ LIMITED = """
 import resource, signal, sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pipeline.save import Mp4, save_clip
+from pipeline.video.save import Mp4, save_clip
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 try:

@@ -147,7 +147,7 @@ def test_link_that_the_user_gives_is_asked_once_typing_has_ended(notes: Notes, i
                                                                  ) -> None:
     notes.clear()
     node, before = notes.add("Wan22Lora"), len(internet.seen)
-    notes.hear(node, "lora", "Give a link")
+    notes.hear(node, "lora", "Enter a link")
     field = notes.page.evaluate_handle("() => document.body.appendChild(document.createElement('input'))")
     field.focus()
     notes.change(node, source=link[:-3])
