@@ -93,5 +93,5 @@ class Notify(io.ComfyNode):
             clip = None if video is None else video_facts(video)
             text = send_callback(system_folder(), graph_run(), running_node(),
                                  Recipient(callback_url, profile, signed), clip, report)
-            show_text(cls.hidden.unique_id, told)
+            show_text(cls.hidden.unique_id, text)
             return io.NodeOutput()
