@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from pipeline.lora.probe_video import LoraFacts
+from pipeline.lora.probe import LoraFacts
 
 from pipeline.http import policy as http
 from pipeline.lora.expert import choose_expert
