@@ -92,7 +92,7 @@ def test_a_server_below_a_path_of_another(server: ComfyServer, tmp_path: Path) -
             self.end_headers()
             self.wfile.write(data)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
