@@ -18,6 +18,7 @@ CALLBACK_OWNER, CALLBACK_VARIABLE = "callback", "WAN22_CALLBACK_SECRET"
 """Whose key in the store signs our callbacks, and the environment variable that holds it."""
 DEFAULT_PROFILE = "default"
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
 _saving = threading.Lock()
 
 
