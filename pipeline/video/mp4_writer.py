@@ -41,7 +41,7 @@ class Written:
     note: str
     """A sentence when another encoder than the preferred one has written it, else empty."""
     clip: VideoFacts
-    """What `probe_video` would find."""
+    """The facts that `probe_video` would return."""
 
 
 def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], encoding: Encoding,
@@ -81,7 +81,7 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
                 on_frame(number)
             thread.finish()
     clip = VideoFacts(Codec(encoder, "w").canonical_name, encoding.pix_fmt, width, height, encoding.rate, number,
-                sound is not None)
+                      sound is not None)
     return Written(file.path, note, clip)
 
 
