@@ -43,7 +43,7 @@ class BridgeSampler(SamplerNode):
     def execute(cls, model_high: object, model_low: object, positive: list, negative: list, first_frame: object,
                 latent: dict | None = None, loras: tuple = (), **settings: Any) -> io.NodeOutput:
         from ..pipeline.host.loras import models_with_loras
-        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.node import errors_on_node, show_text
         from ..pipeline.host.sampling import model_facts, stage_runner
         from ..pipeline.request import HIGH, LOW
         from ..pipeline.sampling.bridge import check_latent, check_models, sample_stages
@@ -56,6 +56,6 @@ class BridgeSampler(SamplerNode):
             check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
             check_latent(latent, first_frame, sampling)  # before a LoRA is fetched
             models, fitted = models_with_loras(models, loras, node_id)
-            say(node_id, "\n".join((describe_run(sampling), *fitted)))
+            show_text(node_id, "\n".join((describe_run(sampling), *fitted)))
             run = stage_runner(models, sampling)
             return io.NodeOutput(sample_stages(run, positive, negative, first_frame, sampling, latent))

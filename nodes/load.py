@@ -23,8 +23,8 @@ def _folders(slot: Slot) -> list[Path]:
 
 def _choices() -> dict[Slot, list[str]]:
     """Return the choices of each input: the bundled file and those that fit it."""
-    known = {folder: library.entries(model_folders(folder, "diffusers")) for folder in set(FOLDERS.values())}
-    return {slot: [BUNDLED, *library.fitting(known[folder], slot)] for slot, folder in FOLDERS.items()}
+    known = {folder: library.list_weights(model_folders(folder, "diffusers")) for folder in set(FOLDERS.values())}
+    return {slot: [BUNDLED, *library.fitting_names(known[folder], slot)] for slot, folder in FOLDERS.items()}
 
 
 def _path(name: str, slot: Slot) -> Path | None:
@@ -32,7 +32,7 @@ def _path(name: str, slot: Slot) -> Path | None:
 
     Raises CheckpointError when it is not there or does not fit.
     """
-    return None if name == BUNDLED else library.find(_folders(slot), name, slot, FOLDERS[slot])
+    return None if name == BUNDLED else library.find_weights(_folders(slot), name, slot, FOLDERS[slot])
 
 
 class Load(io.ComfyNode):
@@ -84,14 +84,14 @@ class Load(io.ComfyNode):
 
     @classmethod
     def execute(cls, high_noise_expert: str, low_noise_expert: str, text_encoder: str, vae: str) -> io.NodeOutput:
-        from ..pipeline.host.node import errors_on_node, say
-        from ..pipeline.host.ops import host
-        from ..pipeline.models.load import hints, load
+        from ..pipeline.host.node import errors_on_node, show_text
+        from ..pipeline.host.ops import comfy_host
+        from ..pipeline.models.load import load, pair_warnings
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             names = (high_noise_expert, low_noise_expert, text_encoder, vae)
             high, low, text, decoder = (_path(name, slot) for slot, name in zip(Slot, names, strict=True))
-            if notes := hints(high, low):
-                say(node_id, " ".join(notes))
-            return io.NodeOutput(*load(host(), high, low, text, decoder))
+            if notes := pair_warnings(high, low):
+                show_text(node_id, " ".join(notes))
+            return io.NodeOutput(*load(comfy_host(), high, low, text, decoder))

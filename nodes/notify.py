@@ -83,7 +83,7 @@ class Notify(io.ComfyNode):
     def execute(cls, callback_url: str, video: Any = None, report: str = "", signed: bool = True,
                 profile: str = DEFAULT_PROFILE) -> io.NodeOutput:
         from ..pipeline.host.folders import system_folder
-        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.node import errors_on_node, show_text
         from ..pipeline.host.runs import graph_run, running_node
         from ..pipeline.host.video import video_facts
         from ..pipeline.notify.notice import send_callback
@@ -93,5 +93,5 @@ class Notify(io.ComfyNode):
             clip = None if video is None else video_facts(video)
             text = send_callback(system_folder(), graph_run(), running_node(),
                                  Recipient(callback_url, profile, signed), clip, report)
-            say(cls.hidden.unique_id, text)
+            show_text(cls.hidden.unique_id, text)
             return io.NodeOutput()

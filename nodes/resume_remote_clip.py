@@ -52,7 +52,7 @@ class ResumeRemoteClip(io.ComfyNode):
 
     @classmethod
     async def execute(cls, job: str, remote_id: str = "", action: str = RESUME) -> io.NodeOutput:
-        from ..pipeline.host.node import errors_on_node, say
+        from ..pipeline.host.node import errors_on_node, show_text
         from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import clip_outputs
@@ -64,7 +64,7 @@ class ResumeRemoteClip(io.ComfyNode):
             context = remote_context(node_id, Limits())
             if action == GIVE_UP:
                 message = give_up(job, context)
-                say(node_id, message)
+                show_text(node_id, message)
                 return io.NodeOutput(None, None, message, block_execution=message)
             path, report = await resumed_clip(job, remote_id.strip(), context)
             video, images, preview = await clip_outputs(path, with_frames=is_linked(IMAGES))

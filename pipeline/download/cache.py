@@ -17,15 +17,13 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.atomic import WAITS, retried
+from ..files.atomic import WAITS, retry_while_held
 from ..files.names import read_sha256
 from ..http.errors import DownloadError
 from ..http.threads import Stop, pause
 from .partial import Partial, hash_file
 from .source import full_name
 
-DOWNLOADS = "wan22_downloads"
-"""Name of the cache's folder, beside the host's model folders."""
 DAY = 86400.0
 KEPT_FOR = DAY
 """Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""
@@ -184,7 +182,7 @@ class Cache:
             self._index.touch(sha256, time.time())
             return path
         if hash_file(path, stop) != sha256:
-            retried(lambda: path.unlink(missing_ok=True))
+            retry_while_held(lambda: path.unlink(missing_ok=True))
             self._index.drop_file(sha256)
             return None
         self._index.put_file(File(sha256, status.st_size, status.st_mtime_ns, time.time()))
@@ -215,7 +213,7 @@ class Cache:
             return there
         path = self.path(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
-        retried(lambda: os.replace(partial.path, path), MOVE_WAITS, lambda seconds: pause(seconds, stop))
+        retry_while_held(lambda: os.replace(partial.path, path), MOVE_WAITS, lambda seconds: pause(seconds, stop))
         if os.name == "posix":  # the rename itself must outlive a power cut
             folder = os.open(path.parent, os.O_RDONLY)
             try:

@@ -10,7 +10,7 @@ from ..video.mp4_settings import read_settings
 from ..video.mp4_writer import Written
 from ..video.save import Mp4
 from .files import new_output_file, workflow_metadata
-from .node import errors_on_node, progress, say, stop_if_asked
+from .node import errors_on_node, progress, show_text, stop_if_asked
 from .video import clip_preview, video_from
 
 Write = Callable[[Mp4, Callable[[int, int], None], Callable[[], None]], Written]
@@ -32,5 +32,5 @@ def save_mp4(hidden: Any, width: int, height: int, values: Mapping[str, Any],
                   settings.audio)
         written = write(mp4, progress(), stop_if_asked)
         if written.note:
-            say(node_id, written.note)
+            show_text(node_id, written.note)
         return video_from(written.path), clip_preview(written.path, written.clip)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from comfy_api.latest import InputImpl
 
-from ..video.probe import Clip, probe
+from ..video.probe import VideoFacts, probe_video
 from .files import shown_in_output
 
 
@@ -37,7 +37,7 @@ def video_facts(video: Any) -> dict[str, Any]:
             "file": None if shown is None else {**shown, "bytes": Path(source).stat().st_size}}
 
 
-def clip_preview(path: Path, clip: Clip) -> dict[str, Any] | None:
+def clip_preview(path: Path, clip: VideoFacts) -> dict[str, Any] | None:
     """Return the node's `ui` output: what ComfyUI's own preview shows (its ui.PreviewVideo), with the player's facts.
 
     None for a clip outside ComfyUI's output folder, such as one that was bought while that was another: the canvas
@@ -56,4 +56,4 @@ async def clip_outputs(path: Path, *, with_frames: bool) -> tuple[Any, torch.Ten
     """Return a finished file as VIDEO, its frames if they are wanted, and its preview; read in a thread."""
     video = video_from(path)
     images = await asyncio.to_thread(frames_of, video) if with_frames else None
-    return video, images, await asyncio.to_thread(lambda: clip_preview(path, probe(path)))
+    return video, images, await asyncio.to_thread(lambda: clip_preview(path, probe_video(path)))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files.atomic import write_object
+from ..files.atomic import write_json_object
 from ..http.secrets import KeyStoreError, Secret, may_be_secret, read_key_store
 from . import ui_names
 from .errors import ErrorKind, RemoteError
@@ -93,7 +93,7 @@ class KeyStore:
     def _write(self, whole: dict[str, object]) -> None:
         if self.store is None:
             raise ValueError("There is no key store.")
-        write_object(self.store, whole)
+        write_json_object(self.store, whole)
 
     def _profiles(self) -> dict[str, dict[str, str]]:
         found = self._read().get("profiles", {})

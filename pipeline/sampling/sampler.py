@@ -12,7 +12,7 @@ from ..models.condition import Condition
 from ..models.expert import HEAD_DIM, Expert
 from ..models.latents import denormalise, normalise
 from ..models.load import Wan22Model
-from ..models.memory import activation_bytes, preflight, with_more_room
+from ..models.memory import activation_bytes, preflight, with_oom_retry
 from ..request import MAX_PROMPT_TOKENS, RequestError, Sampling
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
 from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, from_noise
@@ -86,11 +86,11 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
         def velocity(x: torch.Tensor, timestep: torch.Tensor, branch: str, inputs: ModelInputs) -> torch.Tensor:
             def run(need: int) -> torch.Tensor:
                 room[which] = need
-                expert.resident.bring(need, patches)
+                expert.resident.load_to_device(need, patches)
                 return one_pass(x, timestep, branch, inputs)
 
             need = max(pass_bytes(expert, tuple(x.shape)), room.get(which, 0))
-            return with_more_room(run, expert.resident, need, f"a pass through the {which}-noise expert", ADVICE)
+            return with_oom_retry(run, expert.resident, need, f"a pass through the {which}-noise expert", ADVICE)
 
         def predict(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             inputs = ModelInputs(channels.to(device))

@@ -1,4 +1,4 @@
-"""A clip's sound: an AUDIO of ComfyUI's as AAC, exactly as long as the frames."""
+"""Encode an AUDIO of ComfyUI's as a clip's AAC track, exactly as long as its frames."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-"""Samples a second that AAC knows (ISO/IEC 14496-3, table 1.18); others are resampled to 48000."""
+"""Sample rates of AAC, in Hz (ISO/IEC 14496-3, table 1.18); other rates are resampled to 48000."""
 
 
 def read_sound(audio: dict[str, Any]) -> tuple[np.ndarray, int]:
-    """AUDIO {"waveform": (B, C, T), "sample_rate"} -> its first clip, (C, T) float32 in -1..1, and samples a second.
+    """Return the first sound of AUDIO {"waveform": (B, C, T), "sample_rate"}: (C, T) float32 -1..1, and its rate in Hz.
 
     Raises RequestError for a number of channels that AAC has no layout for.
     """
@@ -30,13 +30,13 @@ def read_sound(audio: dict[str, Any]) -> tuple[np.ndarray, int]:
     channels = waveform.shape[1]
     if channels not in LAYOUTS:
         raise RequestError(f"The audio has {channels} channels; an MP4 takes {', '.join(map(str, LAYOUTS))}. Mix it "
-                           "down to stereo first.")
+                           "down to stereo.")
     sound = np.nan_to_num(waveform[0].float().cpu().numpy(), nan=0.0, posinf=1.0, neginf=-1.0)
     return sound.clip(-1, 1), int(audio["sample_rate"])
 
 
 class SoundTrack:
-    """The AAC track of a file that is being written; silence follows when the sound is shorter than the clip."""
+    """The AAC track of a file that is being written, with silence behind a sound that is shorter than the clip."""
 
     def __init__(self, container: OutputContainer, sound: np.ndarray, rate: int) -> None:
         import av
@@ -47,7 +47,7 @@ class SoundTrack:
         self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=kept)
 
     def until(self, time: Fraction) -> Iterator[Packet]:
-        """Packets of the sound up to a time in seconds; times never go back."""
+        """Yield the packets up to a time in seconds, which must not decrease from call to call."""
         import av
         import numpy as np
 
@@ -63,7 +63,7 @@ class SoundTrack:
                 yield from self._stream.encode(resampled)
 
     def rest(self) -> Iterator[Packet]:
-        """The last packets."""
+        """Yield the last packets."""
         for resampled in self._resampler.resample(None):
             yield from self._stream.encode(resampled)
         yield from self._stream.encode(None)

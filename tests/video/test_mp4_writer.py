@@ -341,7 +341,7 @@ REPEATED = """
 import sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pipeline.save import Mp4, save_clip
+from pipeline.video.save import Mp4, save_clip
 images = torch.rand(18, 3, 8, 12, generator=torch.Generator().manual_seed(1))
 images = torch.nn.functional.interpolate(images, scale_factor=8, mode="bilinear").movedim(1, -1)
 save_clip(Mp4(lambda: Path({path!r})), images, lambda done, total: None)
@@ -363,7 +363,7 @@ LIMITED = """
 import resource, signal, sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pipeline.save import Mp4, save_clip
+from pipeline.video.save import Mp4, save_clip
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 try:
