@@ -46,13 +46,15 @@ class ComfyServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.options: list[str] = []  # further options for ComfyUI's command line
         self.environ: dict[str, str] = {}  # further environment variables
+        self.launcher = ""  # a program that starts main.py in place of Python itself
         # Proxies from the environment are for the outside, never for a loopback address.
         self._http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
         """The command line; also writes the small file that shows ComfyUI this checkout without links or copies."""
-        words = [str(VENV_PYTHON), str(self.comfyui / "main.py"), "--base-directory", str(self.base)]
+        words = [str(VENV_PYTHON), *filter(None, [self.launcher]), str(self.comfyui / "main.py")]
+        words += ["--base-directory", str(self.base)]
         words += ["--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch"]
         words += ["--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-all-custom-nodes"]
         if self.with_pack:

@@ -11,7 +11,7 @@ import pytest
 
 from devtools.environment import local_comfyui
 from devtools.paths import ROOT
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes", "execution",
         "comfy_kitchen", "latent_preview"}
@@ -33,7 +33,7 @@ def test_only_one_file_of_the_pipeline_touches_comfyui(path: Path) -> None:
 
 def test_a_provider_is_one_file() -> None:
     """Nothing beside a provider's own file, and the list of them, knows it by name."""
-    own = {word for adapter in ADAPTERS.values() for word in (adapter.name, adapter.title, *adapter.variables)}
+    own = {word for provider in PROVIDERS.values() for word in (provider.name, provider.title, *provider.variables)}
     providers = ROOT / "pipeline" / "remote" / "providers"
     for path in (*PIPELINE, *(ROOT / "nodes").rglob("*.py")):
         if path.parent != providers:

@@ -103,3 +103,8 @@ def size_text(count: int) -> str:
         if count < 999.5 * factor or unit == "GB":
             return f"{count / factor:.3g} {unit}"
     raise AssertionError
+
+
+def read_sha256(text: str) -> str | None:
+    """Return a SHA-256 in hexadecimal, as it is typed or sent, in lower case; None for anything else."""
+    return text.lower() if re.fullmatch(r"[0-9a-fA-F]{64}", text) else None

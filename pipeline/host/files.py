@@ -1,4 +1,4 @@
-"""ComfyUI's folders: where downloads, keys and results are kept, and what the canvas may read of them."""
+"""Files in ComfyUI's output folder, the pack's key store, and the graph as a file's metadata."""
 
 from __future__ import annotations
 
@@ -9,25 +9,15 @@ from typing import Any
 import folder_paths
 from comfy.cli_args import args
 
-from ..download.cache import DOWNLOADS
 from ..files.names import shown_in
 from ..http.secrets import Tokens
 from ..request import RequestError
-
-
-def download_folder() -> Path:
-    """Where fetched files are kept: beside the model folders, where a big disk is, and in none that ComfyUI lists."""
-    return Path(folder_paths.models_dir, DOWNLOADS)
+from .folders import output_folder, system_folder
 
 
 def tokens() -> Tokens:
     """The user's tokens: of the environment, else of a key store that ComfyUI's server hands out to nobody."""
     return Tokens(store=system_folder() / "keys.json")
-
-
-def system_folder() -> Path:
-    """Where the pack keeps what ComfyUI's server hands out to nobody: keys, settings, the ledger of remote jobs."""
-    return Path(folder_paths.get_system_user_directory("wan22"))
 
 
 def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
@@ -46,7 +36,7 @@ def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
 
 def shown_in_output(path: Path) -> dict[str, str] | None:
     """How the canvas asks for a file of the output folder; None for one that lies elsewhere, which it cannot get."""
-    return shown_in(Path(folder_paths.get_output_directory()), path)
+    return shown_in(output_folder(), path)
 
 
 def output_path(name: str) -> Path:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import comfy.lora
 import comfy.utils
-import folder_paths
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ..lora.apply import add_loras, open_loras
-from ..lora.bundled import named_file
 from ..lora.match import LoraFile
 from ..lora.patches import Algebra, to_magnitude
 from ..lora.probe import check_fits
 from ..lora.source import Fetch, lora_fetcher
 from ..models.host import Targets
 from ..request import HIGH, Lora
-from .files import download_folder, system_folder, tokens
+from .files import tokens
+from .folders import download_folder, lora_file, system_folder
 from .node import show_text, stop_if_asked
 
 
@@ -53,11 +51,6 @@ def _add(patches: list[tuple[Any, ...]], weight: torch.Tensor, name: str) -> tor
 
 ALGEBRA = Algebra(load=functools.partial(comfy.lora.load_lora, log_missing=False), add=_add,
                   dora=lambda name, change, magnitude: _DoRA({name}, (change, magnitude)))
-
-
-def lora_file(name: str) -> Path | None:
-    """A file of the loras folders, by the name that ComfyUI lists it under, or one of the bundled pair."""
-    return named_file(name, folder_paths.get_full_path)
 
 
 def downloader(node_id: str | None) -> Fetch:

@@ -14,8 +14,9 @@ from ..download.cache_settings import cache_bytes
 from ..download.fetch import fetch
 from ..download.meter import Meter
 from ..download.partial import hash_file
-from ..download.source import is_remote
+from ..download.source import is_remote, parse_source
 from ..http.errors import DownloadError, redact
+from ..http.policy import policy_from_environment
 from ..http.secrets import Tokens
 from ..request import AUTO, Lora, RequestError
 from .expert import choose_expert
@@ -103,15 +104,15 @@ def lora_fetcher(folder: Path, own: Path, tokens: Tokens, new_bar: Callable[[], 
     """
 
     def get(source: str, sha256: str | None, inspect: Callable[..., Any]) -> Path:
-        show, meter = new_bar(), Meter(link_name(source))
+        show, meter, policy = new_bar(), Meter(link_name(source)), policy_from_environment()
 
         def on_progress(done: int, total: int | None) -> None:
             show(done, total or done + 1)
-            text = meter.text(done, total)
+            text = meter.text(done, total, policy.through_proxy(parse_source(source).link))
             if text is not None:
                 show_text(text)
 
-        return fetch(source, folder=folder, sha256=sha256, inspect=inspect, on_progress=on_progress, stop=stop,
-                     tokens=tokens, cache_bytes=cache_bytes(own))
+        return fetch(source, folder=folder, policy=policy, sha256=sha256, inspect=inspect, on_progress=on_progress,
+                     stop=stop, tokens=tokens, cache_bytes=cache_bytes(own))
 
     return get

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..graph.nodes import node_type, typed_inputs, upstream
+
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for media that a trained model made."""
 WORKFLOW, REQUEST, NONE = METADATA = ("full workflow", "request only", "none")
@@ -31,14 +33,8 @@ def _upstream(prompt: dict[str, Any] | None, node_id: str | None) -> list[dict[s
 
     prompt: a graph in ComfyUI's API format, in which a list is a link, [node id, output].
     """
-    found: dict[str, dict[str, Any]] = {}
-    waiting = [] if node_id is None else [node_id]
-    while waiting:
-        at = waiting.pop()
-        node = (prompt or {}).get(at)
-        if node is None or at in found:
-            continue
-        inputs = node["inputs"]
-        found[at] = {"node": node["class_type"], **{k: v for k, v in inputs.items() if not isinstance(v, list)}}
-        waiting += [value[0] for value in inputs.values() if isinstance(value, list) and value]
-    return list(reversed(found.values()))
+    graph = prompt or {}
+    if node_id not in graph:
+        return []
+    names = [*reversed(upstream(graph, node_id)), node_id]
+    return [{"node": node_type(graph[name]), **typed_inputs(graph[name])} for name in names]

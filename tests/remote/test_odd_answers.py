@@ -10,31 +10,31 @@ import pytest
 from pipeline.remote.api import Reply
 from pipeline.remote.errors import RemoteError
 from pipeline.remote.json_parts import number_part
-from pipeline.remote.provider import Adapter, Steps
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.provider import Provider, RequestFlow
+from pipeline.remote.providers import PROVIDERS
 
 ODD: tuple[Any, ...] = (None, True, 5, "x", [], [[]], ["x"], {}, {"x": {}}, [{"x": []}], [{"msg": [], "loc": 5}])
 FIELDS = ("status", "outputs", "output", "error", "error_code", "price", "video", "items", "results", "id", "detail",
           "model", "schema", "download_url", "queue_position", "code", "msg", "message", "prices", "currency")
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 @pytest.mark.parametrize("status", [200, 422])
 def test_no_type_surprises(name: str, odd: Any, status: int) -> None:
-    adapter: Adapter = ADAPTERS[name]
+    provider: Provider = PROVIDERS[name]
     fields = dict.fromkeys(FIELDS, odd)
     for found in (odd, fields, fields | {"data": odd}, fields | {"data": fields}, {"data": fields, "code": 200}):
         reply = Reply(status, {}, json.dumps(found).encode())
-        refusal = adapter.refusal(reply)
+        refusal = provider.refusal(reply)
         assert refusal is None or str(refusal)
-        answered(adapter.poll("m", "id"), reply)
-        answered(adapter.fields("m"), reply)
-        answered(adapter.history("m", 0.0), reply)
-        answered(adapter.upload(b"", "image/png"), reply)
+        answered(provider.poll("m", "id"), reply)
+        answered(provider.fields("m"), reply)
+        answered(provider.history("m", 0.0), reply)
+        answered(provider.upload(b"", "image/png"), reply)
 
 
-def answered(steps: Steps[Any], reply: Reply) -> None:
+def answered(steps: RequestFlow[Any], reply: Reply) -> None:
     """Give a conversation this answer to everything it asks."""
     try:
         next(steps)
