@@ -43,7 +43,7 @@ def shown_in_output(path: Path) -> dict[str, str] | None:
 
 
 def output_path(name: str) -> Path:
-    """Return the path of a file in ComfyUI's output folder. Raises RequestError when it does not exist or is outside."""
+    """Return the path of a file in ComfyUI's output folder. Raises RequestError for one that is missing or outside."""
     try:
         path = Path(folder_paths.get_annotated_filepath(f"{name} [output]"))
     except ValueError:
