@@ -14,9 +14,10 @@ from typing import Any
 from ..graph.run import GraphRun
 from ..http.errors import redact_links
 from ..http.policy import Policy, policy_from_environment
-from ..remote.api import Request, exchange
+from ..remote.api import Request
 from ..remote.database import writing
 from ..remote.errors import ErrorKind, RemoteError
+from ..remote.exchange import exchange
 from ..remote.keys import CALLBACK_OWNER, CALLBACK_VARIABLE, KeyStore
 from ..remote.settings import check_sending_allowed
 from ..remote.signatures import SECRET_PREFIX, read_secret, signed_headers, unsigned_headers
