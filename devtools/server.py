@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 from .paths import ROOT, VENV_PYTHON
-from .processes import succeeds
+from .processes import OPENMP, succeeds
 from .terminal import DevError, tail
 
 
@@ -68,7 +68,7 @@ class ComfyServer:
         for folder in ("custom_nodes", "input", "models", "output"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         # Model hubs are never asked at run time: what a workflow needs is on the disk or an error says so.
-        environ = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1",
+        environ = {**OPENMP, **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1",
                    **self.environ}
         with self.log.open("wb") as sink:
             self._process = subprocess.Popen(

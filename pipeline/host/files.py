@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,22 @@ def tokens() -> Tokens:
 
 
 def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
-    """A path in ComfyUI's output folder that no file has yet. Raises RequestError for a prefix that leads out of it."""
+    """Return a path in ComfyUI's output folder that no file has yet.
+
+    A slash at the prefix's end, or a doubled one, is left out: ComfyUI's counter would stay at 1. Raises RequestError
+    for a prefix that leads out of the folder.
+    """
     try:
         folder, name, counter, _, _ = folder_paths.get_save_image_path(
-            prefix, folder_paths.get_output_directory(), width, height)
+            os.path.normpath(prefix), folder_paths.get_output_directory(), width, height)
     except OSError as error:
         raise RequestError(f"The folder for {prefix} cannot be made: {error.strerror or error}. Choose another in "
                            "filename_prefix.") from error
     except Exception as error:  # ComfyUI's own, of no class of its own
         raise RequestError(f"filename_prefix is {prefix!r}, which leads out of ComfyUI's output folder. Choose a name "
                            "inside, such as wan22/clip.") from error
-    return Path(folder) / f"{name}_{counter:05}_{suffix}"
+    paths = (Path(folder) / f"{name}_{number:05}_{suffix}" for number in itertools.count(counter))
+    return next(path for path in paths if not path.exists())
 
 
 def shown_in_output(path: Path) -> dict[str, str] | None:

@@ -39,6 +39,7 @@ def save_as(name: str, latent: dict[str, Any], hidden: Any) -> Path:
     one may be, and as `save_latent` does.
     """
     from ..sampling.latent_file import save_latent
+    from ..video.provenance import without_faults
     from .files import new_output_file, workflow_metadata
 
     prompt, extra_pnginfo = hidden.prompt, hidden.extra_pnginfo
@@ -46,4 +47,4 @@ def save_as(name: str, latent: dict[str, Any], hidden: Any) -> Path:
     if fault := name_fault(name):
         raise RequestError(fault)
     return save_latent(lambda: new_output_file(f"{FOLDER}/{name}", 0, 0, ".latent"), latent,
-                       workflow_metadata(prompt, extra_pnginfo))
+                       without_faults([lambda: workflow_metadata(prompt, extra_pnginfo)])[0])

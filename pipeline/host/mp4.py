@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from comfy.cli_args import args
+
 from ..video.mp4_settings import read_settings
 from ..video.mp4_writer import Written
 from ..video.save import Mp4
@@ -27,10 +29,11 @@ def save_mp4(hidden: Any, width: int, height: int, values: Mapping[str, Any],
     prompt, node_id = hidden.prompt, hidden.unique_id
     with errors_on_node(node_id):
         settings = read_settings(values, prompt, hidden.extra_pnginfo, datetime.now())
-        metadata = settings.metadata(workflow_metadata(prompt, hidden.extra_pnginfo), prompt, node_id)
+        graph = None if args.disable_metadata else lambda: workflow_metadata(prompt, hidden.extra_pnginfo)
+        metadata, lacking = settings.metadata(graph, prompt, node_id)
         mp4 = Mp4(lambda: new_output_file(settings.filename_prefix, width, height, ".mp4"), settings.encoding, metadata,
                   settings.audio)
         written = write(mp4, progress(), stop_if_asked)
-        if written.note:
-            show_text(node_id, written.note)
+        if written.note or lacking:
+            show_text(node_id, "\n".join(filter(None, (written.note, lacking))))
         return video_from(written.path), clip_preview(written.path, written.clip)

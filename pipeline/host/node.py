@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.cli_args import LatentPreviewMethod, args
 
 from ..checkpoint.errors import CheckpointError
 from ..http.errors import DownloadError
@@ -16,8 +18,8 @@ from ..models.expert import Expert
 from ..models.latents import film_strip
 from ..remote.errors import RemoteError
 from ..request import RequestError
+from .runs import graph_run
 
-PREVIEW_SIDE = 512
 OWN_ERRORS = (RequestError, CheckpointError, DownloadError, RemoteError)
 
 
@@ -44,14 +46,30 @@ def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Te
     factors, bias = expert.latent_rgb or (stock.latent_rgb_factors, stock.latent_rgb_factors_bias)
     factors, bias = torch.tensor(factors), torch.tensor(bias)
 
+    wanted = previews_wanted()
+
     def update(step: int, clean: torch.Tensor) -> None:
-        bar.update_absolute(step + 1, total, ("JPEG", film_strip(clean, factors, bias), PREVIEW_SIDE))
+        preview = ("JPEG", film_strip(clean, factors, bias), args.preview_size) if wanted else None
+        bar.update_absolute(step + 1, total, preview)
 
     return update
 
 
+def previews_wanted() -> bool:
+    """Tell whether the sampler shows previews: yes, unless the run or ComfyUI's command line says none.
+
+    ComfyUI's own default is none, which nobody has chosen, so that only the command line itself tells.
+    """
+    run = graph_run()
+    method = "default" if run is None else run.extra_data.get("preview_method", "default")
+    if method != "default":
+        return method != LatentPreviewMethod.NoPreviews.value
+    chosen = any(word.partition("=")[0] == "--preview-method" for word in sys.argv)
+    return not chosen or args.preview_method is not LatentPreviewMethod.NoPreviews
+
+
 def show_text(node_id: str | None, text: str) -> None:
-    """Show text on the node, in the client that runs the graph."""
+    """Show a line of text on the node, to the client that runs the graph."""
     bind_show_text(node_id)(text)
 
 

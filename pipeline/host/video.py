@@ -42,13 +42,14 @@ def clip_preview(path: Path, clip: VideoFacts) -> dict[str, Any] | None:
 
     None for a clip outside ComfyUI's output folder, such as one that was bought while that was another: the canvas
     cannot get it, and the node's outputs go without. The facts lie beside the file's name, so that they stay with it in
-    lists of clips, in the history and in the jobs; plain values, because the canvas makes an address of them all.
+    lists of clips, in the history and in the jobs; plain values, because clients make an address of them all, and
+    no bool, which some URL libraries refuse.
     """
     shown = shown_in_output(path)
     if shown is None:
         return None
     facts = {"fps": str(clip.rate), "num_frames": clip.frames, "width": clip.width, "height": clip.height,
-             "codec": clip.codec, "pix_fmt": clip.pix_fmt, "has_sound": clip.has_sound}
+             "codec": clip.codec, "pix_fmt": clip.pix_fmt, "has_sound": int(clip.has_sound)}
     return {"images": [{**shown, **facts}], "animated": (True,)}
 
 

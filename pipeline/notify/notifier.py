@@ -14,9 +14,10 @@ from typing import Any
 from ..graph.run import GraphRun
 from ..http.errors import redact_links
 from ..http.policy import Policy, policy_from_environment
-from ..remote.api import Request, exchange
+from ..remote.api import Request
 from ..remote.database import writing
 from ..remote.errors import ErrorKind, RemoteError
+from ..remote.exchange import exchange
 from ..remote.keys import CALLBACK_OWNER, CALLBACK_VARIABLE, KeyStore
 from ..remote.settings import check_sending_allowed
 from ..remote.signatures import SECRET_PREFIX, read_secret, signed_headers, unsigned_headers
@@ -176,8 +177,7 @@ class Notifier:
 def callback_secret(keys: KeyStore, profile: str) -> bytes:
     """Return the user's secret that callbacks are signed with. Raises RemoteError (AUTH), which does not repeat it."""
     try:
-        secret = keys.of(CALLBACK_OWNER, "the callbacks' signatures", (CALLBACK_VARIABLE,), profile)
-        return secret.parsed(read_secret)
+        return keys.of(CALLBACK_OWNER, "the callbacks' signatures", (CALLBACK_VARIABLE,), profile).parsed(read_secret)
     except ValueError as error:
         raise RemoteError(ErrorKind.AUTH, (
             f"The callback cannot be signed: {str(error).rstrip('.')}. Set {CALLBACK_VARIABLE}, or save it as the key "

@@ -15,8 +15,9 @@ from ..http.address import parse_url
 from ..http.policy import JobTimeouts, Policy
 from ..http.secrets import Secret
 from ..http.threads import in_thread
-from .api import Reply, Request, exchange
+from .api import Reply, Request
 from .errors import RETRYABLE, ErrorKind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
+from .exchange import exchange
 from .provider import Provider, RequestFlow
 
 T = TypeVar("T")

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .api import Reply
-from .errors import ErrorKind, RemoteError
-
 
 def part(value: Any, *path: str | int) -> Any:
     """Return the value at a path of keys and indices; None when it is not there."""
@@ -17,14 +14,6 @@ def part(value: Any, *path: str | int) -> Any:
         else:
             value = value.get(step) if isinstance(value, dict) else None
     return value
-
-
-def text_part(reply: Reply, *path: str | int) -> str:
-    """Return a text that a reply must hold. Raises RemoteError (TRANSIENT) when it is missing or empty."""
-    found = part(reply.json(), *path)
-    if not isinstance(found, str) or not found:
-        raise RemoteError(ErrorKind.TRANSIENT, f"A reply came without {path[-1]!r}, which it always has.")
-    return found
 
 
 def list_part(value: Any, *path: str | int) -> list[Any]:

@@ -18,7 +18,6 @@ CALLBACK_OWNER, CALLBACK_VARIABLE = "callback", "WAN22_CALLBACK_SECRET"
 """Whose key in the store signs our callbacks, and the environment variable that holds it."""
 DEFAULT_PROFILE = "default"
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
-_saving = threading.Lock()
 
 
 def profile_fault(profile: str | None) -> str:
@@ -27,6 +26,9 @@ def profile_fault(profile: str | None) -> str:
         return ""
     return ("profile is not a profile name: it has 1 to 40 letters, digits, - and _. Never put a key here; save it in "
             f"{ui_names.KEYS}.")
+
+
+_saving = threading.Lock()
 
 
 def _checked(value: str) -> str:

@@ -13,9 +13,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ..request import BOTH, HIGH, LOW
+from . import ui_names
 from .api import Reply, Request
 from .errors import ErrorKind, RemoteError
 from .job import JobState
+from .json_parts import word_part
 from .model import RemoteModel
 from .plan import Plan
 from .signatures import SignatureScheme
@@ -24,16 +26,16 @@ T = TypeVar("T")
 RequestFlow = Generator[Request, Reply, T]
 
 SENTENCES = {
-    ErrorKind.AUTH: "{title} rejected the {key_name}",
-    ErrorKind.QUOTA: "{title} refused: insufficient balance",
-    ErrorKind.VALIDATION: "{title} rejected the request",
-    ErrorKind.POLICY: "{title} refused: the request breaks its content rules",
-    ErrorKind.RATE_LIMIT: "{title} refused: too many requests from this account",
-    ErrorKind.TRANSIENT: "{title} returned a server error",
-    ErrorKind.LOST: "{title} has no such job or model",
-    ErrorKind.PROVIDER_FAILED: "{title} could not make the clip",
+    ErrorKind.AUTH: ("{title} rejected the {key_name}", f"Check it in {ui_names.KEYS}."),
+    ErrorKind.QUOTA: ("{title} refused: insufficient balance", "Change the provider, or top up your balance there."),
+    ErrorKind.VALIDATION: ("{title} rejected the request", "Change the inputs, or choose another model."),
+    ErrorKind.POLICY: ("{title} refused: the request breaks its content rules", "Change the prompt or the picture."),
+    ErrorKind.RATE_LIMIT: ("{title} refused: too many requests from this account", "Run again in a minute."),
+    ErrorKind.TRANSIENT: ("{title} returned a server error", "Run again later."),
+    ErrorKind.LOST: ("{title} has no such job or model", "Choose another model, or run again."),
+    ErrorKind.PROVIDER_FAILED: ("{title} could not make the clip", "Run again, or choose another model."),
 }
-"""Error kind -> what a user reads of it, before the status and the provider's own words."""
+"""Error kind -> what a user reads of it, before the status and the provider's own words, and what to do after them."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,18 @@ class Provider(ABC):
 
         status: where it is not the reply's own. sentence: in place of the one of the kind.
         """
-        text = sentence or SENTENCES[kind].format(title=self.title, key_name=self.key_name)
-        return RemoteError(kind, f"{text} ({status or reply.status}). {message}".strip(),
-                           retry_after=reply.retry_after())
+        text, advice = SENTENCES[kind]
+        text = sentence or text.format(title=self.title, key_name=self.key_name)
+        words = f" {message.rstrip('. ')}." if message.strip(". ") else ""
+        return RemoteError(kind, f"{text} ({status or reply.status}).{words} {advice}", retry_after=reply.retry_after())
+
+    def text(self, reply: Reply, *path: str) -> str:
+        """Return a text that a reply must hold. Raises RemoteError (TRANSIENT) when it is missing or empty."""
+        found = word_part(reply.json(), *path)
+        if not found:
+            raise self.error(ErrorKind.TRANSIENT, reply, f"The reply has no {path[-1]!r}, which it always has",
+                             sentence=f"{self.title} answered unexpectedly")
+        return found
 
     def model_gone(self, model: str) -> RemoteError:
         """Return the error for a model that the provider has taken off its list."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -44,12 +44,21 @@ class Mp4Settings:
     marked: bool
     audio: dict[str, Any] | None
 
-    def metadata(self, workflow: dict[str, str], prompt: dict[str, Any] | None, node_id: str | None) -> dict[str, str]:
-        """Return the file's metadata. workflow: the graph as metadata, empty when the user disabled that."""
-        found = workflow
-        if self.kept != provenance.WORKFLOW:
-            found = provenance.request_of(prompt, node_id) if workflow and self.kept == provenance.REQUEST else {}
-        return found | (provenance.ai_generated(prompt, node_id) if self.marked else {})
+    def metadata(self, workflow: Callable[[], dict[str, str]] | None, prompt: dict[str, Any] | None,
+                 node_id: str | None) -> tuple[dict[str, str], str]:
+        """Return the file's metadata, and a sentence when some of it could not be made.
+
+        workflow: makes the graph as metadata; None when the user disabled that.
+        """
+        parts: list[Callable[[], dict[str, str]]] = []
+        if workflow is not None and self.kept == provenance.WORKFLOW:
+            parts.append(workflow)
+        if workflow is not None and self.kept == provenance.REQUEST:
+            parts.append(lambda: provenance.request_of(prompt, node_id))
+        if self.marked:
+            parts.append(lambda: provenance.ai_generated(None, None))  # also of a graph that cannot be read
+            parts.append(lambda: provenance.ai_generated(prompt, node_id))
+        return provenance.without_faults(parts)
 
 
 def read_settings(values: Mapping[str, Any], prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..graph.nodes import node_type, typed_inputs, upstream
@@ -26,6 +27,23 @@ def request_of(prompt: dict[str, Any] | None, node_id: str | None) -> dict[str, 
     """Return {"request": JSON} of the values that made the clip (prompt, seed, steps, models), without the graph."""
     values = _upstream(prompt, node_id)
     return {"request": json.dumps(values)} if values else {}
+
+
+def without_faults(parts: Iterable[Callable[[], dict[str, str]]]) -> tuple[dict[str, str], str]:
+    """Return the metadata of all parts that can be made, and a sentence on those that cannot.
+
+    Nothing that other nodes put into a graph may cost a finished clip. Text that no file holds is made to fit.
+    """
+    found: dict[str, str] = {}
+    faults = []
+    for part in parts:
+        try:
+            found |= part()
+        except Exception as error:  # of any kind: the values are other nodes'
+            faults.append(str(error) or type(error).__name__)
+    fitting = {key: value.replace("\0", "").encode("utf-8", "replace").decode() for key, value in found.items()}
+    note = f"The file is whole, but tells less of its making: {'; '.join(faults)}." if faults else ""
+    return fitting, note
 
 
 def _upstream(prompt: dict[str, Any] | None, node_id: str | None) -> list[dict[str, Any]]:

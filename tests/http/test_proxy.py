@@ -16,8 +16,9 @@ from pipeline.http.environment import environment_proxy, shown_proxy
 from pipeline.http.errors import DownloadError, UnknownHostError
 from pipeline.http.policy import Policy
 from pipeline.http.secrets import Tokens
-from pipeline.remote.api import exchange, post
+from pipeline.remote.api import post
 from pipeline.remote.errors import ErrorKind, NoAnswerError, NotSentError, RemoteError
+from pipeline.remote.exchange import exchange
 from tests.support.hostile_server import QUICK, File, HostileServer, redirect
 from tests.support.loopback import loopback_policy
 from tests.support.loopback_server import AUTHORITY, Request

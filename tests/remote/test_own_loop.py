@@ -103,7 +103,7 @@ def test_an_error_elsewhere_calls_off_nothing(server: ReplicateServer, office: O
     office.stop = stop
     begin_two_and_break_off(server, office)
     over.set()
-    until(lambda: sum("The run has ended. Replicate continues" in text for text in office.said) == 2)
+    until(lambda: sum("The run has ended. Replicate continues the job" in text for text in office.said) == 2)
     assert not any(job.cancelled for job in server.jobs.values())
     for job in server.jobs.values():
         job.script = Script(queued=0, running=0)

@@ -95,7 +95,7 @@ def reply_of(status: int, content: Any) -> Reply:
 
 
 def polled(name: str, *replies: tuple[int, Any]) -> JobStatus:
-    """What an adapter reads in the replies to one poll."""
+    """what a provider reads in the replies to one poll."""
     steps = PROVIDERS[name].poll("a/model", "a-job")
     next(steps)
     try:

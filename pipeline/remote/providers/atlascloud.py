@@ -9,7 +9,7 @@ from typing import Any
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
-from ..json_parts import list_part, number_part, part, text_part, word_part
+from ..json_parts import list_part, number_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
 from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists
@@ -83,7 +83,7 @@ class AtlasCloud(Provider):
         code = number_part(found, "code")  # some of its calls write it as text
         if reply.good and isinstance(found, dict) and code in (None, 200):
             return None
-        message = str(part(found, "msg") or part(found, "error", "message") or part(found, "message") or "")
+        message = word_part(found, "msg") or word_part(found, "error", "message") or word_part(found, "message")
         status = int(code) if reply.good and code is not None else reply.status
         if status >= 500 or status == 408 or (not isinstance(found, dict) and status != 429):
             return self.error(ErrorKind.TRANSIENT, reply, message, status=status)
@@ -99,7 +99,7 @@ class AtlasCloud(Provider):
         name = f"picture.{content_type.rpartition('/')[2]}"
         reply = yield form_file(f"{BASE}/model/uploadMedia", name, picture, content_type)
         found = reply.json()
-        return word_part(found, "data", "download_url") or text_part(reply, "data", "url")
+        return word_part(found, "data", "download_url") or self.text(reply, "data", "url")
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip, model = plan.clip, plan.model
@@ -112,7 +112,7 @@ class AtlasCloud(Provider):
         return post(f"{BASE}/model/generateVideo", body | ({"webhook_url": webhook} if webhook else {}))
 
     def accepted(self, reply: Reply) -> str:
-        return text_part(reply, "data", "id")
+        return self.text(reply, "data", "id")
 
     def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{BASE}/model/prediction/{remote_id}")
@@ -120,7 +120,7 @@ class AtlasCloud(Provider):
         word = word_part(data, "status")
         state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(data, "outputs") or part(data, "output"))
-        message = str(part(data, "error") or "")
+        message = word_part(data, "error")
         if state == JobState.DOWNLOADING and not url:
             return JobStatus(JobState.FAILED, message="it finished without a clip")
         kind = ErrorKind.POLICY if part(data, "error_code") == MODERATED else ErrorKind.PROVIDER_FAILED

@@ -11,7 +11,7 @@ from ...request import BOTH
 from ..api import Reply, Request, get, post
 from ..errors import RETRYABLE, ErrorKind, RemoteError
 from ..job import JobState
-from ..json_parts import list_part, number_part, part, text_part
+from ..json_parts import list_part, number_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
@@ -78,8 +78,8 @@ class Fal(Provider):
             return None
         detail = part(found, "detail")
         first = detail[0] if isinstance(detail, list) and detail else None
-        message = str(part(first, "msg") or (detail if isinstance(detail, str) else "") or "")
-        error_type = str(part(first, "type") or part(found, "error_type") or "")
+        message = word_part(first, "msg") or word_part(found, "detail")
+        error_type = word_part(first, "type") or word_part(found, "error_type")
         again = reply.headers.get("x-fal-retryable", "").lower()
         if reply.status == 429:
             return self.error(ErrorKind.RATE_LIMIT, reply, message)
@@ -100,11 +100,11 @@ class Fal(Provider):
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         reply = yield post(f"{REST}/storage/auth/token?storage_type=fal-cdn-v3", {})
-        token = f"{part(reply.json(), 'token_type') or 'Bearer'} {text_part(reply, 'token')}"
+        token = f"{part(reply.json(), 'token_type') or 'Bearer'} {self.text(reply, 'token')}"
         name = f"picture.{content_type.rpartition('/')[2]}"
         reply = yield Request("POST", UPLOAD, {"Authorization": token, "Content-Type": content_type,
                                                "X-Fal-File-Name": name}, picture, auth=False)
-        return text_part(reply, "access_url")
+        return self.text(reply, "access_url")
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip, model = plan.clip, plan.model
@@ -129,12 +129,12 @@ class Fal(Provider):
         return post(f"{QUEUE}/{plan.model_name}{query}", body, {"x-fal-no-retry": "1"})
 
     def accepted(self, reply: Reply) -> str:
-        return text_part(reply, "request_id")
+        return self.text(reply, "request_id")
 
     def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}/status")
         found = reply.json()
-        word = part(found, "status")
+        word = word_part(found, "status")
         if word == "IN_QUEUE":
             position = part(found, "queue_position")
             return JobStatus(JobState.QUEUED, queue_position=position if isinstance(position, int) else None)
@@ -143,7 +143,7 @@ class Fal(Provider):
         if part(found, "error"):
             refused = part(found, "error_type") == POLICY_TYPE
             return JobStatus(JobState.FAILED, error_kind=ErrorKind.POLICY if refused else ErrorKind.PROVIDER_FAILED,
-                            message=str(part(found, "error")))
+                            message=word_part(found, "error"))
         try:
             reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}")
         except RemoteError as error:  # how a finished request failed is in its result

@@ -9,7 +9,7 @@ from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
-from ..json_parts import list_part, part, text_part, word_part
+from ..json_parts import list_part, part, word_part
 from ..model import RemoteModel
 from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
@@ -52,7 +52,7 @@ class Replicate(Provider):
         found = reply.json()
         if reply.good and isinstance(found, dict):
             return None
-        message = str(part(found, "detail") or part(found, "title") or "")
+        message = word_part(found, "detail") or word_part(found, "title")
         if reply.good or reply.status >= 500 or reply.status == 408:
             return self.error(ErrorKind.TRANSIENT, reply, message)
         kind = {401: ErrorKind.AUTH, 402: ErrorKind.QUOTA, 403: ErrorKind.AUTH, 404: ErrorKind.LOST,
@@ -64,7 +64,7 @@ class Replicate(Provider):
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         name = f"picture.{content_type.rpartition('/')[2]}"
         reply = yield form_file(f"{BASE}/files", name, picture, content_type, "content")
-        return text_part(reply, "urls", "get")
+        return self.text(reply, "urls", "get")
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip = plan.clip
@@ -83,7 +83,7 @@ class Replicate(Provider):
         return post(f"{BASE}/models/{plan.model_name}/predictions", {"input": body, **options})
 
     def accepted(self, reply: Reply) -> str:
-        return text_part(reply, "id")
+        return self.text(reply, "id")
 
     def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{BASE}/predictions/{remote_id}")
@@ -91,7 +91,7 @@ class Replicate(Provider):
         word = word_part(found, "status")
         state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(found, "output"))
-        message = str(part(found, "error") or "")
+        message = word_part(found, "error")
         if state == JobState.DOWNLOADING and not url:
             if part(found, "data_removed"):
                 return JobStatus(JobState.LOST, message="its clip was deleted, which Replicate does after an hour")

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from ..api import Reply, Request, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
-from ..json_parts import list_part, number_part, part, text_part, word_part
+from ..json_parts import list_part, number_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists, seconds_of
@@ -59,10 +59,10 @@ class WaveSpeed(Provider):
 
     def refusal(self, reply: Reply) -> RemoteError | None:
         found = reply.json()
-        code = part(found, "code") if isinstance(part(found, "code"), int) else reply.status
+        code = int(number_part(found, "code") or reply.status)
         if reply.good and isinstance(found, dict) and code == 200:
             return None
-        message = str(part(found, "message") or "")
+        message = word_part(found, "message")
         if reply.status >= 500 or (reply.good and not isinstance(found, dict)) or reply.status in (408, 425):
             return self.error(ErrorKind.TRANSIENT, reply, message)
         status = code if reply.good else reply.status
@@ -86,8 +86,8 @@ class WaveSpeed(Provider):
                                                      "content_type": content_type})
         upload = part(reply.json(), "data", "upload")
         headers = part(upload, "headers")
-        link = text_part(reply, "data", "download_url")
-        yield Request(str(part(upload, "method") or "PUT"), text_part(reply, "data", "upload", "url"),
+        link = self.text(reply, "data", "download_url")
+        yield Request(str(part(upload, "method") or "PUT"), self.text(reply, "data", "upload", "url"),
                       {str(key): str(value) for key, value in headers.items()} if isinstance(headers, dict) else {},
                       picture, auth=False, json_answer=False)
         return link
@@ -104,14 +104,14 @@ class WaveSpeed(Provider):
         return post(f"{BASE}/{plan.model_name}{query}", body)
 
     def accepted(self, reply: Reply) -> str:
-        return text_part(reply, "data", "id")
+        return self.text(reply, "data", "id")
 
     def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{BASE}/predictions/{remote_id}/result")
         data = part(reply.json(), "data")
         word = word_part(data, "status")
         state = STATES.get(word, JobState.RUNNING)
-        message = str(part(data, "error") or "")
+        message = word_part(data, "error")
         url = clip_url(part(data, "outputs"))
         if state == JobState.DOWNLOADING and not url:
             return JobStatus(JobState.FAILED, message="it finished without a clip")

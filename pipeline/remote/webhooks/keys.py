@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ...http.policy import Policy
-from ..api import exchange, get
+from ..api import get
 from ..errors import RemoteError
+from ..exchange import exchange
 from ..keys import KeyStore
 from ..providers import PROVIDERS
 from ..signatures import SigningKeys
