@@ -60,11 +60,11 @@ def comfy(server: ComfyServer) -> Iterator[ComfyClient]:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium; without one on the machine its tests are skipped.
 
-    Of a module alone: as long as it lives, nothing else in this thread can use asyncio.
+    As long as it lives, nothing else in this thread can use asyncio: tests that do come before all that need it.
     """
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here (on Debian: apt install chromium)")
