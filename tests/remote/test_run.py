@@ -15,11 +15,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from pipeline.lora.probe import LoraFacts
 
 from pipeline.http import policy as http
 from pipeline.lora.expert import choose_expert
 from pipeline.lora.names import Style
+from pipeline.lora.probe import LoraFacts
 from pipeline.remote.budget import Limits
 from pipeline.remote.clip import resumed_clip
 from pipeline.remote.database import writing
