@@ -45,7 +45,7 @@ class Canvas:
 
     def _note(self, message: Any) -> None:
         text = f"{message.text} ({message.location.get('url', '')})"
-        is_fault = message.type == "error" or message.type == "warning" and "deprecated" in text.lower()
+        is_fault = message.type == "error" or (message.type == "warning" and "deprecated" in text.lower())
         if is_fault and not any(noise in text for noise in OF_COMFYUI):
             self.errors.append(text)
 
