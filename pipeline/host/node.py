@@ -14,6 +14,7 @@ from ..checkpoint.errors import CheckpointError
 from ..http.errors import DownloadError
 from ..models.expert import Expert
 from ..models.latents import film_strip
+from ..packages import package_fault
 from ..remote.errors import RemoteError
 from ..request import RequestError
 
@@ -80,3 +81,9 @@ def errors_said(say: Callable[[str], None]) -> Iterator[None]:
     except OWN_ERRORS as error:
         say(str(error))
         raise
+    except Exception as error:
+        fault = package_fault(error)
+        if fault is None:
+            raise
+        say(str(fault))
+        raise fault from error
