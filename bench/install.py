@@ -1,14 +1,14 @@
-"""Does installing this pack leave what stood before alone, and does the pack run afterwards? Fresh environments tell.
+"""Install the pack into fresh environments: what moves of the versions that stood there, and does a clip come out?
 
-usage: install.py [--pythons PROGRAM ...] [--work DIR]
+usage: install.py [--pythons 3.10 3.11 3.12 3.13] [--states NAME ...] [--work DIR]
 
-For each Python and each state of BEFORE, environments are made with pip: what ComfyUI requires, in that state's
-versions, then requirements.txt, once line by line as ComfyUI-Manager does and once with `pip install -r`. Each ends in
-a clip: the bundled model, 5 frames of 64x64 pixels, 4 steps, written as an MP4 and read back. The Markdown table says
-what moved of what stood before.
+For each Python and each state of STATES two environments are made with pip: what the pack shares with ComfyUI in that
+state's versions, then requirements.txt, line by line as ComfyUI-Manager does or with `pip install -r`. In each the
+bundled model makes a clip of 5 frames of 64x64 pixels in 4 steps, with Euler and with UniPC; it is written as an MP4
+and read back. Rows of a Markdown table come as they are measured.
 
-PyTorch (2 GB) is linked from the environment that runs this; another Python gets its own wheels of the same versions,
-and shares their CUDA libraries. An environment is removed once it is measured.
+PyTorch (2 GB) is linked from the environment that runs this. Another Python gets its own wheels of the same versions
+and shares the CUDA libraries. An environment is removed once it is measured. Needs Linux.
 """
 
 from __future__ import annotations
@@ -21,41 +21,30 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-PYTHONS = ("python3.10", "python3.11", "python3.12", "python3.13")
-COMFYUI = ("torch", "numpy>=1.25.0", "einops", "tokenizers>=0.13.3", "sentencepiece", "aiohttp>=3.11.8", "yarl>=1.18.0",
-           "pyyaml", "Pillow", "scipy", "tqdm", "psutil", "alembic", "SQLAlchemy>=2.0.0", "filelock", "requests",
-           "simpleeval>=1.0.0", "blake3", "pydantic~=2.0", "pydantic-settings~=2.0")
-"""ComfyUI 0.30's requirements, less its own packages, those that nothing of the pack's touches, and those of BEFORE."""
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+COMFYUI = ("torch", "numpy>=1.25.0", "tokenizers>=0.13.3", "sentencepiece", "pyyaml", "Pillow", "tqdm", "psutil",
+           "filelock", "requests")
+"""ComfyUI 0.30's requirements that the pack's touch, directly or through another package; the rest is in STATES."""
+
+STATES = {
+    "4.57": ("transformers==4.57.6", "safetensors==0.7.0", "av==16.0.1"),
+    "4.57 oldest": ("transformers==4.57.6", "safetensors==0.7.0", "av==17.0.0", "diffusers==0.37.1"),
+    "5.10": ("transformers==5.10.4", "huggingface-hub==1.20.1", "safetensors", "av>=16"),
+    "newest": ("transformers", "safetensors", "av>=16"),
+    "newest diffusers": ("transformers", "safetensors", "av>=16", "diffusers"),
+}
+"""What else stands in an environment before the pack comes."""
 
 KEPT = ("transformers", "huggingface-hub", "numpy", "torch", "tokenizers")
-"""What other packs and ComfyUI itself break without."""
+"""What ComfyUI and other packs run on: it shouldn't move."""
 
-WATCHED = ("transformers", "huggingface-hub", "diffusers", "safetensors", "av")
-
-
-@dataclass(frozen=True)
-class Before:
-    """Versions that stand in an environment before the pack comes."""
-
-    name: str
-    packages: tuple[str, ...]
-
-
-BEFORE = (
-    Before("transformers 4.57", ("transformers==4.57.6", "safetensors==0.7.0", "av==16.0.1")),
-    Before("transformers 4.57, diffusers 0.37.1, av 17.0",
-           ("transformers==4.57.6", "safetensors==0.7.0", "diffusers==0.37.1", "av==17.0.0")),
-    Before("transformers 5.10, hub 1.20", ("transformers==5.10.4", "huggingface-hub==1.20.1", "safetensors", "av>=16")),
-    Before("newest, no diffusers", ("transformers", "safetensors", "av>=16")),
-    Before("newest, with diffusers", ("transformers", "safetensors", "diffusers", "av>=16")),
-)
+SHOWN = ("transformers", "huggingface-hub", "diffusers", "safetensors", "av")
 
 
 def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -71,24 +60,32 @@ def pip(python: Path | str, *arguments: object) -> str:
 
 
 def normal(name: str) -> str:
-    """A distribution's name as PEP 503 spells it."""
+    """Return a distribution's name as PEP 503 spells it."""
     return name.lower().replace("_", "-").replace(".", "-")
 
 
 def versions(python: Path) -> dict[str, str]:
-    """Versions of all distributions that an environment sees, by name."""
+    """Return the versions of all distributions that an environment sees, by name."""
     return {normal(row["name"]): row["version"] for row in json.loads(pip(python, "list", "--format", "json"))}
+
+
+def find_python(version: str) -> str | None:
+    """Return a Python of this version that runs, from the PATH or from pyenv; None where there is none."""
+    name = f"python{version}"
+    found = [shutil.which(name), *Path.home().glob(f".pyenv/versions/*/bin/{name}")]
+    return next((str(path) for path in found if path and not subprocess.run(
+        [path, "-c", ""], capture_output=True, check=False).returncode), None)
 
 
 # ---- environments -----------------------------------------------------------------------------------------------
 
 
 def of_torch() -> Iterator[importlib.metadata.Distribution]:
-    """PyTorch and its binary libraries in the environment that runs this."""
+    """Yield PyTorch and its binary libraries in the environment that runs this."""
     for distribution in importlib.metadata.distributions():
-        if normal(distribution.name).startswith(("torch", "nvidia-", "cuda-", "triton")):
-            if normal(distribution.name) != "torchsde":
-                yield distribution
+        name = normal(distribution.name)
+        if name in ("torch", "torchvision", "torchaudio") or name.startswith(("nvidia-", "cuda-", "triton")):
+            yield distribution
 
 
 def share_torch(python: str, folder: Path) -> Path:
@@ -108,17 +105,16 @@ def share_torch(python: str, folder: Path) -> Path:
     return folder
 
 
-def base_environment(python: str, before: Before, torch: Path, folder: Path) -> Path:
-    """Make an environment as it stands before the pack comes; return its folder."""
+def make_base(python: str, packages: tuple[str, ...], torch: Path, folder: Path) -> None:
+    """Make an environment as it stands before the pack comes."""
     run(python, "-m", "venv", folder)
     site = next(folder.glob("lib/python3.*/site-packages"))
     (site / "torch.pth").write_text(f"{torch}\n")
-    pip(folder / "bin" / "python", "install", "--quiet", *COMFYUI, *before.packages)
-    return folder
+    pip(folder / "bin" / "python", "install", "--no-compile", *COMFYUI, *packages)
 
 
-def twin(base: Path, folder: Path) -> Path:
-    """Copy an environment by hard links, which pip replaces and never writes into; return its Python."""
+def copy_of(base: Path, folder: Path) -> Path:
+    """Copy an environment by hard links: pip replaces files and never writes into one. Return the copy's Python."""
     shutil.copytree(base, folder, symlinks=True, copy_function=os.link)
     return folder / "bin" / "python"
 
@@ -142,7 +138,7 @@ WAYS: dict[str, Callable[[Path], None]] = {"line by line": line_by_line, "`-r`":
 
 
 def moved(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
-    """What became of each version that stood before and doesn't any more."""
+    """Return what became of each version that no longer stands, by name."""
     return {name: f"{name} {version} -> {after.get(name, 'gone')}" for name, version in sorted(before.items())
             if after.get(name) != version}
 
@@ -171,8 +167,7 @@ def make_clip(path: Path) -> str:
     from pipeline.models.text_encoder import encode_prompts
     from pipeline.request import Sampling
     from pipeline.sampling.sampler import sample
-    from pipeline.video.encoding import Encoding
-    from pipeline.video.probe import probe
+    from pipeline.video.probe import probe_video
     from pipeline.video.save import Mp4, save_clip
 
     side = 64
@@ -185,59 +180,57 @@ def make_clip(path: Path) -> str:
     frames = vae.decode(latents)[0]
     if not frames.isfinite().all():
         raise ValueError("frames that are not numbers")
-    save_clip(Mp4(lambda: path, Encoding(), {}, None), frames, lambda done, total: None)
-    clip = probe(path)
+    save_clip(Mp4(lambda: path), frames, lambda done, total: None)
+    clip = probe_video(path)
     return f"{clip.frames} frames, {clip.codec}, {clip.width}x{clip.height}"
 
 
-def measure(python: str, work: Path) -> Iterator[list[str]]:
-    """Rows of the table for one Python. An environment that pip can't make is a row too."""
+def measure(python: str, states: Iterable[str], work: Path) -> Iterator[tuple[str, ...]]:
+    """Yield rows of the table for one Python. A state that pip cannot make is a row too."""
     torch = share_torch(python, work / "torch")
-    made: dict[tuple[tuple[str, str], ...], str] = {}
-    for before in BEFORE:
-        base = work / "base"
+    clips: dict[tuple[tuple[str, str], ...], str] = {}
+    for state in states:
+        base, own = work / "base", work / "own"
         try:
-            base_environment(python, before, torch, base)
-            stood = versions(base / "bin" / "python")
+            make_base(python, STATES[state], torch, base)
+            before = versions(base / "bin" / "python")
             for way, install in WAYS.items():
-                own = twin(base, work / "own")
-                install(own)
-                after = versions(own)
-                key = tuple(sorted(after.items()))
-                if key not in made:  # the same versions make the same clip
-                    made[key] = clip_of(own, work)
-                changed = moved(stood, after)
+                install(copy_of(base, own))
+                after = versions(own / "bin" / "python")
+                same = tuple(sorted(after.items()))
+                if same not in clips:  # the same versions make the same clip
+                    clips[same] = clip_of(own / "bin" / "python", work)
+                changed = moved(before, after)
                 kept = [changed.pop(name) for name in KEPT if name in changed]
-                yield [before.name, shown(stood, WATCHED), way, ", ".join(kept) or "nothing",
-                       ", ".join(changed.values()) or "nothing", shown(after, ("diffusers", "av")), made[key]]
-                shutil.rmtree(work / "own")
+                yield (shown(before, SHOWN), way, ", ".join(kept) or "nothing",
+                       ", ".join(changed.values()) or "nothing", shown(after, ("diffusers", "av")), clips[same])
+                shutil.rmtree(own)
         except subprocess.CalledProcessError as error:
-            yield [before.name, "", "", f"pip failed: {(error.stderr or '').strip().splitlines()[-1:]}", "", "", ""]
-            shutil.rmtree(work / "own", ignore_errors=True)
-        shutil.rmtree(base, ignore_errors=True)
-    shutil.rmtree(torch)
+            yield state, "", "", "", "", f"FAILED: {(error.stderr or str(error)).strip().splitlines()[-1]}"
+        for folder in (base, own):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pythons", nargs="+", default=PYTHONS, metavar="PROGRAM")
+    parser.add_argument("--pythons", nargs="+", default=PYTHONS, metavar="VERSION")
+    parser.add_argument("--states", nargs="+", default=list(STATES), choices=list(STATES), metavar="NAME")
     parser.add_argument("--work", type=Path, help="a folder for the environments (default: a temporary one)")
     parser.add_argument("--clip", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.clip:
         print(make_clip(options.clip))
         return
-    print("| Python | state before | versions before | installed | moved of transformers, hub, numpy, torch, tokenizers "
-          "| moved else | then | clip |\n|---|---|---|---|---|---|---|---|")
-    for python in options.pythons:
-        found = shutil.which(python)
-        if found is None or subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode:
-            print(f"| {python} | not on this machine | | | | | | |", flush=True)
+    print("| Python | before | installed | moved of what others run on | moved else | used | clip |")
+    print("|---|---|---|---|---|---|---|")
+    for version in options.pythons:
+        python = find_python(version)
+        if python is None:
+            print(f"| {version} | not on this machine | | | | | |", flush=True)
             continue
-        name = run(found, "-c", "import platform; print(platform.python_version())").stdout.strip()
         with tempfile.TemporaryDirectory(prefix="wan22-install-", dir=options.work) as folder:
-            for row in measure(found, Path(folder)):
-                print("| " + " | ".join([name, *row]) + " |", flush=True)
+            for row in measure(python, options.states, Path(folder)):
+                print("| " + " | ".join((version, *row)) + " |", flush=True)
 
 
 if __name__ == "__main__":

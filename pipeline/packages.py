@@ -83,7 +83,7 @@ def _version(requirement: Requirement) -> str | None:
 
 
 def _is_too_old(requirement: Requirement) -> bool:
-    """Tell whether an installed version is below the lower bound. One above the upper bound is not: it may work."""
+    """Return True when an installed version is below the lower bound. One above the upper bound may work."""
     from packaging.version import Version
 
     found = _version(requirement)
@@ -96,15 +96,21 @@ def _sentence(requirement: Requirement, reason: str) -> str:
     if found is None:
         fault = f"The Python package {requirement.name} is missing"
     elif _is_too_old(requirement):
-        fault = f"The Python package {requirement.name} {found} is too old: {requirement.specifier} is needed"
+        fault = f"The Python package {requirement.name} {found} is too old: {_bounds(requirement)} is needed"
     else:
         fault = f"The Python package {requirement.name} {found} can't be used here ({reason})"
     return f"{fault}. Run this command, then start ComfyUI again: {_command(requirement)}"
 
 
+def _bounds(requirement: Requirement) -> str:
+    """Return the versions that will do as requirements.txt writes them, the lower bound first."""
+    return ",".join(sorted(map(str, requirement.specifier), reverse=True))
+
+
 def _command(requirement: Requirement) -> str:
     """Return the command that installs a requirement into the Python that runs; double quotes suit every shell."""
     python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    wanted = f'"{requirement.name}{_bounds(requirement)}"'
     if importlib.util.find_spec("pip") is None:  # an environment of uv's
-        return f'uv pip install --python {python} "{requirement}"'
-    return f'{python} {"-s " if sys.flags.no_user_site else ""}-m pip install "{requirement}"'
+        return f"uv pip install --python {python} {wanted}"
+    return f"{python} {'-s ' if sys.flags.no_user_site else ''}-m pip install {wanted}"

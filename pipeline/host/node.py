@@ -97,5 +97,5 @@ def errors_on_node(node_id: str | None) -> Iterator[None]:
         fault = package_fault(error)
         if fault is None:
             raise
-        say(str(fault))
+        show_text(node_id, str(fault))
         raise fault from error
