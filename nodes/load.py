@@ -76,6 +76,9 @@ class Load(io.ComfyNode):
         # A linked value is not known yet; execute checks it. Naming an input here also frees it from the list.
         faults = []
         for slot, name in zip(Slot, (high_noise_expert, low_noise_expert, text_encoder, vae), strict=True):
+            if not isinstance(name, str | None):
+                faults.append(f"{slot.value} is {name!r}, which is no name. Choose a file of the list.")
+                continue
             try:
                 _path(BUNDLED if name is None else name, slot)
             except CheckpointError as error:
@@ -92,7 +95,6 @@ class Load(io.ComfyNode):
         with errors_on_node(node_id):
             names = (high_noise_expert, low_noise_expert, text_encoder, vae)
             high, low, text, decoder = (_path(name, slot) for slot, name in zip(Slot, names, strict=True))
-            said = pair_warnings(high, low)
-            if said:
-                show_text(node_id, " ".join(said))
+            if notes := pair_warnings(high, low):
+                show_text(node_id, " ".join(notes))
             return io.NodeOutput(*load(comfy_host(), high, low, text, decoder))

@@ -20,7 +20,7 @@ from tests.support.comfy_client import RejectedError
 from tests.support.comfy_outside import PICTURE, Outside, remote_node
 from tests.support.faults import answer
 from tests.support.hook_server import HOST
-from tests.support.office import SERVERS
+from tests.support.runner import SERVERS
 
 KEYS = "/wan22/keys"
 FIRST_WITH_KEY = {"wavespeed": "models", "atlascloud": "upload", "fal": "price", "replicate": "models"}
@@ -43,6 +43,16 @@ def known(outside: Outside) -> dict[str, Any]:
     status, text = ask(outside, method="GET")
     assert status == 200
     return json.loads(text)
+
+
+def test_whose_keys_there_can_be_is_told_by_the_providers(outside: Outside) -> None:
+    found = json.loads(outside.server.request("/wan22/providers"))
+    assert [(one["name"], one["title"], one["variables"][0]) for one in found["providers"]] == [
+        (name, provider.title, provider.variables[0]) for name, provider in PROVIDERS.items()]
+    assert all(one["keys_page"].startswith("https://") and one["key_name"] and one["concurrent"] > 0
+               for one in found["providers"])
+    assert [one["name"] for one in found["services"]] == ["huggingface", "civitai"]
+    assert found["callback"] == {"name": "callback", "variables": ["WAN22_CALLBACK_SECRET"]}
 
 
 def test_keys_go_in_and_only_names_come_out(outside: Outside) -> None:
