@@ -1,5 +1,5 @@
-"""Run the engine's tests on other versions of the packages than those installed: the oldest that requirements.txt
-allows, and the newest that the pack is known to run on.
+"""Other versions of packages than those installed, to test the engine on: the oldest that requirements.txt allows, and
+the newest that the pack is known to run on.
 
 A folder of packages put first on PYTHONPATH stands before those of .venv. It holds no dependencies: they are in .venv.
 """
@@ -7,10 +7,8 @@ A folder of packages put first on PYTHONPATH stands before those of .venv. It ho
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .paths import CACHE, ROOT, VENV_PYTHON
@@ -28,10 +26,13 @@ ENGINE = ("tests/checkpoint/test_layouts.py", "tests/models/test_text_encoder.py
           "tests/sampling/test_schedule.py", "tests/video/test_mp4_writer.py")
 
 
-def run_on_oldest_and_newest(comfyui: Path) -> int:
-    """Run the tests of ENGINE twice; return pytest's exit status, of the first run that fails."""
-    oldest = [*oldest_versions(ROOT / "requirements.txt", OLDEST), *BESIDE_OLDEST]
-    return run_on(oldest, CACHE / "oldest", comfyui) or run_on(NEWEST, CACHE / "newest", comfyui)
+def folders_of_other_versions() -> Iterator[Path]:
+    """Yield folders for PYTHONPATH, each made when it is asked for: the oldest versions, then the newest."""
+    oldest = (*oldest_versions(ROOT / "requirements.txt", OLDEST), *BESIDE_OLDEST)
+    for folder, packages in ((CACHE / "oldest", oldest), (CACHE / "newest", NEWEST)):
+        fill(folder, packages)
+        say(f"Testing the engine on {', '.join(packages)}")
+        yield folder
 
 
 def oldest_versions(requirements: Path, names: Sequence[str]) -> list[str]:
@@ -39,14 +40,6 @@ def oldest_versions(requirements: Path, names: Sequence[str]) -> list[str]:
     lines = [line.partition("#")[0].strip() for line in requirements.read_text("utf-8").splitlines()]
     bounds = dict(line.partition(",")[0].split(">=") for line in lines if ">=" in line)
     return [f"{name}=={bounds[name]}" for name in names]
-
-
-def run_on(packages: Sequence[str], folder: Path, comfyui: Path) -> int:
-    """Run the tests of ENGINE with these packages before the installed ones; return pytest's exit status."""
-    fill(folder, packages)
-    say(f"Testing the engine on {', '.join(packages)}")
-    environ = {**os.environ, "COMFYUI_PATH": str(comfyui), "PYTHONPATH": str(folder)}
-    return subprocess.run([str(VENV_PYTHON), "-m", "pytest", "-q", *ENGINE], cwd=ROOT, env=environ, check=False).returncode
 
 
 def fill(folder: Path, packages: Sequence[str]) -> None:
