@@ -107,13 +107,13 @@ def memory() -> dict[str, float]:
 
 
 def opened_by_us(path: Path) -> Any:
-    from pipeline.host.ops import host
+    from pipeline.host.ops import comfy_host
     from pipeline.models.expert import load_expert
 
-    expert = load_expert(path, host())
+    expert = load_expert(path, comfy_host())
 
     def run(x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        expert.resident.bring(0)
+        expert.resident.load_to_device(0)
         return expert.model(x, t, text, return_dict=False)[0]
 
     return run, expert.compute_dtype

@@ -49,19 +49,19 @@ def write(folder: Path, blocks: int, rank: int) -> tuple[Path, Path]:
 
 
 def ours(expert_file: Path, lora_file: Path) -> Steps:
-    from pipeline.host.ops import host
+    from pipeline.host.ops import comfy_host
     from pipeline.lora.apply import use_loras
     from pipeline.models.expert import load_expert
     from pipeline.models.load import Wan22Model
     from pipeline.request import Lora
 
-    host = host()
+    host = comfy_host()
     expert = load_expert(expert_file, host)
-    expert.resident.bring(0)
+    expert.resident.load_to_device(0)
 
     def put(*loras: Lora) -> None:
         model, _ = use_loras(Wan22Model(expert, expert), loras, host, Path, None, lambda: None)
-        expert.resident.bring(0, model.high.patches)
+        expert.resident.load_to_device(0, model.high.patches)
 
     return (lambda: put(Lora(str(lora_file), 0.8, "high")), lambda: put(Lora(str(lora_file), 0.5, "high")), put,
             lambda x, t, text: expert.model(x, t, text, return_dict=False)[0], expert.compute_dtype)

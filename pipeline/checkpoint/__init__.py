@@ -1,1 +1,1 @@
-"""Weight files to tensors: formats, headers, what a file holds, and which files fit. Knows no host, no network."""
+"""Weight files to tensors: formats, headers, the model a file holds, the slot it fits. Knows no host or network."""

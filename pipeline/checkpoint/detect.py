@@ -1,7 +1,7 @@
-"""Which model some weights are, told from the names and shapes of their tensors.
+"""Detect which model weights are of, from the names and shapes of their tensors.
 
-Wan models: comfy/model_detection.py of ComfyUI 0.30 ("Wan 2.1"), whose marks the table VARIANTS repeats; names of
-diffusers' layout: scripts/convert_wan_to_diffusers.py of github.com/huggingface/diffusers. LoRAs: the file endings of
+Wan models: comfy/model_detection.py of ComfyUI 0.30 ("Wan 2.1"), whose marks the table VARIANTS repeats; diffusers'
+names: scripts/convert_wan_to_diffusers.py of github.com/huggingface/diffusers. LoRAs: the file endings of
 ComfyUI's comfy/lora.py and comfy/weight_adapter/.
 """
 
@@ -9,54 +9,91 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-from .kinds import I2V_IN_CHANNELS, Kind, Layout, Shapes, Told, TransformerShape
+from .kinds import I2V_IN_CHANNELS, Detected, KeyLayout, ModelKind, Shapes, TransformerShape
 
 PREFIX = "model.diffusion_model."
 VARIANTS = {
-    "vace_patch_embedding": Kind.VACE,
-    "vace_blocks": Kind.VACE,
-    "control_adapter": Kind.FUN_CAMERA,
-    "casual_audio_encoder": Kind.S2V,
-    "audio_proj": Kind.HUMO,
-    "face_adapter": Kind.ANIMATE,
-    "motion_encoder": Kind.ANIMATE,
-    "patch_embedding_mask": Kind.SCAIL,
-    "patch_embedding_pose": Kind.SCAIL,
-    "patch_embedding_global": Kind.WANDANCER,
-    "ref_conv": Kind.FUN_CONTROL,
+    "vace_patch_embedding": ModelKind.VACE,
+    "vace_blocks": ModelKind.VACE,
+    "control_adapter": ModelKind.FUN_CAMERA,
+    "casual_audio_encoder": ModelKind.S2V,
+    "audio_proj": ModelKind.HUMO,
+    "face_adapter": ModelKind.ANIMATE,
+    "motion_encoder": ModelKind.ANIMATE,
+    "patch_embedding_mask": ModelKind.SCAIL,
+    "patch_embedding_pose": ModelKind.SCAIL,
+    "patch_embedding_global": ModelKind.WANDANCER,
+    "ref_conv": ModelKind.FUN_CONTROL,
 }
-"""Parts that only one variant has, most telling first."""
+"""Parts that only one variant has; the first match decides."""
 PLAIN_PARTS = {"patch_embedding", "text_embedding", "time_embedding", "time_projection", "blocks", "head", "img_emb",
                "condition_embedder", "proj_out", "scale_shift_table", "scaled_fp8"}
 IMAGE_MARKS = re.compile(r"(?:^|\.)(?:img_emb|image_embedder|k_img|add_k_proj)\.", re.MULTILINE)
 LORA_MARKS = re.compile(
     r"[._](lora_(up|down|mid|A|B)|lora\.(up|down)|lora_linear_layer|lokr_[wt][12]|hada_[wt][12]|oft_blocks"
     r"|dora_scale)([._]|$)|\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|[ab][12]\.weight)$", re.MULTILINE)
-"""Both search all names of a file at once, one a line: a loader's list may look through hundreds of files."""
+"""Both patterns search all names of a file at once, one a line: a loader's list may go through hundreds of files."""
 VAE_PREFIXES = ("model.", "vae.", "first_stage_model.")
-"""Before every name of some VAE files: DiffSynth-Studio's and WanVideoWrapper's module keeps its network in `model`
-(diffsynth/models/wan_video_vae.py), ComfyUI's checkpoints of several parts have the others."""
+"""Prefixes of all names in some VAE files: `model.` in DiffSynth-Studio and WanVideoWrapper
+(diffsynth/models/wan_video_vae.py), the others in ComfyUI's checkpoints of several models."""
 DIFFUSERS_VAE_MARKS = {"decoder.norm_out.gamma", "encoder.conv_in.weight"}
 DIFFUSERS_MARK = "condition_embedder.time_proj.weight"
 NAMES = {
-    Layout.NATIVE: ("blocks.0.ffn.0.weight", "text_embedding.0.weight", "time_embedding.0.weight",
+    KeyLayout.NATIVE: ("blocks.0.ffn.0.weight", "text_embedding.0.weight", "time_embedding.0.weight",
                     "head.head.weight", "blocks.0.norm3.weight"),
-    Layout.DIFFUSERS: ("blocks.0.ffn.net.0.proj.weight", "condition_embedder.text_embedder.linear_1.weight",
+    KeyLayout.DIFFUSERS: ("blocks.0.ffn.net.0.proj.weight", "condition_embedder.text_embedder.linear_1.weight",
                        "condition_embedder.time_embedder.linear_1.weight", "proj_out.weight", "blocks.0.norm2.weight"),
 }
-"""The tensors that tell the sizes: feed-forward, text, time, output and the norm before cross-attention."""
+"""The tensors whose shapes give the sizes: feed-forward, text, time, output, and the norm before cross-attention."""
 
 
-def count_blocks(names: Collection[str], before: str) -> int:
-    """How many numbered blocks there are: one more than the highest number behind `before`."""
-    found = (name[len(before):].partition(".")[0] for name in names if name.startswith(before))
-    return max((int(number) for number in found if number.isdecimal()), default=-1) + 1
+def detect(shapes: Shapes) -> Detected:
+    """Which model these tensors are; Kind.UNKNOWN when they are none of those that have to do with Wan.
+
+    Shapes are in torch's order. An incomplete file is recognised by the tensors that it has.
+    """
+    if LORA_MARKS.search("\n".join(shapes)):
+        return Detected(ModelKind.LORA)
+    for detector in (_wan, _vae, _text):
+        detected = detector(shapes)
+        if detected is not None:
+            return detected
+    return Detected(ModelKind.UNKNOWN)
 
 
-def _transformer_shape(shapes: Shapes, layout: Layout) -> TransformerShape | None:
-    """The sizes, or None when a tensor that tells one is missing, empty or of another number of dimensions."""
+def _wan(shapes: Shapes) -> Detected | None:
+    """Detect a Wan transformer and its variant; None for anything else."""
+    prefixed = PREFIX + "patch_embedding.weight" in shapes
+    bare = {name.removeprefix(PREFIX): shape for name, shape in shapes.items()} if prefixed else shapes
+    ends = ("head.modulation", "head.head.weight", "proj_out.weight")
+    if len(bare.get("patch_embedding.weight", ())) != 5 or not any(name in bare for name in ends):
+        return None
+    diffusers = DIFFUSERS_MARK in bare or "proj_out.weight" in bare
+    shape = _transformer_shape(bare, KeyLayout.DIFFUSERS if diffusers else KeyLayout.NATIVE)
+    layout = KeyLayout.DIFFUSERS if diffusers else KeyLayout.PREFIXED if prefixed else KeyLayout.NATIVE
+    parts = {name.partition(".")[0] for name in bare}
+    odd = min(parts - PLAIN_PARTS, default=None)
+    variant = next((kind for part, kind in VARIANTS.items() if part in parts), None)
+    if variant is not None:
+        return Detected(variant, layout, shape, odd)
+    in_channels = bare["patch_embedding.weight"][1]
+    out_channels = 16 if shape is None else shape.out_channels
+    if IMAGE_MARKS.search("\n".join(bare)):
+        kind = {36: ModelKind.WAN21_I2V, 48: ModelKind.FUN_CONTROL}.get(in_channels, ModelKind.OTHER_WAN)
+    elif out_channels == 48:
+        kind = ModelKind.TI2V_5B
+    else:
+        kind = {16: ModelKind.T2V, I2V_IN_CHANNELS: ModelKind.WAN22_I2V_EXPERT, 48: ModelKind.TI2V_5B,
+                52: ModelKind.FUN_CONTROL}.get(in_channels, ModelKind.OTHER_WAN)
+    if kind is ModelKind.WAN22_I2V_EXPERT and (odd or out_channels != 16):
+        kind = ModelKind.OTHER_WAN
+    return Detected(kind, layout, shape, odd)
+
+
+def _transformer_shape(shapes: Shapes, layout: KeyLayout) -> TransformerShape | None:
+    """Return the sizes; None when one of the tensors is missing, empty or of another number of dimensions."""
     feed_forward, text, time, output, norm = NAMES[layout]
     dim, in_channels, *patch = shapes["patch_embedding.weight"]
     if 0 in patch or any(len(shapes.get(name, ())) != 2 for name in (feed_forward, text, time, output)):
@@ -73,77 +110,38 @@ def _transformer_shape(shapes: Shapes, layout: Layout) -> TransformerShape | Non
     )
 
 
-def _wan(shapes: Shapes) -> Told | None:
-    prefixed = PREFIX + "patch_embedding.weight" in shapes
-    bare = {name.removeprefix(PREFIX): shape for name, shape in shapes.items()} if prefixed else shapes
-    ends = ("head.modulation", "head.head.weight", "proj_out.weight")
-    if len(bare.get("patch_embedding.weight", ())) != 5 or not any(name in bare for name in ends):
-        return None
-    diffusers = DIFFUSERS_MARK in bare or "proj_out.weight" in bare
-    shape = _transformer_shape(bare, Layout.DIFFUSERS if diffusers else Layout.NATIVE)
-    layout = Layout.DIFFUSERS if diffusers else Layout.PREFIXED if prefixed else Layout.NATIVE
-    parts = {name.partition(".")[0] for name in bare}
-    odd = min(parts - PLAIN_PARTS, default=None)
-    variant = next((kind for part, kind in VARIANTS.items() if part in parts), None)
-    if variant is not None:
-        return Told(variant, layout, shape, odd)
-    in_channels = bare["patch_embedding.weight"][1]
-    out_channels = 16 if shape is None else shape.out_channels
-    if IMAGE_MARKS.search("\n".join(bare)):
-        kind = {36: Kind.WAN21_I2V, 48: Kind.FUN_CONTROL}.get(in_channels, Kind.OTHER_WAN)
-    elif out_channels == 48:
-        kind = Kind.TI2V_5B
-    else:
-        kind = {16: Kind.T2V, I2V_IN_CHANNELS: Kind.WAN22_I2V_EXPERT, 48: Kind.TI2V_5B, 52: Kind.FUN_CONTROL,
-                }.get(in_channels, Kind.OTHER_WAN)
-    if kind is Kind.WAN22_I2V_EXPERT and (odd or out_channels != 16):
-        kind = Kind.OTHER_WAN
-    return Told(kind, layout, shape, odd)
+def count_blocks(names: Collection[str], before: str) -> int:
+    """Return the number of blocks: one more than the highest number that follows `before`."""
+    found = (name[len(before):].partition(".")[0] for name in names if name.startswith(before))
+    return max((int(number) for number in found if number.isdecimal()), default=-1) + 1
 
 
-def vae_prefix(names: Collection[str]) -> str:
-    """What stands before every name of a VAE file; nothing for most."""
-    return next((prefix for prefix in VAE_PREFIXES if all(name.startswith(prefix) for name in names)), "")
-
-
-def _vae(shapes: Shapes) -> Told | None:
-    """The Wan VAEs: wan/modules/vae2_1.py and vae2_2.py of github.com/Wan-Video/Wan2.2, or AutoencoderKLWan."""
+def _vae(shapes: Shapes) -> Detected | None:
+    """Detect a Wan VAE: wan/modules/vae2_1.py or vae2_2.py of github.com/Wan-Video/Wan2.2, or AutoencoderKLWan."""
     prefix = vae_prefix(shapes)
     shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()} if prefix else shapes
     if "decoder.head.0.gamma" in shapes and "encoder.conv1.weight" in shapes:
-        channels, layout = next(iter(shapes.get("conv2.weight") or (16,))), Layout.NATIVE
+        channels, layout = next(iter(shapes.get("conv2.weight") or (16,))), KeyLayout.NATIVE
     elif len(shapes.get("post_quant_conv.weight", ())) == 5 and shapes.keys() >= DIFFUSERS_VAE_MARKS:
-        channels, layout = shapes["post_quant_conv.weight"][0], Layout.DIFFUSERS
+        channels, layout = shapes["post_quant_conv.weight"][0], KeyLayout.DIFFUSERS
     else:
         return None
-    kind = {16: Kind.VAE_WAN21, 48: Kind.VAE_WAN22}.get(channels)
-    return Told(kind, layout) if kind else None
+    kind = {16: ModelKind.VAE_WAN21, 48: ModelKind.VAE_WAN22}.get(channels)
+    return Detected(kind, layout) if kind else None
 
 
-def _text(shapes: Shapes) -> Told | None:
-    """UMT5 has position biases in every block, T5 in the first alone. GGUF files use llama.cpp's names."""
-    for pattern, layout in (("encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.weight", Layout.NATIVE),
-                            ("blocks.{}.pos_embedding.embedding.weight", Layout.OFFICIAL),
-                            ("enc.blk.{}.attn_rel_b.weight", Layout.GGUF)):
+def vae_prefix(names: Collection[str]) -> str:
+    """Return the prefix of all names in a VAE file; an empty string for most."""
+    return next((prefix for prefix in VAE_PREFIXES if all(name.startswith(prefix) for name in names)), "")
+
+
+def _text(shapes: Shapes) -> Detected | None:
+    """Detect UMT5, which has position biases in every block, or T5, in the first alone; GGUF has llama.cpp's names."""
+    for pattern, layout in (("encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.weight", KeyLayout.NATIVE),
+                            ("blocks.{}.pos_embedding.embedding.weight", KeyLayout.OFFICIAL),
+                            ("enc.blk.{}.attn_rel_b.weight", KeyLayout.GGUF)):
         if pattern.format(0) in shapes:
             blocks = count_blocks(shapes, pattern.partition("{}")[0])
             everywhere = blocks == 1 or pattern.format(1) in shapes
-            return Told(Kind.UMT5 if everywhere else Kind.T5, layout)
+            return Detected(ModelKind.UMT5 if everywhere else ModelKind.T5, layout)
     return None
-
-
-TELLERS: tuple[Callable[[Shapes], Told | None], ...] = (_wan, _vae, _text)
-
-
-def tell(shapes: Shapes) -> Told:
-    """Which model these tensors are; Kind.UNKNOWN when they are none of those that have to do with Wan.
-
-    Shapes are in torch's order. A file whose tensors are not all there is still told by those that are.
-    """
-    if LORA_MARKS.search("\n".join(shapes)):
-        return Told(Kind.LORA)
-    for teller in TELLERS:
-        told = teller(shapes)
-        if told is not None:
-            return told
-    return Told(Kind.UNKNOWN)

@@ -1,4 +1,4 @@
-"""Folders of weights, as diffusers and the official repositories keep them: one component, or a whole pipeline.
+"""Folders of weights in diffusers' layout: one component, or a whole pipeline.
 
 A component is a config.json beside one .safetensors file, or beside shards and the index that names them
 (github.com/huggingface/huggingface_hub, src/huggingface_hub/serialization/_base.py). A pipeline is a model_index.json
@@ -14,29 +14,29 @@ from .errors import CheckpointError
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 USUAL_NAMES = ("diffusion_pytorch_model", "model")
-"""How diffusers and transformers name weights; a variant, such as fp16, is put behind it."""
+"""Names of weight files in diffusers and transformers; a variant such as fp16 follows the name."""
 
 
 def is_pipeline(folder: Path) -> bool:
-    """Whether the folder holds a whole pipeline."""
+    """True when the folder holds a whole pipeline."""
     return (folder / "model_index.json").is_file()
 
 
 def is_component(folder: Path) -> bool:
-    """Whether the folder holds the weights of one model."""
+    """True when the folder holds the weights of one model."""
     return (folder / "config.json").is_file() and any(folder.glob(f"[!.]*{SUFFIX}*"))
 
 
 def vocabulary_file(folder: Path) -> Path | None:
-    """The sentencepiece model of a text encoder's folder: in it, or in `tokenizer` beside it, as diffusers has it."""
+    """Return the sentencepiece model in a text encoder's folder or, as diffusers keeps it, in `tokenizer` beside it."""
     places = (folder / "spiece.model", folder.parent / "tokenizer" / "spiece.model")
     return next((place for place in places if place.is_file()), None)
 
 
 def _preferred(folder: Path, suffix: str) -> Path | None:
-    """The one file with this suffix; of several the one that is named without a variant.
+    """Return the one file with this suffix, of several the one without a variant; None when that is not clear.
 
-    macOS puts a file of notes, ._NAME, beside each NAME on disks that are not its own.
+    Hidden files are skipped: macOS writes ._NAME beside each NAME on foreign disks.
     """
     files = sorted(folder.glob(f"[!.]*{suffix}"))
     plain = [file for file in files if file.name.removesuffix(suffix) in USUAL_NAMES]
@@ -44,10 +44,10 @@ def _preferred(folder: Path, suffix: str) -> Path | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a component, in the order of their names.
+    """Return the weight files of a component, sorted by name.
 
-    Raises CheckpointError when there are none, when it is not clear which of several are meant, or when a shard that
-    the index names is not there.
+    Raises CheckpointError when there are none, when several sets have no index, or when a shard that the index names
+    is missing.
     """
     index = _preferred(folder, INDEX_SUFFIX)
     if index is None:

@@ -1,8 +1,8 @@
-"""Reading a .gguf file: its header without its tensors, and its tensors' raw bytes memory-mapped.
+"""Read a .gguf file: its header alone, or its tensors as memory-mapped bytes.
 
-Format, versions 2 and 3: github.com/ggml-org/ggml, docs/gguf.md. Image models are written by the converter of
-github.com/city96/ComfyUI-GGUF (tools/convert.py), which keeps the shape of a tensor that it had to reshape in the
-metadata, under `comfy.gguf.orig_shape.` and the tensor's name.
+Format, versions 2 and 3: github.com/ggml-org/ggml, docs/gguf.md. The converter of image models,
+github.com/city96/ComfyUI-GGUF (tools/convert.py), stores the shape of a tensor that it has reshaped in the metadata,
+as `comfy.gguf.orig_shape.` and the tensor's name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, not_mapped
-from .header import FileHeader, opening
+from .errors import CheckpointError, mapping_error
+from .header import FileHeader, read_opening
 from .kinds import PATCH
 
 if TYPE_CHECKING:
@@ -29,137 +29,29 @@ ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 PATCH_EMBEDDING = "patch_embedding.weight"
 MAX_DIMS = 8
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""struct's letters for the value types of the metadata."""
+"""Value types of the metadata -> format characters of the struct module."""
 STRING, ARRAY = 8, 9
 READABLE = ("F64", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL",
             "IQ4_XS", "Q3_K", "Q2_K")
-"""Types of tensors that can be used: ordinary dtypes (read.py) and what diffusers' GGUF loader unpacks."""
+"""Usable tensor types: plain dtypes (read.py), and those that diffusers' GGUF loader dequantises."""
 
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """One tensor as it lies in the file: quantisation type, torch shape, and its bytes (1-D uint8, memory-mapped)."""
+    """A tensor as stored: quantisation type, shape in torch's order, and its bytes (1-D uint8, memory-mapped)."""
 
     type: str
     shape: tuple[int, ...]
     data: torch.Tensor
 
 
-class _Cursor:
-    """Walks over the header. Raises ValueError when the file ends before the header does."""
-
-    def __init__(self, data: mmap.mmap, position: int) -> None:
-        self.data, self.position = data, position
-
-    def skip(self, count: int) -> int:
-        """Step over so many bytes; returns where they begin."""
-        begin = self.position
-        if count > len(self.data) - begin:
-            raise ValueError("it ends inside the header")
-        self.position += count
-        return begin
-
-    def numbers(self, letters: str) -> tuple[int, ...]:
-        """Little-endian numbers, described by struct's letters."""
-        layout = "<" + letters
-        return struct.unpack_from(layout, self.data, self.skip(struct.calcsize(layout)))
-
-    def text(self) -> str:
-        begin = self.skip(self.numbers("Q")[0])
-        return self.data[begin:self.position].decode("utf-8")
-
-    def _skip_strings(self, count: int) -> None:
-        """Step over so many strings, of which a vocabulary has a quarter of a million."""
-        data, position, end = self.data, self.position, len(self.data)
-        length_at = struct.Struct("<Q").unpack_from
-        for _ in range(count):
-            if position > end - 8:
-                raise ValueError("it ends inside the header")
-            position += 8 + length_at(data, position)[0]
-        self.position = position
-        self.skip(0)
-
-    def value(self, kind: int, *, keep_array: bool) -> str | tuple[int, ...] | None:
-        """One value of the metadata; None for an array, which may be a whole vocabulary, unless it is wanted."""
-        if kind == STRING:
-            return self.text()
-        if kind != ARRAY:
-            return str(self.numbers(SCALARS[kind])[0])
-        item, count = self.numbers("IQ")
-        if item == STRING:
-            self._skip_strings(count)
-            return None
-        if keep_array:
-            return self.numbers(f"{count}{SCALARS[item]}")
-        self.skip(count * struct.calcsize(SCALARS[item]))
-        return None
-
-
-def _wan_patch_embedding(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Its five dimensions, where a converter has flattened them: ggml's own tensors have four at most."""
-    name = next((key for key in shapes if key.rpartition("diffusion_model.")[2] == PATCH_EMBEDDING), None)
-    if name is None or len(shapes[name]) == 2 + len(PATCH):
-        return {}
-    bias = shapes.get(name.replace(".weight", ".bias"))
-    dim = bias[0] if bias else shapes[name][0]
-    channels = math.prod(shapes[name]) // (dim * math.prod(PATCH))
-    return {name: (dim, channels, *PATCH)}
-
-
-def _parse(path: Path, data: mmap.mmap) -> FileHeader:
-    from gguf import GGMLQuantizationType
-
-    cursor = _Cursor(data, len(MAGIC))
-    (version,) = cursor.numbers("I")
-    if version not in VERSIONS:
-        raise CheckpointError(f"{path.name} is a GGUF file of version {version}; versions 2 and 3 are read. Fetch a "
-                              "newer one, or choose another.")
-    tensor_count, value_count = cursor.numbers("QQ")
-    metadata: dict[str, str] = {}
-    original: dict[str, tuple[int, ...]] = {}
-    for _ in range(value_count):
-        key = cursor.text()
-        shape_of = key.removeprefix(ORIGINAL_SHAPE) if key.startswith(ORIGINAL_SHAPE) else None
-        value = cursor.value(cursor.numbers("I")[0], keep_array=shape_of is not None)
-        if shape_of is not None and isinstance(value, tuple):
-            original[shape_of] = value
-        elif isinstance(value, str):
-            metadata[key] = value
-    stored: dict[str, tuple[int, ...]] = {}
-    dtypes: dict[str, str] = {}
-    starts: dict[str, int] = {}
-    for _ in range(tensor_count):
-        name = cursor.text()
-        (dims,) = cursor.numbers("I")
-        if dims > MAX_DIMS:
-            raise ValueError(f"{name} has {dims} dimensions")
-        stored[name] = cursor.numbers(f"{dims}Q")[::-1]
-        kind, starts[name] = cursor.numbers("IQ")
-        dtypes[name] = GGMLQuantizationType(kind).name
-    alignment = int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
-    begin = -(-cursor.position // alignment) * alignment
-    shapes = stored | _wan_patch_embedding(stored) | {k: v for k, v in original.items() if k in stored}
-    for name, shape in shapes.items():
-        if math.prod(shape) != math.prod(stored[name]):
-            raise ValueError(f"{name} is {stored[name]} and cannot be {shape}")
-    return FileHeader(path, dtypes, shapes, metadata, {name: begin + start for name, start in starts.items()})
-
-
-def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
-    """Bytes that a tensor of a quantisation type takes in the file (ggml, ggml-common.h, by way of `gguf`)."""
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    return math.prod(shape) // block * size
-
-
 def read_gguf_header(path: Path) -> FileHeader:
-    """Read and check the header of a .gguf file; arrays of the metadata, such as vocabularies, are passed over.
+    """Read and check the header of a .gguf file, without the metadata's arrays, such as vocabularies.
 
-    Raises CheckpointError for a file that is missing, empty, cut short, of another version, or something else, or that
-    the system does not map.
+    Raises CheckpointError for a file that is missing, empty, cut short, of another version or format, or that the
+    system does not map.
     """
-    start, size = opening(path)
+    start, size = read_opening(path)
     if not start.startswith(MAGIC):
         raise CheckpointError(f"{path.name} is not a GGUF file, or it is damaged ({size:,} bytes). Fetch it again.")
     try:
@@ -168,7 +60,7 @@ def read_gguf_header(path: Path) -> FileHeader:
     except CheckpointError:
         raise
     except OSError as error:
-        raise not_mapped(path.name, error) from error
+        raise mapping_error(path.name, error) from error
     except (ValueError, KeyError, ArithmeticError, struct.error) as error:
         raise CheckpointError(f"{path.name} is cut short ({size:,} bytes) or damaged: its header cannot be read "
                               f"({error}). Fetch it again.") from error
@@ -181,10 +73,9 @@ def read_gguf_header(path: Path) -> FileHeader:
 
 
 def read_gguf(path: Path) -> dict[str, GGUFTensor]:
-    """Every tensor of a .gguf file, memory-mapped: its pages are read when they are first used.
+    """Map every tensor of a .gguf file into memory; the disk is read when a page is first used.
 
-    All share one mapping of the file, and are not to be written to. Raises CheckpointError as `read_gguf_header` does,
-    and when the system does not map the file.
+    The tensors share one mapping; never write to them. Raises CheckpointError as `read_gguf_header` does.
     """
     import torch
 
@@ -195,9 +86,122 @@ def read_gguf(path: Path) -> dict[str, GGUFTensor]:
         whole = (mapped_bytes(path) if os.name == "nt" else
                  torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8))
     except (OSError, RuntimeError, MemoryError) as error:
-        raise not_mapped(path.name, error) from error
+        raise mapping_error(path.name, error) from error
     tensors = {}
     for name, kind in header.dtypes.items():
         shape = header.shapes[name]
         tensors[name] = GGUFTensor(kind, shape, whole.narrow(0, header.offsets[name], tensor_bytes(kind, shape)))
     return tensors
+
+
+def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a tensor of a quantisation type in the file (block sizes: ggml-common.h, via `gguf`)."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    return math.prod(shape) // block * size
+
+
+def _parse(path: Path, data: mmap.mmap) -> FileHeader:
+    """Parse a mapped file's header. Raises CheckpointError for another version, ValueError and others for damage."""
+    from gguf import GGMLQuantizationType
+
+    reader = HeaderReader(data, len(MAGIC))
+    (version,) = reader.numbers("I")
+    if version not in VERSIONS:
+        raise CheckpointError(f"{path.name} is a GGUF file of version {version}; versions 2 and 3 are read. Fetch a "
+                              "newer one, or choose another.")
+    tensor_count, value_count = reader.numbers("QQ")
+    metadata: dict[str, str] = {}
+    original: dict[str, tuple[int, ...]] = {}
+    for _ in range(value_count):
+        key = reader.text()
+        shape_of = key.removeprefix(ORIGINAL_SHAPE) if key.startswith(ORIGINAL_SHAPE) else None
+        value = reader.value(reader.numbers("I")[0], keep_array=shape_of is not None)
+        if shape_of is not None and isinstance(value, tuple):
+            original[shape_of] = value
+        elif isinstance(value, str):
+            metadata[key] = value
+    stored: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
+    starts: dict[str, int] = {}
+    for _ in range(tensor_count):
+        name = reader.text()
+        (dims,) = reader.numbers("I")
+        if dims > MAX_DIMS:
+            raise ValueError(f"{name} has {dims} dimensions")
+        stored[name] = reader.numbers(f"{dims}Q")[::-1]
+        kind, starts[name] = reader.numbers("IQ")
+        dtypes[name] = GGMLQuantizationType(kind).name
+    alignment = int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
+    begin = -(-reader.position // alignment) * alignment
+    shapes = stored | _wan_patch_embedding(stored) | {k: v for k, v in original.items() if k in stored}
+    for name, shape in shapes.items():
+        if math.prod(shape) != math.prod(stored[name]):
+            raise ValueError(f"{name} is {stored[name]} and cannot be {shape}")
+    return FileHeader(path, dtypes, shapes, metadata, {name: begin + start for name, start in starts.items()})
+
+
+def _wan_patch_embedding(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the patch embedding's 5-D shape when a converter has flattened it (ggml has 4 dimensions), else {}."""
+    name = next((key for key in shapes if key.rpartition("diffusion_model.")[2] == PATCH_EMBEDDING), None)
+    if name is None or len(shapes[name]) == 2 + len(PATCH):
+        return {}
+    bias = shapes.get(name.replace(".weight", ".bias"))
+    dim = bias[0] if bias else shapes[name][0]
+    channels = math.prod(shapes[name]) // (dim * math.prod(PATCH))
+    return {name: (dim, channels, *PATCH)}
+
+
+class HeaderReader:
+    """Reads the header piece by piece. Raises ValueError when the file ends inside it."""
+
+    def __init__(self, data: mmap.mmap, position: int) -> None:
+        self.data, self.position = data, position
+
+    def skip(self, count: int) -> int:
+        """Skip `count` bytes and return the position of the first."""
+        begin = self.position
+        if count > len(self.data) - begin:
+            raise ValueError("it ends inside the header")
+        self.position += count
+        return begin
+
+    def numbers(self, letters: str) -> tuple[int, ...]:
+        """Read little-endian numbers; `letters` are struct's format characters."""
+        layout = "<" + letters
+        return struct.unpack_from(layout, self.data, self.skip(struct.calcsize(layout)))
+
+    def text(self) -> str:
+        """Read a string: its length in bytes (uint64), then UTF-8."""
+        begin = self.skip(self.numbers("Q")[0])
+        return self.data[begin:self.position].decode("utf-8")
+
+    def _skip_strings(self, count: int) -> None:
+        """Skip `count` strings fast: a vocabulary has 250,000."""
+        data, position, end = self.data, self.position, len(self.data)
+        length_at = struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            if position > end - 8:
+                raise ValueError("it ends inside the header")
+            position += 8 + length_at(data, position)[0]
+        self.position = position
+        self.skip(0)
+
+    def value(self, kind: int, *, keep_array: bool) -> str | tuple[int, ...] | None:
+        """Read a metadata value as text; an array gives its numbers with keep_array, else None.
+
+        An array may be a whole vocabulary.
+        """
+        if kind == STRING:
+            return self.text()
+        if kind != ARRAY:
+            return str(self.numbers(SCALARS[kind])[0])
+        item, count = self.numbers("IQ")
+        if item == STRING:
+            self._skip_strings(count)
+            return None
+        if keep_array:
+            return self.numbers(f"{count}{SCALARS[item]}")
+        self.skip(count * struct.calcsize(SCALARS[item]))
+        return None

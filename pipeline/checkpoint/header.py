@@ -1,4 +1,4 @@
-"""What weights say of themselves before a tensor is read, and files that are no weights at all."""
+"""Headers of weight files, and the check that a file is a weight file at all."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from .errors import CheckpointError, PickleError
 
 MIN_BYTES = 8
-"""Bytes that every format needs before anything can be told."""
+"""Least bytes of any format."""
 OPENING_BYTES = 64
-"""Bytes that tell a format, or that a file is no weights."""
+"""Bytes at the start of a file that are enough to recognise its format."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Names, dtypes and shapes of the tensors in a file or a folder of shards, and the free-form metadata.
+    """Names, dtypes and shapes of the tensors in a file or a folder of shards, and its free-form metadata.
 
     Dtypes carry the format's own names: F16, BF16, F8_E4M3, ... in safetensors; F16, Q8_0, Q4_K, ... in GGUF. Shapes
     are in torch's order.
@@ -29,9 +29,9 @@ class Header:
 
 @dataclass(frozen=True)
 class FileHeader(Header):
-    """The header of one file, which also says where each tensor's first byte is, counted from the file's start.
+    """The header of one file, with the offset of each tensor's first byte from the file's start.
 
-    `whole` is the file's size in bytes as its header has it, which safetensors says and GGUF does not.
+    `whole` is the file's size in bytes according to its header; None for GGUF, whose header does not say.
     """
 
     offsets: dict[str, int]
@@ -39,11 +39,11 @@ class FileHeader(Header):
 
 
 def check_opening(name: str, start: bytes) -> None:
-    """Raise CheckpointError when a file's first bytes, of which 64 are enough, are those of no weights.
+    """Raise CheckpointError when a file's first 64 bytes are not those of a weight file.
 
-    That is what a failed download leaves behind: nothing, a Git LFS pointer (github.com/git-lfs/git-lfs,
-    docs/spec.md), a web page or a server's answer in JSON. PyTorch's own files (pickles, in a zip since PyTorch 1.6:
-    torch/serialization.py) are refused too: opening one can run code. The content decides, whatever the name ends in.
+    A failed download leaves nothing, a Git LFS pointer (github.com/git-lfs/git-lfs, docs/spec.md), a web page or a
+    server's answer in JSON. PyTorch's own files (pickles, in a zip since PyTorch 1.6: torch/serialization.py) are
+    refused because opening one can run code. The content decides, not the suffix.
     """
     if not start:
         raise CheckpointError(f"{name} is empty (0 bytes): its download failed. Fetch it again.")
@@ -62,13 +62,13 @@ def check_opening(name: str, start: bytes) -> None:
                           "the same weights as .safetensors or .gguf.")
 
 
-def opening(path: Path) -> tuple[bytes, int]:
-    """The first bytes of a file, at most 64, and its size in bytes.
+def read_opening(path: Path) -> tuple[bytes, int]:
+    """Return a file's first 64 bytes, fewer when it is shorter, and its size in bytes.
 
     Raises CheckpointError for a file that is missing or unreadable, and as `check_opening` does.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is not there. Check the name, or choose another file.")
+        raise CheckpointError(f"{path} does not exist. Check the name, or choose another file.")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

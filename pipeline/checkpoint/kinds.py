@@ -1,4 +1,4 @@
-"""What weights can be, and what their names and shapes can tell: the vocabulary. tell.py does the telling."""
+"""The models that weights can be of, and what tensor names and shapes show of them; detect.py detects it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 I2V_IN_CHANNELS = 36
-"""Of an I2V expert: 16 of the noisy latent, 4 of the mask, 16 of the picture's latent."""
+"""Input channels of an I2V expert: 16 of the noisy latent, 4 of the mask, 16 of the picture's latent."""
 PATCH = (1, 2, 2)
-"""Frames, rows and columns of latents in one token; the same in every Wan model."""
+"""Frames, rows and columns of latents in a token, in every Wan model."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Kind(str, Enum):
-    """What some weights are."""
+class ModelKind(str, Enum):
+    """The model, or part of one, that weights are of."""
 
     WAN22_I2V_EXPERT = "wan22_i2v_expert"
     WAN21_I2V = "wan21_i2v"
@@ -38,11 +38,11 @@ class Kind(str, Enum):
     UNKNOWN = "unknown"
 
 
-class Layout(str, Enum):
-    """How the tensors are named, or GGUF, where that decides how they are read.
+class KeyLayout(str, Enum):
+    """The naming scheme of the tensors, or GGUF, which is read differently.
 
-    NATIVE: as Comfy-Org names them, which is as the official code does but for UMT5, where it is as transformers does.
-    PREFIXED: the same behind `model.diffusion_model.`. OFFICIAL: the official code's names of UMT5.
+    NATIVE: Comfy-Org's names: those of the official code, and of transformers for UMT5. PREFIXED: the same behind
+    `model.diffusion_model.`. OFFICIAL: the official code's names of UMT5.
     """
 
     NATIVE = "native"
@@ -54,7 +54,7 @@ class Layout(str, Enum):
 
 @dataclass(frozen=True)
 class TransformerShape:
-    """The sizes of a Wan transformer, as its tensors have them."""
+    """Sizes of a Wan transformer."""
 
     dim: int
     ffn_dim: int
@@ -67,10 +67,13 @@ class TransformerShape:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the names and shapes tell. `shape` is of a whole transformer, `odd_part` the part no plain expert has."""
+class Detected:
+    """The model that tensor names and shapes show.
 
-    kind: Kind
-    layout: Layout = Layout.NATIVE
+    `shape`: of a whole transformer. `odd_part`: a part that no plain expert has.
+    """
+
+    kind: ModelKind
+    layout: KeyLayout = KeyLayout.NATIVE
     shape: TransformerShape | None = None
     odd_part: str | None = None

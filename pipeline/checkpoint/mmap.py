@@ -1,10 +1,8 @@
-"""Bringing a file into the system's page cache while something else computes.
+"""Map weight files read-only into memory, and read them ahead into the system's page cache.
 
-A weight file in memory without a claim on it: mapped so that nobody can write to its pages.
-
-The usual mapping is private: what is written to it is the process's own. Windows sets the whole file aside for that in
-its paging file (FILE_MAP_COPY counts as commit: learn.microsoft.com, MapViewOfFile), 29 to 57 GB for a pair of experts.
-A read-only one costs nothing there. Writing to such a tensor in place would end the process; nothing in the pack does.
+torch and safetensors map files privately (copy on write). Windows reserves the whole file in its paging file for that
+(FILE_MAP_COPY counts as commit: learn.microsoft.com, MapViewOfFile), 29 to 57 GB for a pair of experts; a read-only
+mapping reserves nothing. Writing to such a tensor in place would end the process; nothing in the pack does.
 """
 
 from __future__ import annotations
@@ -29,18 +27,20 @@ DTYPES = {
     "U32": torch.uint32, "F32": torch.float32, "C64": torch.complex64, "F64": torch.float64, "I64": torch.int64,
     "U64": torch.uint64,
 }
-"""safetensors' names of torch's dtypes (safetensors/bindings/python, torch.py)."""
+"""safetensors' name of a dtype -> torch's (safetensors/bindings/python, torch.py)."""
+CHUNK = 1 << 24
+"""Bytes read at once."""
 
 
 def mapped_bytes(path: Path) -> torch.Tensor:
-    """A whole file, (bytes,) uint8. Raises OSError when the system does not map it, ValueError when it is empty."""
+    """Map a whole file as (bytes,) uint8. Raises OSError when the system refuses, ValueError when it is empty."""
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return _view(data, torch.uint8, (len(data),), 0)
 
 
 def mapped_tensors(header: FileHeader) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors file, of dtypes that are in DTYPES. Raises as `mapped_bytes` does."""
+    """Map the tensors of a .safetensors file, of dtypes in DTYPES. Raises as `mapped_bytes` does."""
     with header.path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return {name: _view(data, DTYPES[dtype], header.shapes[name], header.offsets[name])
@@ -52,18 +52,15 @@ def _view(data: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...], offset: i
     if not count:
         return torch.empty(shape, dtype=dtype)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")  # so it shall be
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")  # read-only is meant
         return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).view(shape)
-
-CHUNK = 1 << 24
-"""Bytes read at once."""
 
 
 def read_ahead(files: Sequence[Path]) -> threading.Thread | None:
-    """Start to read memory-mapped files, so that their first use does not wait for the disk.
+    """Start a thread that reads files into the page cache, so that their first use does not wait for the disk.
 
-    Does nothing, and returns None, when they would not fit the free RAM: they would push out what is in use. Errors
-    are left to the one who uses the files.
+    Return None, and read nothing, when they do not fit the free RAM: they would push out pages in use. Read errors are
+    ignored here; they show when the files are used.
     """
     try:
         size = sum(file.stat().st_size for file in files)

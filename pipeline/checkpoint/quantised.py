@@ -1,9 +1,9 @@
-"""A matrix as a file packs it to save room, the layouts that pack it, and how to unpack it.
+"""Quantised matrices: find them among a file's tensors, keep them packed, and dequantise them.
 
-Safetensors files: ComfyUI's fp8_scaled in its first layout (`scale_weight` beside each weight and one `scaled_fp8`
-marker; Kijai's files have it too) and its present one (`weight_scale` and `comfy_quant` beside each weight, or
-`_quantization_metadata` in the header), both as ComfyUI's comfy/utils.py `convert_old_quants` and comfy/ops.py
-`_load_quantized_module` read them. An fp8 weight without a scale is an ordinary tensor, not a packed one.
+In safetensors files, ComfyUI's first layout (`scale_weight` beside each weight and one `scaled_fp8` marker; Kijai's
+files have it too) and its present one (`weight_scale` and `comfy_quant` beside each weight, or `_quantization_metadata`
+in the header) are read as by ComfyUI's comfy/utils.py `convert_old_quants` and comfy/ops.py `_load_quantized_module`.
+An fp8 weight without a scale is an ordinary tensor.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .errors import CheckpointError
 GGUF = "gguf"
 FP8_FORMATS = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
 SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale")
-"""What may stand beside a packed weight, under ComfyUI's present names."""
+"""Tensors beside a quantised weight, by ComfyUI's present names."""
 
 
 @dataclass(frozen=True)
 class QuantisedWeight:
-    """A packed matrix (out, in).
+    """A quantised matrix (out, in), as it is stored.
 
-    `format` is one of ComfyUI's (`float8_e4m3fn`, `int8_tensorwise`, `nvfp4`, ...) or GGUF; `options` are the rest of
-    its `comfy_quant` entry, or `{"type": "Q4_K"}` for GGUF, whose `data` are the bytes of each row.
+    `format` is one of ComfyUI's (`float8_e4m3fn`, `int8_tensorwise`, `nvfp4`, ...) or GGUF. `options` is the rest of
+    its `comfy_quant` entry, or `{"type": "Q4_K"}` for GGUF, whose `data` holds the bytes of each row.
     """
 
     format: str
@@ -41,7 +41,7 @@ Weight = torch.Tensor | QuantisedWeight
 
 
 def dequantise(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
-    """The matrix in a dtype to calculate in. Raises CheckpointError for a format that only ComfyUI unpacks."""
+    """Return the matrix in a dtype to compute in. Raises CheckpointError for a format that only ComfyUI dequantises."""
     if isinstance(weight, torch.Tensor):
         return weight.to(dtype)
     check_unpackable(weight)
@@ -51,14 +51,14 @@ def dequantise(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
 
 
 def check_unpackable(weight: QuantisedWeight) -> None:
-    """Raise CheckpointError for a format that only ComfyUI unpacks."""
+    """Raise CheckpointError for a format that only ComfyUI dequantises."""
     if weight.format != GGUF and weight.format not in FP8_FORMATS:
         raise CheckpointError(f"{weight.format} weights can only be used inside ComfyUI. Choose an fp16, fp8 or GGUF "
                               "file.")
 
 
 def dequantise_gguf(data: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.Tensor:
-    """GGUF blocks (any number of bytes) -> their values, flat; the arithmetic is that of diffusers' GGUF loader."""
+    """Dequantise GGUF blocks (any number of bytes) to a flat tensor, by the arithmetic of diffusers' GGUF loader."""
     import gguf
     from diffusers.quantizers.gguf.utils import dequantize_functions
 
@@ -68,10 +68,10 @@ def dequantise_gguf(data: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.
 
 
 def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, Weight]:
-    """A file's tensors with every packed weight and what belongs to it put together.
+    """Return a file's tensors, with each quantised weight and its scales as one QuantisedWeight.
 
-    Scales that belong to no weight stay where they are, so that the check for unknown names reports them. Raises
-    CheckpointError when what the file says of them cannot be read.
+    Scales without a weight stay, so that the check for unknown names reports them. Raises CheckpointError when the
+    quantisation settings cannot be read.
     """
     tensors = dict(tensors)
     try:
@@ -79,8 +79,8 @@ def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -
         formats |= _entries(tensors)
         names = {layer: str(options["format"]) for layer, options in formats.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"What the file says of its packed weights cannot be read ({error!r}): it is damaged. "
-                              "Fetch it again, or choose another.") from error
+        raise CheckpointError(f"The quantisation settings in the file cannot be read ({error!r}): it is damaged. Fetch "
+                              "it again, or choose another.") from error
     found: dict[str, Weight] = dict(tensors)
     for layer, options in formats.items():
         if f"{layer}.weight" not in found:
@@ -89,25 +89,19 @@ def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -
         scales = {name: found.pop(f"{layer}.{name}") for name in SCALES if f"{layer}.{name}" in found}
         name, rest = names[layer], {k: v for k, v in options.items() if k != "format"}
         if name in FP8_FORMATS and ("weight_scale" not in scales or scales["weight_scale"].numel() != 1):
-            raise CheckpointError(f"{layer} is packed as {name} but has no single scale to unpack it with. "
+            raise CheckpointError(f"{layer} is quantised as {name} but has no single scale. "
                                   "Fetch the file again, or choose another.")
-        if name in FP8_FORMATS and data.dtype == torch.uint8:  # written by tools that knew no fp8
+        if name in FP8_FORMATS and data.dtype == torch.uint8:  # written by a tool without fp8
             data = data.view(FP8_FORMATS[name])
         columns = data.shape[1] * (2 if name in ("nvfp4", "convrot_w4a4") else 1)
         found[f"{layer}.weight"] = QuantisedWeight(name, data, (data.shape[0], columns), scales, rest)
     return found
 
 
-def _entries(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
-    """Formats that stand beside the weights, as JSON in bytes; they are taken out of the tensors."""
-    keys = [k for k in tensors if k.endswith(".comfy_quant")]
-    return {key.removesuffix(".comfy_quant"): json.loads(tensors.pop(key).numpy().tobytes()) for key in keys}
-
-
 def _legacy_formats(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
-    """Formats of the first layout, whose names are changed to the present ones on the way."""
+    """Rename the tensors of the first layout to the present names, and return the format of each layer."""
     marker = next((k for k in tensors if k == "scaled_fp8" or k.endswith(".scaled_fp8")), None)
-    # Two numbers in the marker ask for a matrix product in full precision.
+    # A marker of two elements asks for matrix products in full precision.
     full_precision = marker is not None and tensors.pop(marker).numel() == 2
     formats = {}
     for key in [k for k in tensors if k.endswith(".scale_weight")]:
@@ -126,5 +120,11 @@ def _legacy_formats(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any
 
 
 def _header_formats(metadata: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Formats that the file's header tells: {"layers": {layer: {"format": ..., ...}}}."""
+    """Return the formats in the file's header: {"layers": {layer: {"format": ..., ...}}}."""
     return json.loads(metadata.get("_quantization_metadata", '{"layers": {}}'))["layers"]
+
+
+def _entries(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    """Remove the `comfy_quant` tensors and return their JSON by layer."""
+    keys = [k for k in tensors if k.endswith(".comfy_quant")]
+    return {key.removesuffix(".comfy_quant"): json.loads(tensors.pop(key).numpy().tobytes()) for key in keys}

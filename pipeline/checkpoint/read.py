@@ -1,4 +1,4 @@
-"""All weights of a file or folder, whatever its layout, packed ones as they are."""
+"""Read all weights of a file or folder, quantised ones as they are, and load them into a module."""
 
 from __future__ import annotations
 
@@ -10,49 +10,23 @@ import torch
 from .errors import CheckpointError
 from .folder import weight_files
 from .gguf_file import MAGIC, read_gguf, read_gguf_header
-from .header import opening
+from .header import read_opening
 from .quantised import GGUF, QuantisedWeight, Weight, find_quantised
 from .safetensors_file import read_header, read_tensors
 
-
-def check_keys(file: str, what: str, expected: Collection[str], found: Collection[str]) -> None:
-    """Raise CheckpointError unless `found` holds the expected names, all of them and no other."""
-    said = []
-    for problem, names in (("missing", set(expected) - set(found)), ("not known", set(found) - set(expected))):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            said.append(f"{min(names)}{more} {problem}")
-    if said:
-        raise CheckpointError(f"{file} is not a whole {what}: {'; '.join(said)}. Fetch it again, or choose another.")
-
-
-def check_weights(file: str, what: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, Weight]) -> None:
-    """Raise CheckpointError unless the weights found have the wanted names, all of them and no other, and shapes."""
-    check_keys(file, what, wanted, found)
-    for name, weight in found.items():
-        if tuple(weight.shape) != tuple(wanted[name].shape):
-            raise CheckpointError(f"{file} is not a usable {what}: {name} is {tuple(weight.shape)} and should be "
-                                  f"{tuple(wanted[name].shape)}. Fetch it again, or choose another.")
-
-
-def load_exactly(file: str, what: str, module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Make the tensors the module's own. Raises CheckpointError when a name or a shape does not fit."""
-    check_weights(file, what, module.state_dict(), tensors)
-    module.load_state_dict(tensors, assign=True)
-
 GGUF_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-"""GGUF's types that are ordinary dtypes."""
+"""GGUF's types that are plain dtypes."""
 
 
 def read_weights(path: Path) -> tuple[dict[str, Weight], dict[str, str]]:
-    """Weights under the file's own names, memory-mapped, and its metadata.
+    """Return the weights under the file's own names, memory-mapped, and its metadata.
 
     Raises CheckpointError for a file that is missing, cut short or something else.
     """
     weights: dict[str, Weight] = {}
     metadata: dict[str, str] = {}
     for file in weight_files(path) if path.is_dir() else [path]:
-        if opening(file)[0].startswith(MAGIC):
+        if read_opening(file)[0].startswith(MAGIC):
             weights |= _gguf_weights(file)
             metadata |= read_gguf_header(file).metadata
             continue
@@ -72,3 +46,29 @@ def _gguf_weights(file: Path) -> dict[str, Weight]:
             weights[name] = QuantisedWeight(GGUF, tensor.data.view(tensor.shape[0], -1), tensor.shape,
                                             options={"type": tensor.type})
     return weights
+
+
+def load_exactly(file: str, what: str, module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Assign the tensors to the module. Raises CheckpointError when a name or a shape does not fit."""
+    check_weights(file, what, module.state_dict(), tensors)
+    module.load_state_dict(tensors, assign=True)
+
+
+def check_weights(file: str, what: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, Weight]) -> None:
+    """Raise CheckpointError unless the weights found have exactly the wanted names and shapes."""
+    check_keys(file, what, wanted, found)
+    for name, weight in found.items():
+        if tuple(weight.shape) != tuple(wanted[name].shape):
+            raise CheckpointError(f"{file} is not a usable {what}: {name} is {tuple(weight.shape)} and should be "
+                                  f"{tuple(wanted[name].shape)}. Fetch it again, or choose another.")
+
+
+def check_keys(file: str, what: str, expected: Collection[str], found: Collection[str]) -> None:
+    """Raise CheckpointError unless `found` holds exactly the expected names. `what`: the model, for the message."""
+    faults = []
+    for problem, names in (("missing", set(expected) - set(found)), ("not known", set(found) - set(expected))):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            faults.append(f"{min(names)}{more} {problem}")
+    if faults:
+        raise CheckpointError(f"{file} is not a whole {what}: {'; '.join(faults)}. Fetch it again, or choose another.")

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.atomic import WAITS, retried
+from ..files.atomic import WAITS, retry_while_held
 from ..files.names import read_sha256
 from ..http.errors import DownloadError
 from ..http.threads import Stop, pause
@@ -184,7 +184,7 @@ class Cache:
             self._index.touch(sha256, time.time())
             return path
         if hash_file(path, stop) != sha256:
-            retried(lambda: path.unlink(missing_ok=True))
+            retry_while_held(lambda: path.unlink(missing_ok=True))
             self._index.drop_file(sha256)
             return None
         self._index.put_file(File(sha256, status.st_size, status.st_mtime_ns, time.time()))
@@ -215,7 +215,7 @@ class Cache:
             return there
         path = self.path(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
-        retried(lambda: os.replace(partial.path, path), MOVE_WAITS, lambda seconds: pause(seconds, stop))
+        retry_while_held(lambda: os.replace(partial.path, path), MOVE_WAITS, lambda seconds: pause(seconds, stop))
         if os.name == "posix":  # the rename itself must outlive a power cut
             folder = os.open(path.parent, os.O_RDONLY)
             try:

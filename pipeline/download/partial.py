@@ -17,7 +17,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from ..files.atomic import clear_away, is_held, retried
+from ..files.atomic import is_held, remove_if_present, retry_while_held
 from ..files.names import size_text
 from ..http.errors import DownloadError
 from ..http.threads import Stop
@@ -124,10 +124,10 @@ class Partial:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.ranges.total:  # a new file, not an emptied one: a thread left behind may hold the old one
-                retried(lambda: self._note.unlink(missing_ok=True))
+                retry_while_held(lambda: self._note.unlink(missing_ok=True))
                 self.noted = 0
                 self._drop_bytes()
-                retried(self.path.touch)
+                retry_while_held(self.path.touch)
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
             raise disk_error(error, self.folder) from None
@@ -165,12 +165,12 @@ class Partial:
         sync(self.path)
         temporary = self._note.with_suffix(".tmp")
         temporary.write_text(json.dumps({"validator": self.validator, "size": self.size, "ranges": ranges}), "utf-8")
-        retried(lambda: temporary.replace(self._note))
+        retry_while_held(lambda: temporary.replace(self._note))
         self.noted = Ranges(ranges).total
 
     def discard(self) -> None:
         """Throw the bytes and the note away."""
-        retried(lambda: self._note.unlink(missing_ok=True))
+        retry_while_held(lambda: self._note.unlink(missing_ok=True))
         self._drop_bytes()
         self.ranges, self.noted = Ranges(), 0
 
@@ -181,8 +181,8 @@ class Partial:
             if not is_held(error):
                 raise
             # On Windows a stream that was left behind keeps the file, but it writes nothing any more.
-            retried(lambda: os.truncate(self.path, 0))
+            retry_while_held(lambda: os.truncate(self.path, 0))
 
     def taken(self) -> None:
         """Remove the note, for the whole file was moved elsewhere."""
-        clear_away(self._note)
+        remove_if_present(self._note)

@@ -1,13 +1,8 @@
-"""Whether a file is its owner's alone, where a file system can tell.
-
-A JSON object on the disk, written so that nobody ever finds half of it.
-
-A file that appears under its name only when it is whole, and under a name that no other file has.
-
-Files that another program holds for a moment.
+"""Write files so that nobody finds half of one, and handle files that another program or another user can open.
 
 On Windows nobody can rename, replace or remove a file that is open elsewhere, and virus scanners and search indexers
-open each new one for some milliseconds. Other systems never say so, and nothing here waits there.
+open each new one for some milliseconds: those operations are retried. Other systems never report this, so that nothing
+waits there.
 """
 
 from __future__ import annotations
@@ -29,17 +24,24 @@ T = TypeVar("T")
 HELD = (5, 32, 33)
 """ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION (Windows, winerror.h)."""
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds between the tries."""
+"""Seconds between retries while another program holds a file."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_NAME = (errno.ENAMETOOLONG, errno.EINVAL)
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+"""Mode bits of everybody but the owner."""
 
 
 def is_held(error: OSError) -> bool:
-    """Whether the error may come of another program that has the file open."""
+    """True when another program may have the file open, on Windows."""
     return isinstance(error, PermissionError) and getattr(error, "winerror", None) in HELD
 
 
-def retried(operation: Callable[[], T], waits: Sequence[float] = WAITS,
-            wait: Callable[[float], None] = time.sleep) -> T:
-    """What the operation returns, tried again after each of the waits while a file is held. Raises what it raises."""
+def retry_while_held(operation: Callable[[], T], waits: Sequence[float] = WAITS,
+                     wait: Callable[[float], None] = time.sleep) -> T:
+    """Return what the operation returns; try again after each of the waits while another program holds the file.
+
+    Raises what the operation raises.
+    """
     for seconds in waits:
         try:
             return operation()
@@ -50,17 +52,14 @@ def retried(operation: Callable[[], T], waits: Sequence[float] = WAITS,
     return operation()
 
 
-def clear_away(path: Path) -> None:
-    """Remove a file that nobody needs, if it is there; one that cannot be removed stays."""
+def remove_if_present(path: Path) -> None:
+    """Remove a file that is not needed any more; one that cannot be removed stays."""
     with suppress(OSError):
-        retried(lambda: path.unlink(missing_ok=True))
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_NAME = (errno.ENAMETOOLONG, errno.EINVAL)
+        retry_while_held(lambda: path.unlink(missing_ok=True))
 
 
 class NewFile:
-    """Where to write (`unfinished`), and later where it is (`path`)."""
+    """A file being written to `unfinished`; `path` is None until it has its final name."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
         self.unfinished = folder / f".{uuid.uuid4().hex}.part{suffix}"
@@ -69,11 +68,11 @@ class NewFile:
 
 @contextmanager
 def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
-    """A file to be written inside the block; after it, it is on the disk under a name of `new_path`.
+    """Write a file inside the block; after the block it is on the disk, whole, under a name that no other file has.
 
-    `new_path` names a file that is not there yet, and is asked again when another writer has been quicker. When the
-    block raises, nothing is left behind. Raises OSError when the folder cannot be written to or, before the block, when
-    its disk cannot hold the name; FileExistsError when `new_path` insists on a name that is taken.
+    `new_path` returns a name that is free, and is called again when another writer takes it first. When the block
+    raises, nothing is left behind. Raises OSError when the folder cannot be written to or, before the block, when its
+    disk cannot hold the name; FileExistsError when `new_path` returns the same taken name again.
     """
     first = new_path()
     first.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +82,7 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
         yield file
         _flush(file.unfinished)
         path = first
-        while not _given(file.unfinished, path):
+        while not _rename_new(file.unfinished, path):
             taken, path = path, new_path()
             if path == taken:
                 raise FileExistsError(errno.EEXIST, "There is a file of that name", str(path))
@@ -91,30 +90,30 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
         if os.name == "posix":
             _flush(path.parent)
     finally:
-        clear_away(file.unfinished)
+        remove_if_present(file.unfinished)
 
 
 def advice_on(error: OSError) -> str:
-    """What to do about an error of `new_file`, as the beginning of a sentence."""
+    """Return what to do about an error of `new_file`, as the beginning of a sentence."""
     if error.errno in NO_SPACE:
         return "Free some space"
     return "Give a shorter or plainer name" if error.errno in NO_NAME else "Give ComfyUI the right to write there"
 
 
 def _try_name(path: Path) -> None:
-    """Have the system refuse now what it would refuse after the work: characters, the length of the whole path.
+    """Raise now the OSError that the system would raise after the work: bad characters, a path that is too long.
 
-    A neighbour's name is tried, for under its own nobody shall see the file before it is whole.
+    It tries a name of the same length beside it, because nobody may see the file under its own before it is whole.
     """
     stem, last = path.stem[:-1], path.stem[-1:]
     trial = path.with_name(f"{stem}{'-' if last == '~' else '~'}{path.suffix}")
     with suppress(FileExistsError):
         trial.touch(exist_ok=False)
-        clear_away(trial)
+        remove_if_present(trial)
 
 
 def _flush(path: Path) -> None:
-    """Have the disk keep what was written. A folder's entries are flushed only where the system can."""
+    """Flush a file, or a folder's entries where the system can, to the disk."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         if path.is_dir():
@@ -126,11 +125,11 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _given(unfinished: Path, path: Path) -> bool:
-    """Whether the file got that name; False when another has it. At no time two writers can have the same."""
+def _rename_new(unfinished: Path, path: Path) -> bool:
+    """Rename the file; return False when another file has that name. Two writers never get the same one."""
     if os.name == "nt":
         try:
-            retried(lambda: unfinished.rename(path))  # on Windows never over another
+            retry_while_held(lambda: unfinished.rename(path))  # on Windows never over another file
         except FileExistsError:
             return False
         return True
@@ -138,15 +137,15 @@ def _given(unfinished: Path, path: Path) -> bool:
         os.link(unfinished, path)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links, as of USB sticks and network drives
+    except OSError:  # a file system without hard links, as on USB sticks and network drives
         if path.exists():
             return False
         unfinished.rename(path)
     return True
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """What the file holds, {} when there is none. Raises ValueError when that is no JSON object; OSError."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, {} when there is no file. Raises ValueError for other content; OSError."""
     try:
         found = json.loads(path.read_bytes())  # as bytes: editors on Windows begin a file with a byte order mark
     except FileNotFoundError:
@@ -154,12 +153,12 @@ def read_object(path: Path) -> dict[str, Any]:
     except RecursionError:
         found = None
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return found
 
 
-def write_object(path: Path, whole: dict[str, Any]) -> None:
-    """Put an object in the place of the file, readable by its owner alone. Raises OSError, with the old file kept."""
+def write_json_object(path: Path, whole: dict[str, Any]) -> None:
+    """Replace a file by a JSON object, readable by its owner alone. Raises OSError, and then the old file is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     try:
@@ -167,19 +166,17 @@ def write_object(path: Path, whole: dict[str, Any]) -> None:
             json.dump(whole, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        retried(lambda: os.replace(name, path))
+        retry_while_held(lambda: os.replace(name, path))
     except BaseException:
-        clear_away(Path(name))
+        remove_if_present(Path(name))
         raise
-
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def is_open_to_others(path: Path, mode: int) -> bool:
-    """Whether a file with this st_mode can be read or changed by others on this machine.
+    """True when a file with this st_mode can be read or changed by other users of this machine.
 
-    False where a mode means nothing, Windows and file systems that show the same for every file (exFAT, /mnt/c of
-    WSL): a file that was made just now for its owner alone gives them away.
+    False where a mode means nothing: on Windows, and on file systems that show the same mode for every file (exFAT,
+    /mnt/c of WSL), which a fresh temporary file gives away.
     """
     if os.name != "posix" or not mode & OTHERS:
         return False

@@ -1,11 +1,7 @@
-"""Bytes for people.
+"""Names and sizes of output files: ComfyUI's tokens in a name, the query that shows a file, bytes as text.
 
-How the canvas asks ComfyUI's server for a file of its output folder.
-
-The name of an output file: ComfyUI's %date:...% and %node.widget% tokens, and what no name may have.
-
-ComfyUI's canvas fills these tokens in for its own save nodes only (frontend, Comfy.SaveImageExtraOutput and
-applyTextReplacements, whose rules these are), so that ours has to do it, and can for graphs sent without a canvas too.
+ComfyUI's canvas replaces %date:...% and %node.widget% for its own save nodes only (frontend, Comfy.SaveImageExtraOutput
+and applyTextReplacements, whose rules are followed here), so that the pack does it, for graphs without a canvas too.
 """
 
 from __future__ import annotations
@@ -19,18 +15,20 @@ from typing import Any
 _TOKEN = re.compile(r"%([^%]+)%")
 _DATE_PART = re.compile(r"d+|h+|m+|M+|s+|y+|.", re.DOTALL)
 MAX_BYTES = 200
-"""Of a folder's or a file's name, in UTF-8: disks take 255, and a number and a suffix follow."""
+"""Longest name of a folder or a file, in bytes of UTF-8: disks take 255, and a number and a suffix follow."""
 _UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+_UNFIT_IN_DATE = re.compile(r'[?<>\\:*|"\x00-\x1f\x7f]')
+"""A slash in a date makes a folder, as in core's own save nodes."""
 _UNFIT_ON_WINDOWS = re.compile(r'[?<>:*|"\x00-\x1f]')
 
 
 def name_fault(prefix: str, called: str = "filename_prefix") -> str:
-    """A sentence when no file of that prefix can be inside the output folder, or an empty string.
+    """Return a sentence when no file with that prefix can be inside the output folder, else an empty string.
 
-    called: the input that the prefix stands in.
+    called: the input that holds the prefix.
     """
     path, windows = PurePosixPath(prefix.replace("\\", "/")), PureWindowsPath(prefix)
-    if not prefix.strip() or path.is_absolute() or windows.drive or ".." in path.parts:
+    if not prefix.strip() or not path.name or path.is_absolute() or windows.drive or ".." in path.parts:
         return (f"{called} is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, "
                 "such as wan22/clip.")
     longest = max(len(part.encode()) for part in path.parts) if path.parts else 0
@@ -42,10 +40,10 @@ def name_fault(prefix: str, called: str = "filename_prefix") -> str:
 
 def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None,
             now: datetime) -> str:
-    """Replace %date:yyyy-MM-dd% and %Node name.widget%; what names nothing stays as it is.
+    """Replace %date:yyyy-MM-dd% and %Node name.widget%; an unknown token stays as it is.
 
-    A node is named by its "Node name for S&R" of the canvas, by its title, or by its type. ComfyUI itself replaces
-    %year%, %width% and their like later. On Windows, what no name may have there becomes "_": with a colon, the clip
+    A node is found by its "Node name for S&R" on the canvas, by its title, or by its type. ComfyUI itself replaces
+    %year%, %width% and the like later. On Windows, characters that no name may have become "_": with a colon, the clip
     would go into a hidden stream of another file.
     """
 
@@ -82,13 +80,13 @@ def _date(pattern: str, now: datetime) -> str:
             return str(now.year)[-len(text):] if len(text) < 4 else str(now.year)
         return f"{fields[letter]:0{min(len(text), 2)}}" if letter in fields else text
 
-    return _UNFIT.sub("_", _DATE_PART.sub(part, pattern or "yyyyMMddhhmmss"))
+    return _UNFIT_IN_DATE.sub("_", _DATE_PART.sub(part, pattern or "yyyyMMddhhmmss"))
 
 
 def shown_in(output: Path, path: Path) -> dict[str, str] | None:
-    """The query of /view for a file of the output folder; None for one that lies elsewhere, which it does not get.
+    """Return the query of /view for a file in the output folder; None for a file elsewhere, which /view refuses.
 
-    Where neither lies in the other by its name, one of the two may still have been reached by a link.
+    Links are resolved when the names alone do not show that the file is inside.
     """
     folder = path.parent
     if not folder.is_relative_to(output):
@@ -100,7 +98,7 @@ def shown_in(output: Path, path: Path) -> dict[str, str] | None:
 
 
 def size_text(count: int) -> str:
-    """812 bytes, 3.4 MB, 1.21 GB (decimal, as download pages have it)."""
+    """Return a number of bytes as text: 812 bytes, 3.4 MB, 1.21 GB (decimal, as on download pages)."""
     if count < 1000:
         return f"{count} bytes"
     for unit, factor in (("kB", 10**3), ("MB", 10**6), ("GB", 10**9)):

@@ -13,8 +13,9 @@ PREFIX = "Wan22"
 
 
 def is_link(value: Any) -> bool:
-    """Return whether an input's value is a link to another node's output."""
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+    """Return whether an input's value is a link to another node's output, by ComfyUI's own rule (graph_utils.py)."""
+    return (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+            and isinstance(value[1], int | float))
 
 
 def node_type(node: dict[str, Any]) -> str:

@@ -1,23 +1,20 @@
-"""ComfyUI's folders: where downloads, keys and results are kept, and what the canvas may read of them."""
+"""Files in ComfyUI's output folder, the pack's key store, and the graph as a file's metadata."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy.cli_args import args
 
-from ..download.cache import DOWNLOADS
 from ..files.names import shown_in
 from ..http.secrets import Tokens
 from ..request import RequestError
-
-
-def download_folder() -> Path:
-    """Where fetched files are kept: beside the model folders, where a big disk is, and in none that ComfyUI lists."""
-    return Path(folder_paths.models_dir, DOWNLOADS)
+from .folders import output_folder, system_folder
 
 
 def tokens() -> Tokens:
@@ -25,28 +22,28 @@ def tokens() -> Tokens:
     return Tokens(store=system_folder() / "keys.json")
 
 
-def system_folder() -> Path:
-    """Where the pack keeps what ComfyUI's server hands out to nobody: keys, settings, the ledger of remote jobs."""
-    return Path(folder_paths.get_system_user_directory("wan22"))
-
-
 def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
-    """A path in ComfyUI's output folder that no file has yet. Raises RequestError for a prefix that leads out of it."""
+    """Return a path in ComfyUI's output folder that no file has yet.
+
+    A slash at the prefix's end, or a doubled one, is left out: ComfyUI's counter would stay at 1. Raises RequestError
+    for a prefix that leads out of the folder.
+    """
     try:
         folder, name, counter, _, _ = folder_paths.get_save_image_path(
-            prefix, folder_paths.get_output_directory(), width, height)
+            os.path.normpath(prefix), folder_paths.get_output_directory(), width, height)
     except OSError as error:
         raise RequestError(f"The folder for {prefix} cannot be made: {error.strerror or error}. Choose another in "
                            "filename_prefix.") from error
     except Exception as error:  # ComfyUI's own, of no class of its own
         raise RequestError(f"filename_prefix is {prefix!r}, which leads out of ComfyUI's output folder. Choose a name "
                            "inside, such as wan22/clip.") from error
-    return Path(folder) / f"{name}_{counter:05}_{suffix}"
+    paths = (Path(folder) / f"{name}_{number:05}_{suffix}" for number in itertools.count(counter))
+    return next(path for path in paths if not path.exists())
 
 
 def shown_in_output(path: Path) -> dict[str, str] | None:
     """How the canvas asks for a file of the output folder; None for one that lies elsewhere, which it cannot get."""
-    return shown_in(Path(folder_paths.get_output_directory()), path)
+    return shown_in(output_folder(), path)
 
 
 def output_path(name: str) -> Path:

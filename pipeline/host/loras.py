@@ -1,39 +1,39 @@
-"""LoRAs by ComfyUI's own arithmetic: on our experts, and as patches on its MODELs."""
+"""Apply LoRAs with ComfyUI's own arithmetic: to Wan22Model's experts, and as patches on its MODELs."""
 
 from __future__ import annotations
 
 import functools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import comfy.lora
 import comfy.utils
-import folder_paths
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ..lora.apply import add_loras, open_loras
-from ..lora.bundled import named_file
 from ..lora.match import LoraFile
 from ..lora.patches import Algebra, to_magnitude
 from ..lora.probe import check_fits
 from ..lora.source import Fetch, lora_fetcher
 from ..models.host import Targets
 from ..request import HIGH, Lora
-from .files import download_folder, system_folder, tokens
-from .node import say, stop_if_asked
+from .files import tokens
+from .folders import download_folder, lora_file, system_folder
+from .node import show_text, stop_if_asked
 
 
 class _DoRA(WeightAdapterBase):
-    """See changes.to_magnitude. ComfyUI 0.30's own divides rows by |W| and spreads a flat m over the wrong axis (its
-    pull requests 15458 and 13011)."""
+    """DoRA by lora/patches.py `to_magnitude`.
+
+    ComfyUI 0.30's own divides rows by |W| and broadcasts a 1-D m over the wrong axis (its pull requests 15458, 13011).
+    """
 
     name = "dora"
 
     def __init__(self, loaded_keys: set[str], weights: tuple[Any, torch.Tensor]) -> None:
-        """weights: the change, one of ComfyUI's patches, and the magnitudes."""
+        """weights: the change, one of ComfyUI's patches, and its magnitudes."""
         self.loaded_keys, self.weights = loaded_keys, weights
 
     def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: None,
@@ -45,6 +45,7 @@ class _DoRA(WeightAdapterBase):
 
 
 def _add(patches: list[tuple[Any, ...]], weight: torch.Tensor, name: str) -> torch.Tensor:
+    """Add ComfyUI's patches to a weight, in place and in its own dtype."""
     return comfy.lora.calculate_weight(patches, weight, name, intermediate_dtype=weight.dtype)
 
 
@@ -52,15 +53,10 @@ ALGEBRA = Algebra(load=functools.partial(comfy.lora.load_lora, log_missing=False
                    dora=lambda name, change, magnitude: _DoRA({name}, (change, magnitude)))
 
 
-def lora_file(name: str) -> Path | None:
-    """A file of the loras folders, by the name that ComfyUI lists it under, or one of the bundled pair."""
-    return named_file(name, folder_paths.get_full_path)
-
-
 def downloader(node_id: str | None) -> Fetch:
-    """Fetches LoRA files with ComfyUI's progress bar, Stop, folders and keys."""
+    """Return a function that fetches LoRA files, with ComfyUI's progress bar, Stop, folders and keys."""
     return lora_fetcher(download_folder(), system_folder(), tokens(),
-                        lambda: comfy.utils.ProgressBar(1).update_absolute, lambda text: say(node_id, text),
+                        lambda: comfy.utils.ProgressBar(1).update_absolute, lambda text: show_text(node_id, text),
                         stop_if_asked)
 
 

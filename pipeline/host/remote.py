@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import comfy.model_management
-import folder_paths
 
 from ..graph.run import INTERRUPTED
 from ..remote.budget import Limits
 from ..remote.context import RemoteContext, open_context
 from ..remote.errors import RunEndedError
-from .files import system_folder
-from .loras import lora_file
-from .node import speaker
+from .folders import lora_file, output_folder, system_folder
+from .node import bind_show_text
 from .runs import graph_run, run_end, run_is_over
+from .server import send_event
 
 REMOTE_RESULTS = "wan22/remote"
 """Folder of clips that providers made, in ComfyUI's output folder."""
@@ -23,8 +20,8 @@ REMOTE_RESULTS = "wan22/remote"
 def remote_context(node_id: str | None, limits: Limits) -> RemoteContext:
     """Return the context of the running node: ComfyUI's folders, Stop, and the text on the node."""
     run = graph_run()
-    return open_context(system_folder(), Path(folder_paths.get_output_directory(), REMOTE_RESULTS), run, limits,
-                        speaker(node_id), lambda: _stop_or_end(run and run.prompt_id), _job_changed, lora_file)
+    return open_context(system_folder(), output_folder() / REMOTE_RESULTS, run, limits, bind_show_text(node_id),
+                        lambda: _stop_or_end(run and run.prompt_id), _job_changed, lora_file)
 
 
 def _stop_or_end(prompt_id: str | None) -> None:
@@ -43,7 +40,5 @@ def _stop_or_end(prompt_id: str | None) -> None:
 
 
 def _job_changed(job_id: str) -> None:
-    """Tell every open page that there is news of a remote job; the pages ask for what it is."""
-    from server import PromptServer
-
-    PromptServer.instance.send_sync("wan22.jobs", {"job": job_id})
+    """Tell every open page that a remote job has changed; the pages then request it."""
+    send_event("wan22.jobs", {"job": job_id})

@@ -19,7 +19,7 @@ MOST = 200
 OPEN = tuple(state for state in JobState if state not in ENDED)
 """The run that works on a job in one of these states may come and go without a change in the ledger."""
 OVERLAP = 60.0
-"""Seconds by which changes are told again: a row may carry an earlier time than that at which it could be read."""
+"""Seconds by which changes are repeated: a row may carry an earlier time than that at which it could be read."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The kinds of patch in LoRA files, and what the shapes of one module's parts say of it.
+"""Kinds of patch in LoRA files, and the rank and sizes that the shapes of a patch's parts show.
 
 Parts and shapes as ComfyUI 0.30 reads them: comfy/lora.py `load_lora`, comfy/weight_adapter/{lora,loha,lokr}.py.
 """
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 class Adapter(str, Enum):
-    """A kind of patch; the value is what messages call it."""
+    """A kind of patch; the value is its name in messages."""
 
     LORA = "LoRA"
     DORA = "DoRA"
@@ -37,14 +37,14 @@ MARKS = (
     (Adapter.GLORA, GLORA_PARTS),
     (Adapter.DIFFERENCE, DIFFERENCES),
 )
-"""The parts that tell a kind, most telling first: a LoRA may have the difference of its bias beside it."""
+"""Kind -> its parts; the first match decides, because a LoRA may also have the difference of its bias."""
 
 
 @dataclass(frozen=True)
-class Outline:
-    """A patch's rank, where it has one, the outputs and inputs of its module as far as it tells, and its channels.
+class PatchShape:
+    """The rank of a patch, and the sizes of its module as far as the patch shows them.
 
-    Channels are those of a convolution's input, of which `sizes` has those of the kernel as well.
+    `sizes`: outputs and inputs; a convolution's inputs include its kernel. `channels`: a convolution's input channels.
     """
 
     rank: int | None
@@ -53,70 +53,71 @@ class Outline:
 
 
 def adapter_of(parts: Mapping[str, Shape]) -> Adapter | None:
-    """The kind of one module's patch; None when its parts, such as an alpha alone, change nothing."""
+    """Return the kind of one module's patch; None when its parts, such as an alpha alone, change nothing."""
     kind = next((kind for kind, marks in MARKS if any(mark in parts for mark in marks)), None)
     return Adapter.DORA if kind is Adapter.LORA and "dora_scale" in parts else kind
 
 
-def _whole(parts: Mapping[str, Shape], wanted: tuple[str, ...], least: int = 2) -> list[Shape]:
-    """The shapes of the wanted parts. Raises ValueError when one is missing, flat or empty."""
+def _shapes_of(parts: Mapping[str, Shape], wanted: tuple[str, ...]) -> list[Shape]:
+    """Return the shapes of the wanted parts. Raises ValueError when one is missing, flat or empty."""
     missing = [part for part in wanted if part not in parts]
     if missing:
         there = next(part for part in parts if part != "alpha")
         raise ValueError(f"has {there} without {missing[0]}")
     for part in wanted:
-        if len(parts[part]) < least or 0 in parts[part]:
+        if len(parts[part]) < 2 or 0 in parts[part]:
             raise ValueError(f"has {part} of shape {list(parts[part])}")
     return [parts[part] for part in wanted]
 
 
-def _agree(what: str, one: int, other: int) -> None:
+def _check_ranks(what: str, one: int, other: int) -> None:
+    """Raise ValueError unless two ranks are equal."""
     if one != other:
         raise ValueError(f"has ranks {one} and {other} in {what}, which should be the same")
 
 
-def _lora(parts: Mapping[str, Shape]) -> Outline:
-    up, down = _whole(parts, (UP, DOWN))
+def _lora(parts: Mapping[str, Shape]) -> PatchShape:
+    up, down = _shapes_of(parts, (UP, DOWN))
     if MID in parts:  # of a convolution: up and down are without the kernel, which mid has
-        (mid,) = _whole(parts, (MID,))
-        _agree(f"{UP} and {MID}", up[1], mid[0])
-        _agree(f"{DOWN} and {MID}", down[0], mid[1])
+        (mid,) = _shapes_of(parts, (MID,))
+        _check_ranks(f"{UP} and {MID}", up[1], mid[0])
+        _check_ranks(f"{DOWN} and {MID}", down[0], mid[1])
     else:
-        _agree(f"{UP} and {DOWN}", up[1], down[0])
-    return Outline(down[0], (up[0], math.prod(down[1:])), down[1])
+        _check_ranks(f"{UP} and {DOWN}", up[1], down[0])
+    return PatchShape(down[0], (up[0], math.prod(down[1:])), down[1])
 
 
-def _loha(parts: Mapping[str, Shape]) -> Outline:
-    one_a, one_b, two_a, two_b = _whole(parts, HADA)
+def _loha(parts: Mapping[str, Shape]) -> PatchShape:
+    one_a, one_b, two_a, two_b = _shapes_of(parts, HADA)
     if "hada_t1" in parts or "hada_t2" in parts:  # of a convolution: the outer dimensions are the other way round
-        _whole(parts, ("hada_t1", "hada_t2"))
-        return Outline(one_b[0], (one_a[1], one_b[1]), one_b[1])
-    _agree("hada_w1_a and hada_w1_b", one_a[1], one_b[0])
-    _agree("hada_w2_a and hada_w2_b", two_a[1], two_b[0])
-    return Outline(one_b[0], (one_a[0], one_b[1]), one_b[1])
+        _shapes_of(parts, ("hada_t1", "hada_t2"))
+        return PatchShape(one_b[0], (one_a[1], one_b[1]), one_b[1])
+    _check_ranks("hada_w1_a and hada_w1_b", one_a[1], one_b[0])
+    _check_ranks("hada_w2_a and hada_w2_b", two_a[1], two_b[0])
+    return PatchShape(one_b[0], (one_a[0], one_b[1]), one_b[1])
 
 
-def _lokr(parts: Mapping[str, Shape]) -> Outline:
+def _lokr(parts: Mapping[str, Shape]) -> PatchShape:
     outputs, inputs, rank = 1, 1, None
     for side in ("lokr_w1", "lokr_w2"):
         if side in parts:
-            (whole,) = _whole(parts, (side,))
+            (whole,) = _shapes_of(parts, (side,))
             outputs, inputs = outputs * whole[0], inputs * math.prod(whole[1:])
             continue
-        left, right = _whole(parts, (f"{side}_a", f"{side}_b"))
+        left, right = _shapes_of(parts, (f"{side}_a", f"{side}_b"))
         if side == "lokr_w2" and "lokr_t2" in parts:
             left, right = left[::-1], right
         else:
-            _agree(f"{side}_a and {side}_b", left[1], right[0])
+            _check_ranks(f"{side}_a and {side}_b", left[1], right[0])
         outputs, inputs, rank = outputs * left[0], inputs * math.prod(right[1:]), right[0]
-    return Outline(rank, (outputs, inputs), None)
+    return PatchShape(rank, (outputs, inputs), None)
 
 
-def outline(kind: Adapter, parts: Mapping[str, Shape]) -> Outline:
-    """What the shapes of one module's parts say.
+def patch_shape(kind: Adapter, parts: Mapping[str, Shape]) -> PatchShape:
+    """Return the rank and sizes that the shapes of one module's parts show.
 
-    Raises ValueError, with a clause that follows the module's name, for parts that are missing, empty or of ranks that
-    do not agree.
+    Raises ValueError, with a clause that follows the module's name, for parts that are missing, empty or of different
+    ranks.
     """
     if kind in (Adapter.LORA, Adapter.DORA):
         return _lora(parts)
@@ -125,9 +126,9 @@ def outline(kind: Adapter, parts: Mapping[str, Shape]) -> Outline:
     if kind is Adapter.LOKR:
         return _lokr(parts)
     if kind is Adapter.GLORA:
-        _whole(parts, GLORA_PARTS)
-        return Outline(None, (None, None), None)
+        _shapes_of(parts, GLORA_PARTS)
+        return PatchShape(None, (None, None), None)
     shape = parts.get("diff", parts.get("set_weight"))
     if shape is None or len(shape) < 2:
-        return Outline(None, (None, None), None)
-    return Outline(None, (shape[0], math.prod(shape[1:])), shape[1])
+        return PatchShape(None, (None, None), None)
+    return PatchShape(None, (shape[0], math.prod(shape[1:])), shape[1])

@@ -1,7 +1,7 @@
-"""A LoRA's tensors -> changes of weights, and adding them: the arithmetic is the host's, handed over in an `Algebra`.
+"""Read a LoRA's tensors as changes of weights, and add them by the host's arithmetic, an `Algebra`.
 
-A change is the host's own object; ComfyUI's are a WeightAdapterBase, ("diff", (tensor,)) and ("set", (tensor,)), and
-its comfy/lora.py does the arithmetic. Done around it here: nothing is left out in silence, and DoRA.
+A change is an object of the host's. ComfyUI's are a WeightAdapterBase, ("diff", (tensor,)) and ("set", (tensor,)), and
+its comfy/lora.py adds them. Added here: an error for every change that is not applied, and DoRA.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ MAGNITUDE = ".dora_scale"
 
 @dataclass(frozen=True)
 class Algebra:
-    """What the host does with a LoRA's tensors."""
+    """The host's functions that read a LoRA's tensors and add its changes."""
 
     load: Callable[[Tensors, dict[str, str]], dict[str, Any]]
     """(tensors, module -> parameter) -> parameter -> change; ComfyUI's load_lora."""
     add: Callable[[list[tuple[Any, ...]], torch.Tensor, str], torch.Tensor]
-    """(patches, weight, name) -> the weight with the patches added, in place and in its own dtype; ComfyUI's
-    calculate_weight. A patch is (scale, change, 1.0, None, function that every sum goes through)."""
+    """(patches, weight, name) -> the weight with the patches added, in place, in its own dtype; ComfyUI's
+    calculate_weight. A patch is (scale, change, 1.0, None, function applied to each summand)."""
     dora: Callable[[str, Any, torch.Tensor], Any]
     """(name of the magnitudes' tensor, change, magnitudes) -> a change that `add` adds as `to_magnitude` says."""
 
     def changed(self, weight: torch.Tensor, changes: list[tuple[float, Any]], name: str) -> torch.Tensor:
-        """The weight with changes added, each (scale, change), in place; in the weight's own dtype.
+        """Add changes, each (scale, change), to a weight in place, in its own dtype, and return it.
 
-        Raises torch.OutOfMemoryError when one was not added: ComfyUI's adapters log every error and leave the weight as
-        it is, and what is left at run time, after `_try_out`, is memory.
+        Raises torch.OutOfMemoryError when one was not added: ComfyUI's adapters log errors and skip the change, and
+        after `_check_shape` the only error left at run time is a lack of memory.
         """
         added: list[bool] = []
 
@@ -48,13 +48,13 @@ class Algebra:
         return weight
 
     def read(self, tensors: Tensors, targets: Targets) -> tuple[dict[str, Any], set[str]]:
-        """See host.ReadLora: LoRA, LoHa, LoKr, DoRA, differences and the rest of what the host reads."""
+        """Read a LoRA, as models.host.ReadLora: LoRA, LoHa, LoKr, DoRA, differences and what else the host reads."""
         plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(MAGNITUDE)}
         modules = {module: parameter for module, (parameter, _) in targets.items() if not module.endswith(".bias")}
         try:
             found = self.load(plain, modules)
         except (RuntimeError, KeyError) as error:
-            raise ValueError(f"its tensors do not go together ({error})") from error
+            raise ValueError(f"its tensors do not fit together ({error})") from error
         shapes = dict(targets.values())
         changes = {name: change for name, change in found.items() if name in shapes}
         used = _used(plain, changes.values()) - _used(plain, (found[name] for name in found.keys() - changes.keys()))
@@ -64,11 +64,11 @@ class Algebra:
                 changes[parameter] = self.dora(name, changes[parameter], tensors[name])
                 used.add(name)
         for name, change in changes.items():
-            self._try_out(change, shapes[name], name)
+            self._check_shape(change, shapes[name], name)
         return changes, used
 
-    def _try_out(self, change: Any, shape: tuple[int, ...], name: str) -> None:
-        """Raise ValueError for a change that does not go with a parameter of this shape. Costs no arithmetic."""
+    def _check_shape(self, change: Any, shape: tuple[int, ...], name: str) -> None:
+        """Raise ValueError for a change that does not fit a parameter of this shape, tried on the meta device."""
         try:
             self.changed(torch.empty(shape, device="meta"), [(1.0, change)], name)
         except RuntimeError as error:  # torch.OutOfMemoryError is one
@@ -80,7 +80,7 @@ def _replaces(change: Any) -> bool:
 
 
 def _used(tensors: Tensors, changes: Iterable[Any]) -> set[str]:
-    """Names of the tensors that the changes are made of."""
+    """Return the names of the tensors that the changes hold."""
     named: set[str] = set()
     held: set[int] = set()
     for change in changes:
@@ -90,25 +90,25 @@ def _used(tensors: Tensors, changes: Iterable[Any]) -> set[str]:
 
 
 class Change:
-    """What LoRAs add to a weight, worked out anew for each use: the weight itself stays as it is stored."""
+    """A function that adds LoRAs to a copy of a weight at each use; the weight stays as it is stored."""
 
     def __init__(self, algebra: Algebra, name: str, changes: list[tuple[float, Any]]) -> None:
         self.algebra, self.name, self.changes = algebra, name, changes
 
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
-        # The sum is in place, and the host may hand over the resident weight itself.
+        # The sum is in place, and the host may pass the stored weight itself.
         return self.algebra.changed(weight.clone(), self.changes, self.name)
 
 
 class PatchedParameters:
-    """Parameters of a module that are changed in place while patches are in force, and changed back."""
+    """The parameters of a module that patches replace while they are in force."""
 
     def __init__(self, module: torch.nn.Module, algebra: Algebra) -> None:
         self._module, self._algebra = module, algebra
         self._originals: dict[str, torch.Tensor] = {}
 
     def put(self, wanted: dict[str, list[tuple[float, Any]]]) -> None:
-        """Put these changes in force and no others: name of a parameter -> (scale, change) each."""
+        """Restore the originals, then apply these changes: name of a parameter -> (scale, change) each."""
         for name, original in self._originals.items():
             parameter = self._module.get_parameter(name)
             parameter.data = original.to(parameter.device)

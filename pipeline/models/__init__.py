@@ -1,1 +1,1 @@
-"""Weight files to modules that run on a host: experts, text encoder, VAE, and what goes into them."""
+"""Weight files to modules that run on a host: experts, text encoder, VAE, and their inputs."""

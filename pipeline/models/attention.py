@@ -1,4 +1,4 @@
-"""Attention of the transformer by a function of the host's: what the user chose there, or what suits the device."""
+"""Run the transformer's attention by a function of the host: the one that the user chose, or that suits the device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, torch.Tensor |
 
 
 class HostAttention:
-    """Stands in for diffusers' WanAttnProcessor, whose steps it takes (models/transformers/transformer_wan.py); of the
-    branch for image embeddings nothing is here, because no Wan 2.2 I2V-A14B expert has it."""
+    """An attention processor like diffusers' WanAttnProcessor (models/transformers/transformer_wan.py).
+
+    The branch for image embeddings is left out: no Wan 2.2 I2V-A14B expert has it.
+    """
 
     def __init__(self, attend: Attend) -> None:
         self.attend = attend
@@ -21,7 +23,7 @@ class HostAttention:
     def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
                  attention_mask: torch.Tensor | None = None,
                  rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
-        """Self-attention of hidden_states (B, S, C), or cross-attention to encoder_hidden_states (B, T, C).
+        """Return self-attention of hidden_states (B, S, C), or cross-attention to encoder_hidden_states (B, T, C).
 
         rotary_emb: cosines and sines (1, S, 1, D), each angle's twice in a row.
         """
@@ -35,7 +37,7 @@ class HostAttention:
 
 
 def _rotated(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """x (B, S, heads, D), each pair of neighbours turned by its angle (RoPE, arXiv 2104.09864)."""
+    """Rotate each pair of neighbours in x (B, S, heads, D) by its angle (RoPE, arXiv 2104.09864)."""
     first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
     cosines, sines = cosines[..., 0::2], sines[..., 1::2]
     return torch.stack((first * cosines - second * sines, first * sines + second * cosines), -1).flatten(-2).type_as(x)

@@ -1,6 +1,7 @@
-"""What the pipeline needs of the program that hosts it, and a host of plain torch.
+"""The interface between the models and the program that hosts them, and a host of plain torch.
 
-ComfyUI's is comfy_host.py. The plain one serves tests, benchmarks and scripts: no memory manager, one device.
+ComfyUI's host is `comfy_host` in host/ops.py. The plain host serves tests, benchmarks and scripts: one device, no
+memory manager.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Patch:
     parameter: str
     scale: float
     change: Any
-    """The host's own, from `Host.read_lora`."""
+    """An object of the host's, from `Host.read_lora`."""
     lora: Any = None
     """The request.Lora that the change is of."""
 
@@ -37,115 +38,117 @@ class Resident(Protocol):
     device: torch.device
     """Where the module runs once it is loaded."""
 
-    def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
-        """Make the module ready to run with that much memory for activations and with these patches, no others, in
-        force; return the device to run on."""
+    def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+        """Load the module, with that much memory free for activations, and return its device.
 
-    def ran_out(self, error: RuntimeError) -> bool:
-        """Whether an error of a run means that the device's memory has run out."""
+        Exactly these patches are in force afterwards. Call it before every use: the host may evict the module.
+        """
 
-    def make_room(self, activation_bytes: int) -> None:
-        """Free that much more on the device, after it has run out."""
+    def is_oom(self, error: RuntimeError) -> bool:
+        """True when an error of a run means that the device is out of memory."""
 
-    def free(self) -> int:
-        """Bytes of the device's memory that a pass may use now."""
+    def free_memory(self, activation_bytes: int) -> None:
+        """Free that much more memory on the device, after it has run out."""
+
+    def available_bytes(self) -> int:
+        """Return the bytes of the device's memory that a pass may use now."""
 
 
-class WeightTaker(Protocol):
-    """A linear layer that keeps its weights as they are stored."""
+class HostLinear(Protocol):
+    """A linear layer of the host's that keeps its weight as it is stored."""
 
-    def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
-        """Make the weight (out, in), packed or not, and the bias (out,) the layer's own."""
+    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+        """Set the weight (out, in), quantised or not, and the bias (out,)."""
 
 
 Targets = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Original name of a module -> the parameter of it that a LoRA changes, and its shape; of a bias, with `.bias`."""
+"""Original name of a module, or of a bias with `.bias` -> name and shape of the parameter that a LoRA changes."""
 ReadLora = Callable[[dict[str, torch.Tensor], Targets], tuple[dict[str, Any], set[str]]]
-"""(a LoRA's tensors, what there is to change) -> (parameter -> change, names of the tensors used).
+"""(a LoRA's tensors, targets) -> (parameter -> change, names of the tensors used).
 
-The tensors are named as ComfyUI writes them, `blocks.0.self_attn.q.lora_up.weight`, without a prefix. Raises
-ValueError, with a clause, for a change that cannot be worked out for its parameter.
+The tensors have ComfyUI's names without a prefix, `blocks.0.self_attn.q.lora_up.weight`. Raises ValueError, with a
+clause, for a change that does not fit its parameter.
 """
 
 
 @dataclass(frozen=True)
 class Host:
-    """How modules are built and where they live."""
+    """How a host builds modules and manages their memory."""
 
-    linear: Callable[[torch.dtype], Callable[..., WeightTaker]]
-    """Dtype to calculate in -> class of the transformer's linear layers, built as torch.nn.Linear is."""
+    linear: Callable[[torch.dtype], Callable[..., HostLinear]]
+    """Compute dtype -> class of the transformer's linear layers, with the constructor of torch.nn.Linear."""
     compute_dtype: Callable[[torch.dtype], torch.dtype]
-    """Dtype of the weights -> dtype to calculate in."""
+    """Dtype of the weights -> compute dtype."""
     adopt: Callable[[nn.Module], Resident]
-    """Hand a module over to the host's memory management."""
+    """Puts a module under the host's memory management."""
     clip: Callable[[Path], Any] | None = None
-    """The host's own loader of a UMT5-XXL file, with the two calls of `prompt.TextEncoder`; None: it has none."""
+    """The host's loader of a UMT5-XXL file, whose result has the two calls of `TextEncoder`; None: it has none."""
     read_lora: ReadLora | None = None
-    """None: the host applies no LoRAs."""
+    """Reads a LoRA's tensors as changes; None: the host applies no LoRAs."""
     attend: Attend | None = None
-    """Attention of the experts; None: diffusers' own, PyTorch's scaled_dot_product_attention."""
+    """The experts' attention; None: diffusers', which is PyTorch's scaled_dot_product_attention."""
 
 
 @dataclass
 class PlainResident:
-    """A module that stays where it is."""
+    """A module that stays on its device."""
 
     module: nn.Module
     device: torch.device
 
-    def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
-        """See Resident; there are never patches, because this host reads no LoRAs."""
+    def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+        """See Resident. There are never patches, because this host reads no LoRAs."""
         return self.device
 
-    def ran_out(self, error: RuntimeError) -> bool:
-        """What PyTorch itself calls so."""
+    def is_oom(self, error: RuntimeError) -> bool:
+        """True for PyTorch's own out-of-memory error."""
         return isinstance(error, torch.OutOfMemoryError)
 
-    def make_room(self, activation_bytes: int) -> None:
-        """The module stays where it is; only what PyTorch holds in reserve can be given back."""
+    def free_memory(self, activation_bytes: int) -> None:
+        """Release PyTorch's cached memory; the module itself stays."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def free(self) -> int:
-        """See Resident; of the RAM where the device is no GPU of NVIDIA's or AMD's."""
+    def available_bytes(self) -> int:
+        """See Resident. On devices other than CUDA or ROCm GPUs: the available RAM."""
         if self.device.type != "cuda":
             return psutil.virtual_memory().available
-        reserve = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return torch.cuda.mem_get_info(self.device)[0] + reserve
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return torch.cuda.mem_get_info(self.device)[0] + cached
 
 
 class CastingLinear(nn.Linear):
-    """A linear layer that keeps its weights as stored and casts or unpacks them for each call."""
+    """A linear layer that keeps its weight as stored, and casts or dequantises it for each call."""
 
-    packed: QuantisedWeight | None = None
+    quantised: QuantisedWeight | None = None
 
-    def take(self, weight: Weight, bias: torch.Tensor | None) -> None:
-        """See WeightTaker. Raises CheckpointError for a packed format that only ComfyUI reads."""
+    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+        """See HostLinear. Raises CheckpointError for a format that only ComfyUI dequantises."""
         if isinstance(weight, QuantisedWeight):
             check_unpackable(weight)
-            self.packed, self.weight = weight, None
+            self.quantised, self.weight = weight, None
         else:
             self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
-        if self.packed is not None:
-            scales = {name: fn(scale) for name, scale in self.packed.scales.items()}
-            self.packed = replace(self.packed, data=fn(self.packed.data), scales=scales)
+        if self.quantised is not None:
+            scales = {name: fn(scale) for name, scale in self.quantised.scales.items()}
+            self.quantised = replace(self.quantised, data=fn(self.quantised.data), scales=scales)
         return super()._apply(fn, recurse)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = dequantise(self.weight if self.packed is None else self.packed, x.dtype)
+        weight = dequantise(self.weight if self.quantised is None else self.quantised, x.dtype)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return nn.functional.linear(x, weight, bias)
 
 
 def plain_host(device: str = "cpu") -> Host:
-    """Everything on one device, in float32 on a CPU and in the weights' own dtype elsewhere."""
-    where = torch.device(device)
+    """Return a host that keeps everything on one device: float32 on the CPU, elsewhere the weights' own dtype."""
+    target = torch.device(device)
 
     def adopt(module: nn.Module) -> Resident:
-        return PlainResident(module.to(where), where)
+        return PlainResident(module.to(target), target)
 
     return Host(linear=lambda compute: CastingLinear, adopt=adopt,
-                compute_dtype=lambda stored: torch.float32 if where.type == "cpu" else stored)
+                compute_dtype=lambda stored: torch.float32 if target.type == "cpu" else stored)

@@ -1,4 +1,4 @@
-"""Open a whole model: both experts, text encoder and VAE, each from a file or from the bundled demo model."""
+"""Load a whole model: both experts, the text encoder and the VAE, each from a file or from the bundled demo model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import library
-from ..checkpoint.probe import shown_name
+from ..checkpoint.probe import weights_name
 from ..request import HIGH, LOW
 from .expert import Expert, load_expert
 from .host import Host
@@ -21,42 +21,9 @@ DEMO_TEXT_ENCODER = DEMO / "text_encoders" / "umt5_demo_fp16.safetensors"
 DEMO_VAE = DEMO / "vae" / "wan_2.1_vae_demo.safetensors"
 
 
-def load(host: Host, high: Path | None = None, low: Path | None = None, text_encoder: Path | None = None,
-         vae: Path | None = None) -> tuple[Wan22Model, TextEncoder | Any, WanVAE]:
-    """Load what a clip needs; None stands for the bundled file.
-
-    Raises CheckpointError naming the first file that is not what its place needs. Weights stay memory-mapped where
-    their dtype allows, and none reaches the GPU before it is used.
-    """
-    model = Wan22Model(load_expert(high or DEMO_HIGH, host), load_expert(low or DEMO_LOW, host))
-    return model, _open_text_encoder(text_encoder or DEMO_TEXT_ENCODER, host), WanVAE(*load_vae(vae or DEMO_VAE, host))
-
-
-def _open_text_encoder(path: Path, host: Host) -> TextEncoder | Any:
-    """The host's own UMT5-XXL where it has one: it pages and quantises as the host does; else ours."""
-    if host.clip is not None and is_umt5_xxl(path):
-        return host.clip(path)
-    return TextEncoder(*load_text_encoder(path, host))
-
-
-def hints(high: Path | None, low: Path | None) -> list[str]:
-    """Sentences about a pair of experts that loads but may not be meant: swapped, or one file in both places.
-
-    None stands for the bundled file. Names and titles are what this goes by, so it is never an error.
-    """
-    if high is not None and low is not None and high.samefile(low):
-        return [f"{shown_name(high)} is chosen as both experts; Wan 2.2 has one file for high and one for low noise."]
-    said = []
-    for path, place, other in ((high, "high", "low"), (low, "low", "high")):
-        if path is not None and library.card(path).noise == other:
-            said.append(f"{shown_name(path)} is named as the {other}-noise expert but chosen for {place} noise. Swap "
-                        "the two unless you mean it.")
-    return said
-
-
 @dataclass(frozen=True)
 class Wan22Model:
-    """Both experts of Wan 2.2 I2V-A14B, the content of a WAN22_MODEL socket."""
+    """Both experts of Wan 2.2 I2V-A14B, as a WAN22_MODEL socket carries them."""
 
     high: Expert
     low: Expert
@@ -68,9 +35,42 @@ class Wan22Model:
 
     @property
     def patcher(self) -> Any:
-        """What ComfyUI's cache weighs first."""
+        """The patcher that ComfyUI's cache asks for a model's size."""
         return getattr(self.high.resident, "patcher", None)
 
     def get_models(self) -> list[Any]:
-        """Every patcher, for ComfyUI's memory accounting."""
+        """Return every patcher, for ComfyUI's memory accounting."""
         return [e.resident.patcher for e in self.experts.values() if hasattr(e.resident, "patcher")]
+
+
+def load(host: Host, high: Path | None = None, low: Path | None = None, text_encoder: Path | None = None,
+         vae: Path | None = None) -> tuple[Wan22Model, TextEncoder | Any, WanVAE]:
+    """Load both experts, the text encoder and the VAE; None stands for the bundled file.
+
+    Weights stay memory-mapped where their dtype allows, and reach the GPU when they are used. Raises CheckpointError
+    for the first file that does not fit its slot.
+    """
+    model = Wan22Model(load_expert(high or DEMO_HIGH, host), load_expert(low or DEMO_LOW, host))
+    return model, _open_text_encoder(text_encoder or DEMO_TEXT_ENCODER, host), WanVAE(*load_vae(vae or DEMO_VAE, host))
+
+
+def _open_text_encoder(path: Path, host: Host) -> TextEncoder | Any:
+    """Load UMT5-XXL by the host where it can, so that it is paged and quantised there; else by this pack."""
+    if host.clip is not None and is_umt5_xxl(path):
+        return host.clip(path)
+    return TextEncoder(*load_text_encoder(path, host))
+
+
+def pair_warnings(high: Path | None, low: Path | None) -> list[str]:
+    """Return warnings about a pair of experts that loads but may be a mistake: swapped, or one file for both.
+
+    None stands for the bundled file. Only names and titles show it, so that it is never an error.
+    """
+    if high is not None and low is not None and high.samefile(low):
+        return [f"{weights_name(high)} is chosen as both experts; Wan 2.2 has one file for high and one for low noise."]
+    warnings = []
+    for path, place, other in ((high, "high", "low"), (low, "low", "high")):
+        if path is not None and library.suitability(path).noise == other:
+            warnings.append(f"{weights_name(path)} is named as the {other}-noise expert but chosen for {place} noise. "
+                            "Swap the two unless you mean it.")
+    return warnings

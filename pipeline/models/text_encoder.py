@@ -1,13 +1,10 @@
-"""A UMT5 encoder with its vocabulary -> UMT5EncoderModel and a tokenizer.
+"""Load a UMT5 encoder with its tokenizer, and encode prompts to embeddings in ComfyUI's CONDITIONING layout.
 
-Single files as Comfy-Org ships them hold transformers' own parameter names and `spiece_model`, the sentencepiece model
-as a uint8 tensor (ComfyUI, comfy/text_encoders/spiece_tokenizer.py). A diffusers folder, text_encoder/, has
-tokenizer/spiece.model beside it. The configuration follows from the shapes.
+Prompts are encoded as Wan was trained (wan/modules/t5.py): at most 512 tokens with the end token, then zeros.
 
-
-Prompts -> UMT5 embeddings in ComfyUI's CONDITIONING layout.
-
-As Wan was trained (wan/modules/t5.py): at most 512 tokens, the end token included, and zeros behind them.
+Comfy-Org's single files have transformers' parameter names and `spiece_model`, the sentencepiece model as a uint8
+tensor (ComfyUI, comfy/text_encoders/spiece_tokenizer.py). A diffusers folder, text_encoder/, has tokenizer/spiece.model
+beside it. The configuration follows from the shapes.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import torch
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.folder import vocabulary_file
 from ..checkpoint.library import Slot, check_slot
-from ..checkpoint.probe import probe
+from ..checkpoint.probe import probe_checkpoint
 from ..checkpoint.quantised import Weight, dequantise
 from ..checkpoint.read import check_keys, load_exactly, read_weights
 from ..request import MAX_PROMPT_TOKENS, check_prompt_tokens
@@ -29,49 +26,17 @@ from .host import Host, Resident
 if TYPE_CHECKING:
     import sentencepiece
 
+WHAT = "UMT5 encoder"
+XXL_WIDTH = 4096
 PAD, END = 0, 1
-Tokens = dict[str, list[list[tuple[int, float]]]]
+TokenBatches = dict[str, list[list[tuple[int, float]]]]
 """ComfyUI's token layout: encoder name -> batches -> (id, weight)."""
 
 
-class TextEncoder:
-    """The encoder of a CLIP socket: the two calls that ComfyUI's text nodes make."""
-
-    def __init__(self, resident: Resident, dtype: torch.dtype, tokenizer: sentencepiece.SentencePieceProcessor) -> None:
-        self.resident, self.dtype, self.tokenizer = resident, dtype, tokenizer
-
-    @property
-    def patcher(self) -> Any:
-        """What ComfyUI's cache weighs and its memory manager evicts."""
-        return getattr(self.resident, "patcher", None)
-
-    def tokenize(self, text: str) -> Tokens:
-        """Ids of the text and of its end token, padded to 512 where shorter."""
-        ids = [*self.tokenizer.encode(text), END]
-        ids += [PAD] * (MAX_PROMPT_TOKENS - len(ids))
-        return {"umt5xxl": [[(i, 1.0) for i in ids]]}
-
-    @torch.no_grad()
-    def encode_from_tokens_scheduled(self, tokens: Tokens) -> list[list[Any]]:
-        """CONDITIONING: [[embeddings (1, 512, d_model) float32 on the CPU, {}]], zero behind the end token."""
-        ids = torch.tensor([[i for i, _ in batch] for batch in tokens["umt5xxl"]])
-        check_prompt_tokens(count_tokens(tokens), "prompt")
-        device = self.resident.bring(0)
-        ids = ids.to(device)
-        mask = (ids != PAD).long()
-        embeddings = self.resident.module(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
-        return [[embeddings.float().cpu(), {}]]
-
-
-def count_tokens(tokens: Tokens) -> int:
-    """Tokens of the longest batch without its padding; the end token counts."""
-    return max(sum(entry[0] != PAD for entry in batch) for batches in tokens.values() for batch in batches)
-
-
 def encode_prompts(clip: Any, prompt: str, negative_prompt: str) -> tuple[list[list[Any]], list[list[Any]]]:
-    """CONDITIONING of both prompts, by our encoder or by a CLIP of ComfyUI's own loaders.
+    """Encode both prompts to CONDITIONING, with a TextEncoder or a CLIP of ComfyUI's loaders.
 
-    Raises RequestError for a prompt over 512 tokens before either is encoded.
+    Raises RequestError for a prompt over 512 tokens, before either is encoded.
     """
     texts = {"prompt": prompt, "negative prompt": negative_prompt}
     tokens = {which: clip.tokenize(text) for which, text in texts.items()}
@@ -80,39 +45,63 @@ def encode_prompts(clip: Any, prompt: str, negative_prompt: str) -> tuple[list[l
     positive, negative = (clip.encode_from_tokens_scheduled(of_text) for of_text in tokens.values())
     return positive, negative
 
-WHAT = "UMT5 encoder"
-XXL_WIDTH = 4096
+
+def count_tokens(tokens: TokenBatches) -> int:
+    """Return the tokens of the longest batch, with the end token and without padding."""
+    return max(sum(entry[0] != PAD for entry in batch) for batches in tokens.values() for batch in batches)
+
+
+class TextEncoder:
+    """A text encoder for a CLIP socket, with the two methods that ComfyUI's text nodes call."""
+
+    def __init__(self, resident: Resident, dtype: torch.dtype, tokenizer: sentencepiece.SentencePieceProcessor) -> None:
+        self.resident, self.dtype, self.tokenizer = resident, dtype, tokenizer
+
+    @property
+    def patcher(self) -> Any:
+        """The patcher that ComfyUI's cache and memory manager ask for."""
+        return getattr(self.resident, "patcher", None)
+
+    def tokenize(self, text: str) -> TokenBatches:
+        """Return the ids of the text and the end token, padded to 512."""
+        ids = [*self.tokenizer.encode(text), END]
+        ids += [PAD] * (MAX_PROMPT_TOKENS - len(ids))
+        return {"umt5xxl": [[(i, 1.0) for i in ids]]}
+
+    @torch.no_grad()
+    def encode_from_tokens_scheduled(self, tokens: TokenBatches) -> list[list[Any]]:
+        """Return CONDITIONING: [[embeddings (1, 512, d_model) float32 on the CPU, {}]], zero behind the end token."""
+        ids = torch.tensor([[i for i, _ in batch] for batch in tokens["umt5xxl"]])
+        check_prompt_tokens(count_tokens(tokens), "prompt")
+        device = self.resident.load_to_device(0)
+        ids = ids.to(device)
+        mask = (ids != PAD).long()
+        embeddings = self.resident.module(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
+        return [[embeddings.float().cpu(), {}]]
 
 
 def is_umt5_xxl(path: Path) -> bool:
-    """Whether this single file has UMT5-XXL's width, for which ComfyUI has a loader of its own.
+    """True for a single file with UMT5-XXL's width, which ComfyUI can load itself.
 
-    Raises CheckpointError when it is no UMT5 encoder that can be read.
+    Raises CheckpointError when it is not a UMT5 encoder that can be read.
     """
-    found = probe(path)
-    check_slot(found, Slot.TEXT)
-    return path.is_file() and found.header.shapes.get("shared.weight", (0, 0))[1] == XXL_WIDTH
-
-
-def _vocabulary(path: Path, weights: dict[str, Weight]) -> bytes:
-    """The sentencepiece model of a single file or of a diffusers folder; `check_slot` has seen that there is one."""
-    beside = vocabulary_file(path) if path.is_dir() else None
-    return beside.read_bytes() if beside else weights.pop("spiece_model").numpy().tobytes()
+    facts = probe_checkpoint(path)
+    check_slot(facts, Slot.TEXT)
+    return path.is_file() and facts.header.shapes.get("shared.weight", (0, 0))[1] == XXL_WIDTH
 
 
 def load_text_encoder(path: Path, host: Host,
                       ) -> tuple[Resident, torch.dtype, sentencepiece.SentencePieceProcessor]:
-    """The encoder, the dtype to run it in and its tokenizer, from a file or a diffusers folder.
+    """Load the encoder from a file or a diffusers folder; return it, its compute dtype and its tokenizer.
 
-    Raises CheckpointError when it is another kind of file.
+    Raises CheckpointError for any other file.
     """
-    check_slot(probe(path), Slot.TEXT)
+    check_slot(probe_checkpoint(path), Slot.TEXT)
     weights = read_weights(path)[0]
     layer = "encoder.block.0.layer."
     needed = {"shared.weight", f"{layer}0.SelfAttention.q.weight", f"{layer}1.DenseReluDense.wi_0.weight"}
     check_keys(path.name, WHAT, needed, needed & set(weights))
     import sentencepiece
-    import torch
     from transformers import UMT5Config, UMT5EncoderModel
 
     try:
@@ -130,7 +119,7 @@ def load_text_encoder(path: Path, host: Host,
         dropout_rate=0.0,
     )
     dtype = host.compute_dtype(weights["shared.weight"].dtype)
-    if dtype == torch.float16:  # UMT5-XXL's feed-forward layers leave float16's range
+    if dtype == torch.float16:  # UMT5-XXL's feed-forward layers overflow float16
         dtype = torch.float32
     with torch.device("meta"):
         encoder = UMT5EncoderModel(config)
@@ -138,3 +127,9 @@ def load_text_encoder(path: Path, host: Host,
     cast["encoder.embed_tokens.weight"] = cast["shared.weight"]
     load_exactly(path.name, WHAT, encoder, cast)
     return host.adopt(encoder.eval().requires_grad_(False)), dtype, tokenizer
+
+
+def _vocabulary(path: Path, weights: dict[str, Weight]) -> bytes:
+    """Return the sentencepiece model of a single file or a diffusers folder; `check_slot` ensures that there is one."""
+    beside = vocabulary_file(path) if path.is_dir() else None
+    return beside.read_bytes() if beside else weights.pop("spiece_model").numpy().tobytes()

@@ -1,15 +1,12 @@
-"""The Wan 2.1 VAE, which Wan 2.2 A14B uses -> AutoencoderKLWan.
+"""Load the Wan 2.1 VAE, which Wan 2.2 A14B uses, and encode and decode clips with it piece by piece.
 
-Names in files: those of the official `Wan2.1_VAE.pth`, wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2, which
-Comfy-Org's and Kijai's safetensors keep, or diffusers' own; either may have a prefix (tell.VAE_PREFIXES). The base
+The VAE is causal in time: frame 0 is one latent, each later latent is 4 frames, and every convolution keeps its last
+two inputs for the next piece. So pieces give exactly the result of the whole clip (diffusers, AutoencoderKLWan._encode
+and _decode), in memory that does not grow with the clip.
+
+Files have the names of the official `Wan2.1_VAE.pth`, wan/modules/vae2_1.py of github.com/Wan-Video/Wan2.2, as
+Comfy-Org's and Kijai's do, or diffusers' names; either may have a prefix (checkpoint/detect.py, VAE_PREFIXES). The base
 width follows from the shapes.
-
-
-AutoencoderKLWan as a stream of frames, behind the two calls that ComfyUI's VAE nodes make.
-
-The VAE is causal in time: frame 0 is one latent, every later latent is 4 frames, and each convolution carries its
-last two inputs over to the next piece. Pieces so give exactly what the whole clip at once would (diffusers,
-AutoencoderKLWan._encode and _decode), in memory that the piece bounds and not the clip.
 """
 
 from __future__ import annotations
@@ -22,31 +19,32 @@ import torch
 
 from ..checkpoint.detect import vae_prefix
 from ..checkpoint.library import Slot, check_slot
-from ..checkpoint.probe import probe
+from ..checkpoint.probe import probe_checkpoint
 from ..checkpoint.quantised import dequantise
 from ..checkpoint.read import load_exactly, read_weights
 from ..request import RequestError
 from .host import Host, Resident
-from .tiles import Need, blend_weights, choose_layout, layout_of_size
-from .vae_decoder import FRAMES_A_LATENT, PIXELS_A_LATENT, decoded, pieces
+from .tiles import DecodeMemory, blend_weights, choose_grid, grid_of_size
+from .vae_decoder import FRAMES_A_LATENT, PIXELS_A_LATENT, decode_pieces, piece_ranges
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
+WHAT = "Wan 2.1 VAE"
 TILE, TILE_OVERLAP = 256, 64
-"""Pixels a side of a tile, and of its overlap, when encoding runs out of memory."""
-NO_ROOM = (f"There is too little memory on the device to {{}} even {TILE}x{TILE} pixels at a time. Close what else "
-           "uses the GPU.")
+"""Side and overlap of a tile, in pixels, when encoding is out of memory."""
+TOO_LITTLE_MEMORY = (f"There is too little memory on the device to {{}} even {TILE}x{TILE} pixels at a time. Close "
+                     "what else uses the GPU.")
 ENCODE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL = 8000, 10200
-"""Peak activations a pixel of the frame, at base_dim 96 and 2 bytes a number: 3.2 and 4.05 GB at 832x480."""
+"""Peak activations for each pixel of the frame, at base_dim 96 and 2 bytes a number: 3.2 and 4.05 GB at 832x480."""
 CACHE_BYTES_A_PIXEL = 4734
-"""What the decoder keeps of them for the next piece: 2,367 numbers, the last two inputs of each convolution."""
+"""The part that the decoder keeps for the next piece: 2,367 numbers, the last two inputs of each convolution."""
 SHARES = (0.9, 0.4, 0.0)
-"""Shares of the free memory that are tried one after the other; the last leads to the smallest tiles."""
+"""Shares of the free memory to fill, tried in this order; the last gives the smallest tiles."""
 
 
 class WanVAE:
-    """The VAE of a VAE socket: `encode` takes an IMAGE, `decode` the samples of a LATENT."""
+    """A VAE for a VAE socket, with the methods that ComfyUI's VAE nodes call."""
 
     latent_channels = 16
     latent_dim = 3
@@ -56,57 +54,60 @@ class WanVAE:
 
     @property
     def patcher(self) -> Any:
-        """What ComfyUI's cache weighs and its memory manager evicts."""
+        """The patcher that ComfyUI's cache and memory manager ask for."""
         return getattr(self.resident, "patcher", None)
 
     def spacial_compression_encode(self) -> int:
-        """Pixels a latent, under the name core's nodes ask for."""
+        """Return the pixels a side for each latent; the name is ComfyUI's."""
         return PIXELS_A_LATENT
 
     spacial_compression_decode = spacial_compression_encode
 
     def temporal_compression_decode(self) -> int:
-        """Frames a latent, under the name core's nodes ask for."""
+        """Return the frames for each latent; the name is ComfyUI's."""
         return FRAMES_A_LATENT
 
     def _bytes(self, height: int, width: int, bytes_a_pixel: int) -> int:
+        """Scale a measured number of bytes for each pixel to this VAE's width and dtype and to a frame."""
         factor = self.resident.module.config.base_dim / 96 * self.dtype.itemsize / 2
         return int(height * width * bytes_a_pixel * factor)
 
     def _ready(self, height: int, width: int, bytes_a_pixel: int) -> tuple[AutoencoderKLWan, torch.device]:
-        return self.resident.module, self.resident.bring(self._bytes(height, width, bytes_a_pixel))
+        """Load the VAE with memory for a frame of that size; return it and its device."""
+        return self.resident.module, self.resident.load_to_device(self._bytes(height, width, bytes_a_pixel))
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
                ) -> torch.Tensor:
-        """IMAGE (F, H, W, 3), 0..1, as one clip -> raw latents (1, 16, (F - 1) // 4 + 1, H / 8, W / 8), float32, CPU.
+        """Encode IMAGE (F, H, W, 3), 0..1, as a clip: raw latents (1, 16, (F - 1) // 4 + 1, H / 8, W / 8), float32.
 
-        Frames beyond the last 4n + 1 and pixels beyond the last multiple of 8 are left out, as ComfyUI's VAE does.
-        When the device's memory runs out, the clip is encoded in tiles. Raises RequestError when even a tile does not
-        fit.
+        Frames beyond the last 4n + 1 and pixels beyond the last multiple of 8 are dropped, as by ComfyUI's VAE. When
+        the device is out of memory, the clip is encoded in tiles. on_piece(done, total) counts latents. Raises
+        RequestError when not even a tile fits.
         """
         pixels = _whole_latents(pixels)
         try:
             return self._encoded(pixels, on_piece)
         except RuntimeError as error:
-            if not self.resident.ran_out(error):
+            if not self.resident.is_oom(error):
                 raise
-        # What the failed piece held is released only now that its exception has gone.
-        self.resident.make_room(0)
+        # The failed piece's tensors are released only after its exception.
+        self.resident.free_memory(0)
         try:
             return self._encoded_in_tiles(pixels, TILE, TILE, TILE_OVERLAP, on_piece)
         except RuntimeError as error:
-            if not self.resident.ran_out(error):
+            if not self.resident.is_oom(error):
                 raise
-            raise RequestError(NO_ROOM.format("encode")) from error
+            raise RequestError(TOO_LITTLE_MEMORY.format("encode")) from error
 
     def _encoded(self, pixels: torch.Tensor, on_piece: Callable[[int, int], None]) -> torch.Tensor:
+        """Encode one frame size at once, piece by piece in time."""
         frames, height, width, _ = pixels.shape
         latents = (frames - 1) // FRAMES_A_LATENT + 1
         vae, device = self._ready(height, width, ENCODE_BYTES_A_PIXEL)
         cache: list[Any] = [None] * vae._cached_conv_counts["encoder"]
         moments = []
-        for start, count in pieces(latents, height * width):
+        for start, count in piece_ranges(latents, height * width):
             first = max(0, 1 + (start - 1) * FRAMES_A_LATENT)
             piece = _to_clip(pixels[first : first + (1 if start == 0 else count * FRAMES_A_LATENT)])
             moments.append(vae.quant_conv(vae.encoder(piece.to(device, self.dtype), feat_cache=cache, feat_idx=[0])))
@@ -116,10 +117,10 @@ class WanVAE:
     @torch.no_grad()
     def encode_tiled(self, pixels: torch.Tensor, tile_x: int, tile_y: int, overlap: int, tile_t: int | None = None,
                      overlap_t: int | None = None) -> torch.Tensor:
-        """As `encode`, in overlapping tiles of so many pixels, for core's VAE Encode (Tiled).
+        """Encode as `encode` does, in overlapping tiles; sizes are in pixels. ComfyUI's VAE Encode (Tiled) calls it.
 
-        Of the overlap at most a quarter of a tile counts, as in core's VAE Decode (Tiled). Tiles in time are not
-        needed: the encoder is causal and takes a latent at a time.
+        The overlap is at most a quarter of a tile, as in ComfyUI's VAE Decode (Tiled). Tiles in time are ignored: the
+        encoder is causal and takes a latent at a time.
         """
         return self._encoded_in_tiles(_whole_latents(pixels), tile_x, tile_y, overlap, lambda done, total: None)
 
@@ -128,16 +129,16 @@ class WanVAE:
         height, width, tile_height, tile_width, overlap = (
             side // PIXELS_A_LATENT
             for side in (*pixels.shape[1:3], tile_y, tile_x, min(overlap, tile_y // 4, tile_x // 4)))
-        layout = layout_of_size(height, width, tile_height, tile_width, overlap)
+        grid = grid_of_size(height, width, tile_height, tile_width, overlap)
         whole = torch.zeros(1, self.latent_channels, (pixels.shape[0] - 1) // FRAMES_A_LATENT + 1, height, width)
-        tiles = list(layout.tiles())
+        tiles = list(grid.tiles())
         for number, tile in enumerate(tiles):
             def on_piece_of_tile(done: int, total: int, number: int = number) -> None:
                 on_piece(number * total + done, len(tiles) * total)
 
             rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
             seen = pixels[:, _in_pixels(rows), _in_pixels(columns)]
-            weights = blend_weights(layout, tile, 1)[..., 0]
+            weights = blend_weights(grid, tile, 1)[..., 0]
             whole[..., rows, columns] += weights * self._encoded(seen, on_piece_of_tile)
         return whole
 
@@ -146,48 +147,51 @@ class WanVAE:
 
     @torch.no_grad()
     def stream(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Raw latents (1, 16, T, h, w) -> IMAGE pieces (f, H, W, 3), 0..1, float32, CPU, in order.
+        """Decode raw latents (1, 16, T, h, w); yield IMAGE pieces (f, H, W, 3), float32 0..1, on the CPU, in order.
 
-        In as many tiles as the free memory asks for, and in smaller ones when it runs out all the same. Raises
-        RequestError when even the smallest do not fit.
+        The frame is cut into as few tiles as fit the free memory, and into smaller ones when that runs out. Raises
+        RequestError when not even the smallest fit.
         """
         height, width = latents.shape[-2:]
-        need = Need(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
+        need = DecodeMemory(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
                       for count in (DECODE_BYTES_A_PIXEL, CACHE_BYTES_A_PIXEL)))
         done = 0
         for share in SHARES:
             vae, device = self._ready(height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
-            layout = choose_layout(height, width, int(self.resident.free() * share), need)
+            grid = choose_grid(height, width, int(self.resident.available_bytes() * share), need)
             seen = 0
             try:
-                for frames in decoded(vae, latents, layout, device, self.dtype):
+                for frames in decode_pieces(vae, latents, grid, device, self.dtype):
                     seen += len(frames)
-                    if seen > done:  # the others were given before the memory ran out
+                    if seen > done:  # earlier frames were yielded before the memory ran out
                         yield frames[max(0, len(frames) - (seen - done)) :]
                         done = seen
                 return
             except RuntimeError as error:
-                if not self.resident.ran_out(error):
+                if not self.resident.is_oom(error):
                     raise
-            # What the failed piece held is released only now that its exception has gone.
-            self.resident.make_room(0)
-        raise RequestError(NO_ROOM.format("decode"))
+            # The failed piece's tensors are released only after its exception.
+            self.resident.free_memory(0)
+        raise RequestError(TOO_LITTLE_MEMORY.format("decode"))
 
     @torch.no_grad()
     def decode_tiled(self, latents: torch.Tensor, tile_x: int, tile_y: int, overlap: int, tile_t: int | None = None,
                      overlap_t: int | None = None) -> torch.Tensor:
-        """As `decode`, in overlapping tiles of so many latents, for core's VAE Decode (Tiled).
+        """Decode as `decode` does, in overlapping tiles; sizes are in latents. ComfyUI's VAE Decode (Tiled) calls it.
 
-        Tiles in time are not needed: the decoder is causal and takes a latent at a time.
+        Tiles in time are ignored: the decoder is causal and takes a latent at a time.
         """
-        layout = layout_of_size(*latents.shape[-2:], tile_y, tile_x, overlap)
+        grid = grid_of_size(*latents.shape[-2:], tile_y, tile_x, overlap)
         vae, device = self._ready(tile_y * PIXELS_A_LATENT, tile_x * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
-        return torch.stack([torch.cat(list(decoded(vae, latent, layout, device, self.dtype)))
+        return torch.stack([torch.cat(list(decode_pieces(vae, latent, grid, device, self.dtype)))
                             for latent in latents.split(1)])
 
     def decode(self, latents: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
                ) -> torch.Tensor:
-        """Raw latents (B, 16, T, h, w) -> IMAGE (B, 4 (T - 1) + 1, 8 h, 8 w, 3), 0..1, float32, CPU."""
+        """Decode raw latents (B, 16, T, h, w) to IMAGE (B, 4 (T - 1) + 1, 8 h, 8 w, 3), float32 0..1, on the CPU.
+
+        on_piece(done, total) counts frames.
+        """
         batch, _, length, height, width = latents.shape
         frames = FRAMES_A_LATENT * (length - 1) + 1
         images = torch.empty(batch, frames, height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, 3)
@@ -202,7 +206,7 @@ class WanVAE:
 
 
 def _whole_latents(pixels: torch.Tensor) -> torch.Tensor:
-    """IMAGE without the frames beyond the last 4n + 1 and the pixels beyond the last multiple of 8."""
+    """Crop an IMAGE to 4n + 1 frames, multiples of 8 pixels and 3 channels."""
     height, width = (side // PIXELS_A_LATENT * PIXELS_A_LATENT for side in pixels.shape[1:3])
     frames = (pixels.shape[0] - 1) // FRAMES_A_LATENT * FRAMES_A_LATENT + 1
     return pixels[:frames, :height, :width, :3]
@@ -213,33 +217,30 @@ def _in_pixels(latents: slice) -> slice:
 
 
 def _to_clip(image: torch.Tensor) -> torch.Tensor:
-    """IMAGE (F, H, W, 3), 0..1, -> frames (1, 3, F, H, W), -1..1."""
+    """Convert IMAGE (F, H, W, 3), 0..1, to frames (1, 3, F, H, W), -1..1."""
     return image.permute(3, 0, 1, 2)[None] * 2 - 1
-
-WHAT = "Wan 2.1 VAE"
-
-
-def _diffusers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights under diffusers' names, whichever they have."""
-    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
-
-    prefix = vae_prefix(weights)
-    weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
-    return weights if "encoder.conv_in.weight" in weights else convert_wan_vae_to_diffusers(weights)
 
 
 def load_vae(path: Path, host: Host) -> tuple[Resident, torch.dtype]:
-    """AutoencoderKLWan and the dtype to run it in, from a file or a diffusers folder.
+    """Load AutoencoderKLWan from a file or a diffusers folder; return it and its compute dtype.
 
-    Raises CheckpointError when it is not that VAE.
+    Raises CheckpointError for any other file.
     """
-    check_slot(probe(path), Slot.VAE)
-    import torch
+    check_slot(probe_checkpoint(path), Slot.VAE)
     from diffusers import AutoencoderKLWan
 
-    weights = _diffusers_names(read_weights(path)[0])
+    weights = _rename_to_diffusers(read_weights(path)[0])
     dtype = host.compute_dtype(weights["encoder.conv_in.weight"].dtype)
     with torch.device("meta"):
         vae = AutoencoderKLWan(base_dim=weights["decoder.norm_out.gamma"].shape[0])
     load_exactly(path.name, WHAT, vae, {key: dequantise(value, dtype) for key, value in weights.items()})
     return host.adopt(vae.eval().requires_grad_(False)), dtype
+
+
+def _rename_to_diffusers(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights under diffusers' names, from the official names or diffusers' own."""
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    prefix = vae_prefix(weights)
+    weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+    return weights if "encoder.conv_in.weight" in weights else convert_wan_vae_to_diffusers(weights)

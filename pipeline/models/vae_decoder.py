@@ -1,4 +1,4 @@
-"""The decoder of AutoencoderKLWan as a stream of frames, in one tile or in several."""
+"""Decode latents with AutoencoderKLWan as a stream of frames, in one tile or in several."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .tiles import Layout, blend_weights
+from .tiles import TileGrid, blend_weights
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 FRAMES_A_LATENT = 4
 PIXELS_A_LATENT = 8
 PIXELS_A_PIECE = 1 << 18
-"""Pixels x frames of a piece: small frames go several at once, for speed; from 256x256 on, 4 at once."""
+"""Pixels times frames of a piece: of small frames many are decoded at once, for speed; from 256x256 on, 4."""
 
 
-def decoded(vae: AutoencoderKLWan, latents: torch.Tensor, layout: Layout, device: torch.device, dtype: torch.dtype,
-            ) -> Iterator[torch.Tensor]:
-    """Raw latents (1, 16, T, h, w) -> IMAGE pieces (f, H, W, 3), 0..1, float32, CPU, in order.
+def decode_pieces(vae: AutoencoderKLWan, latents: torch.Tensor, grid: TileGrid, device: torch.device,
+                  dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """Decode raw latents (1, 16, T, h, w); yield IMAGE pieces (f, H, W, 3), float32 0..1, on the CPU, in order.
 
-    All tiles of a piece are decoded before the next piece, each with a cache of its own, so that memory does not grow
+    All tiles of a piece are decoded before the next piece, each tile with its own cache, so that memory does not grow
     with the clip.
     """
-    tiles = list(layout.tiles())
+    tiles = list(grid.tiles())
     caches: list[list[Any]] = [[None] * vae._cached_conv_counts["decoder"] for _ in tiles]
-    weights = [blend_weights(layout, tile, PIXELS_A_LATENT) for tile in tiles]
+    weights = [blend_weights(grid, tile, PIXELS_A_LATENT) for tile in tiles]
     height, width = (side * PIXELS_A_LATENT for side in latents.shape[-2:])
-    for start, count in pieces(latents.shape[2], tiles[0].height * tiles[0].width * PIXELS_A_LATENT**2):
+    for start, count in piece_ranges(latents.shape[2], tiles[0].height * tiles[0].width * PIXELS_A_LATENT**2):
         joined = torch.zeros(count * FRAMES_A_LATENT if start else 1, height, width, 3)
         for n, tile in enumerate(tiles):
             z = latents[:, :, start : start + count, tile.top : tile.top + tile.height,
@@ -37,15 +37,15 @@ def decoded(vae: AutoencoderKLWan, latents: torch.Tensor, layout: Layout, device
             cache = _moved(caches[n], device)
             frames = vae.decoder(vae.post_quant_conv(z.to(device, dtype)), feat_cache=cache, feat_idx=[0],
                                  first_chunk=start == 0)
-            caches[n] = cache if layout.caches_stay else _moved(cache, torch.device("cpu"))
+            caches[n] = cache if grid.caches_stay else _moved(cache, torch.device("cpu"))
             top, left = tile.top * PIXELS_A_LATENT, tile.left * PIXELS_A_LATENT
             part = joined[:, top : top + frames.shape[3], left : left + frames.shape[4]]
             part.addcmul_(_to_image(frames[0]), weights[n])
         yield joined
 
 
-def pieces(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
-    """(first latent, number of latents) of each piece: frame 0 alone, then as many as PIXELS_A_PIECE allows."""
+def piece_ranges(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
+    """Yield (first latent, number of latents) of each piece: frame 0 alone, then as many as PIXELS_A_PIECE allows."""
     yield 0, 1
     length = max(1, PIXELS_A_PIECE // (FRAMES_A_LATENT * pixels))
     for start in range(1, latents, length):
@@ -53,10 +53,10 @@ def pieces(latents: int, pixels: int) -> Iterator[tuple[int, int]]:
 
 
 def _moved(cache: list[Any], device: torch.device) -> list[Any]:
-    """A decoder's cache on another device; beside tensors it holds None and marks."""
+    """Return a decoder's cache on another device; beside tensors it holds None and marker strings."""
     return [entry.to(device) if isinstance(entry, torch.Tensor) else entry for entry in cache]
 
 
 def _to_image(frames: torch.Tensor) -> torch.Tensor:
-    """Frames (3, F, H, W), -1..1, -> IMAGE (F, H, W, 3), 0..1, float32, CPU."""
+    """Convert frames (3, F, H, W), -1..1, to IMAGE (F, H, W, 3), float32 0..1, on the CPU."""
     return frames.permute(1, 2, 3, 0).float().add(1).div(2).clamp(0, 1).cpu()

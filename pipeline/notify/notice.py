@@ -47,7 +47,7 @@ def check_callback_url(text: str) -> Url:
 
 def watch_run(folder: Path, run: GraphRun | None, node_id: str, to: Recipient, is_over: Callable[[str], bool],
               end: Callable[[str], RunEnd]) -> None:
-    """Record a run that begins, so that its end is told even when the node never gets its turn.
+    """Record a run that begins, so that its end is reported even when the node never gets its turn.
 
     is_over, end: called with the prompt's id; `end` once `is_over` is true.
     """

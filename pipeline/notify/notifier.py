@@ -23,7 +23,7 @@ from ..remote.settings import check_sending_allowed
 from ..remote.signatures import SECRET_PREFIX, read_secret, signed_headers, unsigned_headers
 from .event import DONE, FAILED, event_body, new_id, request_data
 from .outbox import GIVEN_UP, SENT, Message, Outbox, Recipient, add
-from .run_watch import WatchedRun, WatchedRuns, mark_told, remove
+from .run_watch import WatchedRun, WatchedRuns, mark_reported, remove
 
 WAITS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 28800.0)
 """Seconds between the tries: eleven in about 24 hours (Standard Webhooks advises such a schedule)."""
@@ -69,13 +69,13 @@ class Notifier:
     # ---- messages ----------------------------------------------------------------------------------------------
 
     def begin(self, run: GraphRun, node_id: str, to: Recipient) -> WatchedRun:
-        """Record a run that begins and whose end is to be told."""
+        """Record a run that begins and whose end must be reported."""
         watched = WatchedRun(run.prompt_id, node_id, to, request_data(run.graph, node_id), self.clock())
         self.watched_runs.add(watched)
         return watched
 
     def watch(self, run: WatchedRun, is_over: Callable[[], bool], failure: Callable[[], dict[str, Any]]) -> None:
-        """Wait in a thread until a run has left the queue; send its failure unless its clip was told."""
+        """Wait in a thread until a run has left the queue; send its failure unless its clip was reported."""
 
         def work() -> None:
             while not is_over():
@@ -94,11 +94,11 @@ class Notifier:
                                            "seconds": seconds, **data})
         with writing(self.folder) as base:
             add(base, message, self.clock())
-            mark_told(base, prompt_id, node_id)
+            mark_reported(base, prompt_id, node_id)
         self.wake_workers()
 
     def send_failed(self, run: WatchedRun, failure: dict[str, Any]) -> None:
-        """Put the message of a run that ended into the outbox, unless its clip was told."""
+        """Put the message of a run that ended into the outbox, unless its clip was reported."""
         message = self._message(run.to, FAILED, {
             "prompt_id": run.prompt_id, "node": run.node_id, "request": run.request,
             "seconds": round(self.clock() - run.began, 2), "error": redact_links(failure)})

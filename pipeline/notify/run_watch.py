@@ -1,10 +1,10 @@
-"""Runs of a graph that a Notify node watches, on disk as they begin, so that every end of them is told.
+"""Runs of a graph that a Notify node watches, on disk as they begin, so that every end of them is reported.
 
-ComfyUI ends a graph at the first node that fails, so a node that tells of failures would never get its turn. But it
-asks every node for its fingerprint before it runs any: the Notify node records its run here then, and marks it as told
-when its turn comes. A record that is not marked when the run has left the queue, or when the ComfyUI that made it is
-gone, is a failure. No event of the server could replace this: execution_error is sent to the canvas that queued the
-run, and to nobody when no canvas did.
+ComfyUI ends a graph at the first node that fails, so a node that reports failures would never get its turn. But it
+asks every node for its fingerprint before it runs any: the Notify node records its run here then, and marks it as
+reported when its turn comes. A record that is not marked when the run has left the queue, or when the ComfyUI that made
+it is gone, is a failure. No event of the server could replace this: execution_error is sent to the canvas that queued
+the run, and to nobody when no canvas did.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class WatchedRuns:
         return None if row is None else _watched_run(row)
 
     def orphans(self) -> list[WatchedRun]:
-        """Return the untold runs of processes that have ended, and forget their told ones."""
+        """Return the unreported runs of processes that have ended, and forget their reported ones."""
         with opened(self.folder) as base:
             programs = [row[0] for row in base.execute("SELECT DISTINCT program FROM watches WHERE program != ?",
                                                        (self._program,))]
@@ -97,13 +97,13 @@ def _watched_run(row: tuple[Any, ...]) -> WatchedRun:
     return WatchedRun(row[0], row[1], Recipient(row[2], row[3], bool(row[4])), json.loads(row[5]), row[6])
 
 
-def mark_told(base: sqlite3.Connection, prompt_id: str, node_id: str) -> None:
-    """Record, in the caller's transaction, that a run's result was told."""
+def mark_reported(base: sqlite3.Connection, prompt_id: str, node_id: str) -> None:
+    """Record, in the caller's transaction, that a run's result was reported."""
     base.execute("UPDATE watches SET told = 1 WHERE prompt_id = ? AND node_id = ?", (prompt_id, node_id))
 
 
 def remove(base: sqlite3.Connection, run: WatchedRun) -> bool:
-    """Forget, in the caller's transaction, a run that has ended; return whether its result is still untold."""
+    """Forget, in the caller's transaction, a run that has ended; return whether its result is still unreported."""
     row = base.execute("DELETE FROM watches WHERE prompt_id = ? AND node_id = ? RETURNING told",
                        (run.prompt_id, run.node_id)).fetchone()
     return row is not None and not row[0]

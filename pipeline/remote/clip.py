@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..http.threads import in_own_loop
 from ..request import ClipRequest, RequestError, check_image
 from ..video.picture import encode_picture
-from ..video.probe import probe
+from ..video.probe import probe_video
 from ..video.trim import trim
 from .context import RemoteContext
 from .errors import ErrorKind, RemoteError
@@ -69,7 +69,7 @@ def _find(name: str, context: RemoteContext) -> Job:
 
 def _hand_over(done: FinishedClip, num_frames: int, longer_clips: str, context: RemoteContext) -> tuple[Path, str]:
     """Return the file, cut to the frames asked for where that was chosen, and the report. Raises as _cut does."""
-    path, frames = done.path, probe(done.path).frames
+    path, frames = done.path, probe_video(done.path).frames
     if longer_clips == TRIM and frames > num_frames:
         shorter = path.with_name(f"{path.stem}_{num_frames}frames{path.suffix}")
         if not shorter.is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..graph.run import GraphRun
 from ..http.policy import JobTimeouts, Policy, policy_from_environment
 from ..http.threads import LOOK
-from ..video.probe import probe
+from ..video.probe import probe_video
 from .budget import NO_LIMITS, Limits
 from .errors import RunEndedError
 from .job_runs import JobRuns
@@ -98,7 +98,7 @@ def open_context(folder: Path, results: Path, run: GraphRun | None, limits: Limi
 
     return RemoteContext(
         ledger=Ledger(folder, on_change), keys=KeyStore(folder / "keys.json"), policy=policy,
-        timeouts=policy.job_timeouts, results=results, show_text=show_text, stop=stop, check_clip=probe,
+        timeouts=policy.job_timeouts, results=results, show_text=show_text, stop=stop, check_clip=probe_video,
         limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora, record_run=record_run)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files.atomic import write_object
+from ..files.atomic import write_json_object
 from ..http.secrets import KeyStoreError, Secret, may_be_secret, read_key_store
 from . import ui_names
 from .errors import ErrorKind, RemoteError
@@ -18,6 +18,16 @@ CALLBACK_OWNER, CALLBACK_VARIABLE = "callback", "WAN22_CALLBACK_SECRET"
 """Whose key in the store signs our callbacks, and the environment variable that holds it."""
 DEFAULT_PROFILE = "default"
 PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+def profile_fault(profile: str | None) -> str:
+    """Return a sentence when this is not a profile name, such as a key pasted into the wrong place; else ""."""
+    if profile is None or PROFILE.fullmatch(profile):
+        return ""
+    return ("profile is not a profile name: it has 1 to 40 letters, digits, - and _. Never put a key here; save it in "
+            f"{ui_names.KEYS}.")
+
+
 _saving = threading.Lock()
 
 
@@ -85,7 +95,7 @@ class KeyStore:
     def _write(self, whole: dict[str, object]) -> None:
         if self.store is None:
             raise ValueError("There is no key store.")
-        write_object(self.store, whole)
+        write_json_object(self.store, whole)
 
     def _profiles(self) -> dict[str, dict[str, str]]:
         found = self._read().get("profiles", {})

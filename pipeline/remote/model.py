@@ -24,7 +24,7 @@ class Price:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """An endpoint of a provider and what it accepts. What it does not accept is left out, and the user told before."""
+    """An endpoint of a provider and what it accepts. The rest of a request is left out, and the user told before."""
 
     id: str
     """As the provider names it; `{resolution}` stands for 480p or 720p where that is part of the name."""

@@ -33,7 +33,7 @@ async def poll_job(job: Job, client: ProviderClient, context: RemoteContext) -> 
     """Wait for an accepted job and download its clip; return it as done, with the path of the file.
 
     Raises RemoteError; the interrupt that context.stop raises, after cancelling the job where the provider can. Any
-    other end leaves the job as it is, to be resumed: nobody has said that the clip is not wanted.
+    other end leaves the job as it is, to be resumed: the clip may still be wanted.
     """
     if job.state == JobState.DONE:
         if Path(job.result).is_file():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+from ..request import BOTH, HIGH, LOW
 from . import ui_names
 from .api import Reply, Request
 from .errors import ErrorKind, RemoteError
@@ -137,15 +138,15 @@ class Provider(ABC):
         """Return the jobs submitted since a time (seconds since 1970); None where the provider keeps no list."""
         return no_requests(None)
 
-    def error(self, kind: ErrorKind, reply: Reply, said: str = "", *, status: int | None = None,
+    def error(self, kind: ErrorKind, reply: Reply, message: str = "", *, status: int | None = None,
               sentence: str = "") -> RemoteError:
-        """Return an error of this provider: the sentence of its kind, the status, and what the provider said.
+        """Return an error of this provider: the sentence of its kind, the status, and the provider's own message.
 
         status: where it is not the reply's own. sentence: in place of the one of the kind.
         """
         text, advice = SENTENCES[kind]
         text = sentence or text.format(title=self.title, key_name=self.key_name)
-        words = f" {said.rstrip('. ')}." if said.strip(". ") else ""
+        words = f" {message.rstrip('. ')}." if message.strip(". ") else ""
         return RemoteError(kind, f"{text} ({status or reply.status}).{words} {advice}", retry_after=reply.retry_after())
 
     def text(self, reply: Reply, *path: str) -> str:
@@ -177,9 +178,12 @@ def clip_url(found: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def split_loras(plan: Plan, expert: str) -> list[dict[str, Any]]:
-    """Return the LoRAs chosen for `expert` (BOTH, HIGH or LOW) as [{"path", "scale"}]."""
-    return [{"path": link, "scale": scale} for link, scale, chosen in plan.loras if chosen == expert]
+def lora_lists(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """Return the LoRAs as lists of {"path", "scale"} by expert: the fields `loras` (both), `high_noise_loras` and
+    `low_noise_loras`, without the empty ones."""
+    lists = {name: [{"path": link, "scale": scale} for link, scale, chosen in plan.loras if chosen == expert]
+             for name, expert in (("loras", BOTH), ("high_noise_loras", HIGH), ("low_noise_loras", LOW))}
+    return {name: loras for name, loras in lists.items() if loras}
 
 
 def seconds_of(stamp: Any) -> float:

@@ -21,7 +21,7 @@ from ..request import ClipRequest
 from .budget import Limits, check_limits
 from .client import ProviderClient
 from .errors import RemoteError
-from .keys import DEFAULT_PROFILE, PROFILE, KeyStore
+from .keys import DEFAULT_PROFILE, KeyStore, profile_fault
 from .ledger import Ledger
 from .model import PRICES_READ
 from .plan import TRIM, Plan, check_takes_loras, plan_clip
@@ -128,8 +128,8 @@ def _usable_key(target: Target, inputs: NodeInputs, folder: Path) -> tuple[Secre
         return None, (f"{OFFLINE_VARIABLE} is set: no provider can be reached.",)
     if "profile" in inputs.linked:
         return None, ()
-    if not PROFILE.fullmatch(target.profile):
-        return None, ("profile must have 1 to 40 letters, digits, - and _.",)
+    if fault := profile_fault(target.profile):
+        return None, (fault,)
     try:
         return KeyStore(folder / "keys.json").of(target.provider.name, target.provider.title,
                                                  target.provider.variables, target.profile), ()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..files.atomic import clear_away, retried
+from ..files.atomic import remove_if_present, retry_while_held
 from ..http.errors import DownloadError, TransientError
 from ..http.policy import Policy
 from ..http.session import Response, Session
@@ -40,12 +40,12 @@ def fetch_clip(link: str, path: Path, policy: Policy, timeout: float, check_clip
             check_clip(arriving)
         except ValueError as error:
             raise RemoteError(ErrorKind.INTEGRITY, f"The download is not a whole clip: {error}") from None
-        retried(lambda: os.replace(arriving, path))
+        retry_while_held(lambda: os.replace(arriving, path))
     except OSError as error:
         raise RemoteError(ErrorKind.REFUSED_HERE, f"The clip cannot be written to {path.parent}: "
                           f"{error.strerror or error}. Free space there, or let ComfyUI write to it.") from None
     finally:
-        clear_away(arriving)
+        remove_if_present(arriving)
 
 
 def _remove_leftovers(path: Path, timeout: float) -> None:

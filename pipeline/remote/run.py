@@ -101,7 +101,7 @@ def check_strict(provider: Provider, changes: Sequence[str]) -> None:
 async def _make_at(target: Target, plan: Plan, digest: str, picture: Picture, longer_clips: str,
                    context: RemoteContext) -> FinishedClip:
     provider = target.provider
-    context = context.with_notes((*plan.notes, *_way(provider, context)))
+    context = context.with_notes((*plan.notes, *_proxy_note(provider, context)))
     summary = _summary(plan, longer_clips)
     wanted = Job("", provider.name, plan.model_name, target.profile, digest, summary=summary)
     while True:
@@ -136,7 +136,7 @@ def _summary(plan: Plan, longer_clips: str) -> dict[str, object]:
 async def resume(job: Job, provider: Provider, context: RemoteContext) -> FinishedClip:
     """Continue a job of the ledger: wait for it, or download it again. Raises as make_clip does."""
     context.check_sending_allowed()
-    context = context.with_notes(_way(provider, context))
+    context = context.with_notes(_proxy_note(provider, context))
     async with _locked(job, context):
         job = context.ledger.get(job.id)
         context.record_run(job.id, False)
@@ -148,11 +148,11 @@ async def resume(job: Job, provider: Provider, context: RemoteContext) -> Finish
         return await _finish(job, _client(provider, context, job), context)
 
 
-def _way(provider: Provider, context: RemoteContext) -> tuple[str, ...]:
-    """Return a sentence on the proxy that a provider is reached through; none without one."""
-    with suppress(DownloadError):  # of a setting that cannot be used, as the first request says
-        if way := context.policy.through_proxy(provider.origins[0]):
-            return (f"All of it goes{way}.",)
+def _proxy_note(provider: Provider, context: RemoteContext) -> tuple[str, ...]:
+    """Return a sentence on the proxy that the provider is reached through; none without one."""
+    with suppress(DownloadError):  # the first request raises it, with its sentence
+        if proxy := context.policy.through_proxy(provider.origins[0]):
+            return (f"All requests go{proxy}.",)
     return ()
 
 

@@ -79,10 +79,11 @@ def _read(body: bytes, remove: bool) -> tuple[str, str, str]:
 
 
 def shown_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, object]:
-    """Return {"settings": {name: {"value", "default", "source", "variable"}}, "jobs_at_once": {provider: its default},
-    "spent": US dollars of the last 24 hours}. Raises ValueError (RemoteError too) for a file that cannot be used."""
+    """Return {"settings": {name: {"value", "default", "source", "variable"}}, "spent": US dollars in 24 hours}.
+
+    Raises ValueError (RemoteError too) for a file that cannot be used.
+    """
     return {"settings": settings_file(folder).shown(environ),
-            "jobs_at_once": {provider.name: provider.concurrent for provider in PROVIDERS.values()},
             "spent": Ledger(folder).spent() if (folder / FILE).is_file() else 0.0}
 
 

@@ -1,1 +1,1 @@
-"""Frames: the VAE as a stream, and the MP4 writer. Knows tensors, no network."""
+"""Frames to files and back: MP4s with their settings and metadata, trimming, pictures. Knows tensors, no network."""

@@ -1,4 +1,4 @@
-"""How a clip is to be encoded, and which encoder of FFmpeg's does it on this machine.
+"""Settings of an MP4, and the choice of the FFmpeg encoder that works on this machine.
 
 Option names are FFmpeg's (doc/encoders.texi: libx264, libx265, libsvtav1; libavcodec/nvenc.c).
 """
@@ -26,9 +26,9 @@ ENCODERS: dict[str, tuple[str, ...]] = {
     "hevc_nvenc": ("hevc_nvenc", X265, X264),
     "av1_nvenc": ("av1_nvenc", SVT_AV1, X264),
 }
-"""Codec -> its encoders, the first that works is taken."""
+"""Codec -> encoders, in order of preference; the first that works is used."""
 CODECS = tuple(ENCODERS)
-_HELD: dict[str, tuple[str, ...]] = {
+_SUPPORTED: dict[str, tuple[str, ...]] = {
     "h264": PIX_FMTS,
     "hevc": PIX_FMTS,
     "av1": ("yuv420p", "yuv420p10le"),
@@ -36,14 +36,14 @@ _HELD: dict[str, tuple[str, ...]] = {
     "hevc_nvenc": ("yuv420p", "yuv444p", "yuv420p10le"),
     "av1_nvenc": ("yuv420p", "yuv420p10le"),
 }
-"""Codec -> the pixel formats that its first encoder takes."""
+"""Codec -> pixel formats of its preferred encoder."""
 _SVT_PRESETS = dict(zip(PRESETS, (10, 10, 9, 9, 8, 7, 5, 4, 2), strict=True))
 _NVENC_PRESETS = dict(zip(PRESETS, ("p1", "p1", "p2", "p2", "p3", "p4", "p5", "p6", "p7"), strict=True))
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Settings of an MP4."""
+    """Settings of an MP4: frame rate, quality, codec, pixel format, and how odd sizes and alpha are handled."""
 
     fps: float = float(FPS)
     crf: float = DEFAULT_CRF
@@ -54,7 +54,7 @@ class Encoding:
     alpha: str = REFUSE
 
     def check(self) -> None:
-        """Raise RequestError for a value that no encoder takes."""
+        """Raise RequestError for the first value that no encoder takes."""
         for name, value, allowed in (("codec", self.codec, CODECS), ("pix_fmt", self.pix_fmt, PIX_FMTS),
                                      ("preset", self.preset, PRESETS), ("odd_size", self.odd_size, ODD_SIZES),
                                      ("alpha", self.alpha, ALPHAS)):
@@ -64,13 +64,13 @@ class Encoding:
             raise RequestError(f"fps is {self.fps:g}; choose {MIN_FPS:g} to {MAX_FPS:g} (Wan 2.2 makes {FPS}).")
         if not 0 <= self.crf <= MAX_CRF:
             raise RequestError(f"crf is {self.crf:g}; choose 0 to {MAX_CRF:g} (17 is visually clean).")
-        if self.pix_fmt not in _HELD[self.codec]:
-            raise RequestError(f"{self.codec} cannot hold {self.pix_fmt}; choose {' or '.join(_HELD[self.codec])}, or "
-                               "the codec h264, which holds all.")
+        if self.pix_fmt not in _SUPPORTED[self.codec]:
+            raise RequestError(f"{self.codec} cannot hold {self.pix_fmt}; choose "
+                               f"{' or '.join(_SUPPORTED[self.codec])}, or the codec h264, which holds all.")
 
     @property
     def rate(self) -> Fraction:
-        """Frames a second; 23.98, 29.97, 59.94 and the like are the NTSC rates of 1000/1001."""
+        """Return the exact frames a second; 23.98, 29.97 and 59.94 stand for the NTSC rates, n * 1000/1001."""
         ntsc = Fraction(round(self.fps) * 1000, 1001)
         if self.fps >= 10 and abs(self.fps - ntsc) < 0.005:
             return ntsc
@@ -78,22 +78,22 @@ class Encoding:
 
     @property
     def halves_chroma(self) -> bool:
-        """4:2:0, which needs even sides."""
+        """True for 4:2:0, which needs even sides."""
         return self.pix_fmt.startswith("yuv420")
 
     @property
     def bits(self) -> int:
-        """Bits a sample: 8 or 10."""
+        """Return the bits a sample: 8 or 10."""
         return 10 if self.pix_fmt.endswith("10le") else 8
 
 
-# With AVX-512, x264 (core 165) weighs macroblocks by memory that it has not written, in frames whose width is no
-# multiple of 128: the same frames then give other bytes each time. AVX2 stands for what every CPU with AVX-512 has.
+# With AVX-512, x264 (core 165) reads memory that it has not written when a frame's width is no multiple of 128, so
+# that the same frames give different bytes each time. Every CPU with AVX-512 has AVX2, which does not.
 _REPEATABLE = "asm=AVX2,SSE2Fast"
 
 
 def options(encoder: str, encoding: Encoding) -> dict[str, str]:
-    """The encoder's own options for quality and speed."""
+    """Return the encoder's own options for quality and speed."""
     import torch
 
     if encoder == SVT_AV1:  # crf 0 would mean that the encoder chooses
@@ -108,14 +108,14 @@ def options(encoder: str, encoding: Encoding) -> dict[str, str]:
 
 
 def encoder_pix_fmt(encoder: str, encoding: Encoding) -> str:
-    """NVENC takes 10 bits in a layout of its own."""
+    """Return the pixel format to hand to the encoder: NVENC wants 10 bits as p010le."""
     return "p010le" if encoder.endswith("_nvenc") and encoding.pix_fmt == "yuv420p10le" else encoding.pix_fmt
 
 
 def choose_encoder(encoding: Encoding, width: int, height: int) -> tuple[str, str]:
-    """The first encoder that starts with frames of this size, and a sentence when it is not the one asked for.
+    """Return the first encoder that opens for frames of this size, and a note when it is not the preferred one.
 
-    Raises RequestError when none does.
+    Raises RequestError, with each encoder's fault, when none opens.
     """
     wanted, *others = ENCODERS[encoding.codec]
     refusals = {}
@@ -125,12 +125,13 @@ def choose_encoder(encoding: Encoding, width: int, height: int) -> tuple[str, st
             return encoder, "" if encoder == wanted else (
                 f"{wanted} does not work here ({refusals[wanted]}), so {encoder} wrote the file instead.")
         refusals[encoder] = fault
-    told = "; ".join(f"{encoder}: {fault}" for encoder, fault in refusals.items())
-    raise RequestError(f"No encoder takes {encoding.codec} of {width}x{height} in {encoding.pix_fmt} ({told}). Choose "
-                       "another codec, size or pix_fmt; the frames are still in the graph.")
+    faults = "; ".join(f"{encoder}: {fault}" for encoder, fault in refusals.items())
+    raise RequestError(f"No encoder takes {encoding.codec} of {width}x{height} in {encoding.pix_fmt} ({faults}). "
+                       "Choose another codec, size or pix_fmt; the frames are still in the graph.")
 
 
 def _fault(encoder: str, encoding: Encoding, width: int, height: int) -> str | None:
+    """Open the encoder for frames of this size; return why it cannot be opened, else None."""
     import av
 
     try:

@@ -1,4 +1,4 @@
-"""The bytes of a JPEG, PNG or WebP file -> IMAGE, as ComfyUI's Load Image gives it; and back, to be sent away."""
+"""Decode a JPEG, PNG or WebP picture to an IMAGE, as ComfyUI's Load Image does, and encode one for an upload."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}
-"""EXIF's Orientation -> what turns the picture upright."""
+"""EXIF's Orientation -> the transposition that turns the picture upright."""
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 """Pillow's modes of a PNG with 16 bits of grey."""
 
 
 def decode_picture(data: bytes) -> torch.Tensor:
-    """IMAGE (1, H, W, 3) in 0..1, upright as its EXIF says, the first frame of an animation, without transparency.
+    """Decode a picture to IMAGE (1, H, W, 3), float32 0..1, turned upright by its EXIF.
 
-    Raises RequestError for a file that is damaged, of another format, or of more than 64 megapixels; the last before
-    a pixel of it is decoded.
+    Of an animation, the first frame; transparency is dropped. Raises RequestError for a file that is damaged, of
+    another format, or of more than 64 megapixels, which is checked before a pixel is decoded.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours comes first
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
             if picture.width * picture.height > MAX_PIXELS:
                 raise RequestError(_too_many(f"{picture.width}x{picture.height} pixels"))
-            # Pillow's exif_transpose would write the EXIF anew too, and fails on what it read without complaint.
+            # Pillow's exif_transpose also rewrites the EXIF, and fails on some that it has read without complaint.
             turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
             picture = picture if turn is None else picture.transpose(turn)
             if picture.mode in SIXTEEN_BIT:
@@ -46,15 +46,15 @@ def decode_picture(data: bytes) -> torch.Tensor:
     except RequestError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow raises for damaged files
-        raise RequestError(f"The picture is no JPEG, PNG or WebP file, or a damaged one ({type(error).__name__}). Open "
-                           "it in an image editor and save it anew.") from None
+        raise RequestError(f"The picture is not a JPEG, PNG or WebP file, or it is damaged ({type(error).__name__}). "
+                           "Open it in an image editor and save it again.") from None
     return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
 
 
 def encode_picture(image: torch.Tensor) -> tuple[bytes, str]:
-    """The file to upload for IMAGE (1, H, W, 3), float 0..1, and its media type; the pixels and no metadata.
+    """Encode IMAGE (1, H, W, 3), float 0..1, for an upload; return the file, without metadata, and its media type.
 
-    PNG while that is small enough, else JPEG; sides of at most 2000 pixels and 10 MB, which every provider takes.
+    PNG when it has at most 10 MB, else JPEG; sides are scaled down to 2000 pixels. Every provider takes these.
     """
     pixels = image[0].clamp(0, 1).mul(255).round().byte().cpu().numpy()
     picture = Image.fromarray(np.ascontiguousarray(pixels))
@@ -72,4 +72,4 @@ def encode_picture(image: torch.Tensor) -> tuple[bytes, str]:
 
 
 def _too_many(size: str) -> str:
-    return f"The picture is {size}; at most {MAX_PIXELS // 10**6} megapixels are taken. Scale it down first."
+    return f"The picture is {size}; the most is {MAX_PIXELS // 10**6} megapixels. Scale it down first."

@@ -1,4 +1,4 @@
-"""What a video file holds, found out by decoding all of it: a damaged or cut off file does not pass."""
+"""Read the facts of a video file by decoding all of it, so that a damaged or incomplete file does not pass."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..request import RequestError
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Facts of a video file."""
+class VideoFacts:
+    """Codec, pixel format, size, frame rate and length of a video file."""
 
     codec: str
     pix_fmt: str
@@ -23,11 +23,11 @@ class Clip:
     has_sound: bool
 
 
-def probe(path: Path) -> Clip:
-    """Facts of a file, all of whose frames can be decoded. Raises RequestError for any other file.
+def probe_video(path: Path) -> VideoFacts:
+    """Decode every frame of a video file and return its facts. Raises RequestError when a part cannot be decoded.
 
-    Frames that an edit list hides (ISO/IEC 14496-12), as a cut without encoding leaves before its beginning, count for
-    nothing: no player shows them.
+    Frames that an edit list hides (ISO/IEC 14496-12), such as those that a cut without encoding leaves before its
+    first frame, are not counted: no player shows them.
     """
     import av
 
@@ -35,7 +35,7 @@ def probe(path: Path) -> Clip:
         with av.open(str(path)) as container:
             stream = next(iter(container.streams.video), None)
             if stream is None:
-                raise RequestError(f"{path.name} holds no video.")
+                raise RequestError(f"{path.name} holds no video. Choose a video file.")
             context = stream.codec_context
             stream.thread_type = "AUTO"
             sound = list(container.streams.audio[:1])
@@ -49,10 +49,10 @@ def probe(path: Path) -> Clip:
                     frames += 1
                     broken += frame.is_corrupt
             silent = sum(track.frames for track in sound) - packets
-            facts = Clip(context.codec.canonical_name, context.pix_fmt, context.width, context.height,
+            facts = VideoFacts(context.codec.canonical_name, context.pix_fmt, context.width, context.height,
                          Fraction(stream.average_rate or 0), frames, bool(sound))
     except av.error.FFmpegError as error:
-        raise RequestError(f"{path.name} is no video or is damaged ({error.strerror or error}). Fetch it "
+        raise RequestError(f"{path.name} is not a video, or it is damaged ({error.strerror or error}). Fetch it "
                            "again.") from error
     if frames == 0 or broken or frames < promised:
         raise RequestError(f"{path.name} is damaged: {frames - broken} of its {max(promised, frames)} frames can be "

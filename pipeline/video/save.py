@@ -1,6 +1,4 @@
-"""A clip's frames, or its latents, -> its MP4, with what the file says of itself.
-
-Latents of a clip -> its frames, with our VAE or one of ComfyUI's own loaders."""
+"""Decode a clip's latents to frames, and write frames or latents as an MP4; with WanVAE or a VAE of ComfyUI's."""
 
 from __future__ import annotations
 
@@ -14,16 +12,18 @@ import torch
 from ..files.atomic import advice_on
 from ..models.latents import CHANNELS
 from ..models.vae import FRAMES_A_LATENT, WanVAE
-from ..request import RequestError
+from ..request import RequestError, check_pixel_type
+from ..sampling.resume import check_finished
 from .encoding import REFUSE, Encoding
 from .mp4_writer import Written, write_mp4
 
 
 def count_frames(latent: dict[str, Any]) -> int:
-    """Frames that a LATENT of raw latents (B, 16, T, h, w) decodes to, of all B clips.
+    """Return the number of frames of all B clips in a LATENT of raw latents (B, 16, T, h, w).
 
     Raises RequestError for latents of another model.
     """
+    check_finished(latent)
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != CHANNELS:
         raise RequestError(f"The latent has the shape {tuple(samples.shape)}; a Wan 2.2 A14B clip has (1, {CHANNELS}, "
@@ -32,7 +32,7 @@ def count_frames(latent: dict[str, Any]) -> int:
 
 
 def decode_frames(vae: Any, latent: dict[str, Any], on_piece: Callable[[int, int], None]) -> torch.Tensor:
-    """LATENT of raw latents (B, 16, T, h, w) -> IMAGE (B * F, H, W, 3), float32 0..1, F = 4 (T - 1) + 1.
+    """Decode a LATENT of raw latents (B, 16, T, h, w) to IMAGE (B * F, H, W, 3), float32 0..1, F = 4 (T - 1) + 1.
 
     Raises RequestError for latents of another model.
     """
@@ -43,7 +43,7 @@ def decode_frames(vae: Any, latent: dict[str, Any], on_piece: Callable[[int, int
 
 
 def stream_frames(vae: Any, latent: dict[str, Any]) -> Iterator[torch.Tensor]:
-    """The frames of `decode_frames` in pieces (f, H, W, 3), of a few frames with our VAE, of a clip with ComfyUI's.
+    """Yield the frames of `decode_frames` in pieces (f, H, W, 3): a few frames by WanVAE, a clip by another VAE.
 
     Raises RequestError for latents of another model.
     """
@@ -58,10 +58,10 @@ def stream_frames(vae: Any, latent: dict[str, Any]) -> Iterator[torch.Tensor]:
 
 @dataclass(frozen=True)
 class Mp4:
-    """All of a file but its frames."""
+    """An MP4 to be written, without its frames."""
 
     new_path: Callable[[], Path]
-    """A path that no file has; asked again when another writer takes it first."""
+    """Returns a path that no file has; called again when another writer takes that first."""
     encoding: Encoding = field(default_factory=Encoding)
     metadata: dict[str, str] = field(default_factory=dict)
     audio: dict[str, Any] | None = None
@@ -70,10 +70,10 @@ class Mp4:
 
 def save_clip(mp4: Mp4, images: torch.Tensor, on_frame: Callable[[int, int], None],
               stop: Callable[[], None] = lambda: None) -> Written:
-    """Write IMAGE (F, H, W, 3 or 4), float 0..1.
+    """Write IMAGE (F, H, W, 3 or 4), float 0..1, as an MP4.
 
-    on_frame(done, total) is called for each; stop() often, to raise what ends the run. Raises RequestError when the
-    frames cannot be a video or the disk refuses them; nothing is left behind then.
+    on_frame(done, total) is called for each frame; stop() is called often, and raises to end the run. Raises
+    RequestError when the frames cannot be a video or the file cannot be written; then no file is left.
     """
     if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (3, 4):
         raise RequestError(f"The images have the shape {tuple(images.shape)}; a clip needs frames of 3 colours "
@@ -81,14 +81,15 @@ def save_clip(mp4: Mp4, images: torch.Tensor, on_frame: Callable[[int, int], Non
     if images.shape[-1] == 4 and mp4.encoding.alpha == REFUSE:
         raise RequestError(f"The images have the shape {tuple(images.shape)}, with an alpha channel, which MP4 cannot "
                            "hold. Set alpha to 'on black' or 'on white', or take the channel out.")
+    check_pixel_type(images, "The images hold")
     return _write(mp4, [images], len(images), "the frames are", on_frame, stop)
 
 
 def decode_to_mp4(mp4: Mp4, vae: Any, latent: dict[str, Any], on_frame: Callable[[int, int], None],
                   stop: Callable[[], None] = lambda: None) -> Written:
-    """Write the frames of a LATENT as they are decoded, a few at a time: the file of `decode_frames` and `save_clip`.
+    """Write the frames of a LATENT while they are decoded, a few at a time.
 
-    Raises as these do.
+    The file is that of `decode_frames` and `save_clip`, byte for byte. Raises as these do.
     """
     total = count_frames(latent)
     return _write(mp4, stream_frames(vae, latent), total, "the latent is", on_frame, stop)

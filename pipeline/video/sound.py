@@ -1,8 +1,9 @@
-"""A clip's sound: an AUDIO of ComfyUI's as AAC, exactly as long as the frames."""
+"""Encode an AUDIO of ComfyUI's as a clip's AAC track, exactly as long as its frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..request import RequestError
@@ -17,37 +18,66 @@ if TYPE_CHECKING:
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 """Samples a second that AAC knows (ISO/IEC 14496-3, table 1.18); others are resampled to 48000."""
+MAX_RATE = 768_000
+"""Samples a second, of the fastest converters there are."""
 
 
-def read_sound(audio: dict[str, Any]) -> tuple[np.ndarray, int]:
-    """AUDIO {"waveform": (B, C, T), "sample_rate"} -> its first clip, (C, T) float32 in -1..1, and samples a second.
+@dataclass(frozen=True)
+class Sound:
+    """The sound of one clip."""
 
-    Raises RequestError for a number of channels that AAC has no layout for.
+    samples: np.ndarray
+    """(C, T), float32 in -1..1; C is one of LAYOUTS, T at least 1."""
+    rate: int
+    """Samples a second."""
+
+
+def read_sound(audio: Mapping[str, Any] | None) -> tuple[Sound | None, str]:
+    """Return the sound of an AUDIO {"waveform": (B, C, T), "sample_rate"}, and a sentence on what of it is not used.
+
+    (C, T) and (T,), which some nodes hand out, are one clip; of several clips the first is taken. None for no AUDIO and
+    for one without a sample. Raises RequestError for what is no AUDIO, and for channels that AAC has no layout for.
     """
     import numpy as np
 
-    waveform = audio["waveform"]
-    channels = waveform.shape[1]
-    if channels not in LAYOUTS:
-        raise RequestError(f"The audio has {channels} channels; an MP4 takes {', '.join(map(str, LAYOUTS))}. Mix it "
-                           "down to stereo first.")
-    sound = np.nan_to_num(waveform[0].float().cpu().numpy(), nan=0.0, posinf=1.0, neginf=-1.0)
-    return sound.clip(-1, 1), int(audio["sample_rate"])
+    if audio is None:
+        return None, ""
+    try:
+        waveform, rate = audio["waveform"], int(audio["sample_rate"])
+        dimensions = waveform.ndim
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"The audio is no AUDIO of ComfyUI's ({error!r}): it needs a waveform and a sample_rate. "
+                           "Connect Load Audio or a node like it.") from error
+    if dimensions not in (1, 2, 3):
+        raise RequestError(f"The audio's waveform has the shape {tuple(waveform.shape)}; an AUDIO has (batch, "
+                           "channels, samples).")
+    if not 1 <= rate <= MAX_RATE:
+        raise RequestError(f"The audio's sample_rate is {rate}; choose 1 to {MAX_RATE} samples a second, such as "
+                           "48000.")
+    clips = waveform.reshape((1,) * (3 - dimensions) + tuple(waveform.shape))
+    if clips.numel() == 0:
+        return None, "The audio is empty: the file has no sound."
+    if clips.shape[1] not in LAYOUTS:
+        raise RequestError(f"The audio has {clips.shape[1]} channels; an MP4 takes {', '.join(map(str, LAYOUTS))}. Mix "
+                           "it down to stereo first.")
+    note = f"The audio has {len(clips)} clips; the file has the sound of the first." if len(clips) > 1 else ""
+    samples = np.nan_to_num(clips[0].float().cpu().numpy(), nan=0.0, posinf=1.0, neginf=-1.0)
+    return Sound(samples.clip(-1, 1), rate), note
 
 
 class SoundTrack:
-    """The AAC track of a file that is being written; silence follows when the sound is shorter than the clip."""
+    """The AAC track of a file that is being written, with silence behind a sound that is shorter than the clip."""
 
-    def __init__(self, container: OutputContainer, sound: np.ndarray, rate: int) -> None:
+    def __init__(self, container: OutputContainer, sound: Sound) -> None:
         import av
 
-        self._sound, self._rate, self._done = sound, rate, 0
-        layout, kept = LAYOUTS[len(sound)], rate if rate in AAC_RATES else 48000
+        self._sound, self._rate, self._done = sound.samples, sound.rate, 0
+        layout, kept = LAYOUTS[len(sound.samples)], sound.rate if sound.rate in AAC_RATES else 48000
         self._stream: AudioStream = container.add_stream("aac", rate=kept, layout=layout)
         self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=kept)
 
     def until(self, time: Fraction) -> Iterator[Packet]:
-        """Packets of the sound up to a time in seconds; times never go back."""
+        """Yield the packets up to a time in seconds, which must not decrease from call to call."""
         import av
         import numpy as np
 
@@ -55,15 +85,17 @@ class SoundTrack:
         piece = self._sound[:, self._done : end]
         missing = end - self._done - piece.shape[1]
         if end > self._done:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.pad(piece, ((0, 0), (0, missing)))),
-                                               format="fltp", layout=self._stream.layout.name)
+            # Channels in turns, in one plane: PyAV 18 fills no frame of eight planes.
+            interleaved = np.pad(piece, ((0, 0), (0, missing))).T.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(interleaved), format="flt",
+                                               layout=self._stream.layout.name)
             frame.sample_rate, frame.pts = self._rate, self._done
             self._done = end
             for resampled in self._resampler.resample(frame):
                 yield from self._stream.encode(resampled)
 
     def rest(self) -> Iterator[Packet]:
-        """The last packets."""
+        """Yield the last packets."""
         for resampled in self._resampler.resample(None):
             yield from self._stream.encode(resampled)
         yield from self._stream.encode(None)

@@ -1,7 +1,7 @@
-"""The frames of a file from one to another, exactly: as they are stored where the stream allows it, else encoded anew.
+"""Cut exact frames out of a video file, without encoding where the stream allows it.
 
-A stream can be cut without encoding where the wanted frames follow each other in the file too (B frames may lie
-elsewhere) and the first of them is a key frame.
+That is where the first wanted frame is a key frame and the wanted frames are neighbours in the file too, which B frames
+need not be.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _OPTIONS = {"movflags": "use_metadata_tags+faststart"}
 
 
 def trim(source: Path, new_path: Callable[[], Path], start: int, frames: int) -> tuple[Path, bool]:
-    """Write `frames` frames of a file, from number `start` (0: the first) on, with its sound; True: encoded anew.
+    """Write `frames` frames of a file, from index `start` on, with their sound; return the path and "was re-encoded".
 
-    The sound is kept as stored, packet by packet, so it may end up to a packet (about 20 ms) early or late. Raises
-    RequestError when the file has not that many frames or cannot be read, OSError when the new one cannot be written.
+    Sound is copied packet by packet, so it may end one packet (about 20 ms) early or late. Raises RequestError when the
+    file has too few frames or cannot be read, OSError when the new file cannot be written.
     """
     import av
 
     try:
         with av.open(str(source)) as container:
             stream = container.streams.video[0]
-            # What is to be discarded lies before the first frame that players show (ISO/IEC 14496-12, edit lists).
+            # Packets to discard lie before the first frame that players show (ISO/IEC 14496-12, edit lists).
             packets = [packet for packet in container.demux(stream) if packet.pts is not None and not packet.is_discard]
     except (av.error.FFmpegError, IndexError) as error:
-        raise RequestError(f"{source.name} is no video or is damaged ({error}). Fetch it again.") from error
+        raise RequestError(f"{source.name} is not a video, or it is damaged ({error}). Fetch it again.") from error
     times = sorted(packet.pts for packet in packets)
     if frames < 1 or start < 0 or start + frames > len(times):
         raise RequestError(f"{source.name} has {len(times)} frames; frames {start + 1} to {start + frames} are not "
-                           "there.")
+                           "there. Choose fewer.")
     wanted = set(times[start : start + frames])
     at = next(index for index, packet in enumerate(packets) if packet.pts == times[start])
     kept = packets[at : at + frames]
@@ -57,7 +57,7 @@ def trim(source: Path, new_path: Callable[[], Path], start: int, frames: int) ->
         except (av.error.FFmpegError, ValueError) as error:
             if isinstance(error, OSError):
                 raise
-            raise RequestError(f"{source.name} is damaged or of a kind that cannot be cut ({error}). Fetch it "
+            raise RequestError(f"{source.name} is damaged, or of a kind that cannot be cut ({error}). Fetch it "
                                "again.") from error
         if count < frames:
             raise RequestError(f"{source.name} is damaged: {count} of the {frames} wanted frames can be decoded. "
@@ -67,7 +67,7 @@ def trim(source: Path, new_path: Callable[[], Path], start: int, frames: int) ->
 
 def _copy(container: InputContainer, output: OutputContainer, wanted: set[int], first: int,
           span: tuple[Fraction, Fraction]) -> int:
-    """The number of frames written, of those whose times are wanted."""
+    """Copy the packets of the wanted times and the sound in `span`, in seconds; return the number of frames."""
     source = container.streams.video[0]
     target = output.add_stream_from_template(source)
     sound = [(stream, output.add_stream_from_template(stream)) for stream in container.streams.audio]
@@ -83,7 +83,7 @@ def _copy(container: InputContainer, output: OutputContainer, wanted: set[int], 
 
 def _encode(container: InputContainer, output: OutputContainer, wanted: set[int], first: int,
             span: tuple[Fraction, Fraction]) -> int:
-    """As `_copy`, in the source's pixel format and colours, whatever these are."""
+    """Encode the frames of the wanted times, in the source's pixel format and colours; return their number."""
     source = container.streams.video[0]
     target = output.add_stream(X264, rate=source.average_rate, options={"crf": f"{DEFAULT_CRF:g}"})
     context, origin = target.codec_context, source.codec_context
@@ -110,7 +110,7 @@ def _copy_sound(packet: Packet, output: OutputContainer, streams: dict, span: tu
     if packet.pts is None:
         return
     start, end = (int(time / packet.time_base) for time in span)
-    # Before the first frame lies what the decoder of AAC needs to start with.
+    # A packet before the first frame is one that the AAC decoder needs to start.
     if (start == 0 or start <= packet.pts) and packet.pts < end:
         packet.stream, packet.pts, packet.dts = streams[packet.stream], packet.pts - start, packet.dts - start
         output.mux(packet)

@@ -1,9 +1,9 @@
-"""RGB frames -> the Y'CbCr that players expect: BT.709, limited range, exact to rounding.
+"""Convert RGB frames to the Y'CbCr that players expect: BT.709, limited range, rounded once.
 
-Recommendation ITU-R BT.709-6, items 3.2 to 3.4 (Y' = Kr R' + Kg G' + Kb B', differences in 224 of 256 codes), from the
-floats and in one rounding; libswscale's path from 16-bit RGB is half a code too bright. Chroma of 4:2:0 lies where
-MPEG-2 and H.264 put it unless told otherwise, level with the left luma column (ITU-T H.264, figure 6-4): so it is
-filtered (1 2 1) / 4 along a row, (1 1) / 2 down a column.
+Recommendation ITU-R BT.709-6, items 3.2 to 3.4 (Y' = Kr R' + Kg G' + Kb B', differences in 224 of 256 codes), straight
+from the floats; libswscale's path from 16-bit RGB is half a code too bright. Chroma of 4:2:0 is level with the left
+luma column, the default of MPEG-2 and H.264 (ITU-T H.264, figure 6-4): it is filtered (1 2 1) / 4 along a row and
+(1 1) / 2 down a column.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..request import RequestError
+from ..request import RequestError, check_pixel_scale
 from .encoding import ON_WHITE, PAD, Encoding
 
 if TYPE_CHECKING:
@@ -26,16 +26,17 @@ _CR = (np.array([1, 0, 0]) - _LUMA) / (2 * (1 - _RED))
 
 
 def to_rgb(image: torch.Tensor, number: int, encoding: Encoding) -> np.ndarray:
-    """One frame of an IMAGE, (H, W, 3 or 4), of any dtype and device -> (H', W', 3), float32 0..1, contiguous.
+    """Convert a frame (H, W, 3 or 4) of any dtype and device to (H', W', 3), float32 0..1, contiguous.
 
-    Values outside 0..1 are cut off. For 4:2:0 an odd side is one pixel longer (the edge repeated) or shorter. Raises
-    RequestError for NaN and infinity; `number` counts the frames from 1, for the message.
+    Values a little outside 0..1 are cut off. For 4:2:0 an odd side is one pixel longer (the edge repeated) or shorter.
+    number: of the frame, from 1, for messages. Raises RequestError for NaN, infinity, and another scale than 0..1.
     """
     frame = image.float().cpu().contiguous().numpy()
-    low, high = float(frame.min()), float(frame.max())  # NaN if there is one
+    low, high = float(frame.min()), float(frame.max())  # NaN when the frame has one
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RequestError(f"Frame {number} holds values that are not numbers (NaN or infinity), so nothing was "
                            "written. The sampler or the VAE overflowed: try another dtype, attention or VAE.")
+    check_pixel_scale(low, high, f"Frame {number} holds")
     if low < 0 or high > 1:
         frame = frame.clip(0, 1)
     if frame.shape[-1] == 4:
@@ -50,7 +51,7 @@ def to_rgb(image: torch.Tensor, number: int, encoding: Encoding) -> np.ndarray:
 
 
 def to_yuv(rgb: np.ndarray, encoding: Encoding) -> VideoFrame:
-    """(H, W, 3), float32 0..1, contiguous -> a frame in the encoding's pixel format; even sides for 4:2:0."""
+    """Convert (H, W, 3), float32 0..1, contiguous, to a frame in the encoding's pixel format; even sides for 4:2:0."""
     import av
 
     height, width = rgb.shape[:2]
@@ -65,29 +66,29 @@ def to_yuv(rgb: np.ndarray, encoding: Encoding) -> VideoFrame:
     else:
         values += [_weighted(rgb, part) for part in weights[1:]]
     for plane, value, zero in zip(planes, values, (16, 128, 128), strict=True):
-        # Rounded by the half that is added and the cut to integers.
+        # Adding a half and truncating to integers rounds.
         np.add(value, np.float32(zero * unit + 0.5), out=plane, casting="unsafe")
     return frame
 
 
 def _samples(plane: object, dtype: type) -> np.ndarray:
-    """A plane's memory, (height, width) without the padding of its rows."""
+    """Return a plane's memory as (height, width), without the padding of its rows."""
     rows = np.frombuffer(plane, dtype).reshape(plane.height, -1)
     return rows[:, : plane.width]
 
 
 def _weighted(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(H, W, 3) -> (H, W * 3 / len(weights)): each so many numbers of a row times the weights, and summed.
+    """Return (H, W * 3 / len(weights)): the weighted sums of each len(weights) numbers of a row, of (H, W, 3).
 
-    Row by row: for more at once BLAS starts threads, which wait for those of the encoder.
+    Each row is a product of its own: for larger ones BLAS starts threads, which wait for those of the encoder.
     """
     return rows.reshape(len(rows), -1, len(weights)) @ weights.astype(np.float32)
 
 
 def _halved(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sums of two rows (H / 2, W, 3) -> chroma level with the left one of each two columns, (H / 2, W / 2)."""
+    """Return chroma (H / 2, W / 2), level with the left of each two columns, from sums of two rows (H / 2, W, 3)."""
     own = _weighted(rows, np.concatenate([weights / 4, weights / 8]))
-    right = _weighted(rows, np.concatenate([weights * 0, weights / 8]))  # what the sample to the right takes
+    right = _weighted(rows, np.concatenate([weights * 0, weights / 8]))  # belongs to the sample on the right
     own[:, 1:] += right[:, :-1]
-    own[:, 0] += rows[:, 0] @ (weights / 8).astype(np.float32)  # left of the picture its edge goes on
+    own[:, 0] += rows[:, 0] @ (weights / 8).astype(np.float32)  # the edge continues left of the picture
     return own

@@ -49,7 +49,7 @@ def velocity(expert: Expert) -> torch.Tensor:
     """The expert's answer to fixed noise and text, (1, 16, 3, 12, 8)."""
     g = torch.Generator().manual_seed(0)
     noisy, text = torch.randn(1, 36, 3, 12, 8, generator=g), torch.randn(1, 512, expert.text_dim, generator=g)
-    expert.resident.bring(0)
+    expert.resident.load_to_device(0)
     return expert.model(noisy, torch.tensor([500.0]), text, return_dict=False)[0].float()
 
 
@@ -157,9 +157,9 @@ def test_apples_gpus_refuse_fp8_at_once(weight: torch.Tensor | QuantisedWeight,
 
     monkeypatch.setattr(comfy.model_management, "is_device_mps", lambda device: True)
     layer = host.linear(torch.float16)(32, 32, bias=False)
-    layer.take(torch.zeros(32, 32, dtype=torch.float16), None)
+    layer.set_weight(torch.zeros(32, 32, dtype=torch.float16), None)
     with pytest.raises(CheckpointError, match=r"know no fp8.*Choose the fp16 or a GGUF file"):
-        layer.take(weight, None)
+        layer.set_weight(weight, None)
 
 
 @pytest.mark.parametrize("name", ["fp16", "fp8_scaled legacy", "int8"])

@@ -146,5 +146,5 @@ def test_a_file_that_the_system_does_not_map(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     said = run.stdout.splitlines()
     assert [line.partition(":")[0] for line in said] == [
-        "big.safetensors cannot be brought into memory", "big.gguf cannot be brought into memory"]
+        "big.safetensors cannot be mapped into memory", "big.gguf cannot be mapped into memory"]
     assert all(line.endswith("or choose a smaller file, such as fp8 or GGUF.") for line in said)

@@ -19,11 +19,12 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.checkpoint import library
 from pipeline.checkpoint.errors import CheckpointError
+from pipeline.checkpoint.expert_name import expert_in_name
 from pipeline.checkpoint.folder import is_component, weight_files
 from pipeline.checkpoint.gguf_file import READABLE, read_gguf, read_gguf_header
-from pipeline.checkpoint.kinds import Kind, Layout
+from pipeline.checkpoint.kinds import KeyLayout, ModelKind
 from pipeline.checkpoint.library import Slot, check_slot
-from pipeline.checkpoint.probe import Found, SchemeFamily, noise_in, probe
+from pipeline.checkpoint.probe import CheckpointFacts, StorageFamily, probe_checkpoint
 from pipeline.checkpoint.read import GGUF_DTYPES
 from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.models import load as bundled
@@ -83,7 +84,7 @@ def saved_gguf(path: Path, tensors: Tensors, quantised: gguf.GGMLQuantizationTyp
     return path
 
 
-def sentence(found: Found, slot: Slot) -> str:
+def sentence(found: CheckpointFacts, slot: Slot) -> str:
     with pytest.raises(CheckpointError) as caught:
         check_slot(found, slot)
     assert str(caught.value).startswith(found.name)
@@ -93,24 +94,24 @@ def sentence(found: Found, slot: Slot) -> str:
 
 # ---- kinds ------------------------------------------------------------------------------------------------------
 
-EXTRA: dict[str, tuple[dict[str, tuple[int, ...]], int, int, Kind]] = {
-    "i2v": ({}, 36, 16, Kind.WAN22_I2V_EXPERT),
-    "t2v": ({}, 16, 16, Kind.T2V),
-    "5b": ({}, 48, 48, Kind.TI2V_5B),
-    "fun 5b": ({}, 100, 48, Kind.TI2V_5B),
-    "2.1 i2v": ({"img_emb.proj.0.bias": (1280,)}, 36, 16, Kind.WAN21_I2V),
-    "2.1 i2v by attention": ({"blocks.0.cross_attn.k_img.weight": (128, 128)}, 36, 16, Kind.WAN21_I2V),
-    "2.1 fun control": ({"img_emb.proj.0.bias": (1280,)}, 48, 16, Kind.FUN_CONTROL),
-    "2.2 fun control": ({"ref_conv.weight": (128, 16, 2, 2)}, 52, 16, Kind.FUN_CONTROL),
-    "2.2 fun camera": ({"control_adapter.conv.weight": (128, 1536, 2, 2)}, 36, 16, Kind.FUN_CAMERA),
-    "vace": ({"vace_patch_embedding.weight": (128, 96, 1, 2, 2)}, 16, 16, Kind.VACE),
-    "s2v": ({"casual_audio_encoder.encoder.final_linear.weight": (8, 8)}, 16, 16, Kind.S2V),
-    "humo": ({"audio_proj.audio_proj_glob_1.layer.bias": (8,)}, 36, 16, Kind.HUMO),
-    "animate": ({"face_adapter.fuser_blocks.0.k_norm.weight": (8,)}, 36, 16, Kind.ANIMATE),
-    "scail": ({"patch_embedding_pose.weight": (128, 20, 1, 2, 2)}, 20, 16, Kind.SCAIL),
-    "wandancer": ({"patch_embedding_global.weight": (128, 36, 1, 2, 2)}, 36, 16, Kind.WANDANCER),
-    "unheard of": ({"novel_part.weight": (8, 8)}, 36, 16, Kind.OTHER_WAN),
-    "odd channels": ({}, 40, 16, Kind.OTHER_WAN),
+EXTRA: dict[str, tuple[dict[str, tuple[int, ...]], int, int, ModelKind]] = {
+    "i2v": ({}, 36, 16, ModelKind.WAN22_I2V_EXPERT),
+    "t2v": ({}, 16, 16, ModelKind.T2V),
+    "5b": ({}, 48, 48, ModelKind.TI2V_5B),
+    "fun 5b": ({}, 100, 48, ModelKind.TI2V_5B),
+    "2.1 i2v": ({"img_emb.proj.0.bias": (1280,)}, 36, 16, ModelKind.WAN21_I2V),
+    "2.1 i2v by attention": ({"blocks.0.cross_attn.k_img.weight": (128, 128)}, 36, 16, ModelKind.WAN21_I2V),
+    "2.1 fun control": ({"img_emb.proj.0.bias": (1280,)}, 48, 16, ModelKind.FUN_CONTROL),
+    "2.2 fun control": ({"ref_conv.weight": (128, 16, 2, 2)}, 52, 16, ModelKind.FUN_CONTROL),
+    "2.2 fun camera": ({"control_adapter.conv.weight": (128, 1536, 2, 2)}, 36, 16, ModelKind.FUN_CAMERA),
+    "vace": ({"vace_patch_embedding.weight": (128, 96, 1, 2, 2)}, 16, 16, ModelKind.VACE),
+    "s2v": ({"casual_audio_encoder.encoder.final_linear.weight": (8, 8)}, 16, 16, ModelKind.S2V),
+    "humo": ({"audio_proj.audio_proj_glob_1.layer.bias": (8,)}, 36, 16, ModelKind.HUMO),
+    "animate": ({"face_adapter.fuser_blocks.0.k_norm.weight": (8,)}, 36, 16, ModelKind.ANIMATE),
+    "scail": ({"patch_embedding_pose.weight": (128, 20, 1, 2, 2)}, 20, 16, ModelKind.SCAIL),
+    "wandancer": ({"patch_embedding_global.weight": (128, 36, 1, 2, 2)}, 36, 16, ModelKind.WANDANCER),
+    "unheard of": ({"novel_part.weight": (8, 8)}, 36, 16, ModelKind.OTHER_WAN),
+    "odd channels": ({}, 40, 16, ModelKind.OTHER_WAN),
 }
 
 
@@ -118,10 +119,10 @@ EXTRA: dict[str, tuple[dict[str, tuple[int, ...]], int, int, Kind]] = {
 def test_kinds_of_wan_transformers(tmp_path: Path, case: str) -> None:
     extra, in_channels, out_channels, kind = EXTRA[case]
     tensors = expert(in_channels, out_channels) | {name: zeros(*shape) for name, shape in extra.items()}
-    found = probe(saved(tmp_path, tensors))
+    found = probe_checkpoint(saved(tmp_path, tensors))
     assert found.kind is kind
     assert found.shape is not None and found.shape.in_channels == in_channels
-    if kind is Kind.WAN22_I2V_EXPERT:
+    if kind is ModelKind.WAN22_I2V_EXPERT:
         check_slot(found, Slot.HIGH)
         check_slot(found, Slot.LOW)
     else:
@@ -133,15 +134,15 @@ def test_kinds_of_wan_transformers(tmp_path: Path, case: str) -> None:
 
 
 def test_sizes_of_an_expert(tmp_path: Path) -> None:
-    shape = probe(saved(tmp_path, expert(layers=3))).shape
+    shape = probe_checkpoint(saved(tmp_path, expert(layers=3))).shape
     assert shape is not None
     assert (shape.dim, shape.ffn_dim, shape.num_layers, shape.in_channels, shape.out_channels, shape.text_dim,
             shape.freq_dim, shape.cross_attn_norm) == (128, 256, 3, 36, 16, 64, 256, True)
 
 
 def test_an_expert_that_lacks_a_size_is_still_one(tmp_path: Path) -> None:
-    found = probe(saved(tmp_path, {k: v for k, v in expert().items() if k != "blocks.0.ffn.0.weight"}))
-    assert (found.kind, found.shape) == (Kind.WAN22_I2V_EXPERT, None)
+    found = probe_checkpoint(saved(tmp_path, {k: v for k, v in expert().items() if k != "blocks.0.ffn.0.weight"}))
+    assert (found.kind, found.shape) == (ModelKind.WAN22_I2V_EXPERT, None)
 
 
 @pytest.mark.parametrize("keys", [
@@ -157,38 +158,40 @@ def test_an_expert_that_lacks_a_size_is_still_one(tmp_path: Path) -> None:
     ["blocks.0.self_attn.q.dora_scale"],
 ])
 def test_loras_in_every_naming(tmp_path: Path, keys: list[str]) -> None:
-    found = probe(saved(tmp_path, {key: zeros(4, 4) for key in keys}))
-    assert found.kind is Kind.LORA
+    found = probe_checkpoint(saved(tmp_path, {key: zeros(4, 4) for key in keys}))
+    assert found.kind is ModelKind.LORA
     assert "is a LoRA, not a Wan 2.2 I2V-A14B expert" in sentence(found, Slot.LOW)
 
 
 def test_the_bundled_files() -> None:
-    kinds = {bundled.DEMO_HIGH: (Kind.WAN22_I2V_EXPERT, "high", Slot.HIGH),
-             bundled.DEMO_LOW: (Kind.WAN22_I2V_EXPERT, "low", Slot.LOW),
-             bundled.DEMO_TEXT_ENCODER: (Kind.UMT5, None, Slot.TEXT),
-             bundled.DEMO_VAE: (Kind.VAE_WAN21, None, Slot.VAE)}
+    kinds = {bundled.DEMO_HIGH: (ModelKind.WAN22_I2V_EXPERT, "high", Slot.HIGH),
+             bundled.DEMO_LOW: (ModelKind.WAN22_I2V_EXPERT, "low", Slot.LOW),
+             bundled.DEMO_TEXT_ENCODER: (ModelKind.UMT5, None, Slot.TEXT),
+             bundled.DEMO_VAE: (ModelKind.VAE_WAN21, None, Slot.VAE)}
     for path, (kind, noise, slot) in kinds.items():
-        found = probe(path)
-        assert (found.kind, found.noise, found.layout) == (kind, noise, Layout.NATIVE)
-        assert (found.scheme.family, found.scheme.name) == (SchemeFamily.PLAIN, "fp16")
+        found = probe_checkpoint(path)
+        assert (found.kind, found.noise, found.layout) == (kind, noise, KeyLayout.NATIVE)
+        assert (found.storage.family, found.storage.name) == (StorageFamily.PLAIN, "fp16")
         assert (found.size, found.files) == (path.stat().st_size, (path,))
         check_slot(found, slot)
-        for other in set(Slot) - {slot, *((Slot.HIGH, Slot.LOW) if kind is Kind.WAN22_I2V_EXPERT else ())}:
+        for other in set(Slot) - {slot, *((Slot.HIGH, Slot.LOW) if kind is ModelKind.WAN22_I2V_EXPERT else ())}:
             sentence(found, other)
     for path in (bundled.DEMO / "loras").glob("*.safetensors"):
-        assert (probe(path).kind, probe(path).noise) == (Kind.LORA, "high" if "high" in path.name else "low")
+        found = probe_checkpoint(path)
+        assert (found.kind, found.noise) == (ModelKind.LORA, "high" if "high" in path.name else "low")
 
 
 def test_vaes(tmp_path: Path) -> None:
     tensors = load_file(bundled.DEMO_VAE)
-    five_b = probe(saved(tmp_path, tensors | {"conv2.weight": zeros(48, 48, 1, 1, 1)}))
-    assert five_b.kind is Kind.VAE_WAN22
+    five_b = probe_checkpoint(saved(tmp_path, tensors | {"conv2.weight": zeros(48, 48, 1, 1, 1)}))
+    assert five_b.kind is ModelKind.VAE_WAN22
     assert "the VAE of Wan 2.2 5B (48 latent channels), not the VAE of Wan 2.1" in sentence(five_b, Slot.VAE)
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
-    diffusers = probe(saved(tmp_path, {k: v.contiguous() for k, v in convert_wan_vae_to_diffusers(tensors).items()}))
-    assert (diffusers.kind, diffusers.layout) == (Kind.VAE_WAN21, Layout.DIFFUSERS)
-    gguf_vae = probe(saved_gguf(tmp_path / "vae.gguf", {k: v for k, v in tensors.items() if v.dim() <= 2} | {
+    renamed = {k: v.contiguous() for k, v in convert_wan_vae_to_diffusers(tensors).items()}
+    diffusers = probe_checkpoint(saved(tmp_path, renamed))
+    assert (diffusers.kind, diffusers.layout) == (ModelKind.VAE_WAN21, KeyLayout.DIFFUSERS)
+    gguf_vae = probe_checkpoint(saved_gguf(tmp_path / "vae.gguf", {k: v for k, v in tensors.items() if v.dim() <= 2} | {
         "decoder.head.0.gamma": zeros(32), "encoder.conv1.weight": zeros(8, 8), "conv2.weight": zeros(16, 16)}))
     assert "in GGUF, which is read for experts only" in sentence(gguf_vae, Slot.VAE)
 
@@ -199,22 +202,22 @@ def test_text_encoders(tmp_path: Path) -> None:
     t5 = {f"encoder.block.0.{bias}": zeros(32, 4), "encoder.block.1.layer.0.SelfAttention.q.weight": zeros(4, 4)}
     official = {f"blocks.{i}.pos_embedding.embedding.weight": zeros(32, 4) for i in range(2)}
     llama = {f"enc.blk.{i}.attn_rel_b.weight": zeros(32, 4) for i in range(2)}
-    assert probe(saved(tmp_path, t5)).kind is Kind.T5
-    assert "is a T5 text encoder, not a UMT5" in sentence(probe(saved(tmp_path, t5)), Slot.TEXT)
-    assert "holds no vocabulary (spiece_model)" in sentence(probe(saved(tmp_path, umt5)), Slot.TEXT)
+    assert probe_checkpoint(saved(tmp_path, t5)).kind is ModelKind.T5
+    assert "is a T5 text encoder, not a UMT5" in sentence(probe_checkpoint(saved(tmp_path, t5)), Slot.TEXT)
+    assert "holds no vocabulary (spiece_model)" in sentence(probe_checkpoint(saved(tmp_path, umt5)), Slot.TEXT)
     vocabulary = {"spiece_model": zeros(9, dtype=torch.uint8)}
-    check_slot(probe(saved(tmp_path, umt5 | vocabulary)), Slot.TEXT)
-    found = probe(saved(tmp_path, official))
-    assert (found.kind, found.layout) == (Kind.UMT5, Layout.OFFICIAL)
+    check_slot(probe_checkpoint(saved(tmp_path, umt5 | vocabulary)), Slot.TEXT)
+    found = probe_checkpoint(saved(tmp_path, official))
+    assert (found.kind, found.layout) == (ModelKind.UMT5, KeyLayout.OFFICIAL)
     assert "under the official code's names" in sentence(found, Slot.TEXT)
-    found = probe(saved_gguf(tmp_path / "umt5.gguf", llama))
-    assert (found.kind, found.layout) == (Kind.UMT5, Layout.GGUF)
+    found = probe_checkpoint(saved_gguf(tmp_path / "umt5.gguf", llama))
+    assert (found.kind, found.layout) == (ModelKind.UMT5, KeyLayout.GGUF)
     assert "in GGUF" in sentence(found, Slot.TEXT)
 
 
 def test_something_else(tmp_path: Path) -> None:
-    found = probe(saved(tmp_path, {"model.layers.0.mlp.weight": zeros(4, 4), "diffusion.weight": zeros(4)}))
-    assert found.kind is Kind.UNKNOWN
+    found = probe_checkpoint(saved(tmp_path, {"model.layers.0.mlp.weight": zeros(4, 4), "diffusion.weight": zeros(4)}))
+    assert found.kind is ModelKind.UNKNOWN
     assert "holds no Wan transformer" in sentence(found, Slot.HIGH)
     assert "holds no UMT5 encoder" in sentence(found, Slot.TEXT)
     assert "holds no Wan VAE" in sentence(found, Slot.VAE)
@@ -224,19 +227,19 @@ def test_something_else(tmp_path: Path) -> None:
 
 
 def test_prefixed_and_diffusers_layouts(tmp_path: Path) -> None:
-    native = probe(saved(tmp_path, expert()))
-    prefixed = probe(saved(tmp_path, {f"model.diffusion_model.{k}": v for k, v in expert().items()}))
-    diffusers = probe(saved(tmp_path, diffusers_expert()))
+    native = probe_checkpoint(saved(tmp_path, expert()))
+    prefixed = probe_checkpoint(saved(tmp_path, {f"model.diffusion_model.{k}": v for k, v in expert().items()}))
+    diffusers = probe_checkpoint(saved(tmp_path, diffusers_expert()))
     layouts = [native.layout, prefixed.layout, diffusers.layout]
-    assert layouts == [Layout.NATIVE, Layout.PREFIXED, Layout.DIFFUSERS]
+    assert layouts == [KeyLayout.NATIVE, KeyLayout.PREFIXED, KeyLayout.DIFFUSERS]
     assert native.shape == prefixed.shape == diffusers.shape
-    assert {found.kind for found in (native, prefixed, diffusers)} == {Kind.WAN22_I2V_EXPERT}
+    assert {found.kind for found in (native, prefixed, diffusers)} == {ModelKind.WAN22_I2V_EXPERT}
 
 
 def test_a_checkpoint_with_everything_is_no_expert(tmp_path: Path) -> None:
     tensors = {f"model.diffusion_model.{k}": v for k, v in expert().items()}
-    found = probe(saved(tmp_path, tensors | {"first_stage_model.conv1.weight": zeros(4)}))
-    assert found.kind is Kind.OTHER_WAN
+    found = probe_checkpoint(saved(tmp_path, tensors | {"first_stage_model.conv1.weight": zeros(4)}))
+    assert found.kind is ModelKind.OTHER_WAN
     assert "it has a part called first_stage_model" in sentence(found, Slot.HIGH)
 
 
@@ -255,18 +258,19 @@ def quant_marks(tensors: Tensors, settings: dict[str, object], dtype: torch.dtyp
 ])
 def test_plain_schemes(tmp_path: Path, dtype: torch.dtype, name: str) -> None:
     tensors = {k: v.to(dtype) if v.dim() == 2 else v.float() for k, v in expert().items()}
-    scheme = probe(saved(tmp_path, tensors)).scheme
-    assert (scheme.family, scheme.name) == (SchemeFamily.PLAIN, name)
+    storage = probe_checkpoint(saved(tmp_path, tensors)).storage
+    assert (storage.family, storage.name) == (StorageFamily.PLAIN, name)
 
 
 def test_legacy_fp8_scaled(tmp_path: Path) -> None:
     tensors = {k: v.to(torch.float8_e4m3fn) if v.dim() == 2 else v for k, v in expert().items()}
     scales = {"blocks.0.ffn.0.scale_weight": torch.ones(())}
-    with_marker = probe(saved(tmp_path, tensors | scales | {"scaled_fp8": zeros(2, dtype=torch.float8_e4m3fn)}))
-    without = probe(saved(tmp_path, tensors | scales))
+    marker = {"scaled_fp8": zeros(2, dtype=torch.float8_e4m3fn)}
+    with_marker = probe_checkpoint(saved(tmp_path, tensors | scales | marker))
+    without = probe_checkpoint(saved(tmp_path, tensors | scales))
     for found in (with_marker, without):
-        assert (found.kind, found.scheme.family) == (Kind.WAN22_I2V_EXPERT, SchemeFamily.FP8_SCALED)
-        assert found.scheme.name == "fp8_e4m3fn_scaled"
+        assert (found.kind, found.storage.family) == (ModelKind.WAN22_I2V_EXPERT, StorageFamily.FP8_SCALED)
+        assert found.storage.name == "fp8_e4m3fn_scaled"
         check_slot(found, Slot.HIGH)
 
 
@@ -280,16 +284,16 @@ def test_legacy_fp8_scaled(tmp_path: Path) -> None:
 ])
 def test_comfys_present_quantisation(tmp_path: Path, settings: dict[str, object], dtype: torch.dtype,
                                      name: str) -> None:
-    found = probe(saved(tmp_path, quant_marks(expert(), settings, dtype)))
-    assert (found.kind, found.scheme.family, found.scheme.name) == (
-        Kind.WAN22_I2V_EXPERT, SchemeFamily.COMFY_QUANT, name)
+    found = probe_checkpoint(saved(tmp_path, quant_marks(expert(), settings, dtype)))
+    assert (found.kind, found.storage.family, found.storage.name) == (
+        ModelKind.WAN22_I2V_EXPERT, StorageFamily.COMFY_QUANT, name)
     metadata = {"_quantization_metadata": json.dumps({"layers": {"blocks.0.ffn.0": settings}})}
-    assert probe(saved(tmp_path, expert(), metadata=metadata)).scheme.name == name
+    assert probe_checkpoint(saved(tmp_path, expert(), metadata=metadata)).storage.name == name
 
 
 def test_scales_of_another_kind_are_refused(tmp_path: Path) -> None:
-    found = probe(saved(tmp_path, expert() | {"blocks.0.ffn.0.weight_scale": zeros(256)}))
-    assert found.scheme.family is SchemeFamily.OTHER
+    found = probe_checkpoint(saved(tmp_path, expert() | {"blocks.0.ffn.0.weight_scale": zeros(256)}))
+    assert found.storage.family is StorageFamily.OTHER
     assert "which cannot be read" in sentence(found, Slot.HIGH)
 
 
@@ -302,8 +306,8 @@ def test_gguf_with_every_way_of_storing_the_patch_embedding(tmp_path: Path, stor
             "four": values.reshape(128, 36, 2, 2)}[stored]
     path = saved_gguf(tmp_path / "low.gguf", tensors | {name: flat}, title=title,
                       original={name: tuple(values.shape)} if stored == "noted" else None)
-    found = probe(path)
-    assert (found.kind, found.layout) == (Kind.WAN22_I2V_EXPERT, Layout.GGUF)
+    found = probe_checkpoint(path)
+    assert (found.kind, found.layout) == (ModelKind.WAN22_I2V_EXPERT, KeyLayout.GGUF)
     assert found.header.shapes[name] == (128, 36, 1, 2, 2)
     assert (found.shape.ffn_dim, found.shape.text_dim) == (256, 64)
     assert found.noise == ("high" if "High" in title else "low"), "a title counts more than the file's name"
@@ -318,8 +322,8 @@ def test_gguf_types(tmp_path: Path, kind: str) -> None:
     tensors = {k: torch.randn(v.shape) for k, v in expert().items()}
     tensors |= {f"blocks.{i}.self_attn.q.weight": torch.randn(1024, 128) for i in range(2)}
     path = saved_gguf(tmp_path / "file.gguf", tensors, quantised)
-    scheme = probe(path).scheme
-    assert (scheme.family, scheme.name) == (SchemeFamily.GGUF, kind)
+    storage = probe_checkpoint(path).storage
+    assert (storage.family, storage.name) == (StorageFamily.GGUF, kind)
     reference = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     read = read_gguf(path)
     assert read.keys() == reference.keys()
@@ -347,7 +351,7 @@ def test_gguf_types_in_blocks_of_256(tmp_path: Path, kind: str) -> None:
     assert tensors["blocks.0.ffn.0.weight"].shape == (64, 512)
     assert np.array_equal(tensors["blocks.0.ffn.0.weight"].data.numpy(), raw.reshape(-1))
     assert tensors["after"].data.view(torch.float32).tolist() == [1, 1, 1]
-    assert probe(tmp_path / "k.gguf").scheme.name == kind
+    assert probe_checkpoint(tmp_path / "k.gguf").storage.name == kind
 
 
 def memory(kind: str) -> int:
@@ -402,34 +406,34 @@ def pipeline_folder(folder: Path) -> Path:
 
 
 def test_a_folder_of_shards(tmp_path: Path) -> None:
-    found = probe(sharded(tmp_path / "HighNoise", diffusers_expert()))
-    assert (found.kind, found.layout, found.noise) == (Kind.WAN22_I2V_EXPERT, Layout.DIFFUSERS, "high")
+    found = probe_checkpoint(sharded(tmp_path / "HighNoise", diffusers_expert()))
+    assert (found.kind, found.layout, found.noise) == (ModelKind.WAN22_I2V_EXPERT, KeyLayout.DIFFUSERS, "high")
     assert len(found.files) == 3 and found.size == sum(file.stat().st_size for file in found.files)
     assert found.header.shapes.keys() == diffusers_expert().keys()
-    assert probe(sharded(tmp_path / "official", expert())).layout is Layout.NATIVE
+    assert probe_checkpoint(sharded(tmp_path / "official", expert())).layout is KeyLayout.NATIVE
 
 
 def test_a_missing_shard(tmp_path: Path) -> None:
     folder = sharded(tmp_path / "shards", expert())
     (folder / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"shards lacks diffusion_pytorch_model-00002.* of 3 shards\. Fetch"):
-        probe(folder)
+        probe_checkpoint(folder)
 
 
 def test_folders_without_one_set_of_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no weights"):
-        probe(tmp_path)
+        probe_checkpoint(tmp_path)
     for name in ("a", "b"):
         saved(tmp_path, expert(), f"{name}.safetensors")
     with pytest.raises(CheckpointError, match="holds several"):
-        probe(tmp_path)
+        probe_checkpoint(tmp_path)
     index = tmp_path / "broken.safetensors.index.json"
     index.write_text('{"weight_map": {}}', "utf-8")
     with pytest.raises(CheckpointError, match="names no shards"):
-        probe(tmp_path)
+        probe_checkpoint(tmp_path)
     index.write_text("{", "utf-8")
     with pytest.raises(CheckpointError, match=r"broken.safetensors.index.json.*cannot be read"):
-        probe(tmp_path)
+        probe_checkpoint(tmp_path)
 
 
 def test_notes_of_macos_beside_the_weights_are_none(tmp_path: Path) -> None:
@@ -452,19 +456,19 @@ def test_notes_of_macos_beside_the_weights_are_none(tmp_path: Path) -> None:
 
 def test_a_whole_pipeline(tmp_path: Path) -> None:
     folder = pipeline_folder(tmp_path / "Wan2.2-I2V")
-    assert probe(folder).kind is Kind.PIPELINE
-    assert "is a whole diffusers pipeline" in sentence(probe(folder), Slot.HIGH)
+    assert probe_checkpoint(folder).kind is ModelKind.PIPELINE
+    assert "is a whole diffusers pipeline" in sentence(probe_checkpoint(folder), Slot.HIGH)
     parts = {Slot.HIGH: "transformer", Slot.LOW: "transformer_2", Slot.TEXT: "text_encoder", Slot.VAE: "vae"}
-    known = library.entries([tmp_path])
+    known = library.list_weights([tmp_path])
     assert list(known) == ["Wan2.2-I2V"], "its parts and shards are no entries of their own"
     for slot, part in parts.items():
-        assert library.fitting(known, slot) == ["Wan2.2-I2V"]
-        assert library.find([tmp_path], "Wan2.2-I2V", slot, "diffusers") == folder / part
-    assert [probe(folder / part).noise for part in parts.values()] == ["high", "low", None, None]
+        assert library.fitting_names(known, slot) == ["Wan2.2-I2V"]
+        assert library.find_weights([tmp_path], "Wan2.2-I2V", slot, "diffusers") == folder / part
+    assert [probe_checkpoint(folder / part).noise for part in parts.values()] == ["high", "low", None, None]
     shutil.rmtree(folder / "transformer_2")
-    assert library.fitting(known, Slot.LOW) == []
+    assert library.fitting_names(known, Slot.LOW) == []
     with pytest.raises(CheckpointError, match=r"Wan2\.2-I2V has no transformer_2 folder"):
-        library.find([tmp_path], "Wan2.2-I2V", Slot.LOW, "diffusers")
+        library.find_weights([tmp_path], "Wan2.2-I2V", Slot.LOW, "diffusers")
 
 
 # ---- files that are no weights ----------------------------------------------------------------------------------
@@ -485,7 +489,7 @@ def test_what_a_failed_download_leaves(tmp_path: Path, content: bytes, said: str
     path = tmp_path / f"file.{suffix}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"file.{suffix}.*{said}"):
-        probe(path)
+        probe_checkpoint(path)
 
 
 @pytest.mark.parametrize(("slot", "instead"), [
@@ -495,7 +499,7 @@ def test_what_a_failed_download_leaves(tmp_path: Path, content: bytes, said: str
 def test_an_official_pickle_gets_the_name_of_the_safetensors(tmp_path: Path, slot: Slot, instead: str) -> None:
     torch.save({"conv1.weight": torch.zeros(2, 2)}, tmp_path / "Wan2.1_VAE.pth")
     with pytest.raises(CheckpointError, match=f"Wan2.1_VAE.pth is a PyTorch pickle.*{instead}"):
-        library.find([tmp_path], "Wan2.1_VAE.pth", slot, "vae")
+        library.find_weights([tmp_path], "Wan2.1_VAE.pth", slot, "vae")
 
 
 def test_a_header_whose_length_looks_like_a_tag_is_read(tmp_path: Path) -> None:
@@ -504,18 +508,18 @@ def test_a_header_whose_length_looks_like_a_tag_is_read(tmp_path: Path) -> None:
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     path.write_bytes((0x3C20).to_bytes(8, "little") + data[8:8 + length].ljust(0x3C20) + data[8 + length:])
-    assert probe(path).kind is Kind.WAN22_I2V_EXPERT
+    assert probe_checkpoint(path).kind is ModelKind.WAN22_I2V_EXPERT
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "gguf"])
 def test_a_download_that_was_cut_anywhere(tmp_path: Path, layout: str) -> None:
     whole = saved(tmp_path, expert()) if layout == "safetensors" else saved_gguf(tmp_path / "file.gguf", expert())
     data = whole.read_bytes()
-    assert probe(whole).kind is Kind.WAN22_I2V_EXPERT
+    assert probe_checkpoint(whole).kind is ModelKind.WAN22_I2V_EXPERT
     for length in [*range(5, 4000, 97), len(data) // 2, len(data) - 100]:
         whole.write_bytes(data[:length])
         with pytest.raises(CheckpointError, match=f"{whole.name} is .*cut short"):
-            probe(whole)
+            probe_checkpoint(whole)
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "gguf"])
@@ -534,7 +538,7 @@ def test_damage_is_never_more_than_an_error_of_ours(tmp_path: Path, layout: str)
             damaged[at] = rng.choice(np.frombuffer(b'\0\x01\x08\x09\xff0019-.[]{}",:en', np.uint8))
         whole.write_bytes(damaged)
         try:
-            found = probe(whole)
+            found = probe_checkpoint(whole)
         except CheckpointError as error:
             refused += 1
             assert whole.name in str(error)
@@ -565,6 +569,8 @@ def test_a_gguf_type_nobody_knows(tmp_path: Path) -> None:
     ("Wan2.2-I2V-A14B-HighNoise-Q4_K_M.gguf", "high"),
     ("wan22I2VLow.safetensors", "low"),
     ("I2VHigh.gguf", "high"),
+    ("wan22_i2v_HN_Q4_K_M.gguf", "high"), ("wan22_i2v_L_Q8_0.gguf", "low"), ("wan2.2-i2v-Q3_K_L.gguf", None),
+    ("wan22_low_angle.safetensors", None),
     ("workflow_slow_below.safetensors", None),
     ("wan_low_vram_highres.safetensors", None),
     ("wan_high_quality_low_noise.safetensors", "low"),
@@ -572,20 +578,21 @@ def test_a_gguf_type_nobody_knows(tmp_path: Path) -> None:
     ("", None),
 ])
 def test_noise_in_names(name: str, noise: str | None) -> None:
-    assert noise_in(name) == noise
+    assert expert_in_name(name) == noise
 
 
 def test_hints_about_a_pair(tmp_path: Path) -> None:
     high, low = (saved(tmp_path, expert(), f"wan_{noise}_noise.safetensors") for noise in ("high", "low"))
     neutral = saved(tmp_path, expert(), "wan.safetensors")
-    assert bundled.hints(None, None) == bundled.hints(high, low) == bundled.hints(neutral, low) == []
-    assert bundled.hints(None, low) == []
-    swapped = bundled.hints(low, high)
+    for pair in ((None, None), (high, low), (neutral, low)):
+        assert bundled.pair_warnings(*pair) == []
+    assert bundled.pair_warnings(None, low) == []
+    swapped = bundled.pair_warnings(low, high)
     assert [said.partition(" Swap")[0] for said in swapped] == [
         "wan_low_noise.safetensors is named as the low-noise expert but chosen for high noise.",
         "wan_high_noise.safetensors is named as the high-noise expert but chosen for low noise."]
-    assert len(bundled.hints(None, high)) == 1
-    (same,) = bundled.hints(high, high)
+    assert len(bundled.pair_warnings(None, high)) == 1
+    (same,) = bundled.pair_warnings(high, high)
     assert same.startswith("wan_high_noise.safetensors is chosen as both experts")
 
 
@@ -606,12 +613,12 @@ def test_lists_hold_what_fits_and_nothing_else(tmp_path: Path) -> None:
     (second / "gone.safetensors").symlink_to(tmp_path / "nowhere")
     (second / "loop").symlink_to(second, target_is_directory=True)
     roots = [first, second, tmp_path / "not there"]
-    known = library.entries(roots)
+    known = library.list_weights(roots)
     assert known["wan_low_noise.safetensors"].parent == first
     sub = str(Path("sub") / "wan_high_noise.safetensors")
-    assert library.fitting(known, Slot.HIGH) == ["folder", "Q8.GGUF", sub, "wan_low_noise.safetensors"]
-    assert library.fitting(known, Slot.LOW) == ["folder", "Q8.GGUF", "wan_low_noise.safetensors", sub]
-    assert library.fitting(known, Slot.VAE) == library.fitting(known, Slot.TEXT) == []
+    assert library.fitting_names(known, Slot.HIGH) == ["folder", "Q8.GGUF", sub, "wan_low_noise.safetensors"]
+    assert library.fitting_names(known, Slot.LOW) == ["folder", "Q8.GGUF", "wan_low_noise.safetensors", sub]
+    assert library.fitting_names(known, Slot.VAE) == library.fitting_names(known, Slot.TEXT) == []
 
 
 def test_gguf_types_that_nothing_unpacks_are_not_offered(tmp_path: Path) -> None:
@@ -619,46 +626,46 @@ def test_gguf_types_that_nothing_unpacks_are_not_offered(tmp_path: Path) -> None
 
     assert set(READABLE) == set(GGUF_DTYPES) | {kind.name for kind in dequantize_functions}
     saved_gguf(tmp_path / "odd.gguf", expert(), gguf.GGMLQuantizationType.MXFP4)
-    assert library.fitting(library.entries([tmp_path]), Slot.HIGH) == []
+    assert library.fitting_names(library.list_weights([tmp_path]), Slot.HIGH) == []
     with pytest.raises(CheckpointError, match=r"odd\.gguf is .* with weights in MXFP4, which cannot be read; of GGUF "
                                               r"these can: .*Q4_K.*\. Choose"):
-        library.find([tmp_path], "odd.gguf", Slot.HIGH, "diffusion_models")
+        library.find_weights([tmp_path], "odd.gguf", Slot.HIGH, "diffusion_models")
 
 
 def test_names_that_are_not_offered(tmp_path: Path) -> None:
     saved(tmp_path / "models", expert(), "wan.bin")
     saved(tmp_path, expert(), "outside.safetensors")
     roots = [tmp_path / "models"]
-    assert library.find(roots, "wan.bin", Slot.HIGH, "diffusion_models") == tmp_path / "models" / "wan.bin"
+    assert library.find_weights(roots, "wan.bin", Slot.HIGH, "diffusion_models") == tmp_path / "models" / "wan.bin"
     for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "nowhere", "", "a\0b"):
         with pytest.raises(CheckpointError, match="is not in ComfyUI's diffusion_models folder"):
-            library.find(roots, name, Slot.HIGH, "diffusion_models")
+            library.find_weights(roots, name, Slot.HIGH, "diffusion_models")
     with pytest.raises(CheckpointError, match=r"wan\.bin is a Wan 2\.2 I2V-A14B expert, not a UMT5"):
-        library.find(roots, "wan.bin", Slot.TEXT, "text_encoders")
+        library.find_weights(roots, "wan.bin", Slot.TEXT, "text_encoders")
 
 
 def test_a_name_that_was_saved_on_windows(tmp_path: Path) -> None:
     path = saved(tmp_path / "models" / "wan", expert(), "high.safetensors")
     saved(tmp_path, expert(), "outside.safetensors")
     roots = [tmp_path / "none", tmp_path / "models"]
-    assert library.find(roots, "wan\\high.safetensors", Slot.HIGH, "diffusion_models") == path
+    assert library.find_weights(roots, "wan\\high.safetensors", Slot.HIGH, "diffusion_models") == path
     odd = saved(tmp_path / "models", expert(), "wan\\high.safetensors")  # a name of its own on POSIX
-    assert library.find(roots, "wan\\high.safetensors", Slot.HIGH, "diffusion_models") == odd
+    assert library.find_weights(roots, "wan\\high.safetensors", Slot.HIGH, "diffusion_models") == odd
     for name in ("..\\outside.safetensors", "wan\\..\\..\\outside.safetensors", f"\\{tmp_path}\\outside.safetensors"):
         with pytest.raises(CheckpointError, match="is not in ComfyUI's diffusion_models folder"):
-            library.find(roots, name, Slot.HIGH, "diffusion_models")
+            library.find_weights(roots, name, Slot.HIGH, "diffusion_models")
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     path = saved(tmp_path, expert(16))
-    known = library.entries([tmp_path])
-    assert library.fitting(known, Slot.HIGH) == []
+    known = library.list_weights([tmp_path])
+    assert library.fitting_names(known, Slot.HIGH) == []
     saved(tmp_path, expert())
-    assert library.fitting(known, Slot.HIGH) == [path.name]
+    assert library.fitting_names(known, Slot.HIGH) == [path.name]
     path.write_bytes(path.read_bytes()[:-9])
-    assert library.fitting(known, Slot.HIGH) == []
+    assert library.fitting_names(known, Slot.HIGH) == []
     path.unlink()
-    assert library.fitting(known, Slot.HIGH) == []
+    assert library.fitting_names(known, Slot.HIGH) == []
 
 
 def test_what_arrives_beside_a_folder_counts(tmp_path: Path) -> None:
@@ -666,12 +673,12 @@ def test_what_arrives_beside_a_folder_counts(tmp_path: Path) -> None:
     for part in ("tokenizer", "transformer_2"):
         (folder / part).rename(tmp_path / part)
     known = {"Wan2.2-I2V": folder}
-    assert library.fitting(known, Slot.TEXT) == []
-    assert library.card(folder / "transformer").noise is None, "it may be of another Wan"
+    assert library.fitting_names(known, Slot.TEXT) == []
+    assert library.suitability(folder / "transformer").noise is None, "it may be of another Wan"
     for part in ("tokenizer", "transformer_2"):
         (tmp_path / part).rename(folder / part)
-    assert library.fitting(known, Slot.TEXT) == ["Wan2.2-I2V"]
-    assert library.card(folder / "transformer").noise == "high"
+    assert library.fitting_names(known, Slot.TEXT) == ["Wan2.2-I2V"]
+    assert library.suitability(folder / "transformer").noise == "high"
 
 
 def test_two_hundred_big_files_are_read_once_and_only_their_headers(tmp_path: Path) -> None:
@@ -695,11 +702,11 @@ def test_two_hundred_big_files_are_read_once_and_only_their_headers(tmp_path: Pa
         with (tmp_path / f"{number}.safetensors").open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             file.truncate(8 + len(text) + end)
-    known = library.entries([tmp_path])
-    assert len(library.fitting(known, Slot.HIGH)) == 200
+    known = library.list_weights([tmp_path])
+    assert len(library.fitting_names(known, Slot.HIGH)) == 200
     for path in tmp_path.iterdir():
         was = path.stat()
         with path.open("r+b") as file:
             file.write(bytes(8))
         os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
-    assert len(library.fitting(known, Slot.HIGH)) == 200, "a file of the same size and time is not read again"
+    assert len(library.fitting_names(known, Slot.HIGH)) == 200, "a file of the same size and time is not read again"

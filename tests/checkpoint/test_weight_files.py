@@ -48,7 +48,7 @@ def test_files_that_are_something_else(tmp_path: Path, content: bytes, said: str
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is not there"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         load_expert(tmp_path / "gone.safetensors", plain_host())
 
 

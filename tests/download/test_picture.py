@@ -158,7 +158,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("size", [(8001, 8000), (64_000_001, 1), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
 def test_too_many_pixels_are_refused_before_decoding(size: tuple[int, int]) -> None:
-    with pytest.raises(RequestError, match="at most 64 megapixels"):
+    with pytest.raises(RequestError, match="the most is 64 megapixels"):
         decode_picture(_png_that_claims(*size))
 
 
@@ -166,9 +166,9 @@ def test_too_many_pixels_are_refused_before_decoding(size: tuple[int, int]) -> N
 def test_a_damaged_picture_has_its_sentence(kind: str) -> None:
     data = encoded(kind)
     for end in (0, 3, 12, 20, len(data) // 2):
-        with pytest.raises(RequestError, match="or a damaged one"):
+        with pytest.raises(RequestError, match="or it is damaged"):
             decode_picture(data[:end])
-    with pytest.raises(RequestError, match="or a damaged one"):
+    with pytest.raises(RequestError, match="or it is damaged"):
         decode_picture(_png_that_claims(64, 64))
-    with pytest.raises(RequestError, match="or a damaged one"):
+    with pytest.raises(RequestError, match="or it is damaged"):
         decode_picture(encoded("GIF"))

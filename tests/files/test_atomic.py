@@ -13,7 +13,7 @@ from pipeline.download.cache import Cache
 from pipeline.download.fetch import fetch
 from pipeline.download.partial import Partial
 from pipeline.download.ranged import _Keeper
-from pipeline.files.atomic import WAITS, new_file, read_object, retried, write_object
+from pipeline.files.atomic import WAITS, new_file, read_json_object, retry_while_held, write_json_object
 from pipeline.http.secrets import Tokens
 from tests.support.hostile_server import File, HostileServer
 
@@ -23,7 +23,7 @@ Hold = Callable[..., list[str]]
 @pytest.fixture
 def hold(monkeypatch: pytest.MonkeyPatch) -> Hold:
     """Has a function of `os` fail so often, as for a file that is open elsewhere; the paths that it failed for."""
-    monkeypatch.setattr(retried, "__defaults__", ((0.001,) * len(WAITS), time.sleep))
+    monkeypatch.setattr(retry_while_held, "__defaults__", ((0.001,) * len(WAITS), time.sleep))
 
     def hold(name: str, times: int, winerror: int = 32, suffix: str = "") -> list[str]:
         original, failed = getattr(os, name), []
@@ -45,8 +45,8 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Hold:
 @pytest.mark.parametrize("winerror", [5, 32, 33])
 def test_a_file_held_for_a_moment_is_replaced(hold: Hold, tmp_path: Path, winerror: int) -> None:
     failed = hold("replace", 2, winerror)
-    write_object(tmp_path / "a.json", {"a": 1})
-    assert len(failed) == 2 and read_object(tmp_path / "a.json") == {"a": 1}
+    write_json_object(tmp_path / "a.json", {"a": 1})
+    assert len(failed) == 2 and read_json_object(tmp_path / "a.json") == {"a": 1}
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -58,7 +58,7 @@ def test_a_file_held_for_long_is_an_error() -> None:
         raise error
 
     with pytest.raises(PermissionError):
-        retried(operation, (1.0, 2.0), waited.append)
+        retry_while_held(operation, (1.0, 2.0), waited.append)
     assert waited == [1.0, 2.0]
 
 
@@ -70,7 +70,7 @@ def test_what_no_hold_explains_is_not_tried_again() -> None:
         raise PermissionError(13, "Permission denied")
 
     with pytest.raises(PermissionError):
-        retried(operation)
+        retry_while_held(operation)
     assert len(tried) == 1
 
 

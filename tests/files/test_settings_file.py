@@ -29,7 +29,7 @@ def test_the_environment_goes_before_the_file_and_that_before_the_default(tmp_pa
     shown = shown_settings(tmp_path, environ)["settings"]
     assert shown["max_cost"] == {"value": 0.25, "default": 0.0, "source": "environment", "variable": "WAN22_MAX_COST"}
     assert [shown[name]["source"] for name in ("public_url", "concurrent")] == ["file", "file"]
-    with pytest.raises(ValueError, match="WAN22_MAX_COST, which goes before"):
+    with pytest.raises(ValueError, match="WAN22_MAX_COST, which overrides"):
         save_settings(tmp_path, b'{"max_cost": 5}', environ)
     assert read_settings(tmp_path, {}).budget == Limits(clip=0.5)
 
@@ -44,7 +44,8 @@ def test_what_else_the_file_holds_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("body", "said"), [
     ("nothing", "JSON such as"), ("[1]", "JSON such as"), ("{}", "JSON such as"), ("[" * 9000, "JSON such as"),
-    ('{"max_coast": 1}', "'max_coast' is no setting"), ('{"max_cost": "0,5"}', 'max_cost is "0,5"; it takes a number'),
+    ('{"max_coast": 1}', "'max_coast' is not a setting"),
+    ('{"max_cost": "0,5"}', 'max_cost is "0,5"; it takes a number'),
     ('{"max_cost": NaN}', "takes a number"), ('{"max_cost": Infinity}', "takes a number"),
     ('{"max_cost": -1}', "from 0 to 100000"), ('{"max_cost": true}', "takes a number"),
     ('{"max_cost": 1e999}', "takes a number"), ('{"local_only": "no"}', "takes true or false"),

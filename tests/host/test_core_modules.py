@@ -46,7 +46,7 @@ def test_transformer(file: Path) -> None:
     core = comfy.sd.load_diffusion_model(str(file))
     comfy.model_management.load_models_gpu([core])
     expert = load_expert(file, comfy_host())
-    expert.resident.bring(0)
+    expert.resident.load_to_device(0)
     g = torch.Generator().manual_seed(0)
     x, text = torch.randn(2, 36, 3, 8, 12, generator=g), torch.randn(2, 512, expert.text_dim, generator=g)
     t = torch.tensor([937.5, 312.0])
@@ -165,7 +165,7 @@ def test_every_form_of_a_vae_gives_the_same_pixels(form: str, dtype: torch.dtype
     path = tmp_path / "vae.safetensors"
     save_file({name: weight.to(dtype).contiguous() for name, weight in
                VAE_FORMS[form](load_file(bundled.DEMO_VAE)).items()}, path)
-    assert library.find([tmp_path], path.name, Slot.VAE, "vae") == path
+    assert library.find_weights([tmp_path], path.name, Slot.VAE, "vae") == path
     wanted, found = (WanVAE(*load_vae(file, plain_host())) for file in (diffusers_vae, path))
     pixels = torch.rand(5, 32, 48, 3, generator=torch.Generator().manual_seed(0))
     latents = wanted.encode(pixels)

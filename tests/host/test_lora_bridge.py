@@ -48,7 +48,7 @@ def core_velocity(model: Any) -> torch.Tensor:
 
 @torch.inference_mode()
 def our_velocity(expert: Expert) -> torch.Tensor:
-    expert.resident.bring(0, expert.patches)
+    expert.resident.load_to_device(0, expert.patches)
     return expert.model(*given(expert.text_dim), return_dict=False)[0].float()
 
 

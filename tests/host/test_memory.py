@@ -105,9 +105,9 @@ def test_a_failed_pass_gets_twice_the_room_and_so_do_the_next(loaded: tuple) -> 
     asked: list[int] = []
 
     class Recorder(PlainResident):
-        def bring(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
+        def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
             asked.append(activation_bytes)
-            return super().bring(activation_bytes, patches)
+            return super().load_to_device(activation_bytes, patches)
 
     low = replace(model.low, resident=Recorder(model.low.model, torch.device("cpu")))
     with running_out(low.model, 1):

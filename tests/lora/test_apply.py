@@ -15,7 +15,7 @@ from pipeline.checkpoint.errors import CheckpointError
 from pipeline.checkpoint.quantised import dequantise
 from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.lora.apply import apply_loras, original_name
-from pipeline.lora.header_check import foresee
+from pipeline.lora.header_check import predict_match
 from pipeline.lora.match import LoraFile, describe_match
 from pipeline.lora.probe import probe_lora
 from pipeline.models import load as bundled
@@ -38,7 +38,7 @@ def velocity(expert: Expert) -> torch.Tensor:
     """The expert's answer to fixed noise and text, (1, 16, 3, 12, 8), its own patches in force."""
     g = torch.Generator().manual_seed(0)
     noisy, text = torch.randn(1, 36, 3, 12, 8, generator=g), torch.randn(1, 512, expert.text_dim, generator=g)
-    expert.resident.bring(0, expert.patches)
+    expert.resident.load_to_device(0, expert.patches)
     return expert.model(noisy, torch.tensor([500.0]), text, return_dict=False)[0].float()
 
 
@@ -56,9 +56,9 @@ class Base:
         self.original = velocity(self.expert)
         unpacked = load_expert(path, plain_host()).model
         self.weights = {name: value.float() for name, value in unpacked.named_parameters()}
-        self.weights |= {f"{name}.weight": dequantise(layer.packed, torch.float32)
+        self.weights |= {f"{name}.weight": dequantise(layer.quantised, torch.float32)
                          for name, layer in unpacked.named_modules()
-                         if isinstance(layer, CastingLinear) and layer.packed is not None}
+                         if isinstance(layer, CastingLinear) and layer.quantised is not None}
 
     def changed(self, changes: dict[str, torch.Tensor]) -> Expert:
         """The expert with the changes (parameter name -> its own) added to its weights in float32."""
@@ -66,7 +66,7 @@ class Base:
         for name, delta in changes.items():
             module = expert.model.get_submodule(name.rpartition(".")[0]) if "." in name else expert.model
             if isinstance(module, CastingLinear) and name.endswith(".weight"):
-                module.packed = None
+                module.quantised = None
             setattr(module, name.rpartition(".")[2], nn.Parameter(self.weights[name] + delta, requires_grad=False))
         return expert
 
@@ -82,7 +82,7 @@ class Base:
 
 def foreseen(file: LoraFile) -> list[str]:
     """What the header alone tells of the matches."""
-    settled, matches = foresee(file.lora, read_header(file.path), file.path.name)
+    settled, matches = predict_match(file.lora, read_header(file.path), file.path.name)
     return [f"{describe_match(settled, index, match)}." for index, match in matches.items()]
 
 

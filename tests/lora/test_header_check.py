@@ -9,7 +9,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from pipeline.checkpoint.kinds import TransformerShape
-from pipeline.checkpoint.probe import probe
+from pipeline.checkpoint.probe import probe_checkpoint
 from pipeline.lora.apply import original_name
 from pipeline.lora.header_check import A14B, DEMO, expert_shapes
 from pipeline.models.expert import HEAD_DIM
@@ -27,4 +27,4 @@ def test_shapes_are_those_of_diffusers_model(sizes: TransformerShape) -> None:
 
 
 def test_sizes_of_the_bundled_experts_are_those_of_their_file() -> None:
-    assert probe(DEMO_HIGH).shape == DEMO
+    assert probe_checkpoint(DEMO_HIGH).shape == DEMO

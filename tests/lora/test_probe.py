@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from devtools.paths import ROOT
 from pipeline.checkpoint.errors import CheckpointError
+from pipeline.checkpoint.expert_name import expert_in_name
 from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.lora.adapters import Adapter
-from pipeline.lora.expert import NO_CLUE, choose_expert, noise_in
+from pipeline.lora.expert import NO_CLUE, choose_expert
 from pipeline.lora.names import OUTSIDE, LoraKey, Style, split
 from pipeline.lora.probe import LoraFacts, check_fits, probe_lora
 
@@ -339,7 +340,7 @@ def test_real_file_names(tmp_path: Path, name: str, expert: str | None) -> None:
     ("low-poly", None), ("H264_l33t", None), ("hnl", None), ("", None),
 ])
 def test_words_in_names(name: str, expert: str | None) -> None:
-    assert noise_in(name) == expert
+    assert expert_in_name(name) == expert
 
 
 def test_prefixes_and_notes_come_before_the_name(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pipeline.http.threads import never
 from pipeline.lora.bundled import named_file
 from pipeline.lora.expert import NO_CLUE
 from pipeline.lora.match import LoraFile
-from pipeline.lora.source import open_lora, shown_name
+from pipeline.lora.source import link_name, open_lora
 from pipeline.request import Lora
 from tests.support.hostile_server import File, HostileServer, redirect, status
 
@@ -32,7 +32,7 @@ from tests.support.hostile_server import File, HostileServer, redirect, status
     ("folder/file.safetensors", "file.safetensors"),
 ])
 def test_a_link_is_shown_without_what_may_be_secret(source: str, shown: str) -> None:
-    assert shown_name(source) == shown
+    assert link_name(source) == shown
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from PIL import Image
 from devtools.paths import ROOT
 from pipeline.models import load as bundled
 from pipeline.models.host import PlainResident, plain_host
-from pipeline.models.tiles import OVERLAP, SIDE, Layout, Need, blend_weights, choose_layout, layout_of_size
+from pipeline.models.tiles import OVERLAP, SIDE, DecodeMemory, TileGrid, blend_weights, choose_grid, grid_of_size
 from pipeline.models.vae import CACHE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL, WanVAE, load_vae
 from pipeline.request import RequestError
 
-FULL_SIZE = Need(DECODE_BYTES_A_PIXEL * 64, CACHE_BYTES_A_PIXEL * 64)
+FULL_SIZE = DecodeMemory(DECODE_BYTES_A_PIXEL * 64, CACHE_BYTES_A_PIXEL * 64)
 """Of the real VAE, in 2 bytes."""
 PICTURE = ROOT / "workflows" / "input" / "wan22_coffee.png"
 
@@ -26,7 +26,7 @@ class SmallDevice(PlainResident):
 
     bytes_free = 0
 
-    def free(self) -> int:
+    def available_bytes(self) -> int:
         return self.bytes_free
 
 
@@ -55,30 +55,30 @@ def whole(vae: WanVAE, latents: torch.Tensor) -> torch.Tensor:
     ((90, 160), 6.0, 2), ((160, 90), 6.0, 2), ((8, 12), 0.0, 1)])
 def test_as_few_tiles_as_fit(size: tuple[int, int], gigabytes: float, count: int) -> None:
     """480p and 720p on the real VAE."""
-    layout = choose_layout(*size, int(gigabytes * 1e9), FULL_SIZE)
-    assert len(list(layout.tiles())) == count
-    assert gigabytes == 0 or layout.bytes_needed(FULL_SIZE) <= gigabytes * 1e9
+    grid = choose_grid(*size, int(gigabytes * 1e9), FULL_SIZE)
+    assert len(list(grid.tiles())) == count
+    assert gigabytes == 0 or grid.bytes_needed(FULL_SIZE) <= gigabytes * 1e9
 
 
 def test_the_smallest_when_nothing_fits() -> None:
-    layout = choose_layout(90, 160, 0, FULL_SIZE)
-    assert not layout.caches_stay
-    assert all(tile.height <= SIDE and tile.width <= SIDE for tile in layout.tiles())
-    assert layout.bytes_needed(FULL_SIZE) < 0.7e9
+    grid = choose_grid(90, 160, 0, FULL_SIZE)
+    assert not grid.caches_stay
+    assert all(tile.height <= SIDE and tile.width <= SIDE for tile in grid.tiles())
+    assert grid.bytes_needed(FULL_SIZE) < 0.7e9
 
 
-@pytest.mark.parametrize("layout", [
-    choose_layout(90, 160, 0, FULL_SIZE), choose_layout(33, 40, 0, FULL_SIZE), choose_layout(90, 160, 10**9, FULL_SIZE),
-    layout_of_size(60, 104, 20, 24, 5), layout_of_size(8, 8, 16, 16, 4)])
-def test_tiles_cover_the_frame_and_sum_to_one(layout: Layout) -> None:
-    height, width = (sum(parts[-1]) for parts in (layout.rows, layout.columns))
+@pytest.mark.parametrize("grid", [
+    choose_grid(90, 160, 0, FULL_SIZE), choose_grid(33, 40, 0, FULL_SIZE), choose_grid(90, 160, 10**9, FULL_SIZE),
+    grid_of_size(60, 104, 20, 24, 5), grid_of_size(8, 8, 16, 16, 4)])
+def test_tiles_cover_the_frame_and_sum_to_one(grid: TileGrid) -> None:
+    height, width = (sum(parts[-1]) for parts in (grid.rows, grid.columns))
     total = torch.zeros(height * 8, width * 8, 1)
-    for tile in layout.tiles():
-        weights = blend_weights(layout, tile, 8)
+    for tile in grid.tiles():
+        weights = blend_weights(grid, tile, 8)
         assert weights.min() > 0
         total[tile.top * 8 : (tile.top + tile.height) * 8, tile.left * 8 : (tile.left + tile.width) * 8] += weights
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
-    for parts in (layout.rows, layout.columns):
+    for parts in (grid.rows, grid.columns):
         for before, after in pairwise(parts):
             assert sum(before) - after[0] >= min(OVERLAP, 5)
 
@@ -87,8 +87,8 @@ def test_tiles_cover_the_frame_and_sum_to_one(layout: Layout) -> None:
 def test_no_seam_shows(vae: WanVAE, latents: torch.Tensor, whole: torch.Tensor, megabytes: int) -> None:
     """Nowhere a step of half a code of 8 bits more than in the frame decoded as one."""
     vae.resident.bytes_free = megabytes * 10**6
-    need = Need(DECODE_BYTES_A_PIXEL * 64 // 3, CACHE_BYTES_A_PIXEL * 64 // 3)  # base_dim 16, 4 bytes
-    assert len(list(choose_layout(38, 38, int(megabytes * 0.9e6), need).tiles())) > 1
+    need = DecodeMemory(DECODE_BYTES_A_PIXEL * 64 // 3, CACHE_BYTES_A_PIXEL * 64 // 3)  # base_dim 16, 4 bytes
+    assert len(list(choose_grid(38, 38, int(megabytes * 0.9e6), need).tiles())) > 1
     difference = (vae.decode(latents) - whole)[0]
     assert -10 * difference.pow(2).mean().log10() > 60  # dB
     for axis in (1, 2):

@@ -195,7 +195,7 @@ def test_an_output_folder_behind_a_link_and_another_one_later(outside: Outside, 
 
 @pytest.mark.parametrize("inputs, said", [
     ({"callback_url": "http://hooks.example/"}, "only https"), ({"callback_url": "https://127.0.0.1/"}, "this machine"),
-    ({"callback_url": ""}, "is empty"), ({"profile": "whsec_x=/"}, "profile is no name")])
+    ({"callback_url": ""}, "is empty"), ({"profile": "whsec_x=/"}, "profile is not a profile name")])
 def test_refused_when_it_is_queued(inputs: dict, said: str, outside: Outside) -> None:
     workflow = {"notify": {"class_type": "Wan22Notify", "inputs": {"callback_url": HOOK, **inputs}}}
     with pytest.raises(RejectedError) as caught:

@@ -17,7 +17,7 @@ from pipeline.remote.plan import TRIM
 from pipeline.remote.providers import PROVIDERS
 from pipeline.remote.run import FinishedClip
 from pipeline.request import RequestError
-from pipeline.video.probe import probe
+from pipeline.video.probe import probe_video
 from pipeline.video.save import Mp4, save_clip
 
 
@@ -35,14 +35,14 @@ def delivery(tmp_path: Path) -> FinishedClip:
 @pytest.fixture
 def context(tmp_path: Path) -> RemoteContext:
     return RemoteContext(Ledger(tmp_path), KeyStore(tmp_path / "keys.json"), Policy(offline=True), JobTimeouts(),
-                         tmp_path / "results", show_text=lambda text: None, stop=lambda: None, check_clip=probe)
+                         tmp_path / "results", show_text=lambda text: None, stop=lambda: None, check_clip=probe_video)
 
 
 def test_a_longer_clip_is_cut_and_the_whole_one_kept(delivery: FinishedClip, context: RemoteContext) -> None:
     for _ in range(2):
         path, _ = _hand_over(delivery, 5, TRIM, context)
         assert path.name == "clip_5frames.mp4"
-        assert (probe(path).frames, probe(delivery.path).frames) == (5, 9)
+        assert (probe_video(path).frames, probe_video(delivery.path).frames) == (5, 9)
 
 
 def test_a_disk_that_does_not_take_the_cut_clip(delivery: FinishedClip, context: RemoteContext) -> None:
@@ -50,4 +50,4 @@ def test_a_disk_that_does_not_take_the_cut_clip(delivery: FinishedClip, context:
     delivery.path.with_name("clip_5frames.mp4").mkdir()
     with pytest.raises(RequestError, match=r"could not be written: .*The whole clip is in .*nothing is bought"):
         _hand_over(delivery, 5, TRIM, context)
-    assert probe(delivery.path).frames == 9
+    assert probe_video(delivery.path).frames == 9

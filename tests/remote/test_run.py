@@ -30,7 +30,7 @@ from pipeline.remote.request import request_digest
 from pipeline.remote.run import plan_targets, resume
 from pipeline.remote.settings import Settings
 from pipeline.request import ClipRequest, Lora
-from pipeline.video.probe import probe
+from pipeline.video.probe import probe_video
 from tests.support.faults import (
     answer,
     chain,
@@ -94,7 +94,7 @@ def test_every_model_makes_a_clip(name: str, number: int, resolution: str, num_f
             LORA,) if model.loras else ()
         clip = ClipRequest("a tint", "blurry", loras, resolution, num_frames, 50, 7.5, 11)
         delivery = runner.make(clip, runner.target(model=model))
-        facts = probe(delivery.path)
+        facts = probe_video(delivery.path)
         assert delivery.job.state == JobState.DONE and facts.codec == "h264" and facts.frames >= num_frames
         (job,) = server.jobs.values()
         assert job.inputs["prompt"] == "a tint" and job.inputs["seed"] == 11
@@ -164,7 +164,7 @@ def test_the_digests_of_earlier_ledgers_are_found_again() -> None:
 
 def test_a_file_that_was_deleted_is_fetched_again(server: ProviderServer, runner: Runner) -> None:
     runner.make().path.unlink()
-    assert probe(runner.make().path).frames >= 80
+    assert probe_video(runner.make().path).frames >= 80
     assert server.accepted == 1
 
 
@@ -174,10 +174,10 @@ def test_a_resumed_clip_is_as_long_as_was_chosen_when_it_was_bought(chosen: str,
         runner = Runner(tmp_path, server)
         job = runner.make(ClipRequest("pan", num_frames=33), longer_clips=chosen).job
         path, _ = asyncio.run(resumed_clip(job.short_id, "", runner.context))
-        assert probe(path).frames == (33 if chosen == "trim" else 81)
+        assert probe_video(path).frames == (33 if chosen == "trim" else 81)
         runner.context.ledger.update(job, summary={"num_frames": 33})
         path, _ = asyncio.run(resumed_clip(job.short_id, "", runner.context))
-        assert probe(path).frames == 33
+        assert probe_video(path).frames == 33
 
 
 def test_a_job_is_asked_after_with_the_key_that_bought_it(server: ProviderServer, runner: Runner) -> None:
@@ -246,7 +246,7 @@ def test_a_provider_that_stays_away_leaves_the_job_to_be_resumed(server: Provide
                          ids=["text", "list", "malformed", "reset", "cut", "502", "no id", "too late", "endless"])
 def test_a_submit_without_a_usable_answer_is_never_repeated(server: ProviderServer, runner: Runner, fault) -> None:
     """It is looked for in the provider's history, where there is one; else the user is told, and a re-run too."""
-    runner.change(timeouts=replace(PATIENT, submit=5.0))
+    runner.change(timeouts=replace(PATIENT, submit=1.0))
     server.fail("submit", fault)
     if server.provider in KNOWS_HISTORY:
         assert runner.make().job.state == JobState.DONE
@@ -350,7 +350,7 @@ DOWNLOAD_FAULTS = {
 def test_a_clip_that_does_not_arrive_whole_is_fetched_again(server: ProviderServer, runner: Runner,
                                                             fault: str) -> None:
     server.cdn.fail("download", DOWNLOAD_FAULTS[fault], times=2)
-    assert probe(runner.make().path).frames >= 80
+    assert probe_video(runner.make().path).frames >= 80
     assert server.accepted == 1
     assert [path.suffix for path in runner.context.results.iterdir()] == [".mp4"], "no half file stays"
 

@@ -21,6 +21,6 @@ def import_comfyui() -> None:
 def comfy_host() -> Host:
     """Return the host that ComfyUI is."""
     import_comfyui()
-    from pipeline.host.ops import host
+    from pipeline.host.ops import comfy_host as new_host
 
-    return host()
+    return new_host()

@@ -20,7 +20,7 @@ from pipeline.remote.model import RemoteModel
 from pipeline.remote.providers import PROVIDERS, Target
 from pipeline.remote.run import FinishedClip, Picture, make_clip
 from pipeline.request import ClipRequest, Lora
-from pipeline.video.probe import probe
+from pipeline.video.probe import probe_video
 from tests.support.loopback import loopback_policy
 from tests.support.providers.atlascloud import AtlasCloudServer
 from tests.support.providers.fal import FalServer
@@ -61,7 +61,7 @@ class Runner:
             ledger=Ledger(folder / "ledger"), keys=KeyStore(environ=keys),
             policy=loopback_policy(http, hosts, str(servers[0].ca), timeouts=SLOW),
             timeouts=PATIENT, results=folder / "results", show_text=self.shown.append, stop=lambda: self.stop(),
-            check_clip=probe)
+            check_clip=probe_video)
 
     def change(self, **changes: Any) -> None:
         """Change the context."""

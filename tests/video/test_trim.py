@@ -12,7 +12,7 @@ import torch
 
 from pipeline.request import RequestError
 from pipeline.video.encoding import Encoding
-from pipeline.video.probe import Clip, probe
+from pipeline.video.probe import VideoFacts, probe_video
 from pipeline.video.save import Mp4, save_clip
 from pipeline.video.trim import trim
 
@@ -34,7 +34,7 @@ def levels(path: Path) -> np.ndarray:
 
 
 def test_what_a_file_holds(clip: Path) -> None:
-    assert probe(clip) == Clip("h264", "yuv420p", 48, 32, Fraction(16), 40, True)
+    assert probe_video(clip) == VideoFacts("h264", "yuv420p", 48, 32, Fraction(16), 40, True)
 
 
 def test_frames_that_an_edit_list_hides(clip: Path, tmp_path: Path) -> None:
@@ -49,17 +49,17 @@ def test_frames_that_an_edit_list_hides(clip: Path, tmp_path: Path) -> None:
                                                          streams[packet.stream])
                 output.mux(packet)
     assert len(levels(cut)) == 35
-    assert probe(cut).frames == 35 and probe(cut).has_sound
+    assert probe_video(cut).frames == 35 and probe_video(cut).has_sound
     content = cut.read_bytes()
     cut.write_bytes(content[: int(len(content) * 0.9)])
     with pytest.raises(RequestError, match="damaged"):
-        probe(cut)
+        probe_video(cut)
 
 
 @pytest.mark.parametrize(("start", "frames"), [(0, 40), (0, 33), (0, 1), (0, 34), (0, 35), (5, 20), (39, 1)])
 def test_exactly_these_frames(clip: Path, tmp_path: Path, start: int, frames: int) -> None:
     path, anew = trim(clip, lambda: tmp_path / "new.mp4", start, frames)
-    facts = probe(path)
+    facts = probe_video(path)
     assert (facts.frames, facts.rate, facts.has_sound) == (frames, 16, True)
     whole = levels(clip)[start : start + frames]
     assert np.abs(levels(path) - whole).max() <= (1.5 if anew else 0)
@@ -89,12 +89,12 @@ def test_a_file_that_was_cut_off(clip: Path, tmp_path: Path, kept: float) -> Non
     content = clip.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(RequestError, match=r"cut\.mp4 is .*damaged"):
-        probe(tmp_path / "cut.mp4")
+        probe_video(tmp_path / "cut.mp4")
 
 
 def test_a_page_instead_of_a_video(tmp_path: Path) -> None:
     (tmp_path / "page.mp4").write_text("<html><body>404</body></html>", "utf-8")
-    with pytest.raises(RequestError, match=r"page\.mp4 is no video or is damaged"):
-        probe(tmp_path / "page.mp4")
-    with pytest.raises(RequestError, match=r"page\.mp4 is no video or is damaged"):
+    with pytest.raises(RequestError, match=r"page\.mp4 is not a video, or it is damaged"):
+        probe_video(tmp_path / "page.mp4")
+    with pytest.raises(RequestError, match=r"page\.mp4 is not a video, or it is damaged"):
         trim(tmp_path / "page.mp4", lambda: tmp_path / "new.mp4", 0, 1)

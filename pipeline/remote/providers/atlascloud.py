@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
-from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, split_loras
+from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists
 from ..signatures import (
     SignatureScheme,
     SigningKeys,
@@ -84,17 +83,17 @@ class AtlasCloud(Provider):
         code = number_part(found, "code")  # some of its calls write it as text
         if reply.good and isinstance(found, dict) and code in (None, 200):
             return None
-        said = word_part(found, "msg") or word_part(found, "error", "message") or word_part(found, "message")
+        message = word_part(found, "msg") or word_part(found, "error", "message") or word_part(found, "message")
         status = int(code) if reply.good and code is not None else reply.status
         if status >= 500 or status == 408 or (not isinstance(found, dict) and status != 429):
-            return self.error(ErrorKind.TRANSIENT, reply, said, status=status)
-        if part(found, "error_code") == MODERATED or contains_any(said, "moderation", "content policy", "sensitive"):
-            return self.error(ErrorKind.POLICY, reply, said, status=status)
+            return self.error(ErrorKind.TRANSIENT, reply, message, status=status)
+        if part(found, "error_code") == MODERATED or contains_any(message, "moderation", "content policy", "sensitive"):
+            return self.error(ErrorKind.POLICY, reply, message, status=status)
         kind = {401: ErrorKind.AUTH, 403: ErrorKind.AUTH, 402: ErrorKind.QUOTA, 404: ErrorKind.LOST,
                 429: ErrorKind.RATE_LIMIT, 451: ErrorKind.POLICY}.get(status, ErrorKind.VALIDATION)
         sentence = {413: "AtlasCloud refused: the picture is too large",
                     451: "AtlasCloud refused: not available in your region"}.get(status, "")
-        return self.error(kind, reply, said, status=status, sentence=sentence)
+        return self.error(kind, reply, message, status=status, sentence=sentence)
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         name = f"picture.{content_type.rpartition('/')[2]}"
@@ -104,11 +103,10 @@ class AtlasCloud(Provider):
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip, model = plan.clip, plan.model
-        lists = {"loras": BOTH, "high_noise_loras": HIGH, "low_noise_loras": LOW}
         return {"model": plan.model_name, "image": image_url, "prompt": clip.prompt, "resolution": clip.resolution,
                 "duration": plan.duration, "seed": clip.seed,
                 **({"negative_prompt": clip.negative_prompt} if model.negative_prompt and clip.negative_prompt else {}),
-                **{field: found for field, expert in lists.items() if (found := split_loras(plan, expert))}}
+                **lora_lists(plan)}
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
         return post(f"{BASE}/model/generateVideo", body | ({"webhook_url": webhook} if webhook else {}))
@@ -122,12 +120,12 @@ class AtlasCloud(Provider):
         word = word_part(data, "status")
         state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(data, "outputs") or part(data, "output"))
-        said = word_part(data, "error")
+        message = word_part(data, "error")
         if state == JobState.DOWNLOADING and not url:
             return JobStatus(JobState.FAILED, message="it finished without a clip")
         kind = ErrorKind.POLICY if part(data, "error_code") == MODERATED else ErrorKind.PROVIDER_FAILED
         return JobStatus(state, url, None, number_part(data, "price"), kind,
-                        said or ("" if word in STATES else f"status {word!r}"))
+                        message or ("" if word in STATES else f"status {word!r}"))
 
     def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
         reply = yield Request("GET", f"{BASE}/models", auth=False)

@@ -78,25 +78,25 @@ class Fal(Provider):
             return None
         detail = part(found, "detail")
         first = detail[0] if isinstance(detail, list) and detail else None
-        said = word_part(first, "msg") or word_part(found, "detail")
+        message = word_part(first, "msg") or word_part(found, "detail")
         error_type = word_part(first, "type") or word_part(found, "error_type")
         again = reply.headers.get("x-fal-retryable", "").lower()
         if reply.status == 429:
-            return self.error(ErrorKind.RATE_LIMIT, reply, said)
+            return self.error(ErrorKind.RATE_LIMIT, reply, message)
         if error_type == POLICY_TYPE:
-            return self.error(ErrorKind.POLICY, reply, said)
+            return self.error(ErrorKind.POLICY, reply, message)
         if again != "false" and (reply.good or reply.status >= 500 or reply.status == 408 or again == "true"):
-            return self.error(ErrorKind.TRANSIENT, reply, said)
-        if contains_any(said, "balance", "locked"):
-            return self.error(ErrorKind.QUOTA, reply, said)
+            return self.error(ErrorKind.TRANSIENT, reply, message)
+        if contains_any(message, "balance", "locked"):
+            return self.error(ErrorKind.QUOTA, reply, message)
         if reply.status in (401, 403):
-            return self.error(ErrorKind.AUTH, reply, said)
+            return self.error(ErrorKind.AUTH, reply, message)
         if reply.status == 404:
-            return self.error(ErrorKind.LOST, reply, said)
+            return self.error(ErrorKind.LOST, reply, message)
         if reply.status >= 500:
-            return self.error(ErrorKind.PROVIDER_FAILED, reply, said)
+            return self.error(ErrorKind.PROVIDER_FAILED, reply, message)
         where = ".".join(map(str, list_part(first, "loc")))
-        return self.error(ErrorKind.VALIDATION, reply, f"{where} {said}".strip())
+        return self.error(ErrorKind.VALIDATION, reply, f"{where} {message}".strip())
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         reply = yield post(f"{REST}/storage/auth/token?storage_type=fal-cdn-v3", {})

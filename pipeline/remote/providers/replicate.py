@@ -52,14 +52,14 @@ class Replicate(Provider):
         found = reply.json()
         if reply.good and isinstance(found, dict):
             return None
-        said = word_part(found, "detail") or word_part(found, "title")
+        message = word_part(found, "detail") or word_part(found, "title")
         if reply.good or reply.status >= 500 or reply.status == 408:
-            return self.error(ErrorKind.TRANSIENT, reply, said)
+            return self.error(ErrorKind.TRANSIENT, reply, message)
         kind = {401: ErrorKind.AUTH, 402: ErrorKind.QUOTA, 403: ErrorKind.AUTH, 404: ErrorKind.LOST,
                 429: ErrorKind.RATE_LIMIT}.get(reply.status, ErrorKind.VALIDATION)
-        if kind == ErrorKind.VALIDATION and contains_any(said, *POLICY_WORDS):
+        if kind == ErrorKind.VALIDATION and contains_any(message, *POLICY_WORDS):
             kind = ErrorKind.POLICY
-        return self.error(kind, reply, said)
+        return self.error(kind, reply, message)
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         name = f"picture.{content_type.rpartition('/')[2]}"
@@ -91,13 +91,13 @@ class Replicate(Provider):
         word = word_part(found, "status")
         state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(found, "output"))
-        said = word_part(found, "error")
+        message = word_part(found, "error")
         if state == JobState.DOWNLOADING and not url:
             if part(found, "data_removed"):
                 return JobStatus(JobState.LOST, message="its clip was deleted, which Replicate does after an hour")
             return JobStatus(JobState.FAILED, message="it finished without a clip")
-        kind = ErrorKind.POLICY if contains_any(said, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
-        return JobStatus(state, url, error_kind=kind, message=said or ("" if word in STATES else f"status {word!r}"))
+        kind = ErrorKind.POLICY if contains_any(message, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
+        return JobStatus(state, url, error_kind=kind, message=message or ("" if word in STATES else f"status {word!r}"))
 
     def cancel(self, model_name: str, remote_id: str) -> Request | None:
         return Request("POST", f"{BASE}/predictions/{remote_id}/cancel", body=b"{}",

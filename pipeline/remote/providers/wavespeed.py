@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
-from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of, split_loras
+from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists, seconds_of
 from ..signatures import SECRET_PREFIX, SignatureScheme, SigningKeys, WebhookRequest, verify_shared
 
 BASE = "https://api.wavespeed.ai/api/v3"
@@ -63,23 +62,23 @@ class WaveSpeed(Provider):
         code = int(number_part(found, "code") or reply.status)
         if reply.good and isinstance(found, dict) and code == 200:
             return None
-        said = word_part(found, "message")
+        message = word_part(found, "message")
         if reply.status >= 500 or (reply.good and not isinstance(found, dict)) or reply.status in (408, 425):
-            return self.error(ErrorKind.TRANSIENT, reply, said)
+            return self.error(ErrorKind.TRANSIENT, reply, message)
         status = code if reply.good else reply.status
         if status == 429:
             kind = ErrorKind.RATE_LIMIT
-        elif contains_any(said, "balance", "insufficient", "top up", "top-up", "inactive"):
+        elif contains_any(message, "balance", "insufficient", "top up", "top-up", "inactive"):
             kind = ErrorKind.QUOTA
         elif status in (401, 403):
             kind = ErrorKind.AUTH
-        elif contains_any(said, *POLICY_WORDS):
+        elif contains_any(message, *POLICY_WORDS):
             kind = ErrorKind.POLICY
         elif status == 404:
             kind = ErrorKind.LOST
         else:
             kind = ErrorKind.VALIDATION
-        return self.error(kind, reply, said, status=status)
+        return self.error(kind, reply, message, status=status)
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         name = f"picture.{content_type.rpartition('/')[2]}"
@@ -95,11 +94,10 @@ class WaveSpeed(Provider):
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip, model = plan.clip, plan.model
-        lists = {"loras": BOTH, "high_noise_loras": HIGH, "low_noise_loras": LOW}
         return {"image": image_url, "prompt": clip.prompt, "duration": plan.duration, "seed": clip.seed,
                 **({"negative_prompt": clip.negative_prompt} if model.negative_prompt and clip.negative_prompt else {}),
                 **({} if "{resolution}" in model.id else {"resolution": clip.resolution}),
-                **{field: found for field, expert in lists.items() if (found := split_loras(plan, expert))}}
+                **lora_lists(plan)}
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
         query = f"?{urlencode({'webhook': webhook})}" if webhook else ""
@@ -113,12 +111,12 @@ class WaveSpeed(Provider):
         data = part(reply.json(), "data")
         word = word_part(data, "status")
         state = STATES.get(word, JobState.RUNNING)
-        said = word_part(data, "error")
+        message = word_part(data, "error")
         url = clip_url(part(data, "outputs"))
         if state == JobState.DOWNLOADING and not url:
             return JobStatus(JobState.FAILED, message="it finished without a clip")
-        kind = ErrorKind.POLICY if contains_any(said, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
-        return JobStatus(state, url, error_kind=kind, message=said or ("" if word in STATES else f"status {word!r}"))
+        kind = ErrorKind.POLICY if contains_any(message, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
+        return JobStatus(state, url, error_kind=kind, message=message or ("" if word in STATES else f"status {word!r}"))
 
     def price(self, plan: Plan, body: dict[str, Any]) -> RequestFlow[float | None]:
         reply = yield post(f"{BASE}/model/price", {"model_id": plan.model_name, "inputs": body})

@@ -158,7 +158,7 @@ def test_no_key_is_seen_anywhere_after_runs_with_right_and_wrong_ones(outside: O
     with pytest.raises(RejectedError) as refused:
         comfy.submit({"picture": PICTURE, "clip": remote_node("fal", 3, profile=f"{wrong['fal']}:word"),
                       "report": {"class_type": "PreviewAny", "inputs": {"source": ["clip", 2]}}})
-    assert "profile is no name" in str(refused.value)
+    assert "profile is not a profile name" in str(refused.value)
     lora = {"class_type": "Wan22Lora", "inputs": {
         "source": "https://civitai.com/api/download/models/1?token=query-token-0123456789", "scale": 0.8,
         "expert": "both"}}
