@@ -45,9 +45,9 @@ class ImageFromURL(io.ComfyNode):
     def execute(cls, url: str) -> io.NodeOutput:
         from ..pipeline.download.picture import fetch_picture
         from ..pipeline.host.files import tokens
-        from ..pipeline.host.node import errors_on_node, speaker, stop_if_asked
+        from ..pipeline.host.node import bind_show_text, errors_on_node, stop_if_asked
         from ..pipeline.video.picture import decode_picture
 
         with errors_on_node(cls.hidden.unique_id):
-            data = fetch_picture(url, stop=stop_if_asked, tokens=tokens(), say=speaker(cls.hidden.unique_id))
+            data = fetch_picture(url, stop=stop_if_asked, tokens=tokens(), say=bind_show_text(cls.hidden.unique_id))
             return io.NodeOutput(decode_picture(data))

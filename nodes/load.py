@@ -92,7 +92,6 @@ class Load(io.ComfyNode):
         with errors_on_node(node_id):
             names = (high_noise_expert, low_noise_expert, text_encoder, vae)
             high, low, text, decoder = (_path(name, slot) for slot, name in zip(Slot, names, strict=True))
-            said = pair_warnings(high, low)
-            if said:
-                show_text(node_id, " ".join(said))
+            if notes := pair_warnings(high, low):
+                show_text(node_id, " ".join(notes))
             return io.NodeOutput(*load(comfy_host(), high, low, text, decoder))

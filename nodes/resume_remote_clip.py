@@ -63,9 +63,9 @@ class ResumeRemoteClip(io.ComfyNode):
         with errors_on_node(node_id):
             context = remote_context(node_id, Limits())
             if action == GIVE_UP:
-                told = give_up(job, context)
-                show_text(node_id, told)
-                return io.NodeOutput(None, None, told, block_execution=told)
+                message = give_up(job, context)
+                show_text(node_id, message)
+                return io.NodeOutput(None, None, message, block_execution=message)
             path, report = await resumed_clip(job, remote_id.strip(), context)
             video, images, preview = await clip_outputs(path, with_frames=is_linked(IMAGES))
             return io.NodeOutput(video, images, report, ui=preview)

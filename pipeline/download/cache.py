@@ -24,8 +24,6 @@ from ..http.threads import Stop, pause
 from .partial import Partial, hash_file
 from .source import full_name
 
-DOWNLOADS = "wan22_downloads"
-"""Name of the cache's folder, beside the host's model folders."""
 DAY = 86400.0
 KEPT_FOR = DAY
 """Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""

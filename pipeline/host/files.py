@@ -18,15 +18,15 @@ from .folders import output_folder, system_folder
 
 
 def tokens() -> Tokens:
-    """The user's tokens: of the environment, else of a key store that ComfyUI's server hands out to nobody."""
+    """Return the user's download tokens, from the environment, else from the pack's key store."""
     return Tokens(store=system_folder() / "keys.json")
 
 
 def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
     """Return a path in ComfyUI's output folder that no file has yet.
 
-    A slash at the prefix's end, or a doubled one, is left out: ComfyUI's counter would stay at 1. Raises RequestError
-    for a prefix that leads out of the folder.
+    A slash at the prefix's end, or a doubled one, is dropped: ComfyUI's counter would stay at 1. Raises RequestError
+    when the folder cannot be made, and for a prefix that leads out of the output folder.
     """
     try:
         folder, name, counter, _, _ = folder_paths.get_save_image_path(
@@ -34,7 +34,7 @@ def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
     except OSError as error:
         raise RequestError(f"The folder for {prefix} cannot be made: {error.strerror or error}. Choose another in "
                            "filename_prefix.") from error
-    except Exception as error:  # ComfyUI's own, of no class of its own
+    except Exception as error:  # ComfyUI raises a plain Exception
         raise RequestError(f"filename_prefix is {prefix!r}, which leads out of ComfyUI's output folder. Choose a name "
                            "inside, such as wan22/clip.") from error
     paths = (Path(folder) / f"{name}_{number:05}_{suffix}" for number in itertools.count(counter))
@@ -42,12 +42,12 @@ def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
 
 
 def shown_in_output(path: Path) -> dict[str, str] | None:
-    """How the canvas asks for a file of the output folder; None for one that lies elsewhere, which it cannot get."""
+    """Return the query of /view for a file in the output folder; None for a file elsewhere."""
     return shown_in(output_folder(), path)
 
 
 def output_path(name: str) -> Path:
-    """Full path of a file in ComfyUI's output folder. Raises RequestError when it has gone or lies outside."""
+    """Return the path of a file in ComfyUI's output folder. Raises RequestError for one that is missing or outside."""
     try:
         path = Path(folder_paths.get_annotated_filepath(f"{name} [output]"))
     except ValueError:
@@ -59,7 +59,7 @@ def output_path(name: str) -> Path:
 
 
 def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
-    """The graph as metadata, under the names from which the canvas restores it; empty when the user disabled that."""
+    """Return the graph as metadata from which the canvas restores it; {} under --disable-metadata."""
     if args.disable_metadata:
         return {}
     found = {**(extra_pnginfo or {}), **({} if prompt is None else {"prompt": prompt})}

@@ -9,11 +9,11 @@ import folder_paths
 from ..lora.bundled import named_file
 
 DOWNLOADS = "wan22_downloads"
-"""Of the cache of downloads, beside the model folders."""
+"""Name of the download cache's folder, beside the model folders."""
 
 
 def system_folder() -> Path:
-    """Return the folder for what ComfyUI's server hands out to nobody: keys, settings, the ledger of remote jobs."""
+    """Return the pack's folder of keys, settings and the ledger, which ComfyUI's server does not serve."""
     return Path(folder_paths.get_system_user_directory("wan22"))
 
 
@@ -40,4 +40,3 @@ def model_folders(*kinds: str) -> list[Path]:
 def lora_file(name: str) -> Path | None:
     """Return a file of the loras folders by the name that ComfyUI lists it under, or one of the bundled pair."""
     return named_file(name, folder_paths.get_full_path)
-

@@ -50,7 +50,7 @@ def _add(patches: list[tuple[Any, ...]], weight: torch.Tensor, name: str) -> tor
 
 
 ALGEBRA = Algebra(load=functools.partial(comfy.lora.load_lora, log_missing=False), add=_add,
-                   dora=lambda name, change, magnitude: _DoRA({name}, (change, magnitude)))
+                  dora=lambda name, change, magnitude: _DoRA({name}, (change, magnitude)))
 
 
 def downloader(node_id: str | None) -> Fetch:
@@ -62,7 +62,7 @@ def downloader(node_id: str | None) -> Fetch:
 
 def models_with_loras(models: Mapping[str, Any], loras: Sequence[Lora], node_id: str | None,
                       ) -> tuple[dict[str, Any], list[str]]:
-    """Clones of the MODELs with the LoRAs as patches, as ComfyUI's own loader makes them, and what `fit` says.
+    """Return clones of the MODELs with the LoRAs as patches, as ComfyUI's loader makes them, and a line on each LoRA.
 
     `models` are Wan 2.2 I2V-A14B experts, by HIGH and LOW. Raises as `open_loras` and `add_loras` do.
     """

@@ -18,7 +18,7 @@ from ..sampling.schedule import NUM_TRAIN_TIMESTEPS
 SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
 """Scheduler of this pack -> ComfyUI's sampler of the same family."""
 BRANCHES = (POSITIVE, NEGATIVE)
-"""By the numbers that ComfyUI's cond_or_uncond has for them."""
+"""Branches by their numbers in ComfyUI's cond_or_uncond."""
 
 
 def model_facts(model: Any) -> ModelFacts:

@@ -1,6 +1,6 @@
 """Check the LoRAs of a node by their headers alone, before a run and without a model.
 
-The result is what a sampler would say of them: for the bundled model when a LoRA has its width, else for Wan 2.2
+The result is what a sampler would report: for the bundled model when a LoRA has its width, else for Wan 2.2
 I2V-A14B, whose modules and sizes are those of wan/modules/model.py and wan/configs/wan_i2v_A14B.py of
 github.com/Wan-Video/Wan2.2.
 """
@@ -199,7 +199,7 @@ def _check(lora: Lora, there: _Header) -> LoraCheck:
         warning = str(error)
     notes = dict.fromkeys(f"{count} are {why}" for match in matches.values() for why, count in match.no_place.items())
     return LoraCheck(name=facts.name, size=there.size if there.size is not None else there.header.whole,
-                   kinds=tuple(kind.value for kind in facts.adapters), ranks=facts.ranks, made_for=facts.made_for,
-                   expert=file.lora.expert, why=file.why,
-                   keys=tuple((expert, match.used, match.total) for expert, match in matches.items()),
-                   notes=tuple(notes), warning=warning)
+                     kinds=tuple(kind.value for kind in facts.adapters), ranks=facts.ranks, made_for=facts.made_for,
+                     expert=file.lora.expert, why=file.why,
+                     keys=tuple((expert, match.used, match.total) for expert, match in matches.items()),
+                     notes=tuple(notes), warning=warning)

@@ -116,7 +116,7 @@ def _misfits(parts: Mapping[str, Mapping[str, Shape]], targets: Mapping[str, Sha
 
 
 def keys_for_expert(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape], expert: str,
-            targets: Mapping[str, Shape]) -> ExpertKeys:
+                    targets: Mapping[str, Shape]) -> ExpertKeys:
     """Return the tensors of a LoRA for an expert.
 
     name: what messages call the file. named: what `names.split` made of its tensors. expert: HIGH or LOW.
@@ -134,17 +134,17 @@ def keys_for_expert(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str
                                f"the expert's is {wanted[0]} x {wanted[1]}. It was made for a model of another size; "
                                "choose a LoRA for this one.")
     return ExpertKeys({tensor: key for tensor, key in keys.items() if tensor not in other_input}, other_input,
-                   tuple(tensor for tensor in shapes if tensor not in named))
+                      tuple(tensor for tensor in shapes if tensor not in named))
 
 
 def describe_match(file: LoraFile, expert: str, match: Match) -> str:
     """Return a sentence on what fits, without its full stop."""
-    said = f"{file.name}, scale {file.lora.scale:g}, {expert}-noise expert"
-    said += f" ({file.why})" if file.why else ""
-    said += f": {match.used} of {match.total} keys"
+    text = f"{file.name}, scale {file.lora.scale:g}, {expert}-noise expert"
+    text += f" ({file.why})" if file.why else ""
+    text += f": {match.used} of {match.total} keys"
     for reason, count in match.no_place.items():
-        said += f"; {count} are {reason}"
-    return said + (f"; {len(match.unused)} are not known, such as {match.unused[0]}" if match.unused else "")
+        text += f"; {count} are {reason}"
+    return text + (f"; {len(match.unused)} are not known, such as {match.unused[0]}" if match.unused else "")
 
 
 def check_match(file: LoraFile, expert: str, match: Match) -> None:

@@ -44,7 +44,7 @@ class Algebra:
 
         weight = self.add([(scale, change, 1.0, None, witness) for scale, change in changes], weight, name)
         if len(added) < sum(not _replaces(change) for _, change in changes):
-            raise torch.OutOfMemoryError(f"A LoRA's change of {name} could not be worked out; ComfyUI's log says why.")
+            raise torch.OutOfMemoryError(f"A LoRA's change of {name} could not be computed; ComfyUI's log says why.")
         return weight
 
     def read(self, tensors: Tensors, targets: Targets) -> tuple[dict[str, Any], set[str]]:

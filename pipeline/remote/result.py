@@ -24,7 +24,7 @@ GONE = (401, 403, 404, 410)
 
 
 def fetch_clip(link: str, path: Path, policy: Policy, timeout: float, check_clip: Callable[[Path], object]) -> None:
-    """Download a finished clip to `path`, in at most `timeout` seconds once connected, with nobody's token.
+    """Download a finished clip to `path`, for at most `timeout` seconds once connected, sending no token.
 
     check_clip: raises ValueError for a file that is not a whole video.
     Raises RemoteError: DOWNLOAD_EXPIRED when the link no longer works, TRANSIENT when another try may help, INTEGRITY

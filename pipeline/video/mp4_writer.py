@@ -41,7 +41,7 @@ class Written:
     note: str
     """Sentences for the user: another encoder than the one asked for, or sound that was left out."""
     clip: VideoFacts
-    """Its facts, as `probe` finds them."""
+    """The facts that `probe_video` would return."""
 
 
 def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], encoding: Encoding,
@@ -81,12 +81,13 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
                 on_frame(number)
             thread.finish()
     clip = VideoFacts(Codec(encoder, "w").canonical_name, encoding.pix_fmt, width, height, encoding.rate, number,
-                sound is not None)
+                      sound is not None)
     return Written(file.path, "\n".join(filter(None, (note, silence))), clip)
 
 
 def _encode(path: Path, pictures: Iterable[VideoFrame], encoder: str, encoding: Encoding, size: tuple[int, int],
             metadata: dict[str, str], sound: Sound | None, check: Callable[[], None]) -> None:
+    """Encode pictures and sound into an MP4 at `path`; check() raises when the work is abandoned."""
     import av
 
     with av.open(str(path), "w", options={"movflags": "use_metadata_tags+faststart"}) as container:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-"""Samples a second that AAC knows (ISO/IEC 14496-3, table 1.18); others are resampled to 48000."""
+"""Sample rates of AAC, in Hz (ISO/IEC 14496-3, table 1.18); other rates are resampled to 48000."""
 MAX_RATE = 768_000
-"""Samples a second, of the fastest converters there are."""
+"""Highest sample rate in Hz, that of the fastest converters."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Sound:
 
 
 def read_sound(audio: Mapping[str, Any] | None) -> tuple[Sound | None, str]:
-    """Return the sound of an AUDIO {"waveform": (B, C, T), "sample_rate"}, and a sentence on what of it is not used.
+    """Return the sound of an AUDIO {"waveform": (B, C, T), "sample_rate"}, and a sentence on any part that is left out.
 
     (C, T) and (T,), which some nodes hand out, are one clip; of several clips the first is taken. None for no AUDIO and
-    for one without a sample. Raises RequestError for what is no AUDIO, and for channels that AAC has no layout for.
+    for one without a sample. Raises RequestError for any other value, and for channels that AAC has no layout for.
     """
     import numpy as np
 

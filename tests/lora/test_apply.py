@@ -209,7 +209,7 @@ def test_one_file_for_both_experts_of_diffusers(plain: Base, tmp_path: Path) -> 
     assert apart(velocity(model.high), plain.with_change(weights(high))) < 1e-4
     assert apart(velocity(model.low), plain.with_change(weights(low))) < 1e-4
     assert [line.partition(": ")[2] for line in report] == [f"{2 * len(high)} of {2 * len(high)} keys.",
-                                                           f"{2 * len(low)} of {2 * len(low)} keys."]
+                                                            f"{2 * len(low)} of {2 * len(low)} keys."]
 
 
 def image_projection_of_wan_2_1() -> dict[str, torch.Tensor]:

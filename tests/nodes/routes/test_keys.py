@@ -45,6 +45,16 @@ def known(outside: Outside) -> dict[str, Any]:
     return json.loads(text)
 
 
+def test_whose_keys_there_can_be_is_told_by_the_providers(outside: Outside) -> None:
+    found = json.loads(outside.server.request("/wan22/providers"))
+    assert [(one["name"], one["title"], one["variables"][0]) for one in found["providers"]] == [
+        (name, provider.title, provider.variables[0]) for name, provider in PROVIDERS.items()]
+    assert all(one["keys_page"].startswith("https://") and one["key_name"] and one["concurrent"] > 0
+               for one in found["providers"])
+    assert [one["name"] for one in found["services"]] == ["huggingface", "civitai"]
+    assert found["callback"] == {"name": "callback", "variables": ["WAN22_CALLBACK_SECRET"]}
+
+
 def test_keys_go_in_and_only_names_come_out(outside: Outside) -> None:
     assert ask(outside, {"profile": "work", "provider": "fal", "key": " fal-geheim-1 "}) == (204, "")
     assert ask(outside, {"provider": "replicate", "key": "r8-geheim-2"}) == (204, "")
