@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     serve_parser.add_argument("--port", type=int, metavar="N", help="default: 8188, or a free one when it is taken")
     commands.add_parser("twins", help="make workflows/api anew from workflows/, with Chromium")
     commands.add_parser("thumbnails", help="make the pictures of the template browser anew")
-    commands.add_parser("test", help="run ruff, import-linter and pytest; further arguments go to pytest", add_help=False)
+    commands.add_parser("test", help="run ruff, import-linter and pytest; arguments go to pytest", add_help=False)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "test":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -17,12 +17,12 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
     async def steps(request: web.Request) -> web.Response:
         from ...pipeline.node_inputs import MAX_BODY, read_inputs
         from ...pipeline.request import RequestError
-        from ...pipeline.sampling.schedule import INPUTS, outlook
+        from ...pipeline.sampling.schedule import INPUTS, preview_steps
 
         check_page(request)
         body = await read_json(request, MAX_BODY)
         try:
-            return web.json_response(asdict(outlook(read_inputs(body, INPUTS))))
+            return web.json_response(asdict(preview_steps(read_inputs(body, INPUTS))))
         except RequestError as error:
             return web.json_response({"fault": str(error)})
         except ValueError as error:

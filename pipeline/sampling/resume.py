@@ -1,14 +1,11 @@
-"""What goes into and comes out of a LATENT: raw latents, and between two steps what is needed to go on.
-
-Between two steps the samples are what ComfyUI's samplers leave there with leftover noise, x / (1 - sigma)
-(comfy/model_sampling.py, CONST.inverse_noise_scaling), so that core's KSampler (Advanced) can take the second stage
-of a clip whose first is ours, and the other way round. The exact state lies beside them under a key of its own.
-
-
-Stop between two steps and go on later, to the same bits as without the stop.
+"""Stop between two steps and go on later, to the same bits as without the stop.
 
 Two things make a run: the latents, and what a multistep scheduler remembers of earlier steps. Both are kept as they
 are in memory, since a round trip through raw latents would change the last bits.
+
+A LATENT between two steps holds the samples that ComfyUI's samplers leave there with leftover noise, x / (1 - sigma)
+(comfy/model_sampling.py, CONST.inverse_noise_scaling), so that core's KSampler (Advanced) can take the second stage
+of a clip whose first is ours, and the other way round. The exact state lies beside them under a key of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +18,8 @@ import torch
 from ..models.latents import denormalise, normalise
 from ..request import HIGH_ONLY, LOW_ONLY, RequestError, Sampling
 
+UNFINISHED = "wan22_unfinished"
+"""Key of the exact state in a LATENT."""
 SOLVERS_WITHOUT_HISTORY = ("euler",)
 _COUNTS = ("lower_order_nums", "this_order")
 _OUTPUTS = ("model_outputs.1", "model_outputs.0")
@@ -34,19 +33,19 @@ class Unfinished:
     latents: torch.Tensor
     step: int
     history: dict[str, torch.Tensor]
-    """What `history` gave; empty for a scheduler that needs none."""
+    """Of `history`; empty for a scheduler that needs none."""
     schedule: dict[str, float | str]
-    """What `schedule_of` gave."""
+    """Of `schedule_of`."""
 
 
 def schedule_of(sampling: Sampling) -> dict[str, float | str]:
-    """The settings that a run cannot change between two steps."""
+    """Return the settings that cannot change between two steps."""
     return {name: getattr(sampling, name)
             for name in ("scheduler", "num_inference_steps", "shift", "boundary", "denoise")}
 
 
 def history(scheduler: Any) -> dict[str, torch.Tensor]:
-    """What a diffusers scheduler remembers of the steps it took: the last predictions, its last sample, its order.
+    """Return what a diffusers scheduler remembers of its steps: the last predictions, its last sample, its order.
 
     Names of UniPCMultistepScheduler and DPMSolverMultistepScheduler. UniPC's timestep_list is left out: only an inner
     solver reads it, and `new_scheduler` gives none.
@@ -60,7 +59,7 @@ def history(scheduler: Any) -> dict[str, torch.Tensor]:
 
 
 def is_whole(unfinished: Unfinished, shape: tuple[int, ...]) -> bool:
-    """Whether a state that was read from a file is one that the functions here gave, for latents of that shape."""
+    """Tell whether a state that was read from a file is one that the functions here made, for latents of that shape."""
     kinds = {name: str if name == "scheduler" else int | float for name in schedule_of(Sampling(seed=0))}
     schedule, remembered = unfinished.schedule, unfinished.history
     outputs = [name for name in _OUTPUTS if name in remembered]
@@ -76,7 +75,7 @@ def is_whole(unfinished: Unfinished, shape: tuple[int, ...]) -> bool:
 
 
 def restore(scheduler: Any, remembered: dict[str, torch.Tensor]) -> None:
-    """Give a fresh scheduler what `history` took from another of its kind."""
+    """Give a new scheduler what `history` took from another of its kind."""
     for name, value in remembered.items():
         attribute, _, index = name.partition(".")
         if index:
@@ -84,20 +83,17 @@ def restore(scheduler: Any, remembered: dict[str, torch.Tensor]) -> None:
         else:
             setattr(scheduler, attribute, value.item() if attribute in _COUNTS else value)
 
-UNFINISHED = "wan22_unfinished"
-
-
 def _leftover_samples(latents: torch.Tensor, sigma: float) -> torch.Tensor:
     return denormalise(latents / (1.0 - sigma))
 
 
 def unfinished_latent(unfinished: Unfinished, sigma: float) -> dict[str, Any]:
-    """LATENT of a clip between two steps; sigma, below 1, is where the next step starts."""
+    """Return the LATENT of a clip between two steps; sigma, below 1, is where the next step starts."""
     return {"samples": _leftover_samples(unfinished.latents, sigma), UNFINISHED: unfinished}
 
 
 def _samples(latent: dict[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
-    """Raw latents of a LATENT, float32 on the CPU. Raises RequestError when they are not of the clip's shape."""
+    """Return the raw latents of a LATENT, float32 on the CPU. Raises RequestError for another shape than the clip's."""
     samples = latent["samples"]
     if tuple(samples.shape) != tuple(shape):
         raise RequestError(f"The latent has the shape {tuple(samples.shape)}; the clip of this first_frame has "
@@ -118,7 +114,7 @@ def check_schedule(unfinished: Unfinished, sampling: Sampling) -> None:
 
 
 def start_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor | None:
-    """Raw latents to start from, (1, 16, T, h, w), or None for a clip from noise alone.
+    """Return raw latents to start from, (1, 16, T, h, w), or None for a clip from noise alone.
 
     Raises RequestError for a clip between two steps, and when denoise needs a latent that is not there.
     """
@@ -134,7 +130,7 @@ def start_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int
 
 
 def leftover_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor:
-    """Raw samples with leftover noise, (1, 16, T, h, w), for the low-noise stage to go on with.
+    """Return raw samples with leftover noise, (1, 16, T, h, w), for the low-noise stage to go on with.
 
     Raises RequestError when there are none or they were begun with another schedule.
     """
@@ -148,7 +144,7 @@ def leftover_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[
 
 def state_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...], step: int, sigma: float,
              ) -> Unfinished:
-    """The state to go on with at `step`, whose sigma is below 1, from a LATENT of the high-noise stage.
+    """Return the state to go on with at `step`, whose sigma is below 1, from a LATENT of the high-noise stage.
 
     Its own state counts only while the samples are still those it came with: a node in between may have changed them.
     From samples alone only a scheduler without a history can go on; RequestError says so for the others.

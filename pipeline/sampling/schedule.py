@@ -12,11 +12,11 @@ from ..request import BOTH, HIGH, HIGH_ONLY, LOW, LOW_ONLY, SCHEDULERS, RequestE
 
 NUM_TRAIN_TIMESTEPS = 1000
 FEW_STEPS = 8
-"""Up to here the undistilled model gives poor clips, so that a distilled LoRA is what the user has in mind."""
+"""With so many steps or fewer the undistilled model gives poor clips: the user has a distilled LoRA in mind."""
 
 
 def sigma_table(num_inference_steps: int, shift: float) -> np.ndarray:
-    """Sigmas of every step's start and of the end: (num_inference_steps + 1,), from 1 down to 0.
+    """Return the sigmas of every step's start and of the end: (num_inference_steps + 1,), from 1 down to 0.
 
     Evenly spaced in time, then shifted: s' = shift s / (1 + (shift - 1) s), equation 23 of "Scaling Rectified Flow
     Transformers" (Esser et al. 2024), as wan/utils/fm_solvers.py `get_sampling_sigmas` of Wan 2.2 has it, and
@@ -27,7 +27,7 @@ def sigma_table(num_inference_steps: int, shift: float) -> np.ndarray:
 
 
 def sigmas_of(sampling: Sampling) -> np.ndarray:
-    """Sigmas of a clip's steps and of the end, (num_inference_steps + 1,), from at most 1 down to 0.
+    """Return the sigmas of a clip's steps and of the end, (num_inference_steps + 1,), from at most 1 down to 0.
 
     With `denoise` below 1 the last ones of a table of num_inference_steps / denoise steps, as ComfyUI's KSampler has
     it (comfy/samplers.py, KSampler.set_steps): the same number of steps from a lower start.
@@ -57,7 +57,7 @@ def spans(sampling: Sampling) -> dict[str, range]:
 
 
 def steps_of(sampling: Sampling) -> range:
-    """The steps of the chosen stage. Raises RequestError for a stage that has none."""
+    """Return the steps of the chosen stage. Raises RequestError for a stage that has none."""
     of = spans(sampling)
     steps = {BOTH: range(of[LOW].stop), HIGH_ONLY: of[HIGH], LOW_ONLY: of[LOW]}[sampling.stage]
     if not steps:
@@ -67,7 +67,7 @@ def steps_of(sampling: Sampling) -> range:
 
 
 def new_scheduler(name: str, sigmas: np.ndarray) -> Any:
-    """A diffusers flow-matching scheduler that steps along `sigmas`, a table that ends with 0.
+    """Make a diffusers flow-matching scheduler that steps along `sigmas`, a table that ends with 0.
 
     The schedulers' own shift stays 1: FlowMatchEulerDiscreteScheduler given a shift applies it to sigma_min too and
     then again to the table, which ends 4 steps at 0.024 instead of 0.625. DPMSolverMultistepScheduler's set_timesteps
@@ -95,13 +95,13 @@ def new_scheduler(name: str, sigmas: np.ndarray) -> Any:
 
 
 def describe_split(sampling: Sampling) -> str:
-    """'steps 1-11 high-noise, 12-30 low-noise': which expert takes which step."""
+    """Say which expert takes which step: 'steps 1-11 high-noise, 12-30 low-noise'."""
     parts = [f"{span.start + 1}-{span.stop} {expert}-noise" for expert, span in spans(sampling).items() if span]
     return f"steps {', '.join(parts)}"
 
 
 def split_warning(sampling: Sampling) -> str:
-    """A sentence on a split that is hardly meant so, or an empty string."""
+    """Warn, in a sentence, of a split that is hardly intended; an empty string for any other."""
     high, low = spans(sampling).values()
     if sampling.denoise == 1.0 and not (high and low):
         used, unused = (HIGH, LOW) if high else (LOW, HIGH)
@@ -116,43 +116,47 @@ def split_warning(sampling: Sampling) -> str:
 
 
 def describe_run(sampling: Sampling) -> str:
-    """The split, what of it the chosen stage runs, and a warning where one is due."""
+    """Say the split, the steps of it that the chosen stage runs, and a warning where one is due."""
     steps = steps_of(sampling)
     part = "" if sampling.stage == BOTH else f"; this run takes {steps.start + 1}-{steps.stop}"
     warning = split_warning(sampling)
     return describe_split(sampling) + part + (f". {warning}" if warning else "")
 
+
 INPUTS = {"num_inference_steps": int, "guidance_scale": float, "guidance_scale_2": float, "scheduler": str,
           "shift": float, "boundary": float, "denoise": float, "stage": str}
 DECIDING = ("num_inference_steps", "shift", "boundary", "denoise", "stage")
-"""What the split depends on."""
+"""Inputs that the split depends on."""
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """Steps are counted from 1, first and last; None: there are none, or they are not known."""
+class StepPreview:
+    """The steps of each expert, first and last, counted from 1; None: there are none, or they are not known."""
 
     high: tuple[int, int] | None = None
     low: tuple[int, int] | None = None
     run: tuple[int, int] | None = None
-    """The part that this run takes, where it does not take all."""
+    """The steps that this run takes, where it does not take all."""
     warning: str = ""
     unknown: tuple[str, ...] = ()
-    """Inputs that come from other nodes and decide on the split: nothing else is told then."""
+    """Inputs of other nodes that the split depends on: nothing else is told then."""
 
 
-def outlook(inputs: NodeInputs) -> Outlook:
-    """What a sampler would do with these inputs. Raises RequestError with the sentence that the run would end with."""
+def preview_steps(inputs: NodeInputs) -> StepPreview:
+    """Tell which steps each expert will take, for settings that are still being chosen on a node.
+
+    Raises RequestError with the sentence that the run would end with.
+    """
     if unknown := tuple(name for name in DECIDING if name in inputs.linked):
-        return Outlook(unknown=unknown)
+        return StepPreview(unknown=unknown)
     sampling = Sampling(0, **{**inputs.values, "guidance_scale_2": inputs.values.get("guidance_scale_2") or None})
     sampling.check()
     steps = steps_of(sampling)
     high, low = (_counted(span) for span in spans(sampling).values())
-    # Of a few steps the warning speaks of the guidance, which is not known when it is linked.
+    # With few steps the warning names the guidance, which is not known when it is linked.
     silent = sampling.num_inference_steps <= FEW_STEPS and inputs.linked & {"guidance_scale", "guidance_scale_2"}
     warning = "" if silent else split_warning(sampling)
-    return Outlook(high, low, None if sampling.stage == BOTH else _counted(steps), warning)
+    return StepPreview(high, low, None if sampling.stage == BOTH else _counted(steps), warning)
 
 
 def _counted(span: range) -> tuple[int, int] | None:
