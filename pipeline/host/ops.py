@@ -21,9 +21,9 @@ from comfy_kitchen.tensor.base import BaseLayoutParams
 
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
+from ..lora.patches import read_lora
 from ..models.attention import Attend
 from ..models.host import Host
-from .loras import ALGEBRA
 from .memory import PatchedResident
 
 
@@ -143,4 +143,4 @@ def _attend() -> Attend | None:
 def comfy_host() -> Host:
     """ComfyUI's linear layers, dtypes, memory management, attention, UMT5-XXL and LoRA algebra."""
     return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
-                read_lora=ALGEBRA.read, attend=_attend())
+                read_lora=read_lora, attend=_attend())

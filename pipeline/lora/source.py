@@ -59,7 +59,7 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) ->
     path = find(lora.source)
     if path is not None:
         header = read_header(path)
-        facts = probe_lora(header)
+        facts = probe_lora(header, local=True)
         check(facts)
         _check_hash(lora, path, stop)
         return _settled(lora, path, facts, header, lora.source)
