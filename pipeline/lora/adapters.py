@@ -38,12 +38,12 @@ UP_BIAS = "lora_up.bias"
 OF_BIAS = ("diff_b", "b_norm", UP_BIAS)
 """Added to the bias: the last of them times alpha / rank, as PEFT's lora_bias is."""
 PARTS = {
-    Adapter.LORA: (UP, DOWN, MID, "reshape_weight"),
+    Adapter.LORA: (UP, DOWN, MID, UP_BIAS, "reshape_weight"),
     Adapter.LOHA: (*HADA, *HADA_TUCKER),
     Adapter.LOKR: (*LOKR_SIDES, "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
     Adapter.OFT: ("oft_blocks", "rescale"),
     Adapter.GLORA: GLORA_PARTS,
-    Adapter.DIFFERENCE: (*DIFFERENCES, "set_weight", *OF_BIAS),
+    Adapter.DIFFERENCE: (*DIFFERENCES, "set_weight", "diff_b", "b_norm"),
 }
 """Type -> its parts, most telling first: a LoRA may have the difference of its bias beside it."""
 MARKS = {kind: set(parts) - {"reshape_weight", "rescale", UP_BIAS} for kind, parts in PARTS.items()}

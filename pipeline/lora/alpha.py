@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ..checkpoint.errors import quoted
 from .adapters import WITH_MAGNITUDE, Adapter, Shape, adapter_of, patch_shape
-from .names import LoraKey, diffusers_name, without_prefix
+from .names import LoraKey, Style, diffusers_name, without_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -264,7 +264,7 @@ def config_of(configs: Configs, key: LoraKey) -> AdapterConfig | None:
     named = max(own, key=len, default={"low": "transformer_2", "high": "transformer"}.get(key.expert or "", ""))
     if named in configs:
         return configs[named]
-    if "" in configs or key.expert is not None:
+    if "" in configs or key.expert is not None or key.style is Style.DIFFUSERS:
         return configs.get("")
     # A file whose names were converted: `diffusion_model.` for `transformer.`.
     return configs.get("transformer") or (next(iter(configs.values())) if len(configs) == 1 else None)

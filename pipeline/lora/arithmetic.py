@@ -110,7 +110,7 @@ def _loha(weight: torch.Tensor, parts: Parts) -> torch.Tensor:
 
 def _lokr(weight: torch.Tensor, parts: Parts) -> torch.Tensor:
     one, two = (parts[side] if side in parts else
-                _tucker(parts["lokr_t2"], parts[f"{side}_a"], parts[f"{side}_b"])
+                _tucker(parts["lokr_t2"], parts[f"{side}_a"], parts[f"{side}_b"]).contiguous()
                 if side == "lokr_w2" and "lokr_t2" in parts else parts[f"{side}_a"] @ parts[f"{side}_b"].flatten(1)
                 for side in LOKR_SIDES)
     return torch.kron(one.reshape(*one.shape, *[1] * (two.ndim - one.ndim)), two)
