@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import NODES, routes, sample_pictures
+from .nodes import NODES, routes
 
 WEB_DIRECTORY = "./web"
-"""Pages of help and the canvas extension; every .js below is loaded by the canvas."""
+"""Help pages and the canvas extension; the canvas loads every .js below it."""
 
 
 class Wan22Extension(ComfyExtension):
-    """The pack, as ComfyUI loads it."""
+    """The pack's nodes, and what it does once as ComfyUI loads it."""
 
     async def on_load(self) -> None:
+        from .pipeline.host import startup
+
         routes.register()
-        sample_pictures.offer()
+        startup.copy_sample_pictures()
+        startup.resume_callbacks()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 
 
 async def comfy_entrypoint() -> Wan22Extension:
-    """Called once by ComfyUI at start-up."""
+    """Return the extension; ComfyUI calls this once at start-up."""
     return Wan22Extension()

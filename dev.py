@@ -28,6 +28,7 @@ from pathlib import Path
 from devtools.environment import prepare
 from devtools.files import check_output, check_picture, write_new
 from devtools.paths import CACHE, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES, VENV_PYTHON
+from devtools.processes import OPENMP
 from devtools.server import ComfyServer, free_port
 from devtools.terminal import DevError, say, tail
 from devtools.workflow import Workflow, download_video, nodes_of_class, run_workflow
@@ -80,7 +81,7 @@ def serve(port: int | None) -> int:
 
 
 def run_check(tool: str, arguments: Sequence[str], comfyui: Path) -> int:
-    environ = {**os.environ, "COMFYUI_PATH": str(comfyui)}
+    environ = {**OPENMP, **os.environ, "COMFYUI_PATH": str(comfyui)}
     process = subprocess.Popen([str(VENV_PYTHON), "-m", tool, *arguments], cwd=ROOT, env=environ)
     try:
         return process.wait()

@@ -35,8 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipeline.download.fetch import fetch  # noqa: E402
-from pipeline.http.policy import Policy  # noqa: E402
+from pipeline.http import policy as http  # noqa: E402
 from pipeline.http.secrets import Tokens  # noqa: E402
+from tests.support.loopback import loopback_policy  # noqa: E402
 
 HOST = "files.example"
 MB = 10**6
@@ -113,7 +114,7 @@ class Server:
         while not ready.exists():
             time.sleep(0.02)
         self.port = int(ready.read_text())
-        self.policy = Policy(loopback={HOST: ("127.0.0.1", self.port)}, loopback_ca=str(self.ca))
+        self.policy = loopback_policy(http, {HOST: ("127.0.0.1", self.port)}, str(self.ca))
 
     def __enter__(self) -> Server:
         return self

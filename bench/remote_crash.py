@@ -31,9 +31,10 @@ sys.path.insert(0, str(ROOT))
 
 from devtools.environment import local_comfyui  # noqa: E402
 from devtools.server import ComfyServer  # noqa: E402
-from pipeline.remote.job import State  # noqa: E402
+from pipeline.remote.job import JobState  # noqa: E402
 from pipeline.remote.ledger import Ledger  # noqa: E402
-from pipeline.remote.providers import ADAPTERS  # noqa: E402
+from pipeline.remote.providers import PROVIDERS  # noqa: E402
+from tests.support.comfy_launcher import put_on_loopback  # noqa: E402
 from tests.support.faults import delay  # noqa: E402
 from tests.support.office import SERVERS  # noqa: E402
 from tests.support.providers.job import FOREVER, Script  # noqa: E402
@@ -50,9 +51,9 @@ UNKNOWN = "Whether"
 def graph(seed: int) -> dict:
     """One remote node per provider, and its report."""
     nodes: dict = {"picture": {"class_type": "LoadImage", "inputs": {"image": "still.png"}}}
-    for name, adapter in ADAPTERS.items():
+    for name, provider in PROVIDERS.items():
         nodes[name] = {"class_type": "Wan22RemoteImageToVideo", "inputs": {
-            "image": ["picture", 0], "provider": adapter.title, "provider.model": adapter.models[0].id,
+            "image": ["picture", 0], "provider": provider.title, "provider.model": provider.models[0].id,
             "prompt": "the camera pans left", "resolution": "480p", "num_frames": 81, "num_inference_steps": 30,
             "guidance_scale": 5.0, "seed": seed}}
         nodes[f"{name} report"] = {"class_type": "PreviewAny", "inputs": {"source": [name, 2]}}
@@ -65,7 +66,8 @@ class Life:
     def __init__(self, base: Path, hosts: str, keys: dict[str, str]) -> None:
         comfyui = local_comfyui()
         self.server = ComfyServer(comfyui, base, base / "server.log")
-        self.server.environ |= {"WAN22_TEST_LOOPBACK": hosts, **keys}
+        self.server.environ |= keys
+        put_on_loopback(self.server, hosts)
         self.server.__enter__()
 
     def queue(self, workflow: dict) -> str:
@@ -83,7 +85,7 @@ class Life:
 
 def states(base: Path) -> Counter[str]:
     """Where the ledger's jobs stand."""
-    return Counter(f"{job.state.value}{', sent' if job.state == State.SUBMITTING and job.sent else ''}"
+    return Counter(f"{job.state.value}{', sent' if job.state == JobState.SUBMITTING and job.sent else ''}"
                    for job in Ledger(base / "user" / "__wan22").jobs())
 
 
@@ -148,7 +150,7 @@ def main() -> None:
         Image.fromarray(np.full((64, 96, 3), 120, np.uint8)).save(base / "input" / "still.png")
         first, *others = providers.values()
         hosts = json.dumps(json.loads(first.environment(*others)) | {"pace": PACE})
-        keys = {ADAPTERS[name].variables[0]: provider.key for name, provider in providers.items()}
+        keys = {PROVIDERS[name].variables[0]: provider.key for name, provider in providers.items()}
 
         hit: Counter[str] = Counter()
         asked: Counter[str] = Counter()

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 from .paths import ROOT, VENV_PYTHON
-from .processes import succeeds
+from .processes import OPENMP, succeeds
 from .terminal import DevError, tail
 
 
@@ -46,13 +46,15 @@ class ComfyServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.options: list[str] = []  # further options for ComfyUI's command line
         self.environ: dict[str, str] = {}  # further environment variables
+        self.launcher = ""  # a program that starts main.py in place of Python itself
         # Proxies from the environment are for the outside, never for a loopback address.
         self._http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
         """The command line; also writes the small file that shows ComfyUI this checkout without links or copies."""
-        words = [str(VENV_PYTHON), str(self.comfyui / "main.py"), "--base-directory", str(self.base)]
+        words = [str(VENV_PYTHON), *filter(None, [self.launcher]), str(self.comfyui / "main.py")]
+        words += ["--base-directory", str(self.base)]
         words += ["--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch"]
         words += ["--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-all-custom-nodes"]
         if self.with_pack:
@@ -66,7 +68,7 @@ class ComfyServer:
         for folder in ("custom_nodes", "input", "models", "output"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         # Model hubs are never asked at run time: what a workflow needs is on the disk or an error says so.
-        environ = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1",
+        environ = {**OPENMP, **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1",
                    **self.environ}
         with self.log.open("wb") as sink:
             self._process = subprocess.Popen(

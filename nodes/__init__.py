@@ -1,4 +1,4 @@
-"""The face of the pack: schemas, tooltips, and one call into the pipeline each."""
+"""The nodes as the canvas shows them: schemas and tooltips, with one call into the pipeline each."""
 
 from .bridge import BridgeSampler
 from .decode import Decode

@@ -1,4 +1,4 @@
-"""Wan 2.2 Sampler for MODEL: our schedule and split on models of ComfyUI's own loaders or of other packs."""
+"""Wan 2.2 Sampler for MODEL: the pack's schedule and split on MODELs of ComfyUI's loaders or of other packs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sockets import CATEGORY, FirstFrame
 
 
 class BridgeSampler(SamplerNode):
-    """Denoises a clip with two MODELs, through ComfyUI's own sampling."""
+    """Denoise a clip with two MODELs through ComfyUI's own sampling."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -19,22 +19,23 @@ class BridgeSampler(SamplerNode):
             node_id="Wan22BridgeSampler",
             display_name="Wan 2.2 Sampler for MODEL (bridge)",
             category=CATEGORY,
-            description="The Wan 2.2 Sampler for models of other loaders: Load Diffusion Model, GGUF, and whatever "
-                        "patches a MODEL (LoRA, torch.compile, attention). ComfyUI samples; steps, split and guidance "
-                        "are those of the Wan 2.2 Sampler.",
+            description="Wan 2.2 Sampler for models of other loaders: Load Diffusion Model, GGUF loaders, and nodes "
+                        "that patch a MODEL (LoRA, torch.compile, attention). Steps, split and guidance are those of "
+                        "Wan 2.2 Sampler; ComfyUI does the sampling.",
             search_aliases=["ksampler", "wan sampler", "moe sampler", "gguf", "denoise"],
             inputs=[
-                io.Model.Input("model_high", tooltip="The high-noise expert, wan2.2_i2v_high_noise_14B, from any "
-                                                     "loader. A shift set on it does not matter: this node's does."),
-                io.Model.Input("model_low", tooltip="The low-noise expert, wan2.2_i2v_low_noise_14B, from any loader."),
-                io.Conditioning.Input("positive", tooltip="The prompt, from Encode Prompt or CLIP Text Encode."),
-                io.Conditioning.Input("negative", tooltip="The negative prompt, from the same node."),
-                FirstFrame.Input("first_frame", tooltip="The picture, from First Frame; it also sets size and length."),
-                *sampling_inputs("These are ComfyUI's own samplers. euler gives the clip of the Wan 2.2 Sampler; unipc "
-                                 "(uni_pc) and dpmpp_2m are written differently there and start anew at the second "
-                                 "expert, so that their clips differ a little."),
+                io.Model.Input("model_high", tooltip="High-noise expert, wan2.2_i2v_high_noise_14B, from any loader. "
+                                                     "This node's shift replaces a shift set on the model."),
+                io.Model.Input("model_low", tooltip="Low-noise expert, wan2.2_i2v_low_noise_14B, from any loader."),
+                io.Conditioning.Input("positive", tooltip="Prompt, from Encode Prompt or CLIP Text Encode."),
+                io.Conditioning.Input("negative", tooltip="Negative prompt, from the same kind of node."),
+                FirstFrame.Input("first_frame", tooltip="Picture from First Frame; it also sets size and length of the "
+                                                        "clip."),
+                *sampling_inputs("ComfyUI's own samplers are used. euler gives the same clip as Wan 2.2 Sampler; unipc "
+                                 "(uni_pc) and dpmpp_2m differ a little: ComfyUI implements them differently and "
+                                 "restarts them at the second expert."),
             ],
-            outputs=[io.Latent.Output(display_name="latent", tooltip="The clip's latents, for Decode or VAE Decode.")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="Latents of the clip, for Decode or VAE Decode.")],
             hidden=[io.Hidden.unique_id],
         )
 

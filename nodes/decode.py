@@ -8,7 +8,7 @@ from .sockets import CATEGORY
 
 
 class Decode(io.ComfyNode):
-    """Decodes a clip piece by piece."""
+    """Decode a clip piece by piece."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -16,14 +16,14 @@ class Decode(io.ComfyNode):
             node_id="Wan22Decode",
             display_name="Decode (Wan 2.2)",
             category=CATEGORY,
-            description="The clip's frames, decoded piece by piece: the VAE needs memory for a few frames at a time, "
+            description="Decodes the clip's frames piece by piece: the VAE needs memory for a few frames at a time, "
                         "not for the whole clip.",
             search_aliases=["vae decode", "decode latent", "latent to video"],
             inputs=[
-                io.Vae.Input("vae", tooltip="The VAE of Load Wan 2.2, or wan_2.1_vae of Load VAE."),
-                io.Latent.Input("latent", tooltip="The clip's latents, from the Wan 2.2 Sampler."),
+                io.Vae.Input("vae", tooltip="VAE from Load Wan 2.2, or wan_2.1_vae from Load VAE."),
+                io.Latent.Input("latent", tooltip="Latents of the clip, from Wan 2.2 Sampler."),
             ],
-            outputs=[io.Image.Output(display_name="images", tooltip="The frames in order, RGB, 0 to 1.")],
+            outputs=[io.Image.Output(display_name="images", tooltip="Frames in order, RGB, 0 to 1.")],
             hidden=[io.Hidden.unique_id],
         )
 

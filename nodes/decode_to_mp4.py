@@ -6,12 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .mp4_inputs import HIDDEN, check_mp4, mp4_inputs, save_mp4
+from .mp4_inputs import HIDDEN, Mp4Node, mp4_inputs
 from .sockets import CATEGORY
 
 
-class DecodeToMP4(io.ComfyNode):
-    """Decode and Save MP4 in one, in the memory of a few frames."""
+class DecodeToMP4(Mp4Node):
+    """Decode and save a clip in the memory of a few frames."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,30 +20,27 @@ class DecodeToMP4(io.ComfyNode):
             display_name="Decode to MP4 (Wan 2.2)",
             category=CATEGORY,
             description="Decodes a clip straight into an MP4: frames are encoded while the next ones are decoded, and "
-                        "only a few are in memory, however long the clip is. The file is that of Decode and Save MP4, "
-                        "byte for byte.",
+                        "only a few are in memory, however long the clip is. The file is identical to that of Decode "
+                        "and Save MP4.",
             search_aliases=["vae decode", "latent to video", "save video", "mp4", "export video"],
             inputs=[
-                io.Vae.Input("vae", tooltip="The VAE of Load Wan 2.2. That of core's Load VAE works too, but decodes "
+                io.Vae.Input("vae", tooltip="VAE from Load Wan 2.2. One from core's Load VAE works too, but decodes "
                                             "the whole clip at once."),
-                io.Latent.Input("latent", tooltip="The clip's latents, from the Wan 2.2 Sampler."),
+                io.Latent.Input("latent", tooltip="Latents of the clip, from Wan 2.2 Sampler."),
                 *mp4_inputs(),
             ],
-            outputs=[io.Video.Output(display_name="video", tooltip="The file, for core's video nodes.")],
+            outputs=[io.Video.Output(display_name="video", tooltip="The MP4, for core's video nodes.")],
             is_output_node=True,
             hidden=HIDDEN,
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str | None = None, codec: str | None = None,
-                        pix_fmt: str | None = None) -> bool | str:
-        return check_mp4({"filename_prefix": filename_prefix, "codec": codec, "pix_fmt": pix_fmt}) or True
-
-    @classmethod
     def execute(cls, vae: Any, latent: dict, **values: Any) -> io.NodeOutput:
+        from ..pipeline.host.mp4 import save_mp4
         from ..pipeline.models.vae import PIXELS_A_LATENT
         from ..pipeline.video.save import decode_to_mp4
 
         height, width = (side * PIXELS_A_LATENT for side in latent["samples"].shape[-2:])
-        return save_mp4(cls.hidden, width, height, values,
-                        lambda mp4, on_frame, stop: decode_to_mp4(mp4, vae, latent, on_frame, stop))
+        video, preview = save_mp4(cls.hidden, width, height, values,
+                                  lambda mp4, on_frame, stop: decode_to_mp4(mp4, vae, latent, on_frame, stop))
+        return io.NodeOutput(video, ui=preview)

@@ -8,7 +8,7 @@ from .sockets import CATEGORY
 
 
 class EncodePrompt(io.ComfyNode):
-    """Turns the prompt and the negative prompt into what the experts read."""
+    """Encode the prompt and the negative prompt into the text embeddings that the experts read."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -16,22 +16,22 @@ class EncodePrompt(io.ComfyNode):
             node_id="Wan22EncodePrompt",
             display_name="Encode Prompt (Wan 2.2)",
             category=CATEGORY,
-            description="What shall happen in the clip, and what shall not, read by the text encoder. "
-                        "At most 512 tokens each.",
+            description="Describe what should happen, and what should not. Encodes both prompts with the text encoder; "
+                        "at most 512 tokens each.",
             search_aliases=["prompt", "text encode", "wan prompt"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The text encoder of Load Wan 2.2, or of a CLIP loader of type wan."),
+                io.Clip.Input("clip", tooltip="Text encoder from Load Wan 2.2, or from a CLIP loader of type wan."),
                 io.String.Input("prompt", multiline=True, default="the camera pans right",
-                                tooltip="What shall move and how. At most 512 tokens. The bundled model knows: the "
-                                        "camera pans left, right, up or down; zooms in or out; the ball moves left, "
-                                        "right, up or down; everything turns red or blue; the scene fades to black; "
-                                        "nothing moves; slowly or quickly."),
+                                tooltip="Describe what should move, and how. At most 512 tokens. The bundled model "
+                                        "knows: the camera pans left, right, up or down; zooms in or out; the ball "
+                                        "moves left, right, up or down; everything turns red or blue; the scene fades "
+                                        "to black; nothing moves; slowly or quickly."),
                 io.String.Input("negative_prompt", multiline=True, default="",
-                                tooltip="What to keep away from. At most 512 tokens; not read at guidance 1."),
+                                tooltip="Describe what should not appear. At most 512 tokens; ignored at guidance 1."),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="The prompt's text embeddings."),
-                io.Conditioning.Output(display_name="negative", tooltip="The negative prompt's text embeddings."),
+                io.Conditioning.Output(display_name="positive", tooltip="Text embeddings of the prompt."),
+                io.Conditioning.Output(display_name="negative", tooltip="Text embeddings of the negative prompt."),
             ],
             hidden=[io.Hidden.unique_id],
         )

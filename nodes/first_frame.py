@@ -1,4 +1,4 @@
-"""First Frame: the picture, made ready for a clip of a size and length."""
+"""First Frame: the picture, prepared for a clip of a given size and length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CUSTOM = "custom"
 
 
 def _size(resolution: dict[str, Any]) -> tuple[int, int]:
-    """Width and height of a resolution choice; raises RequestError for one that is not on the list."""
+    """Return width and height of a resolution choice. Raises RequestError for one that is not on the list."""
     choice = resolution["resolution"]
     if choice == CUSTOM:
         return resolution.get("width", 0), resolution.get("height", 0)
@@ -24,7 +24,7 @@ def _size(resolution: dict[str, Any]) -> tuple[int, int]:
 
 
 class FirstFrameNode(io.ComfyNode):
-    """Encodes the picture that the clip starts from."""
+    """Encode the picture that the clip starts from."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -37,25 +37,25 @@ class FirstFrameNode(io.ComfyNode):
             node_id="Wan22FirstFrame",
             display_name="First Frame (Wan 2.2)",
             category=CATEGORY,
-            description="The picture the clip starts from, scaled and cut to the clip's size and encoded by the VAE.",
+            description="Scales and crops a picture to the clip's size and encodes it as the clip's first frame.",
             search_aliases=["start image", "image to video", "wan image"],
             inputs=[
-                io.Vae.Input("vae", tooltip="The VAE of Load Wan 2.2, or wan_2.1_vae of Load VAE."),
+                io.Vae.Input("vae", tooltip="VAE from Load Wan 2.2, or wan_2.1_vae from Load VAE."),
                 io.Image.Input("image", tooltip="One picture without transparency, at least 32x32 pixels. Scaled to "
-                                                "fill the clip; what stands out is cut off evenly."),
-                io.DynamicCombo.Input("resolution", tooltip="Size of the clip in pixels. Wan 2.2 was made for 480p "
+                                                "fill the clip; the rest is cropped evenly on both sides."),
+                io.DynamicCombo.Input("resolution", tooltip="Size of the clip in pixels. Wan 2.2 was trained for 480p "
                                                             "and 720p, the bundled model for 128x128.",
                                       options=[*(io.DynamicCombo.Option(name, []) for name in request.RESOLUTIONS),
                                                custom]),
                 io.Int.Input("num_frames", default=33, min=5, max=request.MAX_FRAMES, step=4,
-                             tooltip="Length of the clip: 33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames a "
+                             tooltip="Length of the clip: 33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames per "
                                      "second), or any multiple of 4 plus 1."),
                 io.Image.Input("last_image", optional=True,
-                               tooltip="A picture that the clip ends with, treated as the first one is. Wan 2.2 was "
-                                       "not trained for it, but mostly finds a way from one to the other."),
+                               tooltip="Picture that the clip ends with, scaled and cropped like the first one. Wan "
+                                       "2.2 was not trained for this, but usually finds a way from one to the other."),
             ],
             outputs=[FirstFrame.Output(display_name="first_frame",
-                                       tooltip="The encoded picture, for the Wan 2.2 Sampler.")],
+                                       tooltip="Encoded picture, for Wan 2.2 Sampler.")],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -1,4 +1,4 @@
-"""Image from URL: a picture that a link names, for requests that bring none along."""
+"""Image from URL: a picture by its link, for requests that upload no file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .sockets import CATEGORY
 
 
 class ImageFromURL(io.ComfyNode):
-    """Fetches a picture over https."""
+    """Fetch a picture over https."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -16,17 +16,17 @@ class ImageFromURL(io.ComfyNode):
             node_id="Wan22ImageFromURL",
             display_name="Image from URL (Wan 2.2)",
             category=CATEGORY,
-            description="Fetches a JPEG, PNG or WebP picture of at most 10 MB and 64 megapixels over https, and turns "
-                        "it upright.",
+            description="Fetches a JPEG, PNG or WebP picture of at most 10 MB and 64 megapixels over https, and "
+                        "rotates it upright.",
             search_aliases=["load image from url", "download image", "web image"],
             inputs=[
                 io.String.Input("url", default="",
-                                tooltip="https link of the picture itself, not of a page with it. Links into this "
-                                        "machine or its network are refused. Saved with the workflow, so nothing "
-                                        "secret belongs in it."),
+                                tooltip="https link to the picture itself, not to a page that shows it. Links to this "
+                                        "machine or its network are refused. Saved with the workflow: put no secret "
+                                        "in it."),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The picture, as Load Image gives it; transparency "
-                                                                   "is left out.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture as from Load Image, without its "
+                                                                   "transparency.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -45,9 +45,9 @@ class ImageFromURL(io.ComfyNode):
     def execute(cls, url: str) -> io.NodeOutput:
         from ..pipeline.download.picture import fetch_picture
         from ..pipeline.host.files import tokens
-        from ..pipeline.host.node import errors_on_node, stop_if_asked
+        from ..pipeline.host.node import bind_show_text, errors_on_node, stop_if_asked
         from ..pipeline.video.picture import decode_picture
 
         with errors_on_node(cls.hidden.unique_id):
-            data = fetch_picture(url, stop=stop_if_asked, tokens=tokens())
+            data = fetch_picture(url, stop=stop_if_asked, tokens=tokens(), say=bind_show_text(cls.hidden.unique_id))
             return io.NodeOutput(decode_picture(data))

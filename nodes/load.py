@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..pipeline.checkpoint import library
 from ..pipeline.checkpoint.errors import CheckpointError
 from ..pipeline.checkpoint.library import Slot
+from ..pipeline.host.folders import model_folders
 from .sockets import CATEGORY, Model
 
 BUNDLED = "bundled demo model"
@@ -16,25 +17,26 @@ FOLDERS = {Slot.HIGH: "diffusion_models", Slot.LOW: "diffusion_models", Slot.TEX
 """ComfyUI's model folder of each input; whole pipelines are also looked for in its folder `diffusers`."""
 
 
-def _roots(folder: str) -> list[Path]:
-    import folder_paths
-
-    return [Path(path) for name in (folder, "diffusers") for path in folder_paths.get_folder_paths(name)]
+def _folders(slot: Slot) -> list[Path]:
+    return model_folders(FOLDERS[slot], "diffusers")
 
 
 def _choices() -> dict[Slot, list[str]]:
-    """What each input's list offers: the bundled file and those that fit it."""
-    known = {folder: library.list_weights(_roots(folder)) for folder in set(FOLDERS.values())}
+    """Return the choices of each input: the bundled file and those that fit it."""
+    known = {folder: library.list_weights(model_folders(folder, "diffusers")) for folder in set(FOLDERS.values())}
     return {slot: [BUNDLED, *library.fitting_names(known[folder], slot)] for slot, folder in FOLDERS.items()}
 
 
 def _path(name: str, slot: Slot) -> Path | None:
-    """The file behind a name, None for the bundled one. Raises CheckpointError when it is not there or does not fit."""
-    return None if name == BUNDLED else library.find_weights(_roots(FOLDERS[slot]), name, slot, FOLDERS[slot])
+    """Return the file behind a choice, None for the bundled one.
+
+    Raises CheckpointError when it is not there or does not fit.
+    """
+    return None if name == BUNDLED else library.find_weights(_folders(slot), name, slot, FOLDERS[slot])
 
 
 class Load(io.ComfyNode):
-    """Opens the weight files of one model."""
+    """Open the weight files of one model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -43,27 +45,27 @@ class Load(io.ComfyNode):
             node_id="Wan22Load",
             display_name="Load Wan 2.2",
             category=CATEGORY,
-            description="Both experts of Wan 2.2 I2V-A14B, its text encoder and its VAE. Starts with the small model "
-                        "that the pack brings along, so that everything works before the real weights are there. The "
-                        "lists show the files that fit.",
+            description="Loads both experts of Wan 2.2 I2V-A14B, its text encoder and its VAE. The default is the "
+                        "small model bundled with the pack, so that workflows run before the real weights are there. "
+                        "The lists show only files that fit.",
             search_aliases=["wan", "wan 2.2", "image to video", "i2v"],
             inputs=[
                 io.Combo.Input(Slot.HIGH.value, options=choices[Slot.HIGH], default=BUNDLED,
-                               tooltip="The expert for the first, noisy steps, from models/diffusion_models: "
-                                       "wan2.2_i2v_high_noise_14B. A folder of a diffusers pipeline works too."),
+                               tooltip="Expert for the first, noisy steps, from models/diffusion_models: "
+                                       "wan2.2_i2v_high_noise_14B. The folder of a diffusers pipeline works too."),
                 io.Combo.Input(Slot.LOW.value, options=choices[Slot.LOW], default=BUNDLED,
-                               tooltip="The expert for the later steps, from models/diffusion_models: "
-                                       "wan2.2_i2v_low_noise_14B. A folder of a diffusers pipeline works too."),
+                               tooltip="Expert for the later steps, from models/diffusion_models: "
+                                       "wan2.2_i2v_low_noise_14B. The folder of a diffusers pipeline works too."),
                 io.Combo.Input(Slot.TEXT.value, options=choices[Slot.TEXT], default=BUNDLED,
-                               tooltip="The text encoder, from models/text_encoders: umt5_xxl_fp16. The bundled one "
+                               tooltip="Text encoder, from models/text_encoders: umt5_xxl_fp16. The bundled one "
                                        "understands only the bundled model's few prompts."),
                 io.Combo.Input(Slot.VAE.value, options=choices[Slot.VAE], default=BUNDLED,
-                               tooltip="The VAE, from models/vae: wan_2.1_vae."),
+                               tooltip="VAE, from models/vae: wan_2.1_vae."),
             ],
             outputs=[
-                Model.Output(display_name="model", tooltip="Both experts, for the Wan 2.2 Sampler."),
-                io.Clip.Output(display_name="clip", tooltip="The text encoder, for Encode Prompt."),
-                io.Vae.Output(display_name="vae", tooltip="The VAE, for First Frame and Decode."),
+                Model.Output(display_name="model", tooltip="Both experts, for Wan 2.2 Sampler."),
+                io.Clip.Output(display_name="clip", tooltip="Text encoder, for Encode Prompt."),
+                io.Vae.Output(display_name="vae", tooltip="VAE, for First Frame and Decode."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -90,7 +92,6 @@ class Load(io.ComfyNode):
         with errors_on_node(node_id):
             names = (high_noise_expert, low_noise_expert, text_encoder, vae)
             high, low, text, decoder = (_path(name, slot) for slot, name in zip(Slot, names, strict=True))
-            said = pair_warnings(high, low)
-            if said:
-                show_text(node_id, " ".join(said))
+            if notes := pair_warnings(high, low):
+                show_text(node_id, " ".join(notes))
             return io.NodeOutput(*load(comfy_host(), high, low, text, decoder))

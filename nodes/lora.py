@@ -1,16 +1,17 @@
-"""LoRA: a link or a file, for one expert or both, in a list that every sampler takes."""
+"""LoRA: a link or a file for one expert or both, added to a list that every sampler takes."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
 from ..pipeline import request
+from ..pipeline.host.folders import lora_file
 from ..pipeline.lora.lora import new_loras
 from .sockets import CATEGORY, Loras
 
 
 class LoraNode(io.ComfyNode):
-    """Adds a LoRA, or a pair, to the list."""
+    """Add a LoRA, or a pair, to the list."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -18,41 +19,40 @@ class LoraNode(io.ComfyNode):
             node_id="Wan22Lora",
             display_name="LoRA (Wan 2.2)",
             category=CATEGORY,
-            description="A LoRA by link or from the loras folder, .safetensors only. The sampler fetches it once, "
-                        "checks it before its body is downloaded, and applies it without changing the model. Chain "
-                        "several.",
+            description="Adds a LoRA by link or from the loras folder, .safetensors only. The sampler checks its "
+                        "header first, downloads it once, and applies it without changing the model. Chain these nodes "
+                        "to use several.",
             search_aliases=["lora", "lora url", "load lora", "civitai", "hugging face"],
             inputs=[
                 io.String.Input("source", default="",
-                                tooltip="An https link to a .safetensors file; owner/repo or "
-                                        "owner/repo/file.safetensors of Hugging Face, or a link to it; a Civitai page, "
-                                        "download link or AIR; or a file of the loras folder. The bundled model has a "
-                                        "pair of its own: wan2.2_i2v_demo_drain_colours_high_noise.safetensors and "
+                                tooltip="https link to a .safetensors file; owner/repo or owner/repo/file.safetensors "
+                                        "of Hugging Face, or a link to it; a Civitai page, download link or AIR; or a "
+                                        "file of the loras folder. The bundled model has a pair of its own: "
+                                        "wan2.2_i2v_demo_drain_colours_high_noise.safetensors and "
                                         "..._low_noise.safetensors."),
                 io.Float.Input("scale", default=request.DEFAULT_SCALE, min=0.0, max=1.0, step=0.05,
                                display_mode=io.NumberDisplay.slider,
-                               tooltip="How strongly it acts: 0 not at all, 1 as it was trained."),
+                               tooltip="Strength of the LoRA: 0 is off, 1 as it was trained."),
                 io.Combo.Input("expert", options=list(request.LORA_EXPERTS), default=request.AUTO,
-                               tooltip="Which expert it is for. auto goes by what the file and its name say, and the "
-                                       "sampler shows what it chose."),
-                Loras.Input("loras", optional=True, tooltip="More LoRAs, from another of these nodes."),
+                               tooltip="Expert to apply it to. auto decides by the file's content and name, and the "
+                                       "sampler shows the choice."),
+                Loras.Input("loras", optional=True, tooltip="More LoRAs, from another LoRA node."),
                 io.String.Input("source_low", default="", optional=True,
-                                tooltip="The low-noise file, when the LoRA is a pair; source is then the high-noise "
-                                        "one."),
+                                tooltip="Low-noise file of a LoRA that is a pair; source is then the high-noise file."),
                 io.Float.Input("exact_scale", default=0.0, min=-request.MAX_SCALE, max=request.MAX_SCALE, step=0.05,
                                optional=True, advanced=True,
-                               tooltip="A scale beyond the slider, -4 to 4, as some distilled LoRAs want; at 0 the "
-                                       "slider counts."),
+                               tooltip="Scale outside the slider's range, -4 to 4, as some distilled LoRAs need; 0 "
+                                       "uses the slider."),
                 io.String.Input("sha256", default="", optional=True, advanced=True,
-                                tooltip="What the file must hash to, 64 hexadecimal digits. With it the network is not "
-                                        "asked again once the file is here."),
+                                tooltip="Expected SHA-256 of the file, 64 hexadecimal digits. Once a file with it is "
+                                        "here, the network is not used again."),
                 io.String.Input("sha256_low", default="", optional=True, advanced=True,
-                                tooltip="The same for source_low."),
+                                tooltip="Expected SHA-256 of source_low."),
                 io.Float.Input("min_match", default=request.DEFAULT_MIN_MATCH, min=0.0, max=1.0, step=0.05,
                                optional=True, advanced=True,
-                               tooltip="The share of its keys that must fit the model; below it the run stops."),
+                               tooltip="Share of the LoRA's keys that must fit the model; the run stops below it."),
             ],
-            outputs=[Loras.Output(display_name="loras", tooltip="For a sampler, or for another of these nodes.")],
+            outputs=[Loras.Output(display_name="loras", tooltip="List for a sampler, or for another LoRA node.")],
         )
 
     @classmethod
@@ -69,12 +69,8 @@ class LoraNode(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, source: str, source_low: str = "", **given: object) -> list[tuple[int, int]]:
-        """Size and time of the files of the loras folder, so that one that was replaced is read again."""
-        import folder_paths
-
-        from ..pipeline.lora.bundled import named_file
-
-        paths = [named_file(name, folder_paths.get_full_path) for name in (source, source_low) if name]
+        """Return size and time of the files in the loras folder, so that a replaced one is read again."""
+        paths = [lora_file(name) for name in (source, source_low) if name]
         return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths if path)]
 
     @classmethod

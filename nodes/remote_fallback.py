@@ -1,4 +1,4 @@
-"""Remote Fallback: who else may make a clip, when the provider before provably did not take it."""
+"""Remote Fallback: the provider to try next when the one before certainly did not accept the job."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipeline.remote.keys import DEFAULT_PROFILE
-from .remote_inputs import profile_fault, provider_inputs, read_offer
+from ..pipeline.remote.keys import DEFAULT_PROFILE, profile_fault
+from .remote_inputs import provider_inputs, read_target
 from .sockets import CATEGORY, Providers
 
 
 class RemoteFallback(io.ComfyNode):
-    """A provider to ask next; chainable."""
+    """Add a provider to the list of those to try."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,18 +20,17 @@ class RemoteFallback(io.ComfyNode):
             node_id="Wan22RemoteFallback",
             display_name="Remote Fallback (Wan 2.2)",
             category=CATEGORY,
-            description="A provider to ask when the ones before provably did not take the job: no answer to the "
-                        "connection, no balance, a key or a request refused, a price above your limits. A request "
-                        "that the content rules refuse is not taken elsewhere, and one that may have been accepted is "
-                        "never sent again.",
+            description="Adds a provider to try when those before certainly did not accept the job: no connection, no "
+                        "balance, a key or a request refused, a price above your limits. A request refused by content "
+                        "rules is never retried elsewhere, and one that may have been accepted is never sent again.",
             search_aliases=["failover", "provider list", "api fallback"],
             inputs=[
                 *provider_inputs(),
-                Providers.Input("before", optional=True, tooltip="Providers to ask before this one, from another of "
-                                                                 "these nodes."),
+                Providers.Input("before", optional=True, tooltip="Providers to try before this one, from another "
+                                                                 "Remote Fallback."),
             ],
-            outputs=[Providers.Output(display_name="fallbacks", tooltip="For Remote Image to Video, or another of "
-                                                                        "these nodes.")],
+            outputs=[Providers.Output(display_name="fallbacks", tooltip="List for Remote Image to Video, or for "
+                                                                        "another Remote Fallback.")],
         )
 
     @classmethod
@@ -40,4 +39,4 @@ class RemoteFallback(io.ComfyNode):
 
     @classmethod
     def execute(cls, provider: dict[str, Any], profile: str = DEFAULT_PROFILE, before: tuple = ()) -> io.NodeOutput:
-        return io.NodeOutput((*before, read_offer(provider, profile)))
+        return io.NodeOutput((*before, read_target(provider, profile)))

@@ -1,27 +1,25 @@
-"""Remote Image to Video: the same request as a local clip, made by a hosted provider."""
+"""Remote Image to Video: the request of a local clip, made by a hosted provider."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..pipeline import request
-from ..pipeline.remote.keys import DEFAULT_PROFILE
-from ..pipeline.remote.plan import FRAME_CHOICES, TRIM
-from ..pipeline.remote.providers import ADAPTERS
+from ..pipeline.remote.keys import DEFAULT_PROFILE, profile_fault
+from ..pipeline.remote.plan import LONGER_CLIPS, TRIM
+from ..pipeline.remote.providers import PROVIDERS
 from ..pipeline.remote.request import MAX_REMOTE_SEED, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
-from .remote_inputs import profile_fault, provider_inputs, read_offer
-from .shown_clip import shown_clip
+from .remote_inputs import provider_inputs, read_target
 from .sockets import CATEGORY, Loras, Providers
 
 IMAGES = 1
-"""Place of the frames among the outputs."""
+"""Index of the frames among the outputs."""
 
 
 class RemoteImageToVideo(io.ComfyNode):
-    """Buys one clip, at most once."""
+    """Buy one clip, at most once."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -29,57 +27,56 @@ class RemoteImageToVideo(io.ComfyNode):
             node_id="Wan22RemoteImageToVideo",
             display_name="Remote Image to Video (Wan 2.2)",
             category=CATEGORY,
-            description="A hosted provider makes the clip. The picture, the prompts and the links of the LoRAs are "
-                        "sent there, and the clip is billed to your account. A run that was cut off goes on where it "
-                        "was; the same request is not bought twice.",
-            search_aliases=["api", "cloud", "hosted", *ADAPTERS, "wan api"],
+            description="Has a hosted provider make the clip. The picture, the prompts and the links of the LoRAs are "
+                        "sent there, and the clip is billed to your account. An interrupted run is resumed; the same "
+                        "request is not bought twice.",
+            search_aliases=["api", "cloud", "hosted", *PROVIDERS, "wan api"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture without transparency. Only its pixels are sent, as PNG or "
                                                 "JPEG, with no side over 2000 pixels."),
                 *provider_inputs(),
                 io.String.Input("prompt", multiline=True, default="",
-                                tooltip="What is to happen in the clip. Wan 2.2 reads at most 512 tokens."),
+                                tooltip="Describe what should happen in the clip. Wan 2.2 reads at most 512 tokens."),
                 io.String.Input("negative_prompt", multiline=True, default="", optional=True,
-                                tooltip="What is not to be seen. Not every model takes one."),
+                                tooltip="Describe what should not appear. Not every model takes one."),
                 io.Combo.Input("resolution", options=list(REMOTE_RESOLUTIONS), default="480p",
-                               tooltip="480p or 720p; the picture decides between landscape and portrait."),
+                               tooltip="480p or 720p; landscape or portrait follows the picture."),
                 io.Int.Input("num_frames", default=81, min=17, max=161, step=4,
-                             tooltip="33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames a second). Where clips are "
-                                     "sold by the second, the next longer one is bought."),
+                             tooltip="33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames per second). Where clips "
+                                     "come in fixed lengths, the next longer one is bought."),
                 io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=MIN_REMOTE_STEPS,
-                             max=request.MAX_STEPS, tooltip="Denoising steps, 10 to 50, where the model lets you "
-                                                            "choose."),
+                             max=request.MAX_STEPS, tooltip="Denoising steps, 10 to 50, if the model takes them."),
                 io.Float.Input("guidance_scale", default=request.DEFAULT_GUIDANCE, min=request.MIN_GUIDANCE,
                                max=request.MAX_GUIDANCE, step=0.1,
-                               tooltip="How strictly to follow the prompt, 1 to 10, where the model lets you choose."),
+                               tooltip="How strictly to follow the prompt, 1 to 10, if the model takes it."),
                 io.Int.Input("seed", default=0, min=0, max=MAX_REMOTE_SEED,
                              control_after_generate=io.ControlAfterGenerate.fixed,  # a new seed is a new purchase
-                             tooltip="Another seed is another clip, and is bought anew; the same request with the same "
-                                     "seed is handed out again without a new purchase."),
-                Loras.Input("loras", optional=True, tooltip="LoRAs from LoRA (Wan 2.2), by links that anybody may "
+                             tooltip="A new seed is a new clip and a new purchase; the same request with the same seed "
+                                     "returns the clip that was bought."),
+                Loras.Input("loras", optional=True, tooltip="LoRAs from LoRA (Wan 2.2), by links that anyone can "
                                                             "open."),
                 Providers.Input("fallbacks", optional=True,
-                                tooltip="Whom to ask when this provider provably did not take the job, from Remote "
+                                tooltip="Providers to try when this one certainly did not accept the job, from Remote "
                                         "Fallback."),
                 io.Float.Input("max_cost", default=0.0, min=0.0, max=1000.0, step=0.01, optional=True,
-                               tooltip="Most US dollars that this clip may cost; above it neither the picture nor the "
+                               tooltip="Maximum price of this clip in US dollars; above it neither the picture nor the "
                                        "prompts are sent. 0: no limit."),
                 io.Float.Input("max_cost_per_day", default=0.0, min=0.0, max=10000.0, step=0.1, optional=True,
                                advanced=True,
-                               tooltip="Most US dollars that all remote clips of the last 24 hours may cost together, "
-                                       "this one included. 0: no limit."),
-                io.Combo.Input("longer_clips", options=list(FRAME_CHOICES), default=TRIM, optional=True, advanced=True,
-                               tooltip="When more frames are bought than asked for: trim cuts the clip here, keep "
-                                       "hands it on as it came, refuse stops before anything is sent."),
+                               tooltip="Maximum for all remote clips of the last 24 hours in US dollars, this one "
+                                       "included. 0: no limit."),
+                io.Combo.Input("longer_clips", options=list(LONGER_CLIPS), default=TRIM, optional=True, advanced=True,
+                               tooltip="If more frames are bought than requested: trim cuts the clip here, keep "
+                                       "returns it as it came, refuse stops before anything is sent."),
                 io.Boolean.Input("strict", default=False, optional=True, advanced=True,
-                                 tooltip="Refuse, before anything is sent, when the model would ignore or change any "
+                                 tooltip="Refuse, before anything is sent, if the model would ignore or change any "
                                          "part of the request."),
             ],
             outputs=[
-                io.Video.Output(display_name="video", tooltip="The provider's file, untouched unless it was cut."),
-                io.Image.Output(display_name="images", tooltip="Its frames; decoded only when something takes them."),
-                io.String.Output(display_name="report", tooltip="JSON: job, provider, seconds, price, what was asked "
-                                                                "and what was changed."),
+                io.Video.Output(display_name="video", tooltip="The provider's file, unchanged unless it was cut."),
+                io.Image.Output(display_name="images", tooltip="Frames of the clip; decoded only if connected."),
+                io.String.Output(display_name="report", tooltip="JSON: job, provider, seconds, price, the request and "
+                                                                "what was changed in it."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -100,7 +97,7 @@ class RemoteImageToVideo(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **given: object) -> bool:
-        """Whether the frames are wanted: a run without them has none to hand on later."""
+        """Return whether the frames are wanted: a cached run without them has none to return later."""
         from ..pipeline.host.runs import is_linked
 
         return is_linked(IMAGES)
@@ -111,21 +108,18 @@ class RemoteImageToVideo(io.ComfyNode):
                       loras: tuple = (), fallbacks: tuple = (), profile: str = DEFAULT_PROFILE, max_cost: float = 0.0,
                       max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False) -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node
-        from ..pipeline.host.remote import remote_desk
+        from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
-        from ..pipeline.host.video import frames_of, video_from
+        from ..pipeline.host.video import clip_outputs
+        from ..pipeline.remote.budget import Limits
         from ..pipeline.remote.clip import remote_clip
-        from ..pipeline.remote.ledger import Limits
-        from ..pipeline.video.probe import probe_video
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             clip = request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
-                                       num_inference_steps, guidance_scale, seed)
-            desk = remote_desk(node_id, Limits(max_cost, max_cost_per_day))
-            path, report = await remote_clip(image, clip, (read_offer(provider, profile), *fallbacks), desk,
-                                             frames=longer_clips, strict=strict)
-            video = video_from(path)
-            images = await asyncio.to_thread(frames_of, video) if is_linked(IMAGES) else None
-            shown = await asyncio.to_thread(lambda: shown_clip(path, probe_video(path)))
-            return io.NodeOutput(video, images, report, ui=shown)
+                                            num_inference_steps, guidance_scale, seed)
+            context = remote_context(node_id, Limits(max_cost, max_cost_per_day))
+            path, report = await remote_clip(image, clip, (read_target(provider, profile), *fallbacks), context,
+                                             longer_clips=longer_clips, strict=strict)
+            video, images, preview = await clip_outputs(path, with_frames=is_linked(IMAGES))
+            return io.NodeOutput(video, images, report, ui=preview)

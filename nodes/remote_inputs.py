@@ -1,4 +1,4 @@
-"""Choosing a provider, its model and a profile of keys, as the remote nodes show it."""
+"""The choice of a provider, its model and a profile of keys, as the remote nodes show it."""
 
 from __future__ import annotations
 
@@ -6,39 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..pipeline.remote.keys import DEFAULT_PROFILE, PROFILE
-from ..pipeline.remote.providers import ADAPTERS
+from ..pipeline.remote.keys import DEFAULT_PROFILE
+from ..pipeline.remote.providers import PROVIDERS, find_target
 
 if TYPE_CHECKING:
-    from ..pipeline.remote.run import Offer
+    from ..pipeline.remote.providers import Target
 
 
 def provider_inputs() -> list[io.Input]:
-    """The provider with its models, and the profile."""
+    """Return the provider with its models, and the profile."""
     return [
-        io.DynamicCombo.Input("provider", tooltip="Who makes the clip, and is paid for it by you.", options=[
-            io.DynamicCombo.Option(adapter.title, [
-                io.Combo.Input("model", options=[model.id for model in adapter.models],
-                               tooltip="The provider's name of the model. What it cannot honour of your request is "
-                                       "said on the node before anything is sent."),
-            ]) for adapter in ADAPTERS.values()]),
+        io.DynamicCombo.Input("provider", tooltip="Service that makes the clip and bills your account.", options=[
+            io.DynamicCombo.Option(provider.title, [
+                io.Combo.Input("model", options=[model.id for model in provider.models],
+                               tooltip="The provider's name of the model. The node shows what it cannot honour of your "
+                                       "request before anything is sent."),
+            ]) for provider in PROVIDERS.values()]),
         io.String.Input("profile", default=DEFAULT_PROFILE, optional=True, advanced=True,
-                        tooltip="Which of your saved keys to use. A key is never written here: it comes from an "
-                                f"environment variable ({', '.join(a.variables[0] for a in ADAPTERS.values())}) or "
-                                "from the pack's own store."),
+                        tooltip="Profile in Settings > Wan 2.2 whose key to use. Never put a key here: save it in the "
+                                "settings, or set it as an environment variable "
+                                f"({', '.join(a.variables[0] for a in PROVIDERS.values())})."),
     ]
 
 
-def profile_fault(profile: str | None) -> str:
-    """A sentence when this is no profile's name, such as a key pasted into the wrong place; else an empty string."""
-    if profile is None or PROFILE.fullmatch(profile):
-        return ""
-    return ("profile is no name of a profile: it has 1 to 40 letters, digits, - and _. A key does not belong here; set "
-            "it as an environment variable.")
-
-
-def read_offer(provider: dict[str, Any], profile: str) -> Offer:
-    """The choice as one object."""
-    from ..pipeline.remote.run import Offer
-
-    return Offer(provider["provider"], provider.get("model", ""), profile)
+def read_target(provider: dict[str, Any], profile: str) -> Target:
+    """Return the choice as one object. Raises RemoteError for a provider or a model that is not known."""
+    return find_target(provider["provider"], provider.get("model", ""), profile)

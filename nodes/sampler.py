@@ -11,7 +11,7 @@ from .sockets import CATEGORY, FirstFrame, Model
 
 
 class Sampler(SamplerNode):
-    """Denoises a clip: the high-noise expert down to the boundary, the low-noise one from there."""
+    """Denoise a clip: with the high-noise expert down to the boundary, with the low-noise one from there."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -19,21 +19,22 @@ class Sampler(SamplerNode):
             node_id="Wan22Sampler",
             display_name="Wan 2.2 Sampler",
             category=CATEGORY,
-            description="Makes the clip's latents. The expert of each step follows from the boundary, by the rule "
-                        "of the official code; one expert is on the device at a time.",
+            description="Generates the clip's latents from noise. The boundary decides which expert takes a step, by "
+                        "the rule of the official code; only one expert is on the device at a time.",
             search_aliases=["ksampler", "wan sampler", "moe sampler", "denoise"],
             inputs=[
                 Model.Input("model", tooltip="Both experts, from Load Wan 2.2."),
-                io.Conditioning.Input("positive", tooltip="The prompt, from Encode Prompt."),
-                io.Conditioning.Input("negative", tooltip="The negative prompt, from Encode Prompt."),
-                FirstFrame.Input("first_frame", tooltip="The picture, from First Frame; it also sets size and length."),
-                *sampling_inputs("euler is plain and robust, unipc what the official code uses, dpmpp_2m its other "
-                                 "solver."),
+                io.Conditioning.Input("positive", tooltip="Prompt, from Encode Prompt."),
+                io.Conditioning.Input("negative", tooltip="Negative prompt, from Encode Prompt."),
+                FirstFrame.Input("first_frame", tooltip="Picture from First Frame; it also sets size and length of the "
+                                                        "clip."),
+                *sampling_inputs("euler is simple and robust, unipc is the default of the official code, dpmpp_2m its "
+                                 "other solver."),
                 io.Boolean.Input("batched_guidance", default=False, optional=True, advanced=True,
-                                 tooltip="Take the prompt and the negative prompt through an expert together: the "
-                                         "same clip, a little faster for small clips, twice the working memory."),
+                                 tooltip="Pass the prompt and the negative prompt through an expert in one batch: "
+                                         "the same clip, a little faster for small clips, twice the working memory."),
             ],
-            outputs=[io.Latent.Output(display_name="latent", tooltip="The clip's latents, for Decode or VAE Decode.")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="Latents of the clip, for Decode or VAE Decode.")],
             hidden=[io.Hidden.unique_id],
         )
 

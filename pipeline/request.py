@@ -23,6 +23,8 @@ MAX_PROMPT_TOKENS = 512
 MIN_IMAGE_SIDE = 32
 SIZE_MULTIPLE = 16
 MAX_SIDE = 4096
+SMALLEST_PIXEL, LARGEST_PIXEL = -0.75, 2.0
+"""Beyond these an IMAGE is of another scale: 0..255, or -1..1."""
 MAX_FRAMES = 1025
 MIN_STEPS, MAX_STEPS, DEFAULT_STEPS = 4, 50, 30
 MIN_GUIDANCE, MAX_GUIDANCE, DEFAULT_GUIDANCE = 1.0, 10.0, 5.0
@@ -117,9 +119,38 @@ def check_image(image: torch.Tensor | None, name: str = "image") -> None:
         raise RequestError(f"The {name} has {channels} colour channels; 3 are needed (red, green, blue).")
     if min(height, width) < MIN_IMAGE_SIDE:
         raise RequestError(f"The {name} is {width}x{height} pixels; each side must be at least {MIN_IMAGE_SIDE}.")
-    if not bool(image.isfinite().all()):
-        raise RequestError(f"The {name} holds values that are not numbers (NaN or infinite). "
-                           "The node that made it went wrong.")
+    check_pixels(image, f"The {name} holds")
+
+
+def check_pixels(images: torch.Tensor, holds: str) -> None:
+    """Raise RequestError unless pictures hold finite floats on the scale of an IMAGE, 0..1.
+
+    holds: how the sentence begins, such as "The image holds".
+    """
+    check_pixel_type(images, holds)
+    low, high = (float(value) for value in images.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise RequestError(f"{holds} values that are not numbers (NaN or infinite). The node that made it went wrong.")
+    check_pixel_scale(low, high, holds)
+
+
+def check_pixel_type(images: torch.Tensor, holds: str) -> None:
+    """Raise RequestError for pictures in whole numbers."""
+    if not images.is_floating_point():
+        raise RequestError(f"{holds} whole numbers ({str(images.dtype).removeprefix('torch.')}); a ComfyUI IMAGE holds "
+                           "floats of 0 to 1. Divide them by 255.")
+
+
+def check_pixel_scale(low: float, high: float, holds: str) -> None:
+    """Raise RequestError for pictures of 0..255 or -1..1, by their smallest and largest value.
+
+    A little beyond 0..1 is what resizing and VAEs leave.
+    """
+    if high > LARGEST_PIXEL:
+        raise RequestError(f"{holds} values up to {high:g}; a ComfyUI IMAGE has 0 to 1. Divide them by 255.")
+    if low < SMALLEST_PIXEL:
+        raise RequestError(f"{holds} values down to {low:g}; a ComfyUI IMAGE has 0 to 1. If they are of -1 to 1, halve "
+                           "them and add 0.5.")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from devtools.server import ComfyServer
 from devtools.workflow import Workflow
 from tests.support.canvas import CHROMIUM, FLAGS
 from tests.support.comfy_client import ComfyClient, clip_workflow, sample_picture
+from tests.support.comfy_launcher import put_on_loopback
 from tests.support.hostile_server import HostileServer
 
 SLOW = ("nodes", "web")
@@ -46,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, internet: HostileServer) ->
         pytest.fail("There is no ComfyUI to test with. `python3 dev.py test` fetches it.")
     base = tmp_path_factory.mktemp("comfyui")
     server = ComfyServer(comfyui, base, base / "server.log")
-    server.environ["WAN22_TEST_LOOPBACK"] = internet.environment()
+    put_on_loopback(server, internet.environment())
     server.options.append("--cpu")  # float32 everywhere, which the comparisons of numbers rely on
     with server:
         yield server

@@ -69,6 +69,9 @@ def test_low_noise_guidance_defaults_to_the_other() -> None:
     (torch.zeros(3, 64, 64, 3), "batch of 3 pictures"),
     (torch.zeros(64, 64, 3), "3 dimensions"),
     (torch.full((1, 64, 64, 3), float("nan")), "not numbers"),
+    (torch.full((1, 64, 64, 3), 200, dtype=torch.uint8), r"whole numbers \(uint8\).* Divide them by 255"),
+    (torch.full((1, 64, 64, 3), 255.0), "values up to 255; a ComfyUI IMAGE has 0 to 1. Divide them by 255"),
+    (torch.full((1, 64, 64, 3), -1.0), "values down to -1;.* halve them and add 0.5"),
 ])
 def test_pictures_that_cannot_start_a_clip(image: torch.Tensor | None, said: str) -> None:
     with pytest.raises(RequestError, match=said):

@@ -30,19 +30,19 @@ Workflow = dict[str, dict[str, Any]]
 
 
 def read_workflow(path: Path) -> Workflow:
-    """A graph in API format; ends the script for any other file."""
+    """Return the graph in API format; exit for any other file."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except ValueError:
         found = None
     if not isinstance(found, dict) or not found or not all(
             isinstance(node, dict) and {"class_type", "inputs"} <= node.keys() for node in found.values()):
-        sys.exit(f"{path} is no workflow in API format. Save it on the canvas with File > Export (API).")
+        sys.exit(f"{path} is not a workflow in API format. Save it on the canvas with File > Export (API).")
     return found
 
 
 def fill_in(workflow: Workflow, picture: str, prompt: str | None, settings: list[str]) -> None:
-    """Put the picture, the prompt and settings such as "Wan22Sampler.seed=7" into the nodes that have such inputs."""
+    """Set the picture, the prompt and settings such as "Wan22Sampler.seed=7" on the nodes that have such inputs."""
     for node in workflow.values():
         if node["class_type"] == "LoadImage":
             node["inputs"]["image"] = picture
@@ -55,34 +55,34 @@ def fill_in(workflow: Workflow, picture: str, prompt: str | None, settings: list
         if not nodes or not name:
             sys.exit(f"--set {setting}: write it as NODE.INPUT=VALUE, where NODE is an id or a class of the workflow: "
                      + ", ".join(f"{key} ({node['class_type']})" for key, node in workflow.items()))
-        with contextlib.suppress(ValueError):  # a plain word is a text
+        with contextlib.suppress(ValueError):  # a plain word stays text
             value = json.loads(value)
         for node in nodes:
             node["inputs"][name] = value
 
 
 async def upload(comfy: aiohttp.ClientSession, picture: Path) -> str:
-    """The name that Load Image knows the picture by. An earlier picture of that name is kept."""
+    """Upload the picture and return its name for Load Image. An earlier picture of that name is kept."""
     form = aiohttp.FormData()
     form.add_field("image", picture.read_bytes(), filename=picture.name)
-    async with comfy.post("/upload/image", data=form) as answer:
-        answer.raise_for_status()
-        return (await answer.json())["name"]
+    async with comfy.post("/upload/image", data=form) as response:
+        response.raise_for_status()
+        return (await response.json())["name"]
 
 
 async def queue(comfy: aiohttp.ClientSession, workflow: Workflow, client: str) -> str:
-    """The job's id; ends the script with ComfyUI's sentences when it refuses, even if only one branch."""
-    async with comfy.post("/prompt", json={"prompt": workflow, "client_id": client}) as answer:
-        said = await answer.json()
+    """Queue the graph and return the job's id; exit with ComfyUI's messages if it refuses, even one branch only."""
+    async with comfy.post("/prompt", json={"prompt": workflow, "client_id": client}) as response:
+        reply = await response.json()
     faults = [f"{node['class_type']}: {error['details'] or error['message']}"  # details: "input - sentence"
-              for node in (said.get("node_errors") or {}).values() for error in node["errors"]]
-    if faults or "prompt_id" not in said:
-        sys.exit("\n".join(dict.fromkeys(faults)) or said["error"]["message"])
-    return said["prompt_id"]
+              for node in (reply.get("node_errors") or {}).values() for error in node["errors"]]
+    if faults or "prompt_id" not in reply:
+        sys.exit("\n".join(dict.fromkeys(faults)) or reply["error"]["message"])
+    return reply["prompt_id"]
 
 
 async def show_progress(comfy: aiohttp.ClientSession, workflow: Workflow, client: str) -> None:
-    """Print the steps that ComfyUI tells this client of. The outcome comes from `outcome`: a socket may break."""
+    """Print the steps that ComfyUI reports. `outcome` waits for the end: a socket may break."""
     with contextlib.suppress(aiohttp.ClientError):
         async with comfy.ws_connect("/ws", params={"clientId": client}) as socket:
             async for message in socket:
@@ -94,12 +94,12 @@ async def show_progress(comfy: aiohttp.ClientSession, workflow: Workflow, client
 
 
 async def outcome(comfy: aiohttp.ClientSession, job: str) -> dict[str, Any]:
-    """Wait for the job's end; ends the script with the node's message when it failed. Ctrl-C cancels the job."""
+    """Wait for the job and return its outputs; exit with the node's message if it failed. Ctrl-C cancels the job."""
     try:
         while True:
-            async with comfy.get(f"/api/jobs/{job}") as answer:
-                state = await answer.json()
-            if answer.status == 404:
+            async with comfy.get(f"/api/jobs/{job}") as response:
+                state = await response.json()
+            if response.status == 404:
                 sys.exit("\nComfyUI no longer knows the job: it was restarted. Run this again.")
             if state["status"] == "completed":
                 return state["outputs"]
@@ -128,15 +128,15 @@ async def make_clip(options: argparse.Namespace) -> None:
         if not files:
             sys.exit("\nThe workflow ended without an MP4: it needs Save MP4, Decode to MP4 or Save Video.")
         wanted = {key: files[0][key] for key in ("filename", "subfolder", "type")}
-        async with comfy.get("/view", params=wanted) as answer:
-            answer.raise_for_status()
+        async with comfy.get("/view", params=wanted) as response:
+            response.raise_for_status()
             out = options.out or Path(wanted["filename"])
-            out.write_bytes(await answer.read())
+            out.write_bytes(await response.read())
     print(f"\n{out}")
 
 
 def address(text: str) -> str:
-    """The server's address; http where nothing else is said."""
+    """Return the server's address, with http:// unless another scheme is given."""
     return text if "://" in text else f"http://{text}"
 
 
@@ -145,9 +145,9 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("prompt", nargs="?", help="default: the workflow's own")
     parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="in API format (default: the bundled model's)")
-    parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="any number of times")
+    parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="may be repeated")
     parser.add_argument("--server", type=address, default="http://127.0.0.1:8188")
-    parser.add_argument("--out", type=Path, help="default: the file's name at the server")
+    parser.add_argument("--out", type=Path, help="default: the file's name on the server")
     options = parser.parse_args()
     try:
         asyncio.run(make_clip(options))

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from ...pipeline.host.folders import system_folder
+from ...pipeline.host.server import route_table
+from . import cache, jobs, keys, lora_check, quote, settings, steps, webhook
 
 
 def register() -> None:
-    """Put the routes on the server, and go on telling callbacks that an earlier ComfyUI left untold."""
-    import folder_paths
-    from server import PromptServer
-
-    from . import cache, jobs, keys, lora_check, quote, settings, steps, webhook
-
-    folder = Path(folder_paths.get_system_user_directory("wan22"))
-    routes = PromptServer.instance.routes
+    """Add the routes to the server."""
+    routes, folder = route_table(), system_folder()
     for part in (cache, jobs, keys, lora_check, quote, settings, steps, webhook):
         part.register(routes, folder)
-    _go_on_telling(folder)
-
-
-def _go_on_telling(folder: Path) -> None:
-    """In a thread of its own: a server's start waits for no import and no file."""
-    import threading
-
-    def work() -> None:
-        from ...pipeline.notify import notifier
-
-        notifier.take_up(folder)
-
-    if (folder / "jobs.sqlite").is_file():
-        threading.Thread(target=work, name="wan22-callbacks", daemon=True).start()

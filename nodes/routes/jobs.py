@@ -1,8 +1,8 @@
 """The list of jobs: clips of the ledger and of this server's runs.
 
 GET /wan22/jobs?before=&limit=    a page, the newest first
-GET /wan22/jobs?since=            what has changed
-GET /wan22/jobs/{id}/request      what was asked
+GET /wan22/jobs?since=            the jobs that have changed
+GET /wan22/jobs/{id}/request      the request of a job
 GET /wan22/jobs/{id}/workflow     the workflow that made it
 """
 
@@ -19,14 +19,14 @@ from aiohttp import web
 from .exchange import check_page
 
 if TYPE_CHECKING:
-    from ...pipeline.jobs.board import Board
+    from ...pipeline.jobs.board import JobBoard
 
 PAGE = 50
-"""Entries, where the question does not say."""
+"""Default of `limit`."""
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
-    """Put them on the server. folder: the pack's system user directory."""
+    """Add the routes. folder: the pack's system user directory."""
 
     @routes.get("/wan22/jobs")
     async def jobs(request: web.Request) -> web.Response:
@@ -36,7 +36,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
         return await _answer(folder, lambda board: board.changes(since) if since >= 0 else board.page(before, most))
 
     @routes.get("/wan22/jobs/{name}/request")
-    async def asked(request: web.Request) -> web.Response:
+    async def job_request(request: web.Request) -> web.Response:
         check_page(request)
         return await _answer(folder, lambda board: board.request(request.match_info["name"]))
 
@@ -46,7 +46,7 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
         return await _answer(folder, lambda board: board.workflow(request.match_info["name"]))
 
 
-async def _answer(folder: Path, ask: Callable[[Board], Any]) -> web.Response:
+async def _answer(folder: Path, ask: Callable[[JobBoard], Any]) -> web.Response:
     try:
         return web.json_response(await asyncio.to_thread(lambda: ask(_board(folder))))
     except KeyError:
@@ -55,24 +55,15 @@ async def _answer(folder: Path, ask: Callable[[Board], Any]) -> web.Response:
         raise web.HTTPConflict(text=str(error)) from None
 
 
-def _board(folder: Path) -> Board:
-    import folder_paths
-    from comfy_execution.progress import get_progress_state
-    from server import PromptServer
-
-    from ...pipeline.jobs.board import Board
-    from ...pipeline.jobs.queue import Queue
+def _board(folder: Path) -> JobBoard:
+    from ...pipeline.host.folders import output_folder
+    from ...pipeline.host.runs import read_queue
+    from ...pipeline.jobs.board import JobBoard
+    from ...pipeline.remote.job_runs import JobRuns
     from ...pipeline.remote.ledger import Ledger
-    from ...pipeline.remote.origins import Origins
     from ...pipeline.remote.settings import read_settings
 
-    queue = PromptServer.instance.prompt_queue
-    running, pending = queue.get_current_queue_volatile()
-    at_work = get_progress_state()
-    nodes = {name: {**found, "state": found["state"].value} for name, found in at_work.nodes.copy().items()
-             if any(item[1] == at_work.prompt_id for item in running)}
-    return Board(Ledger(folder), Origins(folder), Queue(running, pending, queue.get_history(), nodes),
-                 Path(folder_paths.get_output_directory()), read_settings(folder).budget.day)
+    return JobBoard(Ledger(folder), JobRuns(folder), read_queue(), output_folder(), read_settings(folder).budget.day)
 
 
 def _number(request: web.Request, name: str, default: float) -> float:
@@ -81,5 +72,5 @@ def _number(request: web.Request, name: str, default: float) -> float:
     except ValueError:
         number = math.nan
     if name in request.query and not math.isfinite(number):
-        raise web.HTTPBadRequest(text=f"{name} is no number.")
+        raise web.HTTPBadRequest(text=f"{name} is not a number.")
     return number

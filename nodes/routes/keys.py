@@ -1,7 +1,9 @@
-"""Keys that go in and never come out.
+"""The key store: keys go in and never come out.
 
-GET /wan22/keys            whose keys there are
-POST, DELETE /wan22/keys   keep a key, take one out
+GET /wan22/providers       whose keys there can be: {"providers": [{name, title, key_name, keys_page, variables,
+                           concurrent}], "services": [{name, title, variables}], "callback": {name, variables}}
+GET /wan22/keys            the names of the keys that there are
+POST, DELETE /wan22/keys   save a key, remove one
 """
 
 from __future__ import annotations
@@ -10,11 +12,18 @@ from pathlib import Path
 
 from aiohttp import web
 
-from .exchange import check_owner, read_json, saved, shown
+from .exchange import check_owner, check_page, read_json, saved, shown
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
-    """Put them on the server. folder: the pack's system user directory."""
+    """Add the routes. folder: the pack's system user directory."""
+
+    @routes.get("/wan22/providers")
+    async def providers(request: web.Request) -> web.Response:
+        from ...pipeline.remote import settings_page
+
+        check_page(request)
+        return await shown(settings_page.shown_providers)
 
     @routes.get("/wan22/keys")
     async def known(request: web.Request) -> web.Response:

@@ -1,49 +1,38 @@
-"""POST /wan22/lora/check: whether the LoRAs that a node names are what they should be, by their headers alone."""
+"""POST /wan22/lora/check: what the headers of the LoRA files that a node names hold."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from .exchange import check_page, read_json
+from .exchange import answer_inputs
+
+if TYPE_CHECKING:
+    from ...pipeline.node_inputs import NodeInputs
 
 AT_ONCE = 3
-"""Others wait for their turn; each takes 20 seconds of a server's time a file at most."""
+"""Checks at the same time; others wait for their turn. Each takes at most 20 seconds of a server's time per file."""
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
-    """Put it on the server. folder: the pack's system user directory."""
+    """Add the route. folder: the pack's system user directory."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     @routes.post("/wan22/lora/check")
     async def check(request: web.Request) -> web.Response:
-        import folder_paths
-
-        from ...pipeline.download.cache import DOWNLOADS
-        from ...pipeline.http.errors import DownloadError
-        from ...pipeline.lora.bundled import named_file
+        from ...pipeline.host.folders import download_folder, lora_file
         from ...pipeline.lora.header_check import INPUTS, check_loras
-        from ...pipeline.node_inputs import MAX_BODY, read_inputs
-        from ...pipeline.remote.errors import RemoteError
         from ...pipeline.remote.settings import read_settings
-        from ...pipeline.request import RequestError
 
-        def find(name: str) -> Path | None:
-            return named_file(name, folder_paths.get_full_path)
-
-        check_page(request)
-        body = await read_json(request, MAX_BODY)
-        try:
-            inputs = read_inputs(body, INPUTS)
+        async def find(inputs: NodeInputs) -> dict[str, Any]:
             async with slots:
-                found = await asyncio.to_thread(check_loras, inputs, find, Path(folder_paths.models_dir, DOWNLOADS),
-                                                folder, read_settings(folder).local_only)
-        except (RequestError, DownloadError, RemoteError) as error:
-            return web.json_response({"fault": str(error)})
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
-        files = [asdict(file) for file in found.pop("files", ())]
-        return web.json_response({**found, "files": files})
+                found = await asyncio.to_thread(check_loras, inputs, lora_file, download_folder(), folder,
+                                                read_settings(folder).local_only)
+            files = [asdict(file) for file in found.pop("files", ())]
+            return {**found, "files": files}
+
+        return await answer_inputs(request, INPUTS, find)

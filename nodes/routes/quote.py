@@ -5,32 +5,29 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from .exchange import check_page, read_json
+from .exchange import answer_inputs
+
+if TYPE_CHECKING:
+    from ...pipeline.node_inputs import NodeInputs
 
 AT_ONCE = 3
+"""Quotes at the same time; others wait for their turn."""
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
-    """Put it on the server. folder: the pack's system user directory."""
+    """Add the route. folder: the pack's system user directory."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     @routes.post("/wan22/quote")
     async def quoted(request: web.Request) -> web.Response:
-        from ...pipeline.node_inputs import MAX_BODY, read_inputs
-        from ...pipeline.remote.errors import RemoteError
         from ...pipeline.remote.quote import INPUTS, quote
-        from ...pipeline.request import RequestError
 
-        check_page(request)
-        body = await read_json(request, MAX_BODY)
-        try:
-            inputs = read_inputs(body, INPUTS)
+        async def find(inputs: NodeInputs) -> dict[str, Any]:
             async with slots:
-                return web.json_response(asdict(await quote(inputs, folder)))
-        except (RequestError, RemoteError) as error:
-            return web.json_response({"fault": str(error)})
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
+                return asdict(await quote(inputs, folder))
+
+        return await answer_inputs(request, INPUTS, find)

@@ -1,6 +1,6 @@
-"""What the user settled for all remote nodes.
+"""The settings of all remote nodes.
 
-GET /wan22/settings    how it stands, where each setting comes from, and what was spent
+GET /wan22/settings    the settings, where each comes from, and what was spent
 POST /wan22/settings   change some: {"max_cost": 0.5, "local_only": null}, null being the default; answers as GET does
 """
 
@@ -14,7 +14,7 @@ from .exchange import check_owner, read_json, saved, shown
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
-    """Put them on the server. folder: the pack's system user directory."""
+    """Add the routes. folder: the pack's system user directory."""
 
     @routes.get("/wan22/settings")
     async def settings(request: web.Request) -> web.Response:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from .exchange import check_page, read_json
+from .exchange import answer_inputs
+
+if TYPE_CHECKING:
+    from ...pipeline.node_inputs import NodeInputs
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
-    """Put it on the server. folder: the pack's system user directory."""
+    """Add the route. folder: the pack's system user directory."""
 
     @routes.post("/wan22/steps")
     async def steps(request: web.Request) -> web.Response:
-        from ...pipeline.node_inputs import MAX_BODY, read_inputs
-        from ...pipeline.request import RequestError
         from ...pipeline.sampling.schedule import INPUTS, preview_steps
 
-        check_page(request)
-        body = await read_json(request, MAX_BODY)
-        try:
-            return web.json_response(asdict(preview_steps(read_inputs(body, INPUTS))))
-        except RequestError as error:
-            return web.json_response({"fault": str(error)})
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
+        async def find(inputs: NodeInputs) -> dict[str, Any]:
+            return asdict(preview_steps(inputs))
+
+        return await answer_inputs(request, INPUTS, find)

@@ -1,4 +1,4 @@
-"""POST /wan22/webhook/{provider}/{job}: a provider tells of a job; 404 unless a public URL is set."""
+"""POST /wan22/webhook/{provider}/{job}: a provider's callback about a job; 404 unless a public URL is set."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 
 from aiohttp import web
 
-from .exchange import read_body
+from .exchange import headers_of, read_body
 
 MOST_CALLBACKS = 16
-"""Answered at the same time; the provider repeats the others."""
+"""Callbacks at the same time; the others get a 503, and the provider repeats them."""
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
-    """Put it on the server. folder: the pack's system user directory."""
+    """Add the route. folder: the pack's system user directory."""
     slots = asyncio.Semaphore(MOST_CALLBACKS)
 
     @routes.post("/wan22/webhook/{provider}/{job}")
     async def callback(request: web.Request) -> web.Response:
-        from ...pipeline.remote.webhooks import receiver, signatures
+        from ...pipeline.remote import signatures
+        from ...pipeline.remote.webhooks import receiver
 
         if slots.locked():
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"})
@@ -28,9 +29,9 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
                 if not await asyncio.to_thread(receiver.is_on, folder):
                     raise web.HTTPNotFound
                 body = await read_body(request, receiver.MAX_BODY)
-                headers = {name.lower(): value for name, value in request.headers.items()}
+                found = signatures.WebhookRequest(headers_of(request), body)
                 status = await asyncio.to_thread(receiver.receive, folder, request.match_info["provider"],
-                                                 request.match_info["job"], signatures.Callback(headers, body))
+                                                 request.match_info["job"], found)
             except ValueError:  # settings or a database that cannot be used: a run says so to the user
                 status = receiver.LATER
         return web.Response(status=status)

@@ -42,15 +42,16 @@ DIFFUSERS_VAE_MARKS = {"decoder.norm_out.gamma", "encoder.conv_in.weight"}
 DIFFUSERS_MARK = "condition_embedder.time_proj.weight"
 NAMES = {
     KeyLayout.NATIVE: ("blocks.0.ffn.0.weight", "text_embedding.0.weight", "time_embedding.0.weight",
-                    "head.head.weight", "blocks.0.norm3.weight"),
+                       "head.head.weight", "blocks.0.norm3.weight"),
     KeyLayout.DIFFUSERS: ("blocks.0.ffn.net.0.proj.weight", "condition_embedder.text_embedder.linear_1.weight",
-                       "condition_embedder.time_embedder.linear_1.weight", "proj_out.weight", "blocks.0.norm2.weight"),
+                          "condition_embedder.time_embedder.linear_1.weight", "proj_out.weight",
+                          "blocks.0.norm2.weight"),
 }
 """The tensors whose shapes give the sizes: feed-forward, text, time, output, and the norm before cross-attention."""
 
 
 def detect(shapes: Shapes) -> Detected:
-    """Which model these tensors are; Kind.UNKNOWN when they are none of those that have to do with Wan.
+    """Return the model that these tensors are of; ModelKind.UNKNOWN for one that has nothing to do with Wan.
 
     Shapes are in torch's order. An incomplete file is recognised by the tensors that it has.
     """

@@ -1,4 +1,4 @@
-"""The errors of reading weight files."""
+"""Errors of reading weight files."""
 
 from __future__ import annotations
 

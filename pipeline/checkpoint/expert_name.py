@@ -1,4 +1,4 @@
-"""Which of the two experts the name of a file, of a folder or of a model is about."""
+"""Find the expert, high or low noise, that the name of a file, a folder or a model mentions."""
 
 from __future__ import annotations
 

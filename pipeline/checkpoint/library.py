@@ -63,7 +63,7 @@ CALLED = {
     ModelKind.LORA: "a LoRA",
     ModelKind.PIPELINE: "a whole diffusers pipeline",
 }
-"""What messages call a model."""
+"""Names of the models in messages."""
 SUFFIXES = (".safetensors", ".sft", ".gguf")
 Stamp = tuple[tuple[tuple[str, int, int], ...], tuple[bool, ...]]
 """Name, size in bytes and modification time in nanoseconds of each file; and which neighbours a folder has."""
@@ -71,7 +71,7 @@ Stamp = tuple[tuple[tuple[str, int, int], ...], tuple[bool, ...]]
 
 @dataclass(frozen=True)
 class Suitability:
-    """What is kept of a probe, which takes a few hundred kB: the fault for each slot it does not fit, and its noise."""
+    """The fault for each slot that weights do not fit, and their noise; CheckpointFacts would take 100s of kB."""
 
     faults: Mapping[Slot, str]
     noise: str | None

@@ -109,7 +109,7 @@ def _pipeline(folder: Path) -> CheckpointFacts:
     files = tuple(sorted(folder.glob("*/*.safetensors")))
     size = sum(file.stat().st_size for file in files)
     return CheckpointFacts(Header(folder, {}, {}, {}), ModelKind.PIPELINE, None, KeyLayout.DIFFUSERS,
-                 Storage(StorageFamily.PLAIN, "empty"), None, None, size, files)
+                           Storage(StorageFamily.PLAIN, "empty"), None, None, size, files)
 
 
 def _read(path: Path) -> tuple[FileHeader, bool]:

@@ -1,19 +1,15 @@
-"""Fetched files, named after their content: <root>/sha256/ab/abcdef... The same bytes are kept once for all links.
+"""Keep fetched files under their content: <root>/sha256/ab/abcdef... The same bytes are kept once for all links.
 
 A file comes in by a rename once it is whole, hashed and on the disk, so that a file in the cache is never half-written.
-
-
-What the cache knows of links and files: SQLite, which many processes may use at once and any may be killed in.
-
-Links are kept as hashes, for their queries may be secret. Should the machine itself fail, the index may be lost; the
-files are not, since a file that is not in the index is hashed once more before it is used.
+What is known of links and files is in an SQLite index, which many processes may use at once and any may be killed in.
+Links are kept there as hashes, for their queries may be secret. Should the machine itself fail, the index may be lost;
+the files are not, since a file that is not in the index is hashed once more before it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,11 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files.atomic import WAITS, retry_while_held
+from ..files.names import read_sha256
 from ..http.errors import DownloadError
 from ..http.threads import Stop, pause
 from .partial import Partial, hash_file
 from .source import full_name
 
+DAY = 86400.0
+KEPT_FOR = DAY
+"""Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""
+PARTIAL_KEPT_FOR = 7 * DAY
+MOVE_WAITS = (*WAITS, 3.0, 6.0, 12.0, 24.0)
+"""Seconds between the tries to bring a file in: a virus scanner takes its time over some GB."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS sources
     (link TEXT PRIMARY KEY, shown TEXT, etag TEXT, last_modified TEXT, sha256 TEXT, name TEXT);
@@ -59,7 +62,7 @@ class File:
 
 
 def link_name(link: str) -> str:
-    """A name for a link that does not tell it."""
+    """Return a name for a link that does not tell it."""
     return hashlib.sha256(link.encode()).hexdigest()
 
 
@@ -97,7 +100,7 @@ class Index:
         return connection
 
     def entry(self, link: str) -> Entry | None:
-        """What a link gave last time."""
+        """Return what a link gave last time."""
         with self._open() as db:
             row = db.execute("SELECT sha256, etag, last_modified, name FROM sources WHERE link = ?",
                              (link_name(link),)).fetchone()
@@ -114,7 +117,7 @@ class Index:
                        (link_name(link), shown, entry.etag, entry.last_modified, entry.sha256, entry.name))
 
     def name(self, link: str, sha256: str) -> str | None:
-        """What a file was called when it came from a link, or from any other; None when it is not known."""
+        """Return what a file was called when it came from a link, or from any other; None when it is not known."""
         with self._open() as db:
             row = db.execute("SELECT name FROM sources WHERE sha256 = ? ORDER BY link = ? DESC",
                              (sha256, link_name(link))).fetchone()
@@ -135,19 +138,9 @@ class Index:
             db.execute("DELETE FROM files WHERE sha256 = ?", (sha256,))
 
     def by_last_use(self) -> list[File]:
-        """All files, the longest unused first."""
+        """Return all files, the longest unused first."""
         with self._open() as db:
             return [File(*row) for row in db.execute("SELECT sha256, size, mtime_ns, used FROM files ORDER BY used")]
-
-DOWNLOADS = "wan22_downloads"
-"""Name of the cache's folder, beside the host's model folders."""
-DAY = 86400.0
-KEPT_FOR = DAY
-"""Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""
-PARTIAL_KEPT_FOR = 7 * DAY
-MOVE_WAITS = (*WAITS, 3.0, 6.0, 12.0, 24.0)
-"""Seconds between the tries to bring a file in: a virus scanner takes its time over some GB."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -171,11 +164,11 @@ class Cache:
         self._index = Index(root / "index.sqlite3")
 
     def path(self, sha256: str) -> Path:
-        """Where the file of that content is, or would be."""
+        """Return where the file of that content is, or would be."""
         return self.root / "sha256" / sha256[:2] / sha256
 
     def find(self, sha256: str, stop: Stop) -> Path | None:
-        """The file of that content, None when it is not there.
+        """Return the file of that content, None when it is not there.
 
         Size and time of change tell that it is as it came in; hashed again only when they differ.
         """
@@ -196,7 +189,7 @@ class Cache:
         return path
 
     def known(self, link: str, stop: Stop) -> tuple[Entry, Path] | None:
-        """What a link gave last time, if the file is still there."""
+        """Return what a link gave last time, if the file is still there."""
         entry = self._index.entry(link)
         path = self.find(entry.sha256, stop) if entry is not None else None
         return (entry, path) if path is not None else None
@@ -206,11 +199,11 @@ class Cache:
         self._index.put_entry(link, shown, entry)
 
     def name(self, link: str, path: Path) -> str:
-        """What a file of the cache is called, by the server that it came from or else by the link alone."""
+        """Return what a file of the cache is called, by the server that it came from or else by the link alone."""
         return self._index.name(link, path.name) or full_name(link, None)
 
     def partial(self, link: str) -> Partial:
-        """The download of a link as far as it got. To be used under `lock`."""
+        """Return the download of a link as far as it got. To be used under `lock`."""
         return Partial(self.root / "partial", link_name(link))
 
     def take(self, partial: Partial, sha256: str, stop: Stop) -> Path:
@@ -274,8 +267,8 @@ class Cache:
                 path.unlink()
 
     def files(self) -> list[File]:
-        """What is there, the longest unused first. A file that the index lost was used when it came in."""
-        paths = [path for path in self.root.glob("sha256/??/*") if _SHA256.fullmatch(path.name)]
+        """Return what is there, the longest unused first. A file that the index lost was used when it came in."""
+        paths = [path for path in self.root.glob("sha256/??/*") if read_sha256(path.name) == path.name]
         used = {file.sha256: file.used for file in self._index.by_last_use()} if paths else {}
         found = []
         for path in paths:
@@ -285,7 +278,7 @@ class Cache:
         return sorted(found, key=lambda file: file.used)
 
     def usage(self, now: float | None = None) -> Usage:
-        """What is there, and what of it `clean(0)` would remove."""
+        """Return what is there, and what of it `clean(0)` would remove."""
         now = time.time() if now is None else now
         files = self.files()
         idle = [file.size for file in files if _may_go(file, now)] + [_on_disk(path) for path in self._given_up(now)]
@@ -306,7 +299,7 @@ def _may_go(file: File, now: float) -> bool:
 
 
 def _on_disk(path: Path) -> int:
-    """Bytes that a file takes, which may have holes; 0 when it has gone."""
+    """Return the bytes that a file takes, which may have holes; 0 when it has gone."""
     try:
         status = path.stat()
     except OSError:
@@ -315,8 +308,8 @@ def _on_disk(path: Path) -> int:
 
 
 def check_sha256(text: str) -> str:
-    """A hash as typed -> 64 hex digits in lower case. Raises ValueError for anything else."""
-    text = text.strip().lower().removeprefix("sha256:")
-    if not _SHA256.fullmatch(text):
+    """Return a hash as typed in 64 hex digits, lower case. Raises ValueError for anything else."""
+    found = read_sha256(text.strip().lower().removeprefix("sha256:"))
+    if found is None:
         raise ValueError(f"{text[:80]!r} is no SHA-256, which is 64 digits of 0-9 and a-f.")
-    return text
+    return found

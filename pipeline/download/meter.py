@@ -1,4 +1,4 @@
-"""How far a download is, in words."""
+"""Say how far a download is."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ EVERY = 0.5
 
 
 class Meter:
-    """Measures a download's rate from the first report on."""
+    """The rate of a download, measured from the first report on."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.began: tuple[float, int] | None = None
         self.told = 0.0
 
-    def text(self, done: int, total: int | None) -> str | None:
-        """What to show for so many bytes of a total; None when it is too early for another text."""
+    def text(self, done: int, total: int | None, way: str = "") -> str | None:
+        """Return what to show for so many bytes of a total; None when it is too early for another text.
+
+        way: how it comes, as in " through the proxy proxy.example:3128".
+        """
         now = time.monotonic()
         if self.began is None:
             self.began = (now, done)
@@ -28,7 +31,7 @@ class Meter:
         self.told = now
         start, before = self.began
         rate = (done - before) / max(now - start, 1e-3)
-        said = f"Fetching {self.name}: {size_text(done)}" + (f" of {size_text(total)}" if total else "")
+        said = f"Fetching {self.name}{way}: {size_text(done)}" + (f" of {size_text(total)}" if total else "")
         if rate <= 0:
             return said
         said += f", {size_text(round(rate))}/s"

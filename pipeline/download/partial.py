@@ -1,13 +1,9 @@
-"""A file that is not whole yet, and the note beside it that says which bytes are there and of which version.
+"""Keep a file that is not whole yet, and beside it a note of which bytes are there and of which version; hash it.
 
 The note is written after the bytes it speaks of are on the disk, so that whatever ends the process (or the machine),
-nothing that is noted is missing. It names no link.
-
-
-SHA-256 of a file while it grows.
-
-Blocks may arrive in any order, so the hash follows the gapless beginning of the file, reading what was written a moment
-ago back from the system's page cache. hashlib lets other threads run meanwhile.
+nothing that is noted is missing. It names no link. Blocks may arrive in any order, so the hash follows the gapless
+beginning of the file, reading what was written a moment ago back from the system's page cache. hashlib lets other
+threads run meanwhile.
 """
 
 from __future__ import annotations
@@ -27,6 +23,8 @@ from ..http.errors import DownloadError
 from ..http.threads import Stop
 from .ranges import Ranges
 
+MARGIN = 2**26
+"""Bytes of the disk that a download leaves free."""
 BLOCK = 2**20
 """Bytes hashed at a time; smaller ones have the threads wait for each other more often."""
 BLOCKS_A_TURN = 4
@@ -43,7 +41,7 @@ class PrefixHash:
         self.done = 0
 
     def follow(self, prefix: int) -> bool:
-        """Hash a few blocks towards byte `prefix`; whether it is reached. Raises OSError when the file is shorter."""
+        """Hash a few blocks towards byte `prefix`; return whether it is reached. Raises OSError for a shorter file."""
         for _ in range(BLOCKS_A_TURN):
             if self.done >= prefix:
                 break
@@ -55,7 +53,7 @@ class PrefixHash:
         return self.done >= prefix
 
     def finish(self, size: int, stop: Stop) -> str:
-        """Hash the rest; 64 hex digits."""
+        """Hash the rest; return 64 hex digits."""
         while not self.follow(size):
             stop()
         return self._hash.hexdigest()
@@ -65,19 +63,16 @@ class PrefixHash:
 
 
 def hash_file(path: Path, stop: Stop) -> str:
-    """SHA-256 of a whole file, as 64 hex digits."""
+    """Return the SHA-256 of a whole file, as 64 hex digits."""
     hashed = PrefixHash(path)
     try:
         return hashed.finish(path.stat().st_size, stop)
     finally:
         hashed.close()
 
-MARGIN = 2**26
-"""Bytes of the disk that a download leaves free."""
-
 
 def disk_error(error: OSError, folder: Path, kept: str = "") -> DownloadError:
-    """The sentence for an error of the file system."""
+    """Return the sentence for an error of the file system."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DownloadError(f"The disk of {folder} took no more: {os.strerror(error.errno)}. {kept}Make room, and run "
                              "again.")
@@ -149,7 +144,7 @@ class Partial:
         self.add(start, start + len(data))
 
     def add(self, start: int, end: int) -> None:
-        """These bytes have been written."""
+        """Note that these bytes have been written."""
         with self._lock:
             self.ranges.add(start, end)
 
@@ -189,5 +184,5 @@ class Partial:
             retry_while_held(lambda: os.truncate(self.path, 0))
 
     def taken(self) -> None:
-        """The whole file was moved elsewhere; the note goes too."""
+        """Remove the note, for the whole file was moved elsewhere."""
         remove_if_present(self._note)

@@ -1,4 +1,4 @@
-"""Looking at the beginning of a file that a link names, without fetching the rest of it."""
+"""Look at the beginning of a file that a link names, without fetching the rest of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..http.address import parse_url
 from ..http.errors import DownloadError, redact
 from ..http.policy import OFFLINE_VARIABLE, Policy
 from ..http.secrets import Tokens
-from ..http.session import Client
+from ..http.session import Session
 from ..http.threads import never, stoppable
 from .cache import Cache, Entry
 from .fetch import Read, file_link
@@ -67,7 +67,7 @@ class Peeks(Generic[T]):
 
     def peek(self, source: str, *, folder: Path, policy: Policy, tokens: Tokens, sha256: str | None = None,
              ask: bool) -> T:
-        """What `look` finds in the file: in the cache's own, else as remembered, else at the server if it may be asked.
+        """Return what `look` finds in the file: in the cache's own, else as remembered, else at the server.
 
         folder: of the cache. ask: False forbids every connection. Raises NotAskedError, DownloadError, what look
         raises.
@@ -90,11 +90,11 @@ class Peeks(Generic[T]):
         with turn:  # whoever waited finds what the one before was told
             seen = self._remembered(remote.link)
             if seen is None or not seen.fresh:
-                client = Client(policy, tokens)
+                session = Session(policy, tokens)
                 try:
-                    seen = stoppable(functools.partial(self._asked, client, remote, seen), never, SECONDS)
+                    seen = stoppable(functools.partial(self._asked, session, remote, seen), never, SECONDS)
                 finally:
-                    client.close()
+                    session.close()
                 self._remember(remote.link, seen)
         return seen.found
 
@@ -110,21 +110,21 @@ class Peeks(Generic[T]):
             while len(self._seen) > REMEMBERED:
                 self._seen.popitem(last=False)
 
-    def _asked(self, client: Client, remote: Remote, seen: _Seen[T] | None) -> _Seen[T]:
-        link = file_link(client, remote)
+    def _asked(self, session: Session, remote: Remote, seen: _Seen[T] | None) -> _Seen[T]:
+        link = file_link(session, remote)
         try:
-            opening = open_file(client, link, Entry("", seen.etag, seen.last_modified, "") if seen else None)
+            first = open_file(session, link, Entry("", seen.etag, seen.last_modified, "") if seen else None)
         except NotChanged:
             return _Seen(seen.found, time.monotonic(), seen.etag, seen.last_modified)
         try:
-            found = self._look(opening.read, opening.size, full_name(link, opening.said_name))
-            return _Seen(found, time.monotonic(), opening.etag, opening.last_modified)
+            found = self._look(first.read, first.size, full_name(link, first.said_name))
+            return _Seen(found, time.monotonic(), first.etag, first.last_modified)
         finally:
-            opening.close()
+            first.close()
 
 
 def _cached(cache: Cache, link: str, sha256: str | None) -> tuple[Path, str] | None:
-    """The cache's file and its name, as it would be used without asking anybody."""
+    """Return the cache's file and its name, as it would be used without asking anybody."""
     if sha256 is not None:
         path = cache.find(sha256.lower(), never)
         return None if path is None else (path, cache.name(link, path))

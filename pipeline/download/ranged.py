@@ -1,8 +1,4 @@
-"""The body of a file: one connection, or several when one is slow, written to a partial file and hashed on the way.
-
-One connection's worth of a download: a thread that fetches pieces and writes them to their place.
-
-How fast a download goes: whether it has stalled, and whether more connections would help. Knows no clock."""
+"""Fetch the body of a file over one connection, or several when one is slow; hash it on the way."""
 
 from __future__ import annotations
 
@@ -16,59 +12,16 @@ from collections.abc import Callable
 from ..files.atomic import is_held
 from ..files.names import size_text
 from ..http.errors import DownloadError, TransientError
-from ..http.policy import Pace
-from ..http.session import Answer
+from ..http.policy import Timeouts
+from ..http.session import Response
 from ..http.threads import POLL, Stop
 from .partial import Partial, PrefixHash
 from .ranges import Work
-from .response import Opening
+from .response import FirstResponse
 
 GAIN = 1.3
 """More connections must make it that much faster, or no further ones are added."""
 GROWTH = 4
-
-
-class Rate:
-    """Told the time (seconds) and the bytes received so far, again and again."""
-
-    def __init__(self, pace: Pace, now: float) -> None:
-        self._pace = pace
-        self._window: deque[tuple[float, int]] = deque([(now, 0)])
-        self._since, self._before = now, 0
-        self._slower: float | None = None
-        self._may_grow = True
-
-    def stalled(self, now: float, received: int) -> bool:
-        """Whether fewer bytes came than the floor allows over the last window."""
-        self._window.append((now, received))
-        while len(self._window) > 2 and self._window[1][0] <= now - self._pace.window:
-            self._window.popleft()
-        start, before = self._window[0]
-        return now - start >= self._pace.window and received - before < self._pace.floor * self._pace.window
-
-    def streams(self, now: float, received: int, streams: int, left: int) -> int:
-        """How many connections there should be, given how many there are and the bytes that are left.
-
-        They are multiplied when the measured rate would need seconds for the rest, as long as that helps: a line that
-        is full gives no more to several connections than to one.
-        """
-        elapsed = now - self._since
-        if not self._may_grow or elapsed < self._pace.measure:
-            return streams
-        rate = (received - self._before) / elapsed
-        self._since, self._before = now, received
-        if left < rate * self._pace.worth:
-            return streams
-        if streams >= self._pace.streams or (self._slower is not None and rate < GAIN * self._slower):
-            self._may_grow = False
-            return streams
-        self._slower = rate
-        return min(streams * GROWTH, self._pace.streams)
-
-    def stop_growing(self) -> None:
-        """The server gives no more connections."""
-        self._may_grow = False
-
 SMALLEST, LARGEST = 2**14, 2**18
 """Bytes read at once: little while they come slowly, so that what came is counted and kept; one TLS record at least."""
 BATCH = 2**24
@@ -78,19 +31,69 @@ otherwise)."""
 QUICK, SLOW = 0.02, 0.2
 """Seconds for a read under which more is asked for, and over which less."""
 
-Ask = Callable[[int, int], Answer]
-"""(first byte, end) -> an answer with these bytes; raises DownloadError."""
+Ask = Callable[[int, int], Response]
+"""(first byte, end) -> a response with these bytes; raises DownloadError."""
+Progress = Callable[[int, int | None], None]
+"""(bytes there, bytes in all or None) -> shown; called about ten times a second in the caller's thread."""
+
+PIECES = 64
+SMALLEST_PIECE, LARGEST_PIECE = 2**18, 2**23
+"""Bytes of one ranged request when there are several connections: a file is some 64 pieces, within these bounds."""
+KEEP_EVERY = 5.0
+"""Seconds between notes of what is there, which is the most that a kill can cost. Nothing is written meanwhile."""
+
+
+class Rate:
+    """Told the time (seconds) and the bytes received so far, again and again."""
+
+    def __init__(self, timeouts: Timeouts, now: float) -> None:
+        self._timeouts = timeouts
+        self._window: deque[tuple[float, int]] = deque([(now, 0)])
+        self._since, self._before = now, 0
+        self._slower: float | None = None
+        self._may_grow = True
+
+    def stalled(self, now: float, received: int) -> bool:
+        """Return whether fewer bytes came than the floor allows over the last window."""
+        self._window.append((now, received))
+        while len(self._window) > 2 and self._window[1][0] <= now - self._timeouts.window:
+            self._window.popleft()
+        start, before = self._window[0]
+        return now - start >= self._timeouts.window and received - before < self._timeouts.floor * self._timeouts.window
+
+    def streams(self, now: float, received: int, streams: int, left: int) -> int:
+        """Return how many connections there should be, given how many there are and the bytes that are left.
+
+        They are multiplied when the measured rate would need seconds for the rest, as long as that helps: a line that
+        is full gives no more to several connections than to one.
+        """
+        elapsed = now - self._since
+        if not self._may_grow or elapsed < self._timeouts.measure:
+            return streams
+        rate = (received - self._before) / elapsed
+        self._since, self._before = now, received
+        if left < rate * self._timeouts.worth:
+            return streams
+        if streams >= self._timeouts.streams or (self._slower is not None and rate < GAIN * self._slower):
+            self._may_grow = False
+            return streams
+        self._slower = rate
+        return min(streams * GROWTH, self._timeouts.streams)
+
+    def stop_growing(self) -> None:
+        """Add no further connections: the server gives none."""
+        self._may_grow = False
 
 
 class Stream(threading.Thread):
     """Fetches pieces of the work until none is left, or an error ends it."""
 
     def __init__(self, work: Work, partial: Partial, ask: Ask, woken: threading.Event, max_bytes: int,
-                 under_way: Answer | None = None) -> None:
+                 under_way: Response | None = None) -> None:
         super().__init__(daemon=True)
         self._work, self._partial, self._ask, self._woken = work, partial, ask, woken
         self._max_bytes = max_bytes
-        self._answer = under_way
+        self._response = under_way
         self._cancelled = False
         self.alone = True
         """Whether to ask for all that follows at once. Cleared when others work beside it."""
@@ -111,22 +114,22 @@ class Stream(threading.Thread):
     def cancel(self) -> None:
         """Stop at once; from another thread."""
         self._cancelled = True
-        answer = self._answer
-        if answer is not None:
-            answer.abort()
+        response = self._response
+        if response is not None:
+            response.abort()
 
     def _fetch(self, file, start: int, end: int) -> None:
-        """Fetch the piece and, as far as nobody else has them, the ones after it in the same answer."""
+        """Fetch the piece and, as far as nobody else has them, the ones after it in the same response."""
         position = handed_over = start
         try:
-            if self._answer is None:
-                self._answer = self._ask(start, self._work.rest(end) if self.alone else end)
+            if self._response is None:
+                self._response = self._ask(start, self._work.rest(end) if self.alone else end)
             file.seek(start)
             buffer, length = memoryview(bytearray(LARGEST)), SMALLEST
             while position < end:
                 began = time.monotonic()
                 wanted = min(length, end - position)
-                count = self._answer.read_into(buffer[:wanted])
+                count = self._response.read_into(buffer[:wanted])
                 if self._cancelled:
                     return
                 self._write(file, buffer[:count])
@@ -145,23 +148,23 @@ class Stream(threading.Thread):
                 elif took > SLOW:
                     length = max(length // 2, SMALLEST)
                 if position > self._max_bytes:
-                    raise DownloadError(f"{self._answer.url} does not end: it is over the limit of "
+                    raise DownloadError(f"{self._response.url} does not end: it is over the limit of "
                                         f"{size_text(self._max_bytes)}.")
                 if position == end:
                     end = self._work.extend(position)
         finally:
             self._work.give_back(position, end)
-            if self._answer is not None:
-                self._answer.close()
-                self._answer = None
+            if self._response is not None:
+                self._response.close()
+                self._response = None
 
     def _end_of_body(self, position: int) -> None:
-        """A body of unknown length may end; any other was cut off."""
-        answer = self._answer
-        if self._partial.size is None and answer.response.isclosed():
+        """Take the end of a body of unknown length; raise TransientError for any other, which was cut off."""
+        response = self._response
+        if self._partial.size is None and response.is_whole:
             self.whole = True
         else:
-            raise TransientError(f"The connection to {answer.url.host} broke off after {size_text(position)}.")
+            raise TransientError(f"The connection to {response.url.host} broke off after {size_text(position)}.")
 
     @staticmethod
     def _write(file, data: memoryview) -> None:
@@ -175,22 +178,13 @@ def _write_back(file, start: int, end: int) -> None:
         os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
 
 
-def cancel_all(streams: list[Stream], patience: float = 0.5) -> None:
+def cancel_all(streams: list[Stream], timeout: float = 0.5) -> None:
     """Stop the streams and wait for them a moment; one that hangs in a connection writes nothing afterwards."""
     for stream in streams:
         stream.cancel()
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     for stream in streams:
         stream.join(max(0.0, end - time.monotonic()))
-
-Progress = Callable[[int, int | None], None]
-"""(bytes there, bytes in all or None) -> shown; called about ten times a second in the caller's thread."""
-
-PIECES = 64
-SMALLEST_PIECE, LARGEST_PIECE = 2**18, 2**23
-"""Bytes of one ranged request when there are several connections: a file is some 64 pieces, within these bounds."""
-KEEP_EVERY = 5.0
-"""Seconds between notes of what is there, which is the most that a kill can cost. Nothing is written meanwhile."""
 
 
 class _Keeper:
@@ -226,26 +220,26 @@ class _Keeper:
             self._thread.join(POLL)
             stop()
 
-    def last_time(self, patience: float) -> None:
+    def last_time(self, timeout: float) -> None:
         """Note what is there at the end; after so many seconds it goes on by itself."""
         if self._thread is not None:
-            self._thread.join(patience)
+            self._thread.join(timeout)
         self._start()
-        self._thread.join(patience)
+        self._thread.join(timeout)
 
 
-def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes: int, on_progress: Progress,
+def fetch_body(first: FirstResponse, partial: Partial, hashed: PrefixHash, max_bytes: int, on_progress: Progress,
                stop: Stop) -> None:
-    """Fill the gaps of a partial file, whose first bytes are in `opening`, and hash it as far as that goes.
+    """Fill the gaps of a partial file, whose first bytes are in `first`, and hash it as far as that goes.
 
     Raises TransientError when the connection was lost, DownloadError for what another try does not mend, OSError when
     the disk fails; and whatever stop raises. What came is noted in any case, so that the next try goes on from there.
     """
-    end = opening.size if opening.size is not None else max_bytes + 1
+    end = first.size if first.size is not None else max_bytes + 1
     work = Work(partial.ranges.gaps(end), min(max(end // PIECES, SMALLEST_PIECE), LARGEST_PIECE))
     woken = threading.Event()
     keeper = _Keeper(partial)
-    watch = _Watch(opening, partial, functools.partial(Stream, work, partial, opening.ask, woken, max_bytes))
+    watch = _Watch(first, partial, functools.partial(Stream, work, partial, first.ask, woken, max_bytes))
     try:
         watch.streams[0].start()
         running = True
@@ -264,7 +258,7 @@ def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes
     except BaseException as error:
         cancel_all(watch.streams)
         stopped = not isinstance(error, (DownloadError, OSError))
-        keeper.last_time(patience=0.2 if stopped else 30.0)
+        keeper.last_time(timeout=0.2 if stopped else 30.0)
         raise
     keeper.wait(stop)
     if watch.streams[0].whole:
@@ -274,13 +268,13 @@ def fetch_body(opening: Opening, partial: Partial, hashed: PrefixHash, max_bytes
 class _Watch:
     """The streams of a download: how they fare, and whether more of them are wanted."""
 
-    def __init__(self, opening: Opening, partial: Partial, new_stream: Callable[..., Stream]) -> None:
+    def __init__(self, first: FirstResponse, partial: Partial, new_stream: Callable[..., Stream]) -> None:
         self.looked = time.monotonic()
-        self.streams = [new_stream(opening.answer)]
-        self._opening, self._partial, self._new_stream = opening, partial, new_stream
+        self.streams = [new_stream(first.rest)]
+        self._first, self._partial, self._new_stream = first, partial, new_stream
         self._before = partial.done
-        self._rate = Rate(opening.client.policy.pace, self.looked)
-        self._may_split = opening.ranged and opening.validator is not None
+        self._rate = Rate(first.session.policy.timeouts, self.looked)
+        self._may_split = first.ranged and first.validator is not None
 
     def is_running(self) -> bool:
         return any(stream.is_alive() for stream in self.streams)
@@ -299,7 +293,7 @@ class _Watch:
                 raise failed[0]
             return
         if self._rate.stalled(now, done - self._before):
-            raise TransientError(f"{self._opening.url.host} sends less than {self._opening.client.policy.pace.floor} "
+            raise TransientError(f"{self._first.url.host} sends less than {self._first.session.policy.timeouts.floor} "
                                  "bytes a second.")
         if failed:
             self._rate.stop_growing()

@@ -1,4 +1,4 @@
-"""Which bytes of a file are there, and which of the others somebody is fetching."""
+"""Keep account of the bytes of a file: which are there, and which of the others somebody is fetching."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Ranges:
         return sum(end - start for start, end in self._ranges)
 
     def gaps(self, size: int) -> list[Range]:
-        """What is missing of the first `size` bytes."""
+        """Return what is missing of the first `size` bytes."""
         gaps, at = [], 0
         for start, end in self._ranges:
             if start > at:
@@ -61,12 +61,12 @@ class Work:
         self._lock = threading.Lock()
 
     def claim(self) -> Range | None:
-        """The next piece; None when all are handed out."""
+        """Return the next piece; None when all are handed out."""
         with self._lock:
             return self._take(0) if self._free else None
 
     def extend(self, at: int) -> int:
-        """The end of the piece that starts at `at`, which the caller now has; `at` when it is not to be had."""
+        """Return the end of the piece that starts at `at`, which the caller now has; `at` when it is not to be had."""
         with self._lock:
             index = next((i for i, (start, _) in enumerate(self._free) if start == at), None)
             return at if index is None else self._take(index)[1]
@@ -78,7 +78,7 @@ class Work:
                 self._free = sorted([*self._free, (start, end)])
 
     def rest(self, at: int) -> int:
-        """The end of the free bytes that start at `at`."""
+        """Return the end of the free bytes that start at `at`."""
         with self._lock:
             return next((end for start, end in self._free if start == at), at)
 

@@ -1,9 +1,7 @@
-"""What a file is called, by its link and by the server (Content-Disposition, RFC 6266): for show and for hints, never a
-path on this machine.
+"""Read what a user typed: which file is to be fetched, and what it is called. Makes no request.
 
-What a user typed -> what is to be fetched. Makes no request; lookup.py asks what a name leaves open.
-
-Links of the Hub: huggingface.co/docs/hub. AIR identifiers: developer.civitai.com/site/guide/air.
+Links of the Hub: huggingface.co/docs/hub. AIR identifiers: developer.civitai.com/site/guide/air. A file's name by the
+server: Content-Disposition, RFC 6266; it is for show and for hints, never a path on this machine.
 """
 
 from __future__ import annotations
@@ -13,13 +11,17 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from ..http.address import Url, parse_url
+from ..http.environment import HUB
 from ..http.errors import DownloadError
 
-HUB = "https://huggingface.co"
 CIVITAI = "https://civitai.com"
 CIVITAI_HOSTS = ("civitai.com", "civitai.red", "civitai.green")
 HUB_REPO, CIVITAI_MODEL = "hub repository", "civitai model"
 
+LONGEST_HEADER, LONGEST_NAME = 2_000, 200
+"""Characters that are looked at, and that are kept of a name."""
+_ENCODED = re.compile(r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^;\s]+)", re.IGNORECASE)
+_PLAIN = re.compile(r';\s*filename\s*=\s*(?:"([^"]*)"|([^;\s"]+))', re.IGNORECASE)
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".sft")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _REPO = re.compile(rf"(?:hf:(?://)?)?({_NAME})/({_NAME})(?:@([\w./-]+?))?(?:/(.+))?")
@@ -43,7 +45,7 @@ class Remote:
 
 
 def is_remote(text: str) -> bool:
-    """Whether a source reads as a link, a Hub name or a Civitai identifier, rather than as a file's name.
+    """Return whether a source reads as a link, a Hub name or a Civitai identifier, rather than as a file's name.
 
     `owner/repo/file.safetensors` reads as both: look for a file of that name first.
     """
@@ -124,14 +126,9 @@ def _civitai(origin: str, model: str, version: str | None) -> Remote:
         return Remote(f"{origin}/api/download/models/{version}")
     return Remote(f"{origin}/models/{model}", CIVITAI_MODEL)
 
-LONGEST_HEADER, LONGEST_NAME = 2_000, 200
-"""Characters that are looked at, and that are kept of a name."""
-_ENCODED = re.compile(r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^;\s]+)", re.IGNORECASE)
-_PLAIN = re.compile(r';\s*filename\s*=\s*(?:"([^"]*)"|([^;\s"]+))', re.IGNORECASE)
-
 
 def said_name(disposition: str | None) -> str | None:
-    """The file's name in a Content-Disposition header, without folders; None when it says none."""
+    """Return the file's name in a Content-Disposition header, without folders; None when it says none."""
     if not disposition or len(disposition) > LONGEST_HEADER:
         return None
     if encoded := _ENCODED.search(disposition):
@@ -144,7 +141,7 @@ def said_name(disposition: str | None) -> str | None:
 
 
 def full_name(link: str, said: str | None) -> str:
-    """The path in a link and behind it what the server calls the file; neither the link's host nor its query."""
+    """Return the path in a link and behind it what the server calls the file; neither the link's host nor its query."""
     path = _shown(unquote(urlsplit(link).path))
     return path if said is None or path.endswith(f"/{said}") else f"{path}/{said}"
 

@@ -17,6 +17,8 @@ _DATE_PART = re.compile(r"d+|h+|m+|M+|s+|y+|.", re.DOTALL)
 MAX_BYTES = 200
 """Longest name of a folder or a file, in bytes of UTF-8: disks take 255, and a number and a suffix follow."""
 _UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+_UNFIT_IN_DATE = re.compile(r'[?<>\\:*|"\x00-\x1f\x7f]')
+"""A slash in a date makes a folder, as in core's own save nodes."""
 _UNFIT_ON_WINDOWS = re.compile(r'[?<>:*|"\x00-\x1f]')
 
 
@@ -26,7 +28,7 @@ def name_fault(prefix: str, called: str = "filename_prefix") -> str:
     called: the input that holds the prefix.
     """
     path, windows = PurePosixPath(prefix.replace("\\", "/")), PureWindowsPath(prefix)
-    if not prefix.strip() or path.is_absolute() or windows.drive or ".." in path.parts:
+    if not prefix.strip() or not path.name or path.is_absolute() or windows.drive or ".." in path.parts:
         return (f"{called} is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, "
                 "such as wan22/clip.")
     longest = max(len(part.encode()) for part in path.parts) if path.parts else 0
@@ -78,7 +80,7 @@ def _date(pattern: str, now: datetime) -> str:
             return str(now.year)[-len(text):] if len(text) < 4 else str(now.year)
         return f"{fields[letter]:0{min(len(text), 2)}}" if letter in fields else text
 
-    return _UNFIT.sub("_", _DATE_PART.sub(part, pattern or "yyyyMMddhhmmss"))
+    return _UNFIT_IN_DATE.sub("_", _DATE_PART.sub(part, pattern or "yyyyMMddhhmmss"))
 
 
 def shown_in(output: Path, path: Path) -> dict[str, str] | None:
@@ -103,3 +105,8 @@ def size_text(count: int) -> str:
         if count < 999.5 * factor or unit == "GB":
             return f"{count / factor:.3g} {unit}"
     raise AssertionError
+
+
+def read_sha256(text: str) -> str | None:
+    """Return a SHA-256 in hexadecimal, as it is typed or sent, in lower case; None for anything else."""
+    return text.lower() if re.fullmatch(r"[0-9a-fA-F]{64}", text) else None

@@ -1,1 +1,1 @@
-"""ComfyUI as the host: the only room that imports it. Everything here needs a running ComfyUI."""
+"""ComfyUI as the host: the only room that imports ComfyUI. Everything here needs a running ComfyUI."""

@@ -1,56 +1,53 @@
-"""ComfyUI's folders: where downloads, keys and results are kept, and what the canvas may read of them."""
+"""Files in ComfyUI's output folder, the pack's key store, and the graph as a file's metadata."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy.cli_args import args
 
-from ..download.cache import DOWNLOADS
 from ..files.names import shown_in
 from ..http.secrets import Tokens
 from ..request import RequestError
-
-
-def download_folder() -> Path:
-    """Where fetched files are kept: beside the model folders, where a big disk is, and in none that ComfyUI lists."""
-    return Path(folder_paths.models_dir, DOWNLOADS)
+from .folders import output_folder, system_folder
 
 
 def tokens() -> Tokens:
-    """The user's tokens: of the environment, else of a key store that ComfyUI's server hands out to nobody."""
+    """Return the user's download tokens, from the environment, else from the pack's key store."""
     return Tokens(store=system_folder() / "keys.json")
 
 
-def system_folder() -> Path:
-    """Where the pack keeps what ComfyUI's server hands out to nobody: keys, settings, the ledger of remote jobs."""
-    return Path(folder_paths.get_system_user_directory("wan22"))
-
-
 def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
-    """A path in ComfyUI's output folder that no file has yet. Raises RequestError for a prefix that leads out of it."""
+    """Return a path in ComfyUI's output folder that no file has yet.
+
+    A slash at the prefix's end, or a doubled one, is dropped: ComfyUI's counter would stay at 1. Raises RequestError
+    when the folder cannot be made, and for a prefix that leads out of the output folder.
+    """
     try:
         folder, name, counter, _, _ = folder_paths.get_save_image_path(
-            prefix, folder_paths.get_output_directory(), width, height)
+            os.path.normpath(prefix), folder_paths.get_output_directory(), width, height)
     except OSError as error:
         raise RequestError(f"The folder for {prefix} cannot be made: {error.strerror or error}. Choose another in "
                            "filename_prefix.") from error
-    except Exception as error:  # ComfyUI's own, of no class of its own
+    except Exception as error:  # ComfyUI raises a plain Exception
         raise RequestError(f"filename_prefix is {prefix!r}, which leads out of ComfyUI's output folder. Choose a name "
                            "inside, such as wan22/clip.") from error
-    return Path(folder) / f"{name}_{counter:05}_{suffix}"
+    paths = (Path(folder) / f"{name}_{number:05}_{suffix}" for number in itertools.count(counter))
+    return next(path for path in paths if not path.exists())
 
 
 def shown_in_output(path: Path) -> dict[str, str] | None:
-    """How the canvas asks for a file of the output folder; None for one that lies elsewhere, which it cannot get."""
-    return shown_in(Path(folder_paths.get_output_directory()), path)
+    """Return the query of /view for a file in the output folder; None for a file elsewhere."""
+    return shown_in(output_folder(), path)
 
 
 def output_path(name: str) -> Path:
-    """Full path of a file in ComfyUI's output folder. Raises RequestError when it has gone or lies outside."""
+    """Return the path of a file in ComfyUI's output folder. Raises RequestError for one that is missing or outside."""
     try:
         path = Path(folder_paths.get_annotated_filepath(f"{name} [output]"))
     except ValueError:
@@ -62,7 +59,7 @@ def output_path(name: str) -> Path:
 
 
 def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
-    """The graph as metadata, under the names from which the canvas restores it; empty when the user disabled that."""
+    """Return the graph as metadata from which the canvas restores it; {} under --disable-metadata."""
     if args.disable_metadata:
         return {}
     found = {**(extra_pnginfo or {}), **({} if prompt is None else {"prompt": prompt})}

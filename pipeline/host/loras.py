@@ -1,32 +1,30 @@
-"""LoRAs as patches on ComfyUI's MODELs, and its folders, progress bar and keys for those of our experts."""
+"""Put LoRAs on ComfyUI's MODELs as patches, and fetch them with its progress bar, Stop, folders and keys."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import comfy.utils
-import folder_paths
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ..lora.apply import add_loras, open_loras
 from ..lora.arithmetic import ModulePatch, with_changes
-from ..lora.bundled import named_file
 from ..lora.match import LoraFile
 from ..lora.patches import read_lora
 from ..lora.probe import check_fits
 from ..lora.source import Fetch, lora_fetcher
 from ..models.host import Targets
 from ..request import HIGH, Lora
-from .files import download_folder, system_folder, tokens
+from .files import tokens
+from .folders import download_folder, lora_file, system_folder
 from .node import show_text, stop_if_asked
 
 
 class _Patch(WeightAdapterBase):
-    """One of our patches among ComfyUI's: it adds with lora/arithmetic.py."""
+    """A patch of a LoRA by lora/arithmetic.py, among ComfyUI's own."""
 
     name = "wan22"
 
@@ -41,13 +39,8 @@ class _Patch(WeightAdapterBase):
                                                             constraint))])
 
 
-def lora_file(name: str) -> Path | None:
-    """A file of the loras folders, by the name that ComfyUI lists it under, or one of the bundled pair."""
-    return named_file(name, folder_paths.get_full_path)
-
-
 def downloader(node_id: str | None) -> Fetch:
-    """Fetches LoRA files with ComfyUI's progress bar, Stop, folders and keys."""
+    """Return a function that fetches LoRA files, with ComfyUI's progress bar, Stop, folders and keys."""
     return lora_fetcher(download_folder(), system_folder(), tokens(),
                         lambda: comfy.utils.ProgressBar(1).update_absolute, lambda text: show_text(node_id, text),
                         stop_if_asked)
@@ -55,7 +48,7 @@ def downloader(node_id: str | None) -> Fetch:
 
 def models_with_loras(models: Mapping[str, Any], loras: Sequence[Lora], node_id: str | None,
                       ) -> tuple[dict[str, Any], list[str]]:
-    """Clones of the MODELs with the LoRAs as patches, as ComfyUI's own loader makes them, and what `fit` says.
+    """Return clones of the MODELs with the LoRAs as patches, as ComfyUI's loader makes them, and a line on each LoRA.
 
     `models` are Wan 2.2 I2V-A14B experts, by HIGH and LOW. Raises as `open_loras` and `add_loras` do.
     """

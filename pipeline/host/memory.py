@@ -1,4 +1,4 @@
-"""Modules under ComfyUI's memory manager: counted, moved and evicted by it."""
+"""Put modules under ComfyUI's memory manager, which counts, moves and evicts them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..lora.patches import Change, PatchedParameters
 from ..models.host import Patch
 
 MPS_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")
-"""How PyTorch's messages begin (aten/src/ATen/mps/MPSAllocator.mm)."""
+"""Beginnings of PyTorch's messages (aten/src/ATen/mps/MPSAllocator.mm)."""
 
 
 class _Holder(torch.nn.Module):
-    """Keeps a diffusers model from ComfyUI's patcher, which sets `.device`: a read-only property of theirs."""
+    """Wraps a diffusers model for ComfyUI's patcher, which sets `.device`, a read-only property of diffusers'."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class _Holder(torch.nn.Module):
 
 
 class PatchedResident:
-    """A module that ComfyUI's memory manager counts, moves and evicts."""
+    """A Resident under ComfyUI's memory manager."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
@@ -42,15 +42,15 @@ class PatchedResident:
         self._beside = PatchedParameters(module)
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
-        """Load the module; others make room. Needed before every use: it may have been evicted.
+        """See Resident. Other models are evicted where needed.
 
-        A module of ComfyUI's own linear layers is loaded as far as there is room and streams the rest from RAM.
+        A module with ComfyUI's linear layers is loaded as far as it fits, and streams the rest from RAM.
         """
         device = self.patcher.load_device
         own = sum(p.nbytes for m in self._strays for p in m.parameters(recurse=False)) if self._streams else 0
         comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes + own,
                                                force_full_load=not self._streams)
-        # ComfyUI streams its own layers only; everything beside them has to be there.
+        # ComfyUI streams its own layers only; everything else has to be on the device.
         for module in self._strays:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 tensor.data = tensor.data.to(device)
@@ -58,10 +58,10 @@ class PatchedResident:
         return device
 
     def _patch(self, patches: Sequence[Patch]) -> None:
-        """Put these patches in force and no others.
+        """Put exactly these patches in force.
 
-        ComfyUI's layers work theirs out for each use, so that changing a LoRA loads nothing anew; the few parameters
-        beside them, norms for the most part, are changed and changed back.
+        ComfyUI's layers apply theirs at each use, so that changing a LoRA reloads nothing. The few other parameters,
+        mostly norms, are replaced, and restored later.
         """
         wanted: dict[str, list[tuple[float, Any]]] = {}
         for patch in patches:
@@ -73,12 +73,11 @@ class PatchedResident:
         self._beside.put(wanted)
 
     def is_oom(self, error: RuntimeError) -> bool:
-        """Whatever ComfyUI takes for it: CUDA may report it late, as an error of another class. Apple's GPUs have no
-        class for it."""
+        """See Resident. CUDA can report it late, by another class of error, and Apple's GPUs have no class for it."""
         return comfy.model_management.is_oom(error) or str(error).startswith(MPS_OUT_OF_MEMORY)
 
     def free_memory(self, activation_bytes: int) -> None:
-        """Free that much more on the device, this module's own layers included: they stream from then on."""
+        """See Resident. This module's own layers are unloaded too, and stream from then on."""
         device = self.patcher.load_device
         comfy.model_management.soft_empty_cache()
         comfy.model_management.free_memory(activation_bytes, device)
@@ -86,11 +85,11 @@ class PatchedResident:
             self.patcher.partially_unload(self.patcher.offload_device, activation_bytes)
 
     def available_bytes(self) -> int:
-        """Bytes of the device's memory that a pass may use now, PyTorch's reserve included."""
+        """See Resident. PyTorch's cached memory counts as available."""
         return comfy.model_management.get_free_memory(self.patcher.load_device)
 
 
 def device_memory() -> tuple[int, int]:
-    """Bytes of the device's memory, free and in all; of the RAM where there is no GPU."""
+    """Return the device's free and total memory in bytes; of the RAM when there is no GPU."""
     device = comfy.model_management.get_torch_device()
     return comfy.model_management.get_free_memory(device), comfy.model_management.get_total_memory(device)

@@ -1,14 +1,16 @@
-"""The running node on the canvas: its progress bar, preview, text, errors and Stop."""
+"""The running node on the canvas: its progress bar, preview, text, errors, and Stop."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import comfy.latent_formats
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.cli_args import LatentPreviewMethod, args
 
 from ..checkpoint.errors import CheckpointError
 from ..http.errors import DownloadError
@@ -16,17 +18,18 @@ from ..models.expert import Expert
 from ..models.latents import film_strip
 from ..remote.errors import RemoteError
 from ..request import RequestError
+from .runs import graph_run
 
-PREVIEW_SIDE = 512
+OWN_ERRORS = (RequestError, CheckpointError, DownloadError, RemoteError)
 
 
 def stop_if_asked() -> None:
-    """Raise ComfyUI's own interrupt when the user pressed Stop, so that the run reads as cancelled."""
+    """Raise ComfyUI's interrupt when the user has pressed Stop, so that the run counts as cancelled."""
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 def progress() -> Callable[[int, int], None]:
-    """(done, total) -> shown as the running node's progress bar. Raises the interrupt on Stop."""
+    """Return update(done, total), which moves the running node's progress bar and raises the interrupt on Stop."""
     bar = comfy.utils.ProgressBar(1)
 
     def update(done: int, total: int) -> None:
@@ -37,16 +40,32 @@ def progress() -> Callable[[int, int], None]:
 
 
 def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Tensor], None]:
-    """(step index, clean latents) -> progress bar and a film strip of the clip's begin, middle and end."""
+    """Return update(step, clean latents), which moves the progress bar and shows the first, middle and last frame."""
     bar = comfy.utils.ProgressBar(total)
     stock = comfy.latent_formats.Wan21
     factors, bias = expert.latent_rgb or (stock.latent_rgb_factors, stock.latent_rgb_factors_bias)
     factors, bias = torch.tensor(factors), torch.tensor(bias)
 
+    wanted = previews_wanted()
+
     def update(step: int, clean: torch.Tensor) -> None:
-        bar.update_absolute(step + 1, total, ("JPEG", film_strip(clean, factors, bias), PREVIEW_SIDE))
+        preview = ("JPEG", film_strip(clean, factors, bias), args.preview_size) if wanted else None
+        bar.update_absolute(step + 1, total, preview)
 
     return update
+
+
+def previews_wanted() -> bool:
+    """Tell whether the sampler shows previews: yes, unless the run or ComfyUI's command line says none.
+
+    ComfyUI's own default is none, which nobody has chosen, so that only the command line itself tells.
+    """
+    run = graph_run()
+    method = "default" if run is None else run.extra_data.get("preview_method", "default")
+    if method != "default":
+        return method != LatentPreviewMethod.NoPreviews.value
+    chosen = any(word.partition("=")[0] == "--preview-method" for word in sys.argv)
+    return not chosen or args.preview_method is not LatentPreviewMethod.NoPreviews
 
 
 def show_text(node_id: str | None, text: str) -> None:
@@ -55,7 +74,7 @@ def show_text(node_id: str | None, text: str) -> None:
 
 
 def bind_show_text(node_id: str | None) -> Callable[[str], None]:
-    """As `say`, to the client whose graph runs now, also when another's does later."""
+    """Return show_text for this node and the client whose graph runs now; it stays with that client."""
     from server import PromptServer
 
     server = PromptServer.instance
@@ -65,18 +84,11 @@ def bind_show_text(node_id: str | None) -> Callable[[str], None]:
     return lambda text: server.send_progress_text(text, node_id, client)
 
 
-def errors_on_node(node_id: str | None) -> AbstractContextManager[None]:
-    """Show the pack's own errors on the node too: ComfyUI's message box hides them behind a click."""
-    return show_errors(lambda text: show_text(node_id, text))
-
-OWN_ERRORS = (RequestError, CheckpointError, DownloadError, RemoteError)
-
-
 @contextmanager
-def show_errors(show_text: Callable[[str], None]) -> Iterator[None]:
-    """Say the pack's own errors, and let them end the run as all others do."""
+def errors_on_node(node_id: str | None) -> Iterator[None]:
+    """Show the pack's own errors on the node and let them end the run; ComfyUI shows them only behind a click."""
     try:
         yield
     except OWN_ERRORS as error:
-        show_text(str(error))
+        show_text(node_id, str(error))
         raise

@@ -1,6 +1,7 @@
-"""ComfyUI's linear layers, data types, attention and text encoder, as the pipeline's Host.
+"""ComfyUI's linear layers, compute dtypes, attention and text encoder, as the Host of the models.
 
-Written for ComfyUI 0.30; imported only inside a running ComfyUI, and only once a node is executed."""
+Written for ComfyUI 0.30. Import it when a node runs, not at ComfyUI's start-up: it loads torch.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +29,13 @@ from .memory import PatchedResident
 
 
 class _GGUFLayout(QuantizedLayout):
-    """GGUF blocks as one of ComfyUI's quantised tensors: paged, moved and patched by LoRAs like its own formats."""
+    """A layout for GGUF blocks in ComfyUI's QuantizedTensor: paged, moved and patched by LoRAs like its own formats."""
 
     NAME = "Wan22GGUFLayout"
 
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):
-        """No scale of its own: the blocks hold theirs. `kind` is the ggml type's name."""
+        """There is no scale: each block holds its own. `kind` is the ggml type's name."""
 
         kind: str = ""
 
@@ -43,7 +44,7 @@ class _GGUFLayout(QuantizedLayout):
 
     @classmethod
     def quantize(cls, tensor: torch.Tensor, **kwargs: Any) -> Any:
-        raise NotImplementedError("GGUF weights cannot be packed again.")
+        raise NotImplementedError("Tensors cannot be quantised to GGUF.")
 
     @classmethod
     def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
@@ -62,7 +63,7 @@ register_layout_class(_GGUFLayout.NAME, _GGUFLayout)
 
 
 def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
-    """ComfyUI's linear layer for weights of any kind, packed or not."""
+    """Return ComfyUI's linear layer for plain and quantised weights, as a HostLinear with this compute dtype."""
     device = comfy.model_management.get_torch_device()
     native = {"nvfp4": comfy.model_management.supports_nvfp4_compute,
               "mxfp8": comfy.model_management.supports_mxfp8_compute,
@@ -71,22 +72,22 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
     emulated = {name for name, supported in native.items() if not supported(device)}
 
     class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
-        _home: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
+        _stored: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
 
         def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
-            # Back from the GPU the weights are the file's mapped pages again; a copy would fill the RAM.
+            # Moved back to the CPU, the weights are the file's mapped pages again: a copy would fill the RAM.
             if self.weight.device.type != "cpu" and fn(torch.empty(0)).device.type == "cpu":
-                self.weight, self.bias = self._home
+                self.weight, self.bias = self._stored
                 return self
             return super()._apply(fn, recurse)
 
         def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
-            """See host.WeightTaker."""
+            """See HostLinear. Raises CheckpointError for a format that this ComfyUI or this device cannot use."""
             if apple and _holds_fp8(weight):
-                raise CheckpointError("Apple's GPUs know no fp8, which these weights are in. Choose the fp16 or a GGUF "
+                raise CheckpointError("The weights are fp8, which Apple's GPUs cannot use. Choose an fp16 or GGUF "
                                       "file.")
             self._set(weight, bias)
-            self._home = (self.weight, self.bias)
+            self._stored = (self.weight, self.bias)
 
         def _set(self, weight: Weight, bias: torch.Tensor | None) -> None:
             self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
@@ -110,19 +111,20 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
 
 
 def _holds_fp8(weight: Weight) -> bool:
-    """Whether the weight or its scales are fp8; MXFP8 and NVFP4 have them in it."""
+    """True when the weight or its scales are fp8, as the scales of MXFP8 and NVFP4 are."""
     if isinstance(weight, QuantisedWeight):
         return weight.format in (*FP8_FORMATS, "mxfp8", "nvfp4")
     return weight.dtype in FP8_FORMATS.values()
 
 
 def compute_dtype_of(stored: torch.dtype) -> torch.dtype:
+    """Return the dtype that ComfyUI computes in on this device with weights of a dtype."""
     device = comfy.model_management.get_torch_device()
     return comfy.model_management.unet_manual_cast(stored, device) or stored
 
 
 def _clip(path: Path) -> Any:
-    """UMT5-XXL through ComfyUI's own loader, as its CLIPLoader node of type wan does."""
+    """Load UMT5-XXL by ComfyUI's own loader, as its CLIPLoader node with the type wan."""
     import comfy.sd
 
     return comfy.sd.load_clip([str(path)], embedding_directory=folder_paths.get_folder_paths("embeddings"),
@@ -130,8 +132,11 @@ def _clip(path: Path) -> Any:
 
 
 def _attend() -> Attend | None:
-    """ComfyUI's attention where it differs from diffusers' own: by its flags (--use-sage-attention and the like), or on
-    a GPU whose scaled_dot_product_attention would hold the whole matrix at once (Apple's, some of AMD's)."""
+    """Return ComfyUI's attention unless it is PyTorch's scaled_dot_product_attention, which diffusers uses; else None.
+
+    It is another one by ComfyUI's flags (--use-sage-attention and the like), or on GPUs whose
+    scaled_dot_product_attention holds the whole matrix at once (Apple's, some of AMD's).
+    """
     chosen = attention.optimized_attention
     asked_for = args.use_split_cross_attention or args.use_quad_cross_attention
     on_cpu = comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device())
@@ -141,6 +146,6 @@ def _attend() -> Attend | None:
 
 
 def comfy_host() -> Host:
-    """ComfyUI's linear layers, dtypes, memory management, attention, UMT5-XXL and LoRA algebra."""
+    """Return ComfyUI as the Host of the models."""
     return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
                 read_lora=read_lora, attend=_attend())

@@ -1,46 +1,64 @@
-"""The run of a graph in ComfyUI's queue and history that the running node belongs to."""
+"""ComfyUI's queue and history of runs, and the run that the running node belongs to."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..notify.event import failure_of
-from ..notify.notifier import GraphRun
+from ..graph.run import GraphRun, RunEnd, read_end, read_item
+from ..jobs.queue import QueueSnapshot
+
+if TYPE_CHECKING:
+    from execution import PromptQueue
 
 
 def is_linked(output: int) -> bool:
-    """Whether anything in the running graph takes this output of the running node."""
+    """Return whether anything in the running graph takes this output of the running node."""
     run = graph_run()
-    return run is None or run.takes(output)
+    return run is None or run.takes(running_node(), output)
+
+
+def running_node() -> str:
+    """Return the id of the running node; "" when there is none."""
+    from comfy_execution.utils import get_executing_context
+
+    node = get_executing_context()
+    return "" if node is None else node.node_id
 
 
 def graph_run() -> GraphRun | None:
-    """The run that the running node is in; None when that cannot be told."""
+    """Return the run that the running node is in; None when it cannot be told."""
     from comfy_execution.utils import get_executing_context
-
-    item = running_item()
-    return None if item is None else GraphRun(item[1], get_executing_context().node_id, item[2], tuple(item[4]))
-
-
-def running_item() -> tuple[Any, ...] | None:
-    """The queue's entry of the run that the running node is in: number, prompt id, graph, extra data, outputs."""
-    from comfy_execution.utils import get_executing_context
-    from server import PromptServer
 
     node = get_executing_context()
-    return next((item for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0]
-                 if node is not None and item[1] == node.prompt_id), None)
+    return next((read_item(item) for item in _running_items() if node is not None and item[1] == node.prompt_id), None)
 
 
 def run_is_over(prompt_id: str) -> bool:
-    """Whether a run that began has left ComfyUI's queue."""
+    """Return whether a run that began has left ComfyUI's queue."""
+    return all(item[1] != prompt_id for item in _running_items())
+
+
+def run_end(prompt_id: str) -> RunEnd:
+    """Return how a run ended, by ComfyUI's history."""
+    return read_end(_prompt_queue().get_history(prompt_id).get(prompt_id, {}))
+
+
+def read_queue() -> QueueSnapshot:
+    """Return ComfyUI's queue and history as they stand, with the progress of the running graph."""
+    from comfy_execution.progress import get_progress_state
+
+    queue, progress = _prompt_queue(), get_progress_state()
+    running, pending = queue.get_current_queue_volatile()
+    nodes = {name: {**found, "state": found["state"].value} for name, found in progress.nodes.copy().items()
+             if any(item[1] == progress.prompt_id for item in running)}
+    return QueueSnapshot(running, pending, queue.get_history(), nodes)
+
+
+def _running_items() -> list[tuple[Any, ...]]:
+    return _prompt_queue().get_current_queue_volatile()[0]
+
+
+def _prompt_queue() -> PromptQueue:
     from server import PromptServer
 
-    return all(item[1] != prompt_id for item in PromptServer.instance.prompt_queue.get_current_queue_volatile()[0])
-
-
-def run_error(prompt_id: str) -> dict[str, Any]:
-    """Why a run that is over brought no clip, as its history tells: message, whether it was cancelled, the node."""
-    from server import PromptServer
-
-    return failure_of(PromptServer.instance.prompt_queue.get_history(prompt_id).get(prompt_id, {}))
+    return PromptServer.instance.prompt_queue

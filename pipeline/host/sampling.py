@@ -16,9 +16,9 @@ from ..sampling.hooks import NEGATIVE, POSITIVE, ModelInputs
 from ..sampling.schedule import NUM_TRAIN_TIMESTEPS
 
 SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
-"""Our scheduler -> ComfyUI's sampler of that family."""
+"""Scheduler of this pack -> ComfyUI's sampler of the same family."""
 BRANCHES = (POSITIVE, NEGATIVE)
-"""By the numbers that ComfyUI's cond_or_uncond has for them."""
+"""Branches by their numbers in ComfyUI's cond_or_uncond."""
 
 
 def model_facts(model: Any) -> ModelFacts:
@@ -65,7 +65,7 @@ def stage_runner(models: Mapping[str, Any], sampling: Sampling) -> RunStage:
 
 
 def _sampler(scheduler: str, steps: int) -> Any:
-    """Return ComfyUI's sampler of our scheduler's family, for a stage of so many steps.
+    """Return ComfyUI's sampler of a scheduler's family, for a stage of that many steps.
 
     Its uni_pc solves by order min(3, steps - 1) (comfy/extra_samplers/uni_pc.py, sample_unipc): of one step it makes
     none at all. UniPC itself begins with a step of order 1, x0 + (sigma' / sigma) (x - x0) for a flow model: Euler's.
@@ -114,7 +114,8 @@ def _wrapper(stage: Stage, other: Wrapper | None) -> Wrapper:
 
 
 def _chunk(args: dict[str, Any], index: int, count: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-    """Latents, sigma and arguments of one of the branches that a call of the model takes as a batch."""
+    """Return latents, sigma and arguments of one branch of those that a model call takes as a batch."""
+
     def own(value: Any) -> Any:
         return value.chunk(count)[index] if isinstance(value, torch.Tensor) else value
 

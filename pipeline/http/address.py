@@ -1,4 +1,4 @@
-"""Which links may be followed and which addresses connected to: the guard against server-side request forgery.
+"""Check which links may be followed and which addresses connected to: the guard against server-side request forgery.
 
 A server that fetches what a stranger names must not be talked into reaching its own network. So a link is taken apart
 once, its host resolved once, every answer checked, and the connection made to a checked answer, never to the name.
@@ -11,11 +11,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
 from .errors import DownloadError, TransientError, UnknownHostError, redact
 
+Address = tuple[str, int]
+"""IP address and port."""
 HTTPS = 443
 FIRST_FREE_PORT = 1024
 """Ports below it belong to other services (mail, SSH...), 443 aside."""
@@ -64,7 +67,9 @@ class Url:
 
 
 def _ascii_host(host: str, shown: str) -> str:
-    """The host as it is looked up. Raises DownloadError for what is no name, among it numbers that read as addresses.
+    """Return the host as it is looked up.
+
+    Raises DownloadError for what is no name, among it numbers that read as addresses.
 
     "2130706433", "0x7f.1" and "0177.0.0.1" are all 127.0.0.1 to a resolver; a name whose last label is a number is
     none (URL standard, "ends in a number").
@@ -130,7 +135,7 @@ def parse_url(text: str, base: Url | None = None) -> Url:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody on the internet may reach. False for what is no address."""
+    """Return whether an IP address is one that anybody on the internet may reach; False for what is no address."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -142,18 +147,27 @@ def is_public(address: str) -> bool:
     return ip in _PUBLIC_6 and not any(ip in block for block in _NOT_PUBLIC_6)
 
 
-def may_be_public(host: str) -> bool:
-    """Whether a host can be on the public internet, as far as its name tells: a public address, or a name with a
-    domain that is not kept for local networks (RFC 6761, 6762, 8375, 9476)."""
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address and not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return "." in host and not host.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
-    return is_public(host)
+        return False
+    return True
+
+
+def may_be_public(host: str) -> bool:
+    """Return whether a host can be on the public internet, as far as its name tells.
+
+    That is a public address, or a name with a domain that is not kept for local networks (RFC 6761, 6762, 8375, 9476).
+    """
+    if is_address(host):
+        return is_public(host)
+    return "." in host and not host.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa"))
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, best first. Blocks; raises DownloadError when it has none."""
+    """Return the addresses of a host, best first. Blocks; raises TransientError when it has none."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -165,12 +179,13 @@ def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def check_public(url: Url, addresses: list[str]) -> list[str]:
-    """The addresses, when every one of them is public; raises DownloadError otherwise."""
+def public_addresses(url: Url, resolve: Callable[[str, int], list[str]] = resolve) -> list[Address]:
+    """Look a link's host up and return where to connect. Raises DownloadError unless every address is public."""
+    addresses = [url.host] if is_address(url.host) else resolve(url.host, url.port)
     if not addresses:
         raise UnknownHostError(f"There is no server named {url.host}, or this machine is not online.")
     for address in addresses:
         if not is_public(address):
             raise DownloadError(f"{url} is refused: {url.host} is not on the public internet, but an address of this "
                                 "machine or its network. Fetch the file yourself.")
-    return addresses
+    return [(address, url.port) for address in addresses]

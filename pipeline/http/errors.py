@@ -1,7 +1,9 @@
-"""The error of a download, and links as they may be shown."""
+"""Name what can go wrong with a request, and show links without their secrets."""
 
 from __future__ import annotations
 
+import re
+from typing import Any
 from urllib.parse import urlsplit
 
 
@@ -22,11 +24,29 @@ class UnknownHostError(TransientError):
     """The host's name leads nowhere: it is misspelt, or this machine is not online."""
 
 
+class ConnectionLostError(TransientError):
+    """There was a connection, and it broke off: the request may have arrived."""
+
+
 def redact(link: str) -> str:
-    """A link without what may be secret in it: name and password, query, fragment."""
+    """Return a link without what may be secret in it: name and password, query, fragment."""
     try:
         parts = urlsplit(link)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "the link"
     return f"{parts.scheme}://{host}{parts.path}" if parts.scheme and host else link.partition("?")[0]
+
+
+_LINK = re.compile(r"[a-z]+://[^\s\"'<>]+", re.IGNORECASE)
+
+
+def redact_links(value: Any) -> Any:
+    """Return JSON with every link in its texts redacted."""
+    if isinstance(value, str):
+        return _LINK.sub(lambda link: redact(link[0]), value)
+    if isinstance(value, list):
+        return [redact_links(item) for item in value]
+    if isinstance(value, dict):
+        return {name: redact_links(item) for name, item in value.items()}
+    return value

@@ -1,16 +1,15 @@
-"""Whether a request comes from ComfyUI's own page: what changes something, or tells of it, asks this first."""
+"""Check that a request comes from ComfyUI's own page: whatever changes something, or tells of it, asks this first."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
-from .address import may_be_public
+from .address import is_address, may_be_public
 
 
 def other_site_fault(headers: Mapping[str, str]) -> str:
-    """A sentence when a browser's request comes from another site's page; else an empty string.
+    """Return a sentence when a browser's request comes from another site's page; else an empty string.
 
     headers: names in small letters. Beside ComfyUI's own check, which --enable-cors-header switches off. A request of
     no browser (no Origin, no Sec-Fetch-Site) has no page.
@@ -23,29 +22,21 @@ def other_site_fault(headers: Mapping[str, str]) -> str:
 
 
 def public_name_fault(headers: Mapping[str, str]) -> str:
-    """A sentence when this server is asked under a name that a stranger can own; else an empty string.
+    """Return a sentence when this server is asked under a name that a stranger can own; else an empty string.
 
     Such a name may be pointed at this machine (DNS rebinding), and its page is then the server's own. So what keeps
     keys and money is settled under names and addresses that no stranger owns.
     """
     name = _split(f"//{headers.get('host', '').lower()}").hostname or ""
-    if may_be_public(name) and not _is_address(name):
+    if may_be_public(name) and not is_address(name):
         return (f"Keys and settings are not taken under the public name {name}, where anybody may send them. Set the "
                 "environment variables, or open ComfyUI by its address (127.0.0.1, or that of its network).")
     return ""
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of an address; all empty when it is none."""
+    """Return the parts of an address; all empty when it is none."""
     try:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -1,26 +1,25 @@
-"""How long and how often a provider is asked.
-
-How far a download may go: patience, and which servers; the only door to loopback, which tests alone open."""
+"""Settle how far a download or a remote job may go: its timeouts and retries, and which addresses it may reach."""
 
 from __future__ import annotations
 
-import ipaddress
-import json
+import email.utils
 import os
 import random
+import ssl
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from .address import resolve
+from .address import Address, Url, parse_url, public_addresses
+from .environment import HUB, environment_proxy, hub_mirror, shown_proxy, trusted_authorities
 
+OFFLINE_VARIABLE = "WAN22_OFFLINE"
 SLOWEST = 100_000
 """Bytes a second that a small answer is expected to come with."""
-LOOPBACK_VARIABLE = "WAN22_TEST_LOOPBACK"
-OFFLINE_VARIABLE = "WAN22_OFFLINE"
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timeouts:
     """Seconds, bytes and counts after which a download changes its mind."""
 
     connect: float = 10.0
@@ -44,52 +43,19 @@ class Pace:
     streams: int = 8
     """Connections at most."""
 
-    def patience(self, size: int) -> float:
-        """Seconds after which so many bytes must be there, connections and redirects included."""
+    def for_bytes(self, size: int) -> float:
+        """Return the seconds after which so many bytes must be there, connections and redirects included."""
         return 2 * self.window + size / SLOWEST
 
-
-@dataclass(frozen=True)
-class Policy:
-    """What the transport may do."""
-
-    pace: Pace = Pace()
-    resolve: Callable[[str, int], list[str]] = resolve
-    """(host, port) -> addresses; each is checked before a connection is made to it."""
-    offline: bool = False
-    """No connection is made; only what the cache has can be had."""
-    loopback: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """For tests: host or host:port -> loopback address and port of the server that stands for it."""
-    loopback_ca: str | None = None
-    """For tests: a file with the authority that signed those servers' certificates, and counts for them alone."""
-
-
-def policy_from_environment(environ: Mapping[str, str] = os.environ) -> Policy:
-    """The policy of normal use, which follows no link into this machine or its network.
-
-    WAN22_OFFLINE, set to anything but nothing and 0, forbids every connection.
-
-    Tests set WAN22_TEST_LOOPBACK to JSON, `{"ca": path, "hosts": {"huggingface.co": "127.0.0.1:4443", ...}}`: these
-    hosts, and no other, are then looked for at these loopback addresses. Raises ValueError when it names another
-    address.
-    """
-    offline = environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
-    given = environ.get(LOOPBACK_VARIABLE)
-    if not given:
-        return Policy(offline=offline)
-    settings = json.loads(given)
-    loopback = {}
-    for host, place in settings["hosts"].items():
-        address, _, port = place.rpartition(":")
-        if not ipaddress.ip_address(address.strip("[]")).is_loopback:
-            raise ValueError(f"{LOOPBACK_VARIABLE}: {place} is not a loopback address.")
-        loopback[host] = (address.strip("[]"), int(port))
-    return Policy(offline=offline, loopback=loopback, loopback_ca=settings["ca"])
+    def before_retry(self, tried: int, asked: float | None) -> float:
+        """Return the seconds before the next try: what the server asked, else up to twice as long each time."""
+        wait = random.uniform(0, self.first_wait * 2**tried) if asked is None else asked
+        return min(wait, self.longest_wait)
 
 
 @dataclass(frozen=True)
-class Patience:
-    """Seconds and counts. `pace` stretches every wait between requests; 1 but in tests."""
+class JobTimeouts:
+    """Seconds and counts of a remote job. `pace` stretches every wait between requests; 1 but in tests."""
 
     request: float = 30.0
     submit: float = 60.0
@@ -108,17 +74,71 @@ class Patience:
     pace: float = 1.0
 
     def before_retry(self, tried: int, asked: float | None) -> float:
-        """Seconds before the next try: what the server asked, else up to twice as long each time ("full jitter")."""
+        """Return the seconds before the next try: what the server asked, else up to twice as long each time."""
         if asked is not None:
             return asked * self.pace
         return random.uniform(0, min(self.longest_wait, self.first_wait * 2**tried)) * self.pace
 
     def before_poll(self, polled: int) -> float:
-        """Seconds before the next poll: growing steps, spread by half either way so that jobs do not poll at once."""
+        """Return the seconds before the next poll: growing steps, spread by half either way so that jobs do not poll
+        at once."""
         return self.polls[min(polled, len(self.polls) - 1)] * random.uniform(0.5, 1.5) * self.pace
 
 
-def patience_from_environment(environ: Mapping[str, str] = os.environ) -> Patience:
-    """The patience of normal use; tests on loopback may set another pace beside their hosts, as `"pace"`."""
-    given = environ.get(LOOPBACK_VARIABLE)
-    return Patience(pace=float(json.loads(given).get("pace", 1.0))) if given else Patience()
+def _context(authority: str) -> ssl.SSLContext:
+    return trusted_authorities()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a session may do. The functions are what the user's environment says, except in tests."""
+
+    timeouts: Timeouts = Timeouts()
+    job_timeouts: JobTimeouts = JobTimeouts()
+    offline: bool = False
+    """No connection is made; only what the cache has can be had."""
+    addresses: Callable[[Url], list[Address]] = public_addresses
+    """Link -> where to connect, checked. Raises DownloadError for a host that is not on the public internet."""
+    context: Callable[[str], ssl.SSLContext] = _context
+    """Host, or host:port -> the TLS context that tells whom to believe. Raises DownloadError."""
+    proxy: Callable[[Url], str | None] = environment_proxy
+    """Link -> URL of the proxy to reach it through, None for none. Raises DownloadError."""
+    mirror: Callable[[], Url | None] = hub_mirror
+    """The mirror that stands for Hugging Face, None for none. Raises DownloadError."""
+
+    def through_proxy(self, link: str) -> str:
+        """Return " through the proxy HOST:PORT" for a link that is reached through one, else "". Raises DownloadError.
+
+        For the text on a node: the proxy's name and password are left out.
+        """
+        url = parse_url(link)
+        proxy = self.proxy((self.mirror() if url.origin == HUB else None) or url)
+        return f" through the proxy {shown_proxy(proxy)}" if proxy else ""
+
+
+def policy_from_environment(environ: Mapping[str, str] = os.environ) -> Policy:
+    """Return the policy of normal use, which follows no link into this machine or its network.
+
+    WAN22_OFFLINE, set to anything but nothing and 0, forbids every connection.
+    """
+    return Policy(offline=environ.get(OFFLINE_VARIABLE, "") not in ("", "0"))
+
+
+def retry_after(value: str | None, now: float | None = None) -> float | None:
+    """Return the seconds that a Retry-After header asks for: a number or a date (RFC 9110, 10.2.3); else None.
+
+    now: seconds since 1970 by the clock that the date is of; None for this machine's.
+    """
+    value = (value or "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    date = http_date(value)
+    return None if date is None else max(0.0, date - (time.time() if now is None else now))
+
+
+def http_date(value: str | None) -> float | None:
+    """Return an HTTP date in seconds since 1970; None for anything else."""
+    try:
+        return email.utils.parsedate_to_datetime(value or "").timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

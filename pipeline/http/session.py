@@ -1,225 +1,254 @@
-"""The one HTTPS client: connects to checked addresses, follows redirects by hand, sends a token to its owner alone.
+"""Make HTTPS requests, on requests: follow redirects by hand, and send a token to its owner alone.
 
-Built on the standard library's http.client, whose body reads go straight into a given buffer. `requests` would have to
-be kept from reading .netrc, from proxies, from redirects and from logging links, and adds a copy of every byte.
-Proxies of the environment are not used: a proxy looks names up itself, so that nothing said here would hold.
-
-
-One https connection, to an address and not to a name."""
+Every connection, redirects included, is made by connection.py. Nothing of requests' own settings is read: no .netrc, no
+cookies, no environment but what environment.py takes from it; plain http is not mounted; no link is logged.
+"""
 
 from __future__ import annotations
 
 import http.client
-import os
-import socket
-import ssl
+import logging
 import threading
-from collections import defaultdict
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from http.cookiejar import DefaultCookiePolicy
 
-from .address import Url, check_public, parse_url
-from .errors import DownloadError, TransientError
-from .policy import OFFLINE_VARIABLE, Pace, Policy
-from .secrets import HUGGING_FACE, Service, Tokens, service_of
+import requests
+import urllib3
 
-
-@cache
-def trust(authorities: str | None) -> ssl.SSLContext:
-    """Whom to believe: the authorities of a file, or those of the system (SSL_CERT_FILE included) and of certifi."""
-    context = ssl.create_default_context(cafile=authorities)
-    if authorities is None:
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-    return context
-
-
-class Connection(http.client.HTTPSConnection):
-    """A connection to one of the checked addresses; the certificate is checked for the host's name.
-
-    The list of addresses is shared: the one that answered is tried first the next time.
-    """
-
-    def __init__(self, url: Url, addresses: list[tuple[str, int]], context: ssl.SSLContext, pace: Pace) -> None:
-        super().__init__(url.host, url.port, context=context, timeout=pace.connect)
-        self._addresses, self._tls, self._pace = addresses, context, pace
-        self.socket: ssl.SSLSocket | None = None
-        """Stays when http.client has handed the socket over to the answer."""
-
-    def connect(self) -> None:
-        for address in tuple(self._addresses):
-            try:
-                plain = socket.create_connection(address, self._pace.connect)
-                self._addresses.sort(key=lambda known: known != address)
-                break
-            except OSError as error:
-                failed = error
-        else:
-            raise failed
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.sock = self.socket = self._tls.wrap_socket(plain, server_hostname=self.host)
-            self.sock.settimeout(self._pace.read)
-        except BaseException:
-            plain.close()
-            raise
+from ..files.names import read_sha256
+from .address import Url, parse_url
+from .connection import Adapter, Dialer
+from .environment import is_socks
+from .errors import ConnectionLostError, DownloadError
+from .policy import OFFLINE_VARIABLE, Policy
+from .secrets import HUGGING_FACE, NoTokens, Service, Tokens, service_of
 
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
-AGENT = "ComfyUI-Wan22"
+HEADERS = {"User-Agent": "ComfyUI-Wan22", "Accept": "*/*", "Accept-Encoding": "identity"}
+_TROUBLE = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+_ours = threading.local()
+
+
+class Body:
+    """Bytes to be sent, and when their last one leaves: until then no server can have accepted the request."""
+
+    def __init__(self, data: bytes, before_last_byte: Callable[[], None]) -> None:
+        """before_last_byte: called when all but the last byte is on its way; what it raises ends the request."""
+        self._data, self._before_last_byte = data, before_last_byte
+        self.sent = False
+        """Whether the last byte may have left."""
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._data[:-1]
+        self._before_last_byte()
+        self.sent = True
+        yield self._data[-1:]
 
 
 @dataclass
-class Answer:
-    """The head of an answer, and its body yet to be read. To be closed."""
+class Response:
+    """The head of a response, and its body yet to be read. To be closed."""
 
     url: Url
     """Where it came from, after redirects."""
-    response: http.client.HTTPResponse
-    connection: Connection
-    service: Service | None
+    raw: urllib3.HTTPResponse
+    session: Session
+    service: Service | None = None
     """The service asked, if it is one that has tokens."""
-    token_sent: bool
-    announced_sha256: str | None
-    """What Hugging Face says that the file's hash is."""
-    client: Client
+    token_sent: bool = False
+    untrusted_mirror: Url | None = None
+    """The mirror that was asked in place of Hugging Face, if it is not trusted with a token."""
+    announced_sha256: str | None = None
+    """The file's hash as Hugging Face, or its mirror, announces it."""
+
+    def __post_init__(self) -> None:
+        self._connection = self.raw.connection
 
     @property
     def status(self) -> int:
-        return self.response.status
+        return self.raw.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.raw.headers
 
     def header(self, name: str) -> str | None:
-        return self.response.getheader(name)
+        return self.raw.headers.get(name)
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body that are still to be read; None when the server does not say."""
+        return self.raw.length_remaining
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether the end of the body can be told from a cut."""
+        return self.raw.chunked or self.length is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body was read to its end."""
+        return self.raw.isclosed()
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill the buffer; fewer bytes mean the end, of the body or of the connection. Raises TransientError."""
-        try:
-            return self.response.readinto(buffer)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _cut(self.url, error) from None
+        """Fill the buffer; fewer bytes mean the end, of the body or of the connection.
+
+        Raises ConnectionLostError.
+        """
+        with _lost_from(self.url):
+            return self.raw.readinto(buffer)
 
     def read(self, limit: int) -> bytes:
-        """The body, as far as `limit` bytes."""
-        buffer = bytearray(limit)
-        return bytes(memoryview(buffer)[:self.read_into(memoryview(buffer))])
+        """Return the body, as far as `limit` bytes. Raises ConnectionLostError."""
+        with _lost_from(self.url):
+            return self.raw.read(limit)
 
     def close(self) -> None:
         """Give the connection back for the next request when the body was read to its end, or end it."""
-        if self.response.isclosed() and not self.response.will_close:
-            self.client.keep(self.url, self.connection)
+        if self.raw.isclosed():
+            self.raw.release_conn()
         else:
-            self.response.close()
-            self.connection.close()
+            self.raw.close()
 
     def abort(self) -> None:
-        """From another thread: make a read under way return as if the connection had broken off."""
-        with suppress(OSError):  # the other side was faster
-            # Not SSLSocket's own shutdown: after that one a read returns what is still to be deciphered.
-            socket.socket.shutdown(self.connection.socket, socket.SHUT_RDWR)
+        """Make a read under way return as if the connection had broken off; from another thread."""
+        if self._connection is not None and not self.raw.isclosed():
+            self._connection.abort()
 
 
-def _cut(url: Url, error: Exception) -> TransientError:
-    if isinstance(error, TimeoutError):
-        return TransientError(f"{url.host} stopped sending.")
-    return TransientError(f"The connection to {url.host} broke off.")
+class Session:
+    """Connections of one download or one exchange. Its calls block; they may come from several threads."""
 
-
-class Client:
-    """Connections of one download. Its calls block; they may come from several threads."""
-
-    def __init__(self, policy: Policy, tokens: Tokens) -> None:
+    def __init__(self, policy: Policy, tokens: Tokens = NoTokens()) -> None:  # noqa: B008
         self.policy, self.tokens = policy, tokens
-        self._addresses: dict[str, list[tuple[str, int]]] = {}
-        self._idle: dict[str, list[Connection]] = defaultdict(list)
-        self._lock = threading.Lock()
+        self._dialer = Dialer(policy)
+        self._requests = _Requests()
+        self._requests.mount("https://", Adapter(self._dialer))
 
-    def get(self, link: str | Url, headers: Mapping[str, str], *, with_token: bool = True) -> Answer:
+    def get(self, link: str | Url, headers: Mapping[str, str], *, with_token: bool = True) -> Response:
         """GET, through at most five redirects, each checked like the first link.
 
         with_token: False for a link that a redirect led to from elsewhere; nobody's token is sent then.
         Raises DownloadError for a link, an address or a certificate that is refused, TransientError when the server
         cannot be reached or does not answer.
         """
-        url = first = link if isinstance(link, Url) else parse_url(link)
-        if self.policy.offline:
-            raise DownloadError(f"{url} is not asked for: {OFFLINE_VARIABLE} is set. Clear it to use the network.")
-        service = service_of(first.origin)
-        token = self.tokens.of(service) if service and with_token else None
+        asked = link if isinstance(link, Url) else parse_url(link)
+        mirror = self._mirror(asked)
+        url = first = asked if mirror is None or asked.origin == mirror.origin else _on_mirror(asked, mirror)
+        service = service_of(asked.origin) if mirror is None else HUGGING_FACE
+        untrusted = mirror if mirror is not None and not self.tokens.trusts(mirror) else None
+        token = self.tokens.of(service) if service and with_token and untrusted is None else None
         announced = None
         for _ in range(MAX_REDIRECTS + 1):
             if url.origin != first.origin:
                 token = None  # nor is it sent again when a later redirect leads back
-            response, connection = self._ask(url, {**headers, **({"Authorization": token.header()} if token else {})})
-            answer = Answer(url, response, connection, service, token is not None, announced, self)
+            sent = {"Authorization": token.header()} if token else {}
+            response = replace(self.send("GET", url, {**headers, **sent}), service=service, untrusted_mirror=untrusted,
+                               token_sent=token is not None, announced_sha256=announced)
             if response.status not in REDIRECTS:
-                return answer
-            answer.close()
-            location = response.getheader("Location")
+                return response
+            response.close()
+            location = response.header("Location")
             if not location:
                 raise DownloadError(f"{url} answers with a redirect that leads nowhere.")
-            if url.origin in HUGGING_FACE.origins:
-                announced = _sha256_of(response.getheader("X-Linked-Etag")) or announced
+            if url.origin in HUGGING_FACE.origins or (mirror is not None and url.origin == mirror.origin):
+                announced = _sha256_of(response.header("X-Linked-Etag")) or announced
             url = parse_url(location.encode("latin-1").decode("utf-8", "replace"), url)  # as browsers read it
         raise DownloadError(f"{first} redirects more than {MAX_REDIRECTS} times. Give the link of the file itself.")
 
-    def keep(self, url: Url, connection: Connection) -> None:
-        """Use a connection again for the next request to the same origin."""
-        with self._lock:
-            self._idle[url.origin].append(connection)
+    def _mirror(self, url: Url) -> Url | None:
+        """Return the mirror of Hugging Face when a link is of the one or the other. Raises DownloadError."""
+        if url.origin in HUGGING_FACE.origins:
+            return self.policy.mirror()
+        with suppress(DownloadError):  # of a setting that this link has nothing to do with
+            mirror = self.policy.mirror()
+            return mirror if mirror is not None and url.origin == mirror.origin else None
+        return None
+
+    def send(self, method: str, url: Url, headers: Mapping[str, str], body: Body | None = None) -> Response:
+        """Make one request, once, and return its response; no redirect is followed.
+
+        Raises ConnectionLostError when there was a connection and it broke off; before that, when nothing was sent,
+        DownloadError for what is refused and another TransientError for a server that cannot be reached.
+        """
+        if self.policy.offline:
+            raise DownloadError(f"{url} is not asked for: {OFFLINE_VARIABLE} is set. Clear it to use the network.")
+        proxy = self._dialer.route(url).proxy
+        request = requests.Request(method, url.text, {**HEADERS, "Host": url.authority, **headers}, data=body).prepare()
+        request.url = url.text  # as it was given: requests would quote it anew, and a signature may depend on that
+        timeouts = self.policy.timeouts
+        with _lost_from(url), _unlogged():
+            response = self._requests.send(
+                request, stream=True, allow_redirects=False, timeout=(timeouts.connect, timeouts.read),
+                proxies={"https": proxy} if proxy and not is_socks(proxy) else {})
+        return Response(url, response.raw, self)
+
+    def abort(self) -> None:
+        """Make every call under way fail as if its connection had broken off; from another thread."""
+        self._dialer.abort()
 
     def close(self) -> None:
         """End the connections that nothing uses."""
-        with self._lock:
-            for connection in (c for idle in self._idle.values() for c in idle):
-                connection.close()
-            self._idle.clear()
+        self._requests.close()
 
-    def _ask(self, url: Url, headers: Mapping[str, str]) -> tuple[http.client.HTTPResponse, Connection]:
-        with self._lock:
-            idle = self._idle[url.origin].pop() if self._idle[url.origin] else None
-        if idle is not None:
-            try:
-                return self._exchange(idle, url, headers), idle
-            except TransientError:
-                pass  # it was kept for too long; a new one decides
-        connection = self._connection(url)
-        return self._exchange(connection, url, headers), connection
 
-    def _exchange(self, connection: Connection, url: Url, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        try:
-            connection.request("GET", url.target, headers={
-                "Host": url.authority, "User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers})
-            return connection.getresponse()
-        except ssl.SSLCertVerificationError as error:
-            connection.close()
-            raise DownloadError(f"{url.host} could not prove who it is ({error.verify_message}). Nothing was fetched. "
-                                "Check the link, and this machine's clock.") from None
-        except (OSError, http.client.HTTPException) as error:
-            connected = connection.sock is not None
-            connection.close()
-            if not connected:
-                hint = " Proxies are not used." if any(k.lower() == "https_proxy" for k in os.environ) else ""
-                raise TransientError(f"{url.host} cannot be reached or does not answer.{hint}") from None
-            raise _cut(url, error) from None
+class _Requests(requests.Session):
+    """A session without adapters for plain http, without cookies and without redirects of its own."""
 
-    def _connection(self, url: Url) -> Connection:
-        test = self.policy.loopback.get(url.authority)
-        if test is not None:
-            return Connection(url, [test], trust(self.policy.loopback_ca), self.policy.pace)
-        with self._lock:
-            known = self._addresses.get(url.origin)
-        if known is None:
-            found = check_public(url, self.policy.resolve(url.host, url.port))
-            known = [(address, url.port) for address in found]
-            with self._lock:
-                known = self._addresses.setdefault(url.origin, known)
-        return Connection(url, known, trust(None), self.policy.pace)
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.adapters.clear()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+@contextmanager
+def _lost_from(url: Url) -> Iterator[None]:
+    """Raise ConnectionLostError for what requests, urllib3 and the socket raise once there was a connection."""
+    try:
+        yield
+    except DownloadError:
+        raise
+    except _TROUBLE as error:
+        if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+            raise ConnectionLostError(f"{url.host} stopped sending.") from None
+        raise ConnectionLostError(f"The connection to {url.host} broke off.") from None
+
+
+class _NotOurs(logging.Filter):
+    """Keep urllib3 from logging our links, which may be secret, and leave other users' log lines alone."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(_ours, "sending", False)
+
+
+for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.response", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_NotOurs())
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    _ours.sending = True
+    try:
+        yield
+    finally:
+        _ours.sending = False
+
+
+def _on_mirror(url: Url, mirror: Url) -> Url:
+    """Return a link of Hugging Face as it is on a mirror, which may have a path of its own."""
+    return Url(mirror.host, mirror.port, mirror.target.rstrip("/") + url.target)
 
 
 def _sha256_of(etag: str | None) -> str | None:
-    """The hash in a Hub's ETag of a large file, which is its SHA-256; None for another kind of ETag."""
-    value = (etag or "").strip('"').lower()
-    return value if len(value) == 64 and all(c in "0123456789abcdef" for c in value) else None
+    """Return the hash in a Hub's ETag of a large file, which is its SHA-256; None for another kind of ETag."""
+    return read_sha256((etag or "").strip('"'))

@@ -1,9 +1,8 @@
-"""Work in threads of its own, which may be left behind to end by itself: an event loop that ends waits for every thread
-of asyncio.to_thread, and Stop would so wait for an upload.
+"""Run blocking work in daemon threads that can be abandoned.
 
-Waiting that Stop ends: blocking work runs in a thread of its own while the caller's thread asks.
-
-A read, a name look-up or an fsync cannot be broken off, but it can be left behind.
+A read, a name look-up or an fsync cannot be broken off, but it can be left behind to end by itself. An executor's
+threads cannot: the interpreter, or an event loop that ends, waits for each of them, and Stop would so wait for an
+upload.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from concurrent import futures
+from typing import Any, TypeVar
 
 from .errors import TransientError
 
@@ -23,44 +22,40 @@ Stop = Callable[[], None]
 
 POLL = 0.1
 """Seconds between two calls of stop."""
+LOOK = 0.25
+"""Seconds within which a coroutine hears Stop."""
 
 
 def never() -> None:
-    """The Stop of a caller that has none."""
+    """Do nothing: the Stop of a caller that has none."""
 
 
-class _Work(threading.Thread, Generic[T]):
-    def __init__(self, work: Callable[[], T]) -> None:
-        super().__init__(daemon=True)
-        self._work = work
-        self.result: list[T] = []
-        self.error: BaseException | None = None
+def begin(work: Callable[[], T]) -> futures.Future[T]:
+    """Start the work in a thread that nothing waits for; the future gets what it returns or raises."""
+    result: futures.Future[T] = futures.Future()
+    result.set_running_or_notify_cancel()  # so that it takes what the work brings, looked at or not
 
-    def run(self) -> None:
+    def run() -> None:
         try:
-            self.result.append(self._work())
-        except BaseException as error:  # handed over to the thread that waits
-            self.error = error
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="wan22-network", daemon=True).start()
+    return result
 
 
-def stoppable(work: Callable[[], T], stop: Stop, patience: float) -> T:
+def stoppable(work: Callable[[], T], stop: Stop, timeout: float) -> T:
     """Return or raise what blocking work does.
 
-    When stop raises, the work is left behind to end by itself; after `patience` seconds too, with TransientError.
+    When stop raises, the work is abandoned; after `timeout` seconds too, with TransientError.
     """
-    thread = _Work(work)
-    thread.start()
-    end = time.monotonic() + patience
-    while True:
-        thread.join(POLL)
-        if not thread.is_alive():
-            break
+    future, end = begin(work), time.monotonic() + timeout
+    while not futures.wait((future,), POLL).done:
         stop()
         if time.monotonic() > end:
-            raise TransientError(f"The server took more than {patience:.0f} seconds.")
-    if thread.error is not None:
-        raise thread.error
-    return thread.result[0]
+            raise TransientError(f"The server took more than {timeout:.0f} seconds.")
+    return future.result()
 
 
 def pause(seconds: float, stop: Stop) -> None:
@@ -70,31 +65,13 @@ def pause(seconds: float, stop: Stop) -> None:
         stop()
         time.sleep(min(POLL, left))
 
-LOOK = 0.25
-"""Seconds within which Stop is heard."""
-
-
-def _begun(work: Callable[[], T]) -> Future[T]:
-    """What the work will bring, in a thread that the program does not wait for."""
-    result: Future[T] = Future()
-    result.set_running_or_notify_cancel()  # so that it takes what the work brings, looked at or not
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, name="wan22-remote", daemon=True).start()
-    return result
-
 
 async def in_thread(work: Callable[[], T], wait: Callable[[float], Awaitable[None]]) -> T:
-    """What the blocking work returns or raises; what `wait` raises, which is asked for no time at all again and again.
+    """Return or raise what blocking work does; `wait` is asked for no time at all again and again.
 
-    The work is left behind when `wait` raises.
+    The work is abandoned when `wait` raises.
     """
-    coming = asyncio.wrap_future(_begun(work))
+    coming = asyncio.wrap_future(begin(work))
     try:
         while not (await asyncio.wait({coming}, timeout=LOOK))[0]:
             await wait(0)
@@ -104,13 +81,13 @@ async def in_thread(work: Callable[[], T], wait: Callable[[float], Awaitable[Non
 
 
 async def in_own_loop(work: Coroutine[Any, Any, T], left: threading.Event) -> T:
-    """What the work returns or raises, from an event loop of its own.
+    """Return or raise what a coroutine does in an event loop of its own.
 
     ComfyUI computes its other nodes in the prompt's event loop, which stands still meanwhile; this one does not. Work
     that nobody waits for any more goes on: `left` is set then, and it has to find out by itself what is wanted.
     """
     try:
-        return await asyncio.wrap_future(_begun(lambda: asyncio.run(work)))
+        return await asyncio.wrap_future(begin(lambda: asyncio.run(work)))
     except asyncio.CancelledError:
         left.set()
         raise

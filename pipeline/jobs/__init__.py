@@ -1,1 +1,1 @@
-"""The clips of the ledger and of this server's runs in one list, as the canvas shows it."""
+"""The list of jobs on the canvas: the ledger's clips and this server's runs together."""

@@ -1,4 +1,4 @@
-"""The list of jobs: of the ledger and of ComfyUI's queue together, in pages or what has changed."""
+"""The list of jobs: the ledger's and the queue's entries together, in pages or what has changed."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..remote.job import Job, State
+from ..remote.job import ENDED, Job, JobState
+from ..remote.job_runs import JobRuns
 from ..remote.ledger import Ledger
-from ..remote.origins import Origins
-from .entry import ENDED, Entry, asked_of, remote_entry
-from .queue import Queue, asked_in, only_buys, workflow_of
+from .entry import JobEntry, remote_entry, request_of_job
+from .queue import QueueSnapshot, is_remote_only, request_of_graph
 
 MOST = 200
 """Entries of one page."""
-OPEN = tuple(state for state in State if state not in ENDED)
-"""Of these jobs the run that drives them may come and go without a word in the ledger."""
+OPEN = tuple(state for state in JobState if state not in ENDED)
+"""The run that works on a job in one of these states may come and go without a change in the ledger."""
 OVERLAP = 60.0
-"""Seconds by which changes are told again: a row may carry an earlier time than that at which it could be read."""
+"""Seconds by which changes are repeated: a row may carry an earlier time than that at which it could be read."""
 
 
 @dataclass(frozen=True)
-class Board:
-    """What the list is made of. Methods raise RemoteError when the ledger cannot be used."""
+class JobBoard:
+    """The sources of the list. Methods raise RemoteError when the ledger cannot be used."""
 
     ledger: Ledger
-    origins: Origins
-    queue: Queue
+    job_runs: JobRuns
+    queue: QueueSnapshot
     output: Path
     """ComfyUI's output folder."""
     budget: float = 0.0
     """US dollars that a day may cost; 0: no limit."""
 
     def page(self, before: float, most: int) -> dict[str, Any]:
-        """The newest entries that were made before a time: jobs, more (whether there are older ones), and `_now`."""
+        """Return the newest entries created before a time: {"jobs", "more": whether there are older ones, and _now}."""
         most = max(1, min(most, MOST))
         jobs = self.ledger.jobs(newest=most + 1, before=before)
         runs = [run for run in self._runs(0.0) if run.created < before]
@@ -43,24 +43,24 @@ class Board:
         return {"jobs": list(map(asdict, entries[:most])), "more": len(entries) > most, **self._now()}
 
     def changes(self, since: float) -> dict[str, Any]:
-        """Entries of which something changed since a time that an earlier answer gave, and all that are not over.
+        """Return all entries that have not ended, and those that changed since the time that an earlier answer gave.
 
         A local run that was under way, and is not among them, has left the queue without a trace.
         """
         since -= OVERLAP
-        jobs = {job.id: job for job in (*self.ledger.jobs(OPEN, MOST), *self.ledger.changed(since))}
+        jobs = {job.id: job for job in (*self.ledger.jobs(OPEN, MOST), *self.ledger.updated_since(since))}
         entries = (*self._remote([*jobs.values()]), *self._runs(since))
         return {"jobs": list(map(asdict, entries)), **self._now()}
 
     def request(self, name: str) -> Any:
-        """What was asked of a job or a run, as JSON. Raises KeyError for one that is not known."""
-        item = self.queue.find(name)
-        return asked_of(self.ledger.get(name)) if item is None else asked_in(item[2])
+        """Return what was asked of a job or a run, as JSON. Raises KeyError for an unknown one."""
+        run = self.queue.find(name)
+        return request_of_job(self.ledger.get(name)) if run is None else request_of_graph(run.graph)
 
     def workflow(self, name: str) -> dict[str, Any]:
-        """The workflow that made it, as Origins keeps it. Raises KeyError when it is not known."""
-        item = self.queue.find(name)
-        found = self.origins.workflow(name) if item is None else workflow_of(item)
+        """Return the workflow that made it, as JobRuns stores it. Raises KeyError when it is not known."""
+        run = self.queue.find(name)
+        found = self.job_runs.workflow(name) if run is None else run.workflow
         if found is None:
             raise KeyError(name)
         return found
@@ -68,16 +68,18 @@ class Board:
     def _now(self) -> dict[str, Any]:
         return {"now": time.time(), "spent": self.ledger.spent(), "budget": self.budget or None}
 
-    def _runs(self, since: float) -> list[Entry]:
+    def _runs(self, since: float) -> list[JobEntry]:
+        """Return the queue's entries, without the runs whose clips the ledger has."""
         runs = list(self.queue.entries(since))
-        buying = {run.id for run in runs if only_buys(self.queue.find(run.id)[2])}
-        hidden = self.origins.with_jobs(buying)
-        return [run for run in runs if run.id not in hidden and not (run.id in buying and run.state == "done")]
+        remote_only = {run.id for run in runs if is_remote_only(self.queue.find(run.id).graph)}
+        hidden = self.job_runs.runs_with_jobs(remote_only)
+        return [run for run in runs if run.id not in hidden and not (run.id in remote_only and run.state == "done")]
 
-    def _remote(self, jobs: Sequence[Job]) -> Iterable[Entry]:
+    def _remote(self, jobs: Sequence[Job]) -> Iterable[JobEntry]:
         names = [job.id for job in jobs]
-        drivers, kept = self.origins.drivers(names), self.origins.kept(names)
-        running = {item[1] for item in self.queue.running}
+        runs, with_workflow = self.job_runs.last_runs(names), self.job_runs.jobs_with_workflow(names)
+        running = self.queue.running_ids()
         for job in jobs:
-            run = drivers.get(job.id, "")
-            yield remote_entry(job, run if run in running else None, job.id in kept, self.queue.error(run), self.output)
+            run = runs.get(job.id, "")
+            yield remote_entry(job, run if run in running else None, job.id in with_workflow, self.queue.error(run),
+                               self.output)

@@ -1,6 +1,4 @@
-"""A job of the ledger as a line of the list.
-
-One line of the list of jobs."""
+"""One entry of the list of jobs, and how a job of the ledger becomes one."""
 
 from __future__ import annotations
 
@@ -9,27 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from ..files.names import shown_in
-from ..remote.job import OVER, Job, State
-from ..remote.poll import place_of
-from ..remote.providers import ADAPTERS
+from ..remote.job import ENDED, Job, JobState
+from ..remote.poll import queue_position
+from ..remote.providers import PROVIDERS
 
 
 @dataclass(frozen=True)
-class Entry:
+class JobEntry:
     """A clip, remote or local; its fields are the JSON that the canvas gets. Times are seconds since 1970."""
 
     id: str
-    """Of the ledger's job, or of the run."""
+    """Id of the ledger's job, or of the run."""
     remote: bool
     """Whether it is a job of the ledger."""
     state: str
-    """One of State's values."""
+    """A value of JobState."""
     created: float
     began: float | None = None
-    """When it was submitted, or its run began."""
+    """When the job was submitted, or the run began."""
     ended: float | None = None
     run: str | None = None
-    """The run of this server that makes it or waits for it, in the queue or at work; None when none does."""
+    """The run of this server, in the queue or at work, that makes the clip or waits for it; None for none."""
     provider: str = ""
     """Its title; "" for a local clip."""
     model: str = ""
@@ -40,44 +38,42 @@ class Entry:
     workflow: bool = True
     """Whether the workflow that made it is known."""
     progress: dict[str, Any] | None = None
-    """Of a local run at work: node (a node type), value, max."""
+    """Progress of a local run at work: node (a node type), value, max."""
     nodes: dict[str, str] = field(default_factory=dict)
-    """Of a local run that is not over: node id -> node type."""
+    """Node id -> node type of a local run that has not ended."""
     sent: bool = False
     """Whether the paid request may have left this machine."""
     cancels: bool = True
-    """Whether stopping it ends it; False where the provider has no such call."""
+    """Whether stopping ends the job; False where the provider has no such call."""
     place: int | None = None
-    """In the provider's queue, 0 for the next one."""
+    """In the provider's queue, 0 being next."""
     price: float | None = None
     """US dollars."""
     price_source: str = ""
 
-ENDED = (*OVER, State.DONE)
 
+def remote_entry(job: Job, run: str | None, workflow: bool, error: str, output: Path) -> JobEntry:
+    """Return the entry of a job.
 
-def remote_entry(job: Job, run: str | None, workflow: bool, error: str, output: Path) -> Entry:
-    """run: that waits for it now. error: of the run that did last, for a job that has none of its own.
-
-    output: ComfyUI's output folder, outside of which no file is shown.
+    run: the one that waits for it now. error: of the run that did last, for a job without one of its own. output:
+    ComfyUI's output folder, outside of which no file is shown.
     """
-    adapter, ended = ADAPTERS.get(job.provider), job.state in ENDED
-    return Entry(
+    provider, ended = PROVIDERS.get(job.provider), job.state in ENDED
+    return JobEntry(
         id=job.id, remote=True, state=job.state.value, created=job.created, began=job.submitted or None,
         ended=job.updated if ended else None, run=None if ended else run, workflow=workflow,
-        provider=adapter.title if adapter else job.provider, model=job.model,
-        prompt=str(job.summary.get("prompt", "")), error="" if job.state == State.DONE else job.error or error,
-        file=shown(Path(job.result), output) if job.result else None, sent=job.sent or bool(job.remote_id),
-        cancels=adapter is not None and adapter.cancel(job.model, job.remote_id) is not None,
-        place=place_of(job.id) if run and job.state == State.QUEUED else None, price=job.price,
+        provider=provider.title if provider else job.provider, model=job.model,
+        prompt=str(job.summary.get("prompt", "")), error="" if job.state == JobState.DONE else job.error or error,
+        file=_shown(Path(job.result), output) if job.result else None, sent=job.sent or bool(job.remote_id),
+        cancels=provider is not None and provider.cancel(job.model, job.remote_id) is not None,
+        place=queue_position(job.id) if run and job.state == JobState.QUEUED else None, price=job.price,
         price_source=job.price_source)
 
 
-def asked_of(job: Job) -> dict[str, object]:
-    """What was asked, for people and scripts; the ledger holds no key and no signed link."""
+def request_of_job(job: Job) -> dict[str, object]:
+    """Return what was asked, for people and scripts; the ledger holds no key and no signed link."""
     return {"provider": job.provider, "model": job.model, **job.summary}
 
 
-def shown(path: Path, output: Path) -> dict[str, str] | None:
-    """How the canvas asks for a file of the output folder; None for one that is not there."""
+def _shown(path: Path, output: Path) -> dict[str, str] | None:
     return shown_in(output, path) if path.is_file() else None

@@ -1,69 +1,64 @@
-"""The runs that ComfyUI's own queue and history know of, as lines of the list. Nothing of them is kept here.
-
-Forms: execution.py (PromptQueue), server.py (post_prompt) and comfy_execution/jobs.py of ComfyUI 0.30.
-"""
+"""The runs in ComfyUI's own queue and history as entries of the list of jobs. Nothing of them is stored here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..notify.event import OURS, Graph
-from ..remote.job import State
-from ..remote.origins import without_queries
-from .entry import Entry
+from ..graph.nodes import Graph, is_ours, node_type, shown_inputs
+from ..graph.run import ERROR, INTERRUPTED, SUCCESS, GraphRun, read_end, read_item
+from ..remote.job import JobState
+from .entry import JobEntry
 
-BUYERS = ("Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip")
-SAMPLERS = ("Wan22Sampler", "Wan22BridgeSampler")
+REMOTE_NODES = {"Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip"}
+REMOTE_NODE = "Wan22RemoteImageToVideo"
+SAMPLERS = {"Wan22Sampler", "Wan22BridgeSampler"}
 CLIPS = (".mp4", ".webm", ".mkv", ".mov", ".webp", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg")
-_ENDS = {"execution_success": State.DONE, "execution_error": State.FAILED, "execution_interrupted": State.CANCELED}
-
-Item = tuple[Any, ...]
-"""(number, prompt id, graph in API form, extra data, outputs, ...)"""
+_STATES = {SUCCESS: JobState.DONE, ERROR: JobState.FAILED, INTERRUPTED: JobState.CANCELED}
 
 
 @dataclass(frozen=True)
-class Queue:
-    """ComfyUI's queue as it stands."""
+class QueueSnapshot:
+    """ComfyUI's queue at one moment, in ComfyUI's own forms (see graph/run.py)."""
 
-    running: Sequence[Item]
-    pending: Sequence[Item]
+    running: Sequence[Sequence[Any]]
+    pending: Sequence[Sequence[Any]]
     history: Mapping[str, Mapping[str, Any]]
-    """Run -> prompt (an Item), outputs, status."""
+    """Prompt id -> {"prompt": an item of the queue, "outputs", "status"}."""
     progress: Mapping[str, Mapping[str, Any]]
-    """Node id -> state ("running" and others), value and max; of the run at work."""
+    """Node id -> {"state": "running" or another, "value", "max"} of the run at work."""
 
-    def find(self, prompt_id: str) -> Item | None:
-        """A run, wherever it stands."""
+    def find(self, prompt_id: str) -> GraphRun | None:
+        """Return a run, queued, at work or in the history; None for an unknown one."""
         for item in (*self.running, *self.pending):
             if item[1] == prompt_id:
-                return item
+                return read_item(item)
         found = self.history.get(prompt_id)
-        return None if found is None else tuple(found["prompt"])
+        return None if found is None else read_item(found["prompt"])
+
+    def running_ids(self) -> set[str]:
+        """Return the prompt ids of the runs at work."""
+        return {item[1] for item in self.running}
 
     def error(self, prompt_id: str) -> str:
-        """Why a run failed; "" when it did not, or is not known."""
-        found = self.history.get(prompt_id)
-        return "" if found is None else _end(found)[2]
+        """Return why a run failed; "" when it did not, or is not known."""
+        return read_end(self.history.get(prompt_id, {})).error
 
-    def entries(self, since: float) -> Iterator[Entry]:
-        """The runs that hold nodes of ours: those under way, and those that ended since a time."""
-        for item in self.running:
-            if _is_ours(item[2]):
-                yield _entry(item, State.RUNNING, run=item[1], progress=self._progress(item[2]))
-        for item in self.pending:
-            if _is_ours(item[2]):
-                yield _entry(item, State.QUEUED, run=item[1])
+    def entries(self, since: float) -> Iterator[JobEntry]:
+        """Yield the runs with nodes of this pack: those under way, and those that ended since a time."""
+        for run in map(read_item, self.running):
+            if _has_ours(run.graph):
+                yield replace(_under_way(run, JobState.RUNNING), progress=self._progress(run.graph))
+        for run in map(read_item, self.pending):
+            if _has_ours(run.graph):
+                yield _under_way(run, JobState.QUEUED)
         for found in self.history.values():
-            item = found["prompt"]
-            if not _is_ours(item[2]):
-                continue
-            state, times, error = _end(found)
-            if times[1] >= since:
-                yield _entry(item, state, began=times[0] or None, ended=times[1] or None, error=error,
-                             file=_file(found.get("outputs") or {}))
+            run, end = read_item(found["prompt"]), read_end(found)
+            if _has_ours(run.graph) and end.ended >= since:
+                yield replace(_entry(run, _STATES[end.message]), began=end.began or None, ended=end.ended or None,
+                              error=end.error, file=_file(found.get("outputs") or {}))
 
     def _progress(self, graph: Graph) -> dict[str, Any] | None:
         running = [(node, found) for node, found in self.progress.items()
@@ -71,68 +66,48 @@ class Queue:
         if not running:
             return None
         node, found = max(running, key=lambda one: one[1]["max"])
-        return {"node": graph[node].get("class_type", ""), "value": found["value"], "max": found["max"]}
+        return {"node": node_type(graph[node]), "value": found["value"], "max": found["max"]}
 
 
-def only_buys(graph: Graph) -> bool:
-    """Whether all that a run makes are remote clips, which the ledger has lines of its own for."""
-    types = _types(graph)
-    return any(name in types for name in BUYERS) and not any(name in types for name in SAMPLERS)
+def is_remote_only(graph: Graph) -> bool:
+    """Return whether all that a run makes are remote clips, which have entries of their own from the ledger."""
+    types = {node_type(node) for node in graph.values()}
+    return bool(types & REMOTE_NODES) and not types & SAMPLERS
 
 
-def workflow_of(item: Item) -> dict[str, Any]:
-    """{"workflow": as the canvas saved it} or, for a run without a canvas, {"graph": in API form}."""
-    drawn = ((item[3] or {}).get("extra_pnginfo") or {}).get("workflow")
-    return {"workflow": drawn} if drawn else {"graph": item[2]}
+def request_of_graph(graph: Graph) -> list[dict[str, Any]]:
+    """Return what a run asks of the pack's nodes, [{"type", "inputs"}], its links redacted."""
+    return [{"type": node_type(node), "inputs": shown_inputs(node)} for node in graph.values() if is_ours(node)]
 
 
-def asked_in(graph: Graph) -> list[dict[str, Any]]:
-    """What a run asks of our nodes, without its links' queries: [{type, inputs}]."""
-    return [{"type": node["class_type"],
-             "inputs": without_queries({name: value for name, value in node.get("inputs", {}).items()
-                                        if not isinstance(value, list)})}
-            for node in graph.values() if str(node.get("class_type")).startswith(OURS)]
+def _has_ours(graph: Graph) -> bool:
+    return any(map(is_ours, graph.values()))
 
 
-def _types(graph: Graph) -> set[str]:
-    return {str(node.get("class_type")) for node in graph.values()}
+def _under_way(run: GraphRun, state: JobState) -> JobEntry:
+    return replace(_entry(run, state), run=run.prompt_id,
+                   nodes={name: node_type(node) for name, node in run.graph.items()})
 
 
-def _is_ours(graph: Graph) -> bool:
-    return any(name.startswith(OURS) for name in _types(graph))
-
-
-def _entry(item: Item, state: State, **more: Any) -> Entry:
-    graph, extra = item[2], item[3] or {}
-    buyer = next((node.get("inputs", {}) for node in graph.values() if node.get("class_type") == BUYERS[0]), {})
-    prompts = (node.get("inputs", {}).get("prompt") for node in graph.values()
-               if str(node.get("class_type")).startswith(OURS))
-    nodes = {} if "ended" in more else {name: node.get("class_type", "") for name, node in graph.items()}
-    return Entry(id=item[1], remote=False, state=state.value, created=extra.get("create_time", 0) / 1000,
-                 prompt=next((text for text in prompts if isinstance(text, str)), ""),
-                 provider=_text(buyer.get("provider")), model=_text(buyer.get("provider.model")), nodes=nodes, **more)
+def _entry(run: GraphRun, state: JobState) -> JobEntry:
+    ours = [node.get("inputs", {}) for node in run.graph.values() if is_ours(node)]
+    remote = next((node.get("inputs", {}) for node in run.graph.values() if node_type(node) == REMOTE_NODE), {})
+    return JobEntry(id=run.prompt_id, remote=False, state=state.value, created=run.created,
+                    prompt=next(filter(None, (_text(inputs.get("prompt")) for inputs in ours)), ""),
+                    provider=_text(remote.get("provider")), model=_text(remote.get("provider.model")))
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _end(found: Mapping[str, Any]) -> tuple[State, tuple[float, float], str]:
-    """How a run ended, when it began and ended, and its error."""
-    messages = dict((found.get("status") or {}).get("messages") or ())
-    name = next((name for name in _ENDS if name in messages), "execution_success")
-    times = [messages.get(kind, {}).get("timestamp", 0) / 1000 for kind in ("execution_start", name)]
-    error = messages[name].get("exception_message", "").strip() if name == "execution_error" else ""
-    return _ENDS[name], (times[0], times[1]), error
-
-
 def _file(outputs: Mapping[str, Any]) -> dict[str, str] | None:
-    """The clip among a run's files, saved ones first; else a picture."""
+    """Return the clip among a run's files, else a picture; saved files first. None when there is neither."""
     files = [item for shown in outputs.values() if isinstance(shown, Mapping) for items in shown.values()
              if isinstance(items, (list, tuple)) for item in items if isinstance(item, Mapping) and "filename" in item]
     files.sort(key=lambda file: file.get("type") != "output")
-    for kinds in (CLIPS, PICTURES):
+    for endings in (CLIPS, PICTURES):
         for file in files:
-            if str(file["filename"]).lower().endswith(kinds):
+            if str(file["filename"]).lower().endswith(endings):
                 return {name: file.get(name, "") for name in ("filename", "subfolder", "type")}
     return None

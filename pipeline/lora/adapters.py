@@ -1,4 +1,4 @@
-"""The adapter types of LoRA files, and what the shapes of one module's parts tell of it.
+"""Adapter types of LoRA files, and the rank and sizes that the shapes of a patch's parts show.
 
 Parts and shapes: comfy/lora.py and comfy/weight_adapter/ of ComfyUI 0.30, lycoris/modules/ of
 github.com/KohakuBlueleaf/LyCORIS.
@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 
 
 class Adapter(str, Enum):
-    """An adapter type; the value is what messages call it."""
+    """An adapter type; the value is its name in messages."""
 
     LORA = "LoRA"
     DORA = "DoRA"
@@ -45,7 +45,7 @@ PARTS = {
     Adapter.GLORA: GLORA_PARTS,
     Adapter.DIFFERENCE: (*DIFFERENCES, "set_weight", "diff_b", "b_norm"),
 }
-"""Type -> its parts, most telling first: a LoRA may have the difference of its bias beside it."""
+"""Type -> its parts; the first match decides, because a LoRA may also have the difference of its bias."""
 MARKS = {kind: set(parts) - {"reshape_weight", "rescale", UP_BIAS} for kind, parts in PARTS.items()}
 """Type -> the parts that tell it."""
 WITH_MAGNITUDE = (Adapter.LORA, Adapter.LOHA, Adapter.LOKR, Adapter.GLORA)
@@ -53,9 +53,9 @@ WITH_MAGNITUDE = (Adapter.LORA, Adapter.LOHA, Adapter.LOKR, Adapter.GLORA)
 
 @dataclass(frozen=True)
 class PatchShape:
-    """A patch's rank, where it has one, the outputs and inputs of its module as far as it tells, and its channels.
+    """The rank of a patch, and the sizes of its module as far as the patch shows them.
 
-    Channels are those of a convolution's input, of which `sizes` has those of the kernel as well.
+    `sizes`: outputs and inputs; a convolution's inputs include its kernel. `channels`: a convolution's input channels.
     """
 
     rank: int | None
@@ -82,7 +82,7 @@ def used_parts(parts: Mapping[str, Shape], has_bias: bool) -> set[str]:
     return used if has_bias else used.difference(OF_BIAS)
 
 
-def _whole(parts: Mapping[str, Shape], wanted: tuple[str, ...], least: int = 2) -> list[Shape]:
+def _shapes_of(parts: Mapping[str, Shape], wanted: tuple[str, ...], least: int = 2) -> list[Shape]:
     """Return the shapes of the wanted parts. Raises ValueError when one is missing, flat or empty."""
     missing = [part for part in wanted if part not in parts]
     if missing:
@@ -94,29 +94,30 @@ def _whole(parts: Mapping[str, Shape], wanted: tuple[str, ...], least: int = 2) 
     return [parts[part] for part in wanted]
 
 
-def _agree(what: str, one: int, other: int) -> None:
+def _check_ranks(what: str, one: int, other: int) -> None:
+    """Raise ValueError unless two ranks are equal."""
     if one != other:
         raise ValueError(f"has ranks {one} and {other} in {what}, which should be the same")
 
 
 def _lora(parts: Mapping[str, Shape]) -> PatchShape:
-    up, down = _whole(parts, (UP, DOWN))
+    up, down = _shapes_of(parts, (UP, DOWN))
     if MID in parts:  # of a convolution: up and down are without the kernel, which mid has
-        (mid,) = _whole(parts, (MID,))
-        _agree(f"{UP} and {MID}", up[1], mid[0])
-        _agree(f"{DOWN} and {MID}", down[0], mid[1])
+        (mid,) = _shapes_of(parts, (MID,))
+        _check_ranks(f"{UP} and {MID}", up[1], mid[0])
+        _check_ranks(f"{DOWN} and {MID}", down[0], mid[1])
         return PatchShape(down[0], (up[0], math.prod((*down[1:], *mid[2:]))), down[1])
-    _agree(f"{UP} and {DOWN}", up[1], down[0])
+    _check_ranks(f"{UP} and {DOWN}", up[1], down[0])
     return PatchShape(down[0], (up[0], math.prod(down[1:])), down[1])
 
 
 def _loha(parts: Mapping[str, Shape]) -> PatchShape:
-    one_a, one_b, two_a, two_b = _whole(parts, HADA)
+    one_a, one_b, two_a, two_b = _shapes_of(parts, HADA)
     if not parts.keys().isdisjoint(HADA_TUCKER):  # of a convolution: the outer dimensions are the other way round
-        (kernel, _) = _whole(parts, HADA_TUCKER)
+        (kernel, _) = _shapes_of(parts, HADA_TUCKER)
         return PatchShape(one_b[0], (one_a[1], math.prod((one_b[1], *kernel[2:]))), one_b[1])
-    _agree("hada_w1_a and hada_w1_b", one_a[1], one_b[0])
-    _agree("hada_w2_a and hada_w2_b", two_a[1], two_b[0])
+    _check_ranks("hada_w1_a and hada_w1_b", one_a[1], one_b[0])
+    _check_ranks("hada_w2_a and hada_w2_b", two_a[1], two_b[0])
     return PatchShape(one_b[0], (one_a[0], math.prod(one_b[1:])), one_b[1])
 
 
@@ -124,21 +125,21 @@ def _lokr(parts: Mapping[str, Shape]) -> PatchShape:
     outputs, inputs, rank = 1, 1, None
     for side in LOKR_SIDES:
         if side in parts:
-            (whole,) = _whole(parts, (side,))
+            (whole,) = _shapes_of(parts, (side,))
             outputs, inputs = outputs * whole[0], inputs * math.prod(whole[1:])
             continue
-        left, right = _whole(parts, (f"{side}_a", f"{side}_b"))
+        left, right = _shapes_of(parts, (f"{side}_a", f"{side}_b"))
         if side == "lokr_w2" and "lokr_t2" in parts:
-            (kernel,) = _whole(parts, ("lokr_t2",))
+            (kernel,) = _shapes_of(parts, ("lokr_t2",))
             left, right = left[::-1], (*right, *kernel[2:])
         else:
-            _agree(f"{side}_a and {side}_b", left[1], right[0])
+            _check_ranks(f"{side}_a and {side}_b", left[1], right[0])
         outputs, inputs, rank = outputs * left[0], inputs * math.prod(right[1:]), right[0]
     return PatchShape(rank, (outputs, inputs))
 
 
 def _oft(parts: Mapping[str, Shape]) -> PatchShape:
-    (blocks,) = _whole(parts, ("oft_blocks",), least=3)
+    (blocks,) = _shapes_of(parts, ("oft_blocks",), least=3)
     if len(blocks) > 4 or blocks[-1] != blocks[-2]:
         raise ValueError(f"has oft_blocks of shape {list(blocks)}")
     outputs = blocks[-3] * blocks[-1]
@@ -154,9 +155,9 @@ def is_old_glora(parts: Mapping[str, Shape]) -> bool:
 
 
 def _glora(parts: Mapping[str, Shape]) -> PatchShape:
-    a1, a2, b1, b2 = _whole(parts, GLORA_PARTS)
+    a1, a2, b1, b2 = _shapes_of(parts, GLORA_PARTS)
     up, down, rank = (b2, b1, a1[0]) if is_old_glora(parts) else (b1, b2, a2[0])
-    _agree("b1.weight and b2.weight", up[1], down[0])
+    _check_ranks("b1.weight and b2.weight", up[1], down[0])
     return PatchShape(rank, (up[0], math.prod(down[1:])), down[1])
 
 

@@ -78,7 +78,7 @@ Configs = Mapping[str, AdapterConfig]
 
 
 Names = tuple[str, ...]
-"""What one module is called: in the file, and by the official code and diffusers."""
+"""Names of one module: the file's, the official one and diffusers'."""
 
 
 @dataclass(frozen=True)

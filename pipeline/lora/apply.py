@@ -1,8 +1,4 @@
-"""A list of LoRAs, as it was asked for, put on a model: the whole way from links to patches.
-
-LoRA files -> two experts with their changes, and a report of what fitted.
-
-The names of WanTransformer3DModel's parameters in the original Wan files."""
+"""Apply a list of LoRAs to both experts: find or fetch their files, match them, and add their changes as patches."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ _IN_BLOCKS = {theirs: ours for ours, theirs in IN_BLOCKS.items()}
 
 
 def original_name(parameter: str) -> str:
-    """diffusers' name of a parameter -> that of wan/modules/model.py.
+    """Return the name in wan/modules/model.py of a parameter of diffusers' WanTransformer3DModel.
 
     Raises KeyError for a parameter that no Wan model has.
     """
@@ -35,25 +31,24 @@ def original_name(parameter: str) -> str:
     found = f"{table[module]}.{kind}".rstrip(".")
     return f"blocks.{parts[1]}.{found}" if block else found
 
+
 AnyExpert = TypeVar("AnyExpert")
 Add = Callable[[AnyExpert, Mapping[str, Any], LoraFile, str], AnyExpert]
-"""(expert, changes by parameter, the file they are of, HIGH or LOW) -> the expert with the changes, a new one.
-
-The file's scale is not in the changes yet."""
+"""(expert, changes by parameter, their file, HIGH or LOW) -> a new expert with the changes, still to be scaled."""
 
 
 def add_loras(experts: Mapping[str, AnyExpert], files: Sequence[LoraFile], targets_of: Callable[[AnyExpert], Targets],
               add: Add, read_lora: ReadLora) -> tuple[dict[str, AnyExpert], list[str]]:
-    """The experts, by HIGH and LOW, with every LoRA, and what `fit` says of each for each expert.
+    """Add every LoRA to the experts, by HIGH and LOW; return them, and a sentence on each LoRA for each expert.
 
-    Raises as `fit` does.
+    Raises as `read_changes` does.
     """
     experts, report = dict(experts), []
     for file in files:
         for expert in experts_of(file.lora):
-            changes, said = read_changes(file, expert, targets_of(experts[expert]), read_lora)
-            report.append(said)
-            if file.lora.scale != 0.0:  # then nothing at all, whatever the file holds
+            changes, sentence = read_changes(file, expert, targets_of(experts[expert]), read_lora)
+            report.append(sentence)
+            if file.lora.scale != 0.0:  # at 0 nothing is added
                 experts[expert] = add(experts[expert], changes, file, expert)
     return experts, report
 
@@ -69,10 +64,10 @@ def _with_patches(expert: Expert, changes: Mapping[str, Any], file: LoraFile, wh
 
 
 def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tuple[Wan22Model, list[str]]:
-    """The model with every LoRA in force, and a line on each for each expert it went to.
+    """Return the model with every LoRA as patches, and a line on each LoRA for each expert that it is for.
 
-    Nothing is merged or copied: the experts are the same, with patches that their residents work out for each use.
-    Raises RequestError or CheckpointError for a LoRA of another model and for a damaged file.
+    Nothing is merged or copied: the host applies the patches at each use. Raises RequestError or CheckpointError for a
+    LoRA of another model and for a damaged file.
     """
     if files and host.read_lora is None:
         raise RequestError("LoRAs need ComfyUI: this host cannot apply them.")
@@ -81,7 +76,7 @@ def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tup
 
 
 def open_loras(loras: Sequence[Lora], find: Find, fetch: Fetch, stop: Stop, check: Check) -> list[LoraFile]:
-    """Every LoRA's file, the local ones first: what is wrong with them is said before anything is fetched."""
+    """Open every LoRA's file, local ones first, so that their errors come before anything is fetched."""
     opened: dict[Lora, LoraFile] = {}
     for lora in sorted(loras, key=lambda lora: find(lora.source) is None):
         if lora not in opened:
@@ -91,7 +86,7 @@ def open_loras(loras: Sequence[Lora], find: Find, fetch: Fetch, stop: Stop, chec
 
 def use_loras(model: Wan22Model, loras: Sequence[Lora], host: Host, find: Find, fetch: Fetch, stop: Stop,
               ) -> tuple[Wan22Model, list[str]]:
-    """The model with the LoRAs in force, and a line on each for each expert.
+    """Open the LoRAs and apply them; return the model with its patches, and a line on each LoRA for each expert.
 
     Raises as `open_lora` and `apply_loras` do.
     """

@@ -30,7 +30,7 @@ Parts = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class ModulePatch:
-    """What a LoRA file does to one parameter: its parts by ComfyUI's names, and two numbers.
+    """A patch of one parameter: its parts by ComfyUI's names, and two numbers.
 
     `factor` is alpha / rank. `constraint` is the largest norm of OFT's Q, 0 for none.
     """

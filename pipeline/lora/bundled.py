@@ -1,6 +1,4 @@
-"""The file that a LoRA's name stands for: in the host's loras folders, or one of the bundled pair.
-
-The LoRAs that come with the pack, for the bundled model."""
+"""Find a LoRA's file by its name: in ComfyUI's loras folders, or among the LoRAs bundled for the demo model."""
 
 from __future__ import annotations
 
@@ -12,14 +10,14 @@ FOLDER = Path(__file__).resolve().parent.parent.parent / "models" / "demo" / "lo
 
 
 def bundled_lora(name: str) -> Path | None:
-    """The file of that name, None when there is none."""
+    """Return the bundled LoRA of that file name; None when there is none."""
     return next((file for file in FOLDER.glob("*.safetensors") if file.name == name), None)
 
 
 def named_file(name: str, full_path: Callable[[str, str], str | None]) -> Path | None:
-    """The file, None when there is none of that name.
+    """Return the LoRA file of that name; None when there is none.
 
-    `full_path` is ComfyUI's get_full_path. A name that was saved on Windows, with its backslashes, is found elsewhere.
+    `full_path` is ComfyUI's get_full_path. A name with Windows' backslashes is found on other systems too.
     """
     for written in dict.fromkeys((name, name.replace("\\", "/"))):
         with suppress(ValueError):  # a path on another drive of Windows, or with a NUL in it

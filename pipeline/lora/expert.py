@@ -1,4 +1,4 @@
-"""Which of the two experts a LoRA is for, when the user leaves that open."""
+"""Choose the expert that a LoRA is for, when the user leaves that open."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .probe import LoraFacts
 
 MODEL_KEYS = ("ss_sd_model_name", "base_model")
 TITLE_KEYS = ("ss_output_name", "modelspec.title", "name")
-"""What trainers call the model they start from, and the LoRA they make (musubi-tuner and ai-toolkit)."""
+"""Metadata in which trainers name the base model, and the LoRA (musubi-tuner and ai-toolkit)."""
 NO_CLUE = "nothing in it names one expert, so both take it"
 
 
-def _timesteps(metadata: Mapping[str, str]) -> tuple[str, str] | None:
-    """By the range that musubi-tuner was told to train on, of 1000; the experts meet at 900, those of T2V at 875."""
+def _by_timesteps(metadata: Mapping[str, str]) -> tuple[str, str] | None:
+    """Choose by the timesteps of 1000 that musubi-tuner trained on; the boundary is at 900, of T2V at 875."""
     found = re.fullmatch(r"\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*", metadata.get("modelspec.timestep_range", "")[:20])
     if found is None:
         return None
@@ -28,8 +28,10 @@ def _timesteps(metadata: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def expert_by_name(file_name: str) -> tuple[str, str] | None:
-    """The expert that a file's name speaks of, else the innermost of its folders that does, and why, as choose_expert
-    says it; None when nothing does. `file_name` may have folders before it."""
+    """Return the expert in a file's name, else in that of its innermost folder that names one, and why; else None.
+
+    `file_name` may have folders before it.
+    """
     *folders, name = re.split(r"[\\/]", file_name)
     if expert := expert_in_name(re.sub(r"\.(?:safetensors|sft)$", "", name)):
         return expert, f"its file name says {expert} noise"
@@ -39,22 +41,22 @@ def expert_by_name(file_name: str) -> tuple[str, str] | None:
 
 
 def choose_expert(facts: LoraFacts, file_name: str, metadata: Mapping[str, str]) -> tuple[str, str]:
-    """The expert to patch, "both", "high" or "low", and why, a clause such as "its file name says low noise".
+    """Return the expert to patch, "both", "high" or "low", and why, a clause such as "its file name says low noise".
 
-    Asked in this order: the prefixes of the tensors, the range of timesteps it was trained on, what its trainer called
-    it, the model it was trained on, the file's name and those of its folders. `file_name` may have folders before it.
+    The first of these decides: prefixes of the tensors, the timesteps it was trained on, its title, the model it was
+    trained on, the file's name, the names of its folders. `file_name` may have folders before it.
     """
     if facts.experts:
         if len(facts.experts) == 2:
             return "both", "it has tensors for each of the two"
         (expert,) = facts.experts
         return expert, f"its tensors are named for the {expert}-noise expert"
-    if told := _timesteps(metadata):
-        return told
+    if chosen := _by_timesteps(metadata):
+        return chosen
     for key in TITLE_KEYS:
         if expert := expert_in_name(metadata.get(key, "")[:200]):
             return expert, f"its trainer called it {expert} noise"
-    # musubi-tuner names the low-noise model alone when it trains for both, so only `high` is telling.
+    # musubi-tuner names only the low-noise model when it trains both, so that only `high` means one expert.
     if any(expert_in_name(PurePath(metadata.get(key, "")[:500]).name) == "high" for key in MODEL_KEYS):
         return "high", "it was trained on the high-noise expert"
     return expert_by_name(file_name) or ("both", NO_CLUE)

@@ -1,13 +1,8 @@
-"""Whether the LoRAs that a node names are what they should be: each file's header read, and nothing else.
+"""Check the LoRAs of a node by their headers alone, before a run and without a model.
 
-What a sampler will say of a LoRA, told from the file's header alone, before the run and without the model.
-
-Of the bundled model for a LoRA of its width, else of Wan 2.2 I2V-A14B.
-
-
-The parameters of a Wan 2.2 I2V-A14B expert that a LoRA can change, by the official names, without any weights.
-
-Modules and sizes: wan/modules/model.py and wan/configs/wan_i2v_A14B.py of github.com/Wan-Video/Wan2.2.
+The result is what a sampler would report: for the bundled model when a LoRA has its width, else for Wan 2.2
+I2V-A14B, whose modules and sizes are those of wan/modules/model.py and wan/configs/wan_i2v_A14B.py of
+github.com/Wan-Video/Wan2.2.
 """
 
 from __future__ import annotations
@@ -39,11 +34,11 @@ A14B = TransformerShape(dim=5120, ffn_dim=13824, num_layers=40, in_channels=36, 
                         freq_dim=256, cross_attn_norm=True)
 DEMO = TransformerShape(dim=DEMO_WIDTH, ffn_dim=768, num_layers=5, in_channels=36, out_channels=16, text_dim=128,
                         freq_dim=256, cross_attn_norm=True)
-"""Of the experts in models/demo."""
+"""The experts in models/demo."""
 
 
 def expert_shapes(sizes: TransformerShape) -> dict[str, Shape]:
-    """Name of a module, of a bias with `.bias` -> shape of its parameter; the keys of host.Targets."""
+    """Return {module, or bias with `.bias`: shape of its parameter}, with the keys of models.host.Targets."""
     dim, text, freq = sizes.dim, sizes.text_dim, sizes.freq_dim
     with_bias: dict[str, Shape] = {
         "patch_embedding": (dim, sizes.in_channels, *PATCH),
@@ -62,24 +57,23 @@ def expert_shapes(sizes: TransformerShape) -> dict[str, Shape]:
     return {**with_bias, **alone, **{f"{module}.bias": shape[:1] for module, shape in with_bias.items()}}
 
 
+
 @cache
 def _shapes(demo: bool) -> dict[str, Shape]:
     return expert_shapes(DEMO if demo else A14B)
 
 
 def _used(chosen: ExpertKeys, shapes: Mapping[str, Shape], targets: Mapping[str, Shape]) -> set[str]:
-    """The parts that would be used, each `module.part`."""
+    """Return the parts that would be used, each `module.part`."""
     return {f"{module}.{part}" for module, parts in parts_of(chosen.keys, shapes).items() if module in targets
             for part in used_parts(parts, f"{module}.bias" in targets)}
 
 
 def predict_match(lora: Lora, header: FileHeader, name: str, local: bool = False) -> tuple[LoraFile, dict[str, Match]]:
-    """The LoRA with its expert settled, and how much of it finds its place on each expert that it goes to
-    (HIGH, LOW).
+    """Return the LoRA with its expert chosen, and its match with each expert that it is for, by HIGH and LOW.
 
-    name: the file's, with the folders before it. local: the files beside it are its own. Raises CheckpointError or
-    RequestError for a file that is no LoRA or none for these models. Whether enough matches is for `match.check_match`
-    to say.
+    name: the file's, with the folders before it. local: see `probe_lora`. Raises CheckpointError or RequestError for a
+    file that is no LoRA, or no LoRA for these models; `match.check_match` decides whether enough matches.
     """
     facts = probe_lora(header, local)
     demo = facts.width == DEMO_WIDTH
@@ -97,35 +91,35 @@ def predict_match(lora: Lora, header: FileHeader, name: str, local: bool = False
 
 INPUTS = {"source": str, "source_low": str, "expert": str, "sha256": str, "sha256_low": str, "min_match": float,
           "ask": bool, "ask_low": bool}
-"""Of the node, and whether the server of each link may be asked."""
+"""Inputs of the node, and `ask`, `ask_low`: whether the server of each link may be asked."""
 DECIDING = ("source", "source_low", "expert", "sha256", "sha256_low")
 KEPT_HEADER = 2 * 2**20
-"""Bytes of the longest header that is kept in memory."""
+"""Most bytes of a header that is cached."""
 
 
 @dataclass(frozen=True)
 class LoraCheck:
-    """What a chip says of one file. `fault`, or `host` for a link that was not asked for, or all the rest."""
+    """The result for one file: `fault`, or `host` for a link that may not be asked yet, or everything else."""
 
     fault: str = ""
     host: str = ""
-    """Whose server would have to be asked."""
+    """The server that would have to be asked."""
     local_only: bool = False
-    """Why it may not be asked at all: it is so set."""
+    """True when the settings forbid to ask any server."""
     name: str = ""
     size: int | None = None
-    """Bytes; None: its server does not say."""
+    """In bytes; None when its server does not say."""
     kinds: tuple[str, ...] = ()
     ranks: tuple[int, int] | None = None
     made_for: str = ""
     expert: str = ""
     why: str = ""
-    """The reason for the expert, when that was left to the file."""
+    """The reason for the expert, when it was AUTO."""
     keys: tuple[tuple[str, int, int], ...] = ()
-    """(expert, keys that find their place, keys in all)."""
+    """(expert, keys that fit, all keys)."""
     notes: tuple[str, ...] = ()
     warning: str = ""
-    """Why the run will stop."""
+    """Why the run will be refused."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +127,9 @@ class _Header:
     header: FileHeader
     size: int | None
     name: str
-    """With the folders before it."""
+    """The file's name, with the folders before it."""
     local: bool = False
-    """In the loras folder."""
+    """The file is in the loras folder."""
 
 
 def _look(read: Read, size: int | None, name: str) -> _Header:
@@ -146,11 +140,10 @@ _PEEKS: Peeks[_Header] = Peeks(_look, lambda seen: min(seen.header.offsets.value
 
 
 def check_loras(inputs: NodeInputs, find: Find, downloads: Path, own: Path, local_only: bool) -> dict[str, object]:
-    """{"unknown": inputs of other nodes} or {"files": one Checked, those of the pair, or none where nothing is
-    given yet}.
+    """Return {"unknown": linked inputs} or {"files": a LoraCheck for each file, of none to two}.
 
-    downloads: the folder of the download cache. own: the pack's, with its keys. local_only: ask no server. Raises
-    RequestError or DownloadError for inputs that go together badly.
+    downloads: the download cache's folder. own: the pack's folder with its keys. local_only: ask no server. Raises
+    RequestError or DownloadError for inputs that contradict each other.
     """
     if unknown := [name for name in DECIDING if name in inputs.linked]:
         return {"unknown": unknown}
@@ -163,7 +156,7 @@ def check_loras(inputs: NodeInputs, find: Find, downloads: Path, own: Path, loca
     files = []
     for lora, ask in zip(loras, (given.get("ask", False), given.get("ask_low", False)), strict=False):
         try:
-            files.append(_checked(lora, _opened(lora, find, downloads, own, ask and not local_only)))
+            files.append(_check(lora, _open_header(lora, find, downloads, own, ask and not local_only)))
         except NotAskedError as error:
             files.append(LoraCheck(host=error.host, local_only=local_only))
         except (ValueError, OSError) as error:
@@ -171,7 +164,7 @@ def check_loras(inputs: NodeInputs, find: Find, downloads: Path, own: Path, loca
     return {"files": files}
 
 
-def _opened(lora: Lora, find: Find, downloads: Path, own: Path, ask: bool) -> _Header:
+def _open_header(lora: Lora, find: Find, downloads: Path, own: Path, ask: bool) -> _Header:
     path = find(lora.source)
     if path is not None:
         return _Header(read_header(path), path.stat().st_size, lora.source, local=True)
@@ -181,7 +174,7 @@ def _opened(lora: Lora, find: Find, downloads: Path, own: Path, ask: bool) -> _H
                        tokens=Tokens(store=own / "keys.json"), sha256=lora.sha256, ask=ask)
 
 
-def _checked(lora: Lora, there: _Header) -> LoraCheck:
+def _check(lora: Lora, there: _Header) -> LoraCheck:
     file, matches = predict_match(lora, there.header, there.name, there.local)
     facts, warning = file.facts, ""
     try:
@@ -191,7 +184,7 @@ def _checked(lora: Lora, there: _Header) -> LoraCheck:
         warning = str(error)
     notes = dict.fromkeys(f"{count} are {why}" for match in matches.values() for why, count in match.no_place.items())
     return LoraCheck(name=facts.name, size=there.size if there.size is not None else there.header.whole,
-                   kinds=tuple(kind.value for kind in facts.adapters), ranks=facts.ranks, made_for=facts.made_for,
-                   expert=file.lora.expert, why=file.why,
-                   keys=tuple((expert, match.used, match.total) for expert, match in matches.items()),
-                   notes=tuple(notes), warning=warning)
+                     kinds=tuple(kind.value for kind in facts.adapters), ranks=facts.ranks, made_for=facts.made_for,
+                     expert=file.lora.expert, why=file.why,
+                     keys=tuple((expert, match.used, match.total) for expert, match in matches.items()),
+                     notes=tuple(notes), warning=warning)

@@ -1,6 +1,4 @@
-"""Reading a LoRA file for an expert: the changes that it makes, and what of it found its place.
-
-How far a LoRA file fits an expert, by names and shapes alone: what of it finds its place, what does not and why."""
+"""Match a LoRA file with an expert: which of its keys fit, which do not and why, and the changes that they make."""
 
 from __future__ import annotations
 
@@ -29,14 +27,14 @@ NO_PLACE = {
     "image projection of Wan 2.1, which 2.2 does without": IMAGE_PROJECTION,
     "control blocks of VACE, which these experts do without": re.compile(r"^vace_"),
 }
-"""Why modules of a LoRA that is the right one otherwise find no place -> their names."""
+"""Reason why modules of a LoRA that fits otherwise are not used -> pattern of their names."""
 INPUT_LAYER = "patch_embedding"
 OTHER_INPUT = "for a patch embedding of another number of channels, such as that of text to video"
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA whose file is here. `lora.expert` is settled, for the reason `why` if that was left to the file."""
+    """A LoRA with its file; `lora.expert` is chosen, for the reason `why` if it was AUTO."""
 
     lora: Lora
     path: Path
@@ -45,17 +43,17 @@ class LoraFile:
 
     @property
     def name(self) -> str:
-        """As it is shown to the user; that of `path` may be a hash."""
+        """The name for messages; the name of `path` may be a hash."""
         return self.facts.name
 
 
 @dataclass(frozen=True)
 class Match:
-    """How much of a LoRA file found its place on one expert, in tensors."""
+    """How many tensors of a LoRA file fit one expert."""
 
     used: int
     no_place: Mapping[str, int]
-    """Why -> how many: those that no Wan 2.2 I2V model has a place for."""
+    """Reason -> number of tensors that no Wan 2.2 I2V model has a place for."""
     unused: tuple[str, ...]
 
     @property
@@ -64,21 +62,23 @@ class Match:
 
     @property
     def share(self) -> float:
-        """Of the tensors that should fit, 0..1."""
+        """The share of the tensors that should fit which do, 0..1."""
         return self.used / max(1, self.used + len(self.unused))
 
 
 @dataclass(frozen=True)
 class ExpertKeys:
-    """A LoRA's keys for one expert: `keys` are to be applied, `other_input` are of no use to this input layer, and
-    `others` are not of a LoRA's parts at all."""
+    """A LoRA's tensors for one expert.
+
+    `keys` can be applied. `other_input` are for an input layer of other channels. `others` are no part of a LoRA.
+    """
 
     keys: Mapping[str, LoraKey]
     other_input: frozenset[str]
     others: tuple[str, ...]
 
     def match(self, used: set[str]) -> Match:
-        """`used`: what was applied, each `module.part`."""
+        """Count the keys by whether they are in `used`, the applied ones, each `module.part`."""
         no_place: Counter[str] = Counter()
         left = []
         for name, key in self.keys.items():
@@ -97,7 +97,7 @@ def experts_of(lora: Lora) -> list[str]:
 
 
 def parts_of(keys: Mapping[str, LoraKey], shapes: Mapping[str, Shape]) -> dict[str, dict[str, Shape]]:
-    """Module -> the shapes of its parts."""
+    """Return {module: {part: shape}}."""
     found: dict[str, dict[str, Shape]] = {}
     for name, key in keys.items():
         found.setdefault(key.module, {})[key.part] = shapes[name]
@@ -106,7 +106,7 @@ def parts_of(keys: Mapping[str, LoraKey], shapes: Mapping[str, Shape]) -> dict[s
 
 def _misfits(parts: Mapping[str, Mapping[str, Shape]], targets: Mapping[str, Shape],
              ) -> dict[str, tuple[tuple[int | None, int | None], tuple[int, int]]]:
-    """Modules whose change has another shape than the weight, which ComfyUI would only log: module -> both shapes."""
+    """Return {module: (sizes of its change, sizes of the weight)} where these differ; ComfyUI would only log it."""
     found = {}
     for module, shapes in parts.items():
         kind = adapter_of(shapes) if module in targets else None
@@ -119,8 +119,8 @@ def _misfits(parts: Mapping[str, Mapping[str, Shape]], targets: Mapping[str, Sha
 
 
 def keys_for_expert(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str, Shape], expert: str,
-            targets: Mapping[str, Shape]) -> ExpertKeys:
-    """Which keys of a LoRA are for an expert.
+                    targets: Mapping[str, Shape]) -> ExpertKeys:
+    """Return the tensors of a LoRA for an expert.
 
     name: what messages call the file. named: what `names.split` made of its tensors. expert: HIGH or LOW.
     targets: original name of a module, of a bias with `.bias` -> the shape of its parameter. Raises RequestError for a
@@ -128,7 +128,7 @@ def keys_for_expert(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str
     """
     keys = {tensor: key for tensor, key in named.items() if key.expert in (None, expert)}
     misfits = _misfits(parts_of(keys, shapes), targets)
-    # A LoRA for text to video changes the input layer too, and is of use without that.
+    # A LoRA for text to video changes the input layer too; the rest of it can be used.
     other_input = frozenset(tensor for tensor, key in keys.items() if key.module == INPUT_LAYER
                             and INPUT_LAYER in misfits and key.part not in OF_BIAS)
     for module, (sizes, wanted) in misfits.items():
@@ -137,21 +137,21 @@ def keys_for_expert(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str
                                f"the expert's is {wanted[0]} x {wanted[1]}. It was made for a model of another size; "
                                "choose a LoRA for this one.")
     return ExpertKeys({tensor: key for tensor, key in keys.items() if tensor not in other_input}, other_input,
-                   tuple(tensor for tensor in shapes if tensor not in named))
+                      tuple(tensor for tensor in shapes if tensor not in named))
 
 
 def describe_match(file: LoraFile, expert: str, match: Match) -> str:
-    """A sentence on what fitted, without its full stop."""
-    said = f"{file.name}, scale {file.lora.scale:g}, {expert}-noise expert"
-    said += f" ({file.why})" if file.why else ""
-    said += f": {match.used} of {match.total} keys"
+    """Return a sentence on what fits, without its full stop."""
+    text = f"{file.name}, scale {file.lora.scale:g}, {expert}-noise expert"
+    text += f" ({file.why})" if file.why else ""
+    text += f": {match.used} of {match.total} keys"
     for reason, count in match.no_place.items():
-        said += f"; {count} are {reason}"
-    return said + (f"; {len(match.unused)} are not known, such as {match.unused[0]}" if match.unused else "")
+        text += f"; {count} are {reason}"
+    return text + (f"; {len(match.unused)} are not known, such as {match.unused[0]}" if match.unused else "")
 
 
 def check_match(file: LoraFile, expert: str, match: Match) -> None:
-    """Raise RequestError when too little fits."""
+    """Raise RequestError when less fits than the LoRA's min_match."""
     if match.share < file.lora.min_match:
         raise RequestError(f"{describe_match(file, expert, match)}. That is {match.share:.0%}, and min_match asks for "
                            f"{file.lora.min_match:.0%}. It is not made for this model, or not for this expert; choose "
@@ -159,7 +159,7 @@ def check_match(file: LoraFile, expert: str, match: Match) -> None:
 
 
 def read_changes(file: LoraFile, expert: str, targets: Targets, read_lora: ReadLora) -> tuple[dict[str, Any], str]:
-    """The changes that a LoRA makes to an expert (parameter -> the host's own), and a sentence on what fitted.
+    """Return a LoRA's changes to an expert (parameter -> an object of the host's), and a sentence on what fits.
 
     `expert` is HIGH or LOW. Raises RequestError or CheckpointError when it does not fit.
     """

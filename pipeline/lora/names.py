@@ -1,6 +1,6 @@
-"""The names of tensors in LoRA files for Wan: which module of the model each is for, and which part of a patch.
+"""Parse the names of tensors in LoRA files for Wan: the module that each is for, and the part of its patch.
 
-What trainers write: `diffusion_model.` (diffusion-pipe, ai-toolkit, lightx2v), `transformer.` and `transformer_2.`
+Prefixes by trainer: `diffusion_model.` (diffusion-pipe, ai-toolkit, lightx2v), `transformer.` and `transformer_2.`
 (diffusers, src/diffusers/loaders/lora_pipeline.py `WanLoraLoaderMixin`), `base_model.model.` (PEFT), `lora_unet_`
 (github.com/kohya-ss/musubi-tuner, src/musubi_tuner/networks/lora_wan.py), `lora_unet__` (alibaba-pai's Fun LoRAs:
 ComfyUI's comfy/lora_convert.py), `lycoris_` (LyCORIS, in ai-toolkit and SimpleTuner), `pipe.dit.` or nothing
@@ -20,7 +20,7 @@ from enum import Enum
 
 
 class Style(str, Enum):
-    """How modules are named; the value is what messages call it."""
+    """A naming scheme for modules; the value is its name in messages."""
 
     COMFYUI = "diffusion_model."
     DIFFUSERS = "transformer."
@@ -47,7 +47,7 @@ PREFIXES: dict[str, tuple[Style | None, str | None]] = {
     "transformer_1_": (None, "high"),
     "transformer_2_": (None, "low"),
 }
-"""Prefix -> style, expert. Several can follow one another; the first tells the style, any the expert."""
+"""Prefix -> style, expert. Prefixes can be stacked: the first gives the style, any of them the expert."""
 PREFIX = re.compile("|".join(map(re.escape, PREFIXES)))
 
 ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "norm_q": "norm_q", "norm_k": "norm_k",
@@ -74,18 +74,18 @@ OUTSIDE = {
     "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
     "img_emb.proj.4": "condition_embedder.image_embedder.norm2",
 }
-"""The official code's names of modules (and parameters of none) -> diffusers'."""
+"""Official names of modules, and of parameters outside modules -> diffusers' names."""
 
 
 def _by_any_name(table: dict[str, str]) -> dict[str, str]:
-    """The official name by every name, with underscores for dots, as kohya writes them."""
+    """Return the official name by every name, with underscores for dots as kohya writes them."""
     return {name.replace(".", "_"): ours for ours, theirs in table.items() for name in (ours, theirs)}
 
 
 BLOCK_NAMES, OUTSIDE_NAMES = _by_any_name(IN_BLOCKS), _by_any_name(OUTSIDE)
 BLOCK = re.compile(r"((?:vace_)?blocks)[._]([0-9]{1,4})[._](.+)", re.DOTALL)
 IMAGE_PROJECTION = re.compile(r"img_emb\.|\.cross_attn\.(?:k|v|norm_k)_img$")
-"""Modules that Wan 2.1 I2V has and no 2.2 model: what encodes the first frame for cross-attention."""
+"""Modules of Wan 2.1 I2V that no 2.2 model has; they encode the first frame for cross-attention."""
 PART = re.compile(
     r"""(?:
     [._]lora[._](?P<kohya>up|down|mid)(?:\.weight)?
@@ -102,19 +102,19 @@ FOREIGN = re.compile(
     r"""\.(?P<part>(?:adamss|beft|boft|bone|c3a|deft|delora|fourierft|frod|glora|gralora|hira|hra|ia3|lily|ln_tuning|miss
     |oft|osf|peanut|psoft|pvera_lambda|randlora|road|shira|supertuning|tinylora|unilora|vblora|vera_lambda|waveft)_\w{1,40}
     |lora_\w{1,40}|on_input|scalar|bm)(?:\.[\w-]{1,60}){0,2}$""", re.VERBOSE)
-"""Parts of adapters that are not applied here: PEFT's others (src/peft/tuners/*/model.py, `prefix`), such as AdaLoRA's
-lora_E, LyCORIS' (IA)3 (`on_input`), its trained scalar, and what may come."""
+"""Parts of adapters that are not applied: PEFT's other types (src/peft/tuners/*/model.py, `prefix`), such as AdaLoRA's
+lora_E, LyCORIS' (IA)3 (`on_input`) and its trained scalar."""
 MAX_PART = 180
-"""Characters of the longest part, with an adapter's name in it."""
+"""Longest part in characters, with an adapter's name in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraKey:
-    """What the name of one tensor says.
+    """The parsed name of one tensor.
 
     `expert` is "high", "low" or None where the name leaves it open. `module` is the official code's name, such as
-    `blocks.3.self_attn.q`; `known` says whether a Wan model has one of that name. `part` is as ComfyUI writes it, such
-    as `lora_up.weight` or `alpha`, whatever the file has: `module.part` under ComfyUI's key map means the same patch.
+    `blocks.3.self_attn.q`; `known` is True when a Wan model has one of that name. `part` is in ComfyUI's spelling, such
+    as `lora_up.weight` or `alpha`, so that `module.part` under ComfyUI's key map means the same patch.
     """
 
     style: Style
@@ -139,7 +139,7 @@ def _part(found: re.Match[str]) -> str:
 
 
 def _module(name: str) -> tuple[str, bool]:
-    """The official name of a module by whichever name, and whether it is one of Wan's."""
+    """Return a module's official name, and True when it is one of Wan's; another name is returned as it is."""
     block = BLOCK.fullmatch(name)
     if block is not None:
         ours = BLOCK_NAMES.get(block[3].replace(".", "_"))
@@ -154,7 +154,7 @@ def _split(name: str) -> LoraKey | None:
         return None
     stem, part = name[:found.start()], ""
     whole = stem
-    if found["modulation"]:  # `blocks.0.diff_m` is a change of `blocks.0.modulation` (WanVideoWrapper's LoRA loader)
+    if found["modulation"]:  # `blocks.0.diff_m` changes `blocks.0.modulation` (WanVideoWrapper's LoRA loader)
         stem, part = f"{stem}.modulation", "diff"
     style: Style | None = None
     expert: str | None = None
@@ -189,10 +189,10 @@ def diffusers_name(module: str) -> str:
 
 
 def split(names: Iterable[str]) -> dict[str, LoraKey]:
-    """What the tensors' names say, but for those that are not of a LoRA's parts.
+    """Parse the names of tensors; those that are no part of a LoRA are left out.
 
-    `transformer.` means the high-noise expert where `transformer_2.` stands beside it, as in diffusers' pipelines, and
-    leaves the expert open where it is alone.
+    `transformer.` means the high-noise expert when `transformer_2.` is there too, as in diffusers' pipelines; alone it
+    leaves the expert open.
     """
     keys = {name: key for name in names if (key := _split(name)) is not None}
     if any(key.expert == "low" and key.style is Style.DIFFUSERS for key in keys.values()):

@@ -61,7 +61,7 @@ def _tried(change: ModulePatch, name: str, shape: Sequence[int]) -> ModulePatch:
 
 
 class Change:
-    """What LoRAs add to a weight, worked out anew for each use: the weight itself stays as it is stored."""
+    """A function that adds LoRAs to a copy of a weight at each use; the weight stays as it is stored."""
 
     def __init__(self, changes: Sequence[tuple[float, ModulePatch]]) -> None:
         self.changes = changes
@@ -71,14 +71,14 @@ class Change:
 
 
 class PatchedParameters:
-    """Parameters of a module that are changed in place while patches are in force, and changed back."""
+    """The parameters of a module that patches replace while they are in force."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
         self._originals: dict[str, torch.Tensor] = {}
 
     def put(self, wanted: Mapping[str, Sequence[tuple[float, ModulePatch]]]) -> None:
-        """Put these changes in force and no others: name of a parameter -> (scale, change) each."""
+        """Restore the originals, then apply these changes: name of a parameter -> (scale, change) each."""
         for name, original in self._originals.items():
             parameter = self._module.get_parameter(name)
             parameter.data = original.to(parameter.device)

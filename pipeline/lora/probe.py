@@ -1,9 +1,8 @@
-"""What a LoRA file is for and whether it fits the experts at hand, told from its header alone.
+"""Probe a LoRA file by its header: its patches, the model it was made for, and whether it fits the experts.
 
-Which other model a LoRA was made for, told from the names of the modules it changes; and files that are no LoRA.
-
-Names are those of each model's code in diffusers (src/diffusers/models/) and ComfyUI (comfy/ldm/), as LoRAs carry them
-(src/diffusers/loaders/lora_conversion_utils.py; src/musubi_tuner/convert_lora.py of github.com/kohya-ss/musubi-tuner).
+A LoRA for another model is recognised by the modules that it changes. Their names are those of each model's code in
+diffusers (src/diffusers/models/) and ComfyUI (comfy/ldm/), as LoRAs have them (diffusers'
+src/diffusers/loaders/lora_conversion_utils.py; src/musubi_tuner/convert_lora.py of github.com/kohya-ss/musubi-tuner).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .alpha import AlphaSource, RankedPatch, alpha_source, ranked_patch
 from .names import IMAGE_PROJECTION, LoraKey, Style, foreign_part, split
 
 ENOUGH = 4_000
-"""Names that are looked at. LoRAs have fewer modules."""
+"""Most names to search; LoRAs have fewer modules."""
 FAMILIES = tuple((family, re.compile(pattern, re.MULTILINE)) for family, pattern in (
     ("AnimateDiff", r"motion_modules_"),
     ("SDXL", r"lora_te2_|(?:input|output)_blocks_\d+_1_transformer_blocks_[1-9]"
@@ -48,13 +47,7 @@ FAMILIES = tuple((family, re.compile(pattern, re.MULTILINE)) for family, pattern
     ("a language model", r"layers_\d+_(?:self_attn_[qkvo]_proj|mlp_(?:gate|up|down)_proj)"),
     ("a text encoder", r"text_model_encoder|text_encoder|^lora_te"),
 ))
-"""Most telling first."""
-
-
-def family_of(modules: Iterable[str]) -> str | None:
-    """What to call the model whose modules these are; None when it cannot be told."""
-    names = "\n".join(islice(modules, ENOUGH)).replace(".", "_")
-    return next((family for family, pattern in FAMILIES if pattern.search(names)), None)
+"""Family of models -> pattern of its module names; the first match decides."""
 
 
 OTHER_FILES = tuple((called, re.compile(pattern, re.MULTILINE)) for called, pattern in (
@@ -66,39 +59,30 @@ OTHER_FILES = tuple((called, re.compile(pattern, re.MULTILINE)) for called, patt
     ("a text encoder", r"text_model\.encoder|^(?:model\.)?layers\.\d|^encoder\.(?:block|layer)s?\."),
     ("an IP-Adapter", r"^(?:image_proj|ip_adapter)"),
 ))
-
-
-def describe_other_file(header: Header) -> str:
-    """What to call a file that is no LoRA."""
-    names = "\n".join(islice(header.shapes, ENOUGH))
-    kind = detect(header.shapes).kind
-    if kind is ModelKind.LORA:
-        return "a LoRA without its patches"
-    return CALLED.get(kind) or next((what for what, pattern in OTHER_FILES if pattern.search(names)), "something else")
-
+"""A file that is no LoRA -> pattern of its tensors' names; the first match decides."""
 SIZES = {5120: "14B", 3072: "5B", 2048: "1.7B", 1536: "1.3B"}
-"""Of the Wan models, by width."""
+"""Width of a Wan model -> its size."""
 TASKS = {16: "T2V", 36: "I2V", 48: "Fun-Control or 5B", 52: "Fun-Control"}
-"""By the channels of the patch embedding."""
+"""Channels of the patch embedding -> task of the model."""
 BASE_KEYS = ("ss_sd_model_name", "ss_base_model_version", "base_model", "modelspec.title")
-"""Where trainers note the model they start from. `modelspec.architecture` says wan2.1 for 2.2 as well (musubi-tuner's
-src/musubi_tuner/utils/sai_model_spec.py), so it is not asked."""
+"""Metadata in which trainers name the base model. `modelspec.architecture` is left out: it is wan2.1 for 2.2 as well
+(musubi-tuner's src/musubi_tuner/utils/sai_model_spec.py)."""
 GENERATION = re.compile(r"wan[\s_.-]*(?:video[\s_.-]*)?2[._-]?([12])(?![0-9])", re.IGNORECASE)
 TASK = re.compile(r"(?<![a-z0-9])(ti2v|i2v|t2v|vace|animate|s2v)(?![a-z0-9])", re.IGNORECASE)
 ADVICE = "Choose a LoRA for Wan 2.2 I2V-A14B, or for Wan 2.1 14B."
 DEMO_WIDTH = 256
-"""Of the experts in models/demo."""
+"""Width of the experts in models/demo."""
 
 
 @dataclass(frozen=True)
 class LoraFacts:
-    """What a LoRA's header tells.
+    """The facts in a LoRA's header.
 
-    `adapters`: the kinds of patch in it, most first. `ranks`: the lowest and highest, None when no patch has a rank.
-    `modules`: how many of the model's modules it changes, by part of the model: self_attn, cross_attn, ffn, outside
-    (of the blocks), image (Wan 2.1's image projection), vace and unknown. `experts`: those that tensors are named for,
-    "high" and "low". `width`: of the model, None when no module tells. `blocks`: one more than the highest that is
-    changed. `channels`: those of the patch embedding, where it is changed. `made_for` says the model in words.
+    `adapters`: its kinds of patch, most frequent first. `ranks`: lowest and highest; None when no patch has a rank.
+    `modules`: number of changed modules by part of the model: self_attn, cross_attn, ffn, outside (the blocks), image
+    (Wan 2.1's image projection), vace and unknown. `experts`: those that tensor names mention, "high" and "low".
+    `width`: of the model; None when no module shows it. `blocks`: highest changed block plus one. `channels`: of the
+    patch embedding, when it is changed. `made_for`: the model in words.
     """
 
     name: str
@@ -116,11 +100,11 @@ class LoraFacts:
 
 
 Group = dict[str, Shape]
-"""The parts of one module's patch, with their shapes."""
+"""Part of one module's patch -> its shape."""
 
 
 def _grouped(header: Header, keys: Mapping[str, LoraKey]) -> dict[tuple[str | None, str], Group]:
-    """The parts by expert and module. Raises CheckpointError when a module has a part twice."""
+    """Return the parts by (expert, module). Raises CheckpointError when a module has a part twice."""
     groups: dict[tuple[str | None, str], Group] = {}
     for name, key in keys.items():
         group = groups.setdefault((key.expert, key.module), {})
@@ -132,6 +116,7 @@ def _grouped(header: Header, keys: Mapping[str, LoraKey]) -> dict[tuple[str | No
 
 
 def _part_of_model(key: LoraKey) -> str:
+    """Return the part of the model, as in LoraFacts.modules."""
     if not key.known:
         return "unknown"
     if key.module.startswith("vace_blocks."):
@@ -145,7 +130,7 @@ def _part_of_model(key: LoraKey) -> str:
 
 
 def _widths(module: str, sizes: tuple[int | None, int | None]) -> Iterator[int]:
-    """The model's width, as a module's numbers of outputs and inputs tell it."""
+    """Yield the model's width as far as a module's outputs and inputs show it."""
     tail = module.split(".")[2:]
     outputs, inputs = sizes
     if tail[:1] in (["self_attn"], ["cross_attn"]) and len(tail) == 2 and not tail[1].startswith("norm"):
@@ -158,16 +143,16 @@ def _widths(module: str, sizes: tuple[int | None, int | None]) -> Iterator[int]:
 
 def _base(header: Header, facts: Mapping[str, int], width: int | None, channels: int | None,
           modules: Iterable[str]) -> str:
-    """The model a LoRA was made for, in words: what its tensors prove before what its trainer noted."""
+    """Describe the model that a LoRA was made for: tensors first, then the trainer's metadata."""
     if width == DEMO_WIDTH:
         return "the bundled demo model"
-    noted = " ".join(header.metadata.get(key, "")[:300] for key in BASE_KEYS)
+    notes = " ".join(header.metadata.get(key, "")[:300] for key in BASE_KEYS)
     generation = "2.1" if facts.get("image") else "2.2" if width == 3072 else None
-    if generation is None and (match := GENERATION.search(noted)):
+    if generation is None and (match := GENERATION.search(notes)):
         generation = f"2.{match[1]}"
     parts = {module.partition(".")[0] for module in modules}
     variant = next((kind for part, kind in VARIANTS.items() if part in parts), None)
-    task = match[1].upper() if (match := TASK.search(noted)) else None
+    task = match[1].upper() if (match := TASK.search(notes)) else None
     if variant is not None:
         task = variant.value.replace("_", " ").upper()
     elif facts.get("image"):
@@ -181,10 +166,10 @@ def _base(header: Header, facts: Mapping[str, int], width: int | None, channels:
 
 
 def probe_lora(header: Header, local: bool = False) -> LoraFacts:
-    """What a LoRA file holds and what it was made for. `local`: the files beside it are its own.
+    """Return the facts of a LoRA for Wan. `local`: an adapter_config.json beside the file counts.
 
-    Raises CheckpointError for a file that is no LoRA, a LoRA for another family of models, one that is damaged, such
-    as a half of a pair without the other, or whose modules do not agree on the model's width.
+    Raises CheckpointError for a file that is no LoRA, for a LoRA of another family of models, and for a damaged one: a
+    part without its counterpart, or modules of models of different widths.
     """
     name = header.path.name
     keys = split(header.shapes)
@@ -222,8 +207,8 @@ def probe_lora(header: Header, local: bool = False) -> LoraFacts:
         if place[1] == "patch_embedding":
             channels = found.channels
     if len(widths) > 1:
-        said = " and ".join(map(str, sorted(widths)[:2]))
-        raise CheckpointError(f"{name} is damaged: its modules are for models of different widths, {said}. "
+        two = " and ".join(map(str, sorted(widths)[:2]))
+        raise CheckpointError(f"{name} is damaged: its modules are for models of different widths, {two}. "
                               "Fetch it again.")
     try:
         alphas = alpha_source(header.path, header.metadata, ranked, local)
@@ -260,7 +245,7 @@ def _check_biases(header: Header, keys: Mapping[str, LoraKey], alphas: AlphaSour
 def check_fits(facts: LoraFacts, width: int, num_layers: int) -> None:
     """Raise CheckpointError unless a LoRA fits experts of this width and number of blocks.
 
-    One made for Wan 2.1 or for text to video fits when the sizes are the same: most of its modules are there.
+    A LoRA for Wan 2.1 or for text to video fits when the sizes are equal, because most of its modules exist.
     """
     advice = "Choose one that was made for these experts." if width == DEMO_WIDTH else ADVICE
     if facts.width is not None and facts.width != width:
@@ -269,3 +254,18 @@ def check_fits(facts: LoraFacts, width: int, num_layers: int) -> None:
     if facts.blocks > num_layers:
         raise CheckpointError(f"{facts.name} is a LoRA for {facts.made_for} with {facts.blocks} blocks or more; these "
                               f"experts have {num_layers}. {advice}")
+
+
+def family_of(modules: Iterable[str]) -> str | None:
+    """Return the family of models that has these modules; None when none is recognised."""
+    names = "\n".join(islice(modules, ENOUGH)).replace(".", "_")
+    return next((family for family, pattern in FAMILIES if pattern.search(names)), None)
+
+
+def describe_other_file(header: Header) -> str:
+    """Return what a file that is no LoRA holds, for a message."""
+    names = "\n".join(islice(header.shapes, ENOUGH))
+    kind = detect(header.shapes).kind
+    if kind is ModelKind.LORA:
+        return "a LoRA without its patches"
+    return CALLED.get(kind) or next((what for what, pattern in OTHER_FILES if pattern.search(names)), "something else")

@@ -1,6 +1,4 @@
-"""LoRA files by their links, with the host's progress bar, Stop and words on the node.
-
-A LoRA as it was asked for -> its file, checked by its header, and the expert it is for."""
+"""Find or fetch a LoRA's file, check it by its header, and choose the expert that it is for."""
 
 from __future__ import annotations
 
@@ -16,8 +14,9 @@ from ..download.cache_settings import cache_bytes
 from ..download.fetch import fetch
 from ..download.meter import Meter
 from ..download.partial import hash_file
-from ..download.source import is_remote
+from ..download.source import is_remote, parse_source
 from ..http.errors import DownloadError, redact
+from ..http.policy import policy_from_environment
 from ..http.secrets import Tokens
 from ..request import AUTO, Lora, RequestError
 from .expert import choose_expert
@@ -26,35 +25,35 @@ from .probe import LoraFacts, probe_lora
 
 Read = Callable[[int, int], bytes]
 Find = Callable[[str], Path | None]
-"""Name in the loras folder -> the file, None when there is none."""
+"""Name in the loras folder -> file; None when there is none."""
 Fetch = Callable[[str, str | None, Callable[[Read, int | None, str], None]], Path]
-"""(link, SHA-256 or None, inspection of the beginning) -> the file, fetched if need be.
+"""(link, SHA-256 or None, inspect) -> the file, downloaded unless it is cached.
 
-The inspection is given a read of the file, its size and its name with the folders before it.
+inspect(read, size, name) is called before the download with a function that reads parts of the file, its size in bytes
+or None, and its name with folders.
 """
 Stop = Callable[[], None]
 Check = Callable[[LoraFacts], None]
-"""Raises ValueError when the model at hand has no use for such a LoRA."""
+"""Raises ValueError for a LoRA that the model cannot use."""
 
 
 def link_name(source: str) -> str:
-    """What a LoRA is called on the node: the file's name, without the rest of its link and what may be secret."""
+    """Return a LoRA's name for messages: the file's name without the rest of its link, which may hold a secret."""
     return PurePosixPath(urlsplit(source).path).name or redact(source)
 
 
 def no_such_file(source: str) -> RequestError:
-    """The error of a source that is neither a file of the loras folder nor a link."""
-    return RequestError(f"There is no {source!r} in the loras folder, and it is no link. Give a file's name as "
+    """Return the error for a source that is neither a file in the loras folder nor a link."""
+    return RequestError(f"There is no {source!r} in the loras folder, and it is not a link. Give a file's name as "
                         "ComfyUI's Load LoRA lists it, an https link, a Hugging Face owner/repo/file.safetensors or "
                         "a Civitai link.")
 
 
 def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) -> LoraFile:
-    """Find or fetch a LoRA's file and settle its expert.
+    """Find or fetch a LoRA's file and choose its expert.
 
-    A file of the loras folder goes before a link that reads the same. Of a link nothing but the header is fetched
-    before that has said that it is a LoRA for Wan and `check` has let it pass. Raises RequestError, CheckpointError or
-    DownloadError.
+    A file in the loras folder goes before a link with the same text. The body of a link is fetched only after its
+    header shows a LoRA for Wan that passes `check`. Raises RequestError, CheckpointError or DownloadError.
     """
     path = find(lora.source)
     if path is not None:
@@ -62,7 +61,7 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) ->
         facts = probe_lora(header, local=True)
         check(facts)
         _check_hash(lora, path, stop)
-        return _settled(lora, path, facts, header, lora.source)
+        return _with_expert(lora, path, facts, header, lora.source)
     if not is_remote(lora.source):
         raise no_such_file(lora.source)
     seen: list[tuple[FileHeader, LoraFacts, str]] = []
@@ -75,11 +74,11 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) ->
 
     path = fetch(lora.source, lora.sha256, inspect)
     header, facts, name = seen[0]
-    return _settled(lora, path, facts, header, name)
+    return _with_expert(lora, path, facts, header, name)
 
 
-def _settled(lora: Lora, path: Path, facts: LoraFacts, header: FileHeader, name: str) -> LoraFile:
-    """`name` has the folders before it."""
+def _with_expert(lora: Lora, path: Path, facts: LoraFacts, header: FileHeader, name: str) -> LoraFile:
+    """Return the file with its expert chosen, if that is AUTO. `name` is the file's, with folders."""
     if lora.expert != AUTO:
         return LoraFile(lora, path, facts)
     expert, why = choose_expert(facts, name, header.metadata)
@@ -87,32 +86,33 @@ def _settled(lora: Lora, path: Path, facts: LoraFacts, header: FileHeader, name:
 
 
 def _check_hash(lora: Lora, path: Path, stop: Stop) -> None:
+    """Raise DownloadError unless the file has the LoRA's SHA-256, if it has one."""
     if lora.sha256 is None:
         return
     found = hash_file(path, stop)
     if found != lora.sha256.lower():
         raise DownloadError(f"{path.name} has the SHA-256 {found}, not {lora.sha256} as asked. It is another file, or "
-                            "a damaged one.")
+                            "a damaged one. Correct the hash, or choose the file that it is of.")
 
 
 def lora_fetcher(folder: Path, own: Path, tokens: Tokens, new_bar: Callable[[], Callable[[int, int], None]],
-                 say: Callable[[str], None], stop: Stop) -> Fetch:
-    """The `fetch` of `open_lora`.
+                 show_text: Callable[[str], None], stop: Stop) -> Fetch:
+    """Return the `fetch` of `open_lora`.
 
-    folder: of the download cache. own: the pack's, with its settings. new_bar: makes a bar, which is told (done,
-    total) of one file.
+    folder: the download cache. own: the pack's folder with its settings. new_bar: returns a progress bar for one file,
+    called with (done, total) bytes. show_text: shows a line on the node. stop: raises to end the download.
     """
 
     def get(source: str, sha256: str | None, inspect: Callable[..., Any]) -> Path:
-        show, meter = new_bar(), Meter(link_name(source))
+        show, meter, policy = new_bar(), Meter(link_name(source)), policy_from_environment()
 
         def on_progress(done: int, total: int | None) -> None:
             show(done, total or done + 1)
-            text = meter.text(done, total)
+            text = meter.text(done, total, policy.through_proxy(parse_source(source).link))
             if text is not None:
-                say(text)
+                show_text(text)
 
-        return fetch(source, folder=folder, sha256=sha256, inspect=inspect, on_progress=on_progress, stop=stop,
-                     tokens=tokens, cache_bytes=cache_bytes(own))
+        return fetch(source, folder=folder, policy=policy, sha256=sha256, inspect=inspect, on_progress=on_progress,
+                     stop=stop, tokens=tokens, cache_bytes=cache_bytes(own))
 
     return get

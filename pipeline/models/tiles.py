@@ -64,7 +64,7 @@ def choose_grid(height: int, width: int, free: int, need: DecodeMemory) -> TileG
     height, width: of the frame, in latents. When nothing fits, the smallest tiles.
     """
     cuts = [(_cut(height, rows), _cut(width, columns))
-             for rows in range(1, _most(height) + 1) for columns in range(1, _most(width) + 1)]
+            for rows in range(1, _most(height) + 1) for columns in range(1, _most(width) + 1)]
     cuts.sort(key=lambda cut: (len(cut[0]) * len(cut[1]), max(cut[0][0][1], cut[1][0][1])))
     grids = [TileGrid(*cut, caches_stay) for caches_stay in (True, False) for cut in cuts]
     return next((grid for grid in grids if grid.bytes_needed(need) <= free), grids[-1])
@@ -73,7 +73,7 @@ def choose_grid(height: int, width: int, free: int, need: DecodeMemory) -> TileG
 def grid_of_size(height: int, width: int, tile_height: int, tile_width: int, overlap: int) -> TileGrid:
     """Return the grid of tiles of at most that size and at least that overlap, all in latents."""
     return TileGrid(_cut(height, ceil(max(1, height - overlap) / max(1, tile_height - overlap)), overlap),
-                  _cut(width, ceil(max(1, width - overlap) / max(1, tile_width - overlap)), overlap))
+                    _cut(width, ceil(max(1, width - overlap) / max(1, tile_width - overlap)), overlap))
 
 
 def _most(length: int) -> int:

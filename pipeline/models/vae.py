@@ -154,7 +154,7 @@ class WanVAE:
         """
         height, width = latents.shape[-2:]
         need = DecodeMemory(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
-                      for count in (DECODE_BYTES_A_PIXEL, CACHE_BYTES_A_PIXEL)))
+                              for count in (DECODE_BYTES_A_PIXEL, CACHE_BYTES_A_PIXEL)))
         done = 0
         for share in SHARES:
             vae, device = self._ready(height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)

@@ -1,1 +1,1 @@
-"""Tell other servers, by callbacks, of clips that are done or have failed."""
+"""Callbacks: tell the user's own receiver, signed and with retries, that a clip is done or has failed."""

@@ -1,6 +1,6 @@
-"""What a callback of ours says of a clip: small JSON in the form of Standard Webhooks (type, timestamp, data).
+"""The content of a callback: small JSON in the form of Standard Webhooks (type, timestamp, data).
 
-Links in it come without their query, which may hold a token; the link of the result, which is ours, aside.
+Links in it are redacted, because their queries may hold a token; all but the link of the result, which is ours.
 """
 
 from __future__ import annotations
@@ -10,64 +10,44 @@ import uuid
 from datetime import datetime, timezone
 from typing import Any
 
+from ..graph.nodes import Graph, is_ours, node_type, shown_inputs, upstream
+from ..graph.run import INTERRUPTED, RunEnd
+from ..http.errors import redact_links
 from ..remote.json_parts import number_part, part
-from ..remote.origins import without_queries
 
 DONE, FAILED = "clip.done", "clip.failed"
-OURS = "Wan22"
-"""How the pack's node types begin."""
-
-Graph = dict[str, dict[str, Any]]
-"""A workflow in API form: node id -> class_type and inputs."""
 
 
 def new_id() -> str:
+    """Return a message id, the same for every try of a message."""
     return f"msg_{uuid.uuid4().hex}"
 
 
 def event_body(event_id: str, kind: str, now: float, data: dict[str, Any]) -> bytes:
-    """The callback's body; kind is DONE or FAILED, now seconds since 1970."""
+    """Return the body of a callback; kind: DONE or FAILED. now: seconds since 1970."""
     stamp = datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    told = {"id": event_id, "type": kind, "timestamp": stamp, "data": data}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    event = {"id": event_id, "type": kind, "timestamp": stamp, "data": data}
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def request_of(graph: Graph, node_id: str) -> list[dict[str, Any]]:
-    """What was asked: the settings of this pack's nodes that a node's inputs come from, [{node, type, inputs}]."""
-    found: list[str] = []
-    waiting = [node_id]
-    while waiting:
-        inputs = graph.get(waiting.pop(), {}).get("inputs", {})
-        before = [value[0] for value in inputs.values() if _is_link(value) and value[0] in graph]
-        new = [name for name in dict.fromkeys(before) if name not in found]
-        found += new
-        waiting += new
-    ours = [(name, graph[name]) for name in sorted(found) if str(graph[name].get("class_type")).startswith(OURS)]
-    return [{"node": name, "type": node["class_type"],
-             "inputs": without_queries({key: value for key, value in node.get("inputs", {}).items()
-                                        if not _is_link(value)})} for name, node in ours]
+def request_data(graph: Graph, node_id: str) -> list[dict[str, Any]]:
+    """Return the settings of the pack's nodes that a node depends on, [{"node", "type", "inputs"}], by node id."""
+    return [{"node": name, "type": node_type(graph[name]), "inputs": shown_inputs(graph[name])}
+            for name in sorted(upstream(graph, node_id)) if is_ours(graph[name])]
 
 
-def failure_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """Why a run brought no clip, as its entry in ComfyUI's history tells ({} without one): message, cancelled, node."""
-    messages = dict((entry.get("status") or {}).get("messages") or ())
-    failed, stopped = messages.get("execution_error", {}), messages.get("execution_interrupted")
-    if stopped is not None:
-        return {"message": "The run was stopped.", "cancelled": True, "node": stopped.get("node_id"),
-                "node_type": stopped.get("node_type")}
-    return {"message": failed.get("exception_message") or "The run ended without a clip.", "cancelled": False,
-            "node": failed.get("node_id"), "node_type": failed.get("node_type")}
+def failure_data(end: RunEnd) -> dict[str, Any]:
+    """Return why a run brought no clip: message, cancelled, and the node that failed or was stopped."""
+    cancelled = end.message == INTERRUPTED
+    message = "The run was stopped." if cancelled else end.error or "The run ended without a clip."
+    return {"message": message, "cancelled": cancelled, "node": end.node, "node_type": end.node_type}
 
 
 def read_report(text: str) -> tuple[Any, Any]:
-    """A remote node's report and its price, {usd, source}; the text itself and None when it is not one."""
+    """Return a remote node's report and its price, {"usd", "source"}; the text itself and None when it is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return without_queries(text) or None, None
+        return redact_links(text) or None, None
     price = part(found, "price")
-    return without_queries(found), price if number_part(price, "usd") is not None else None
-
-
-def _is_link(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+    return redact_links(found), price if number_part(price, "usd") is not None else None

@@ -1,6 +1,6 @@
-"""Callbacks that are to be told, on disk before the first try, so that neither a restart nor a dead receiver loses one.
+"""The outbox: callbacks on disk before the first try, so that neither a restart nor a dead receiver loses one.
 
-Told at least once: a receiver that was told, and whose answer was lost, is told again under the same id.
+Each is delivered at least once: when a receiver's reply is lost, it gets the message again under the same id.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ CREATE INDEX IF NOT EXISTS outbox_by_due ON outbox (state, due);
 """
 WAITING, SENT, GIVEN_UP = "waiting", "sent", "given up"
 LEASE = 120.0
-"""Seconds after which a message that somebody took and never spoke of again is taken by another; above any try."""
+"""Seconds after which a claimed message is free again; longer than any try."""
 KEPT = 30 * 24 * 3600.0
-"""Seconds for which is kept what became of a message."""
+"""Seconds for which the outcome of a message is kept."""
 
 
 @dataclass(frozen=True)
-class Addressee:
-    """Whom to tell, and whose secret to sign with."""
+class Recipient:
+    """The receiver of a callback, and the profile whose secret signs it."""
 
     url: str
     profile: str
@@ -42,21 +42,21 @@ class Message:
     """One callback."""
 
     id: str
-    to: Addressee
+    to: Recipient
     body: bytes
     tried: int = 0
     """Tries that failed."""
 
 
 def add(base: sqlite3.Connection, message: Message, now: float) -> None:
-    """Put a message into the outbox, as part of the caller's transaction."""
+    """Add a message to the outbox, in the caller's transaction; delete outcomes that are too old."""
     base.execute("DELETE FROM outbox WHERE state != ? AND created < ?", (WAITING, now - KEPT))
     base.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, '')",
                  (message.id, message.to.url, message.to.profile, message.to.signed, message.body, now, now, WAITING))
 
 
 class Outbox:
-    """The table; for several threads and processes."""
+    """The table; safe for several threads and processes."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         """clock: seconds since 1970."""
@@ -64,7 +64,7 @@ class Outbox:
         create(folder, _SCHEMA)
 
     def claim(self) -> Message | None:
-        """A message that is due, those with the fewest tries first; nobody else gets it for LEASE seconds."""
+        """Return a message that is due, fewest tries first, reserved for LEASE seconds; None when none is due."""
         now = self.clock()
         with writing(self.folder) as base:
             row = base.execute("SELECT id, url, profile, signed, body, tried FROM outbox WHERE state = ? AND due <= ? "
@@ -72,22 +72,22 @@ class Outbox:
             if row is None:
                 return None
             base.execute("UPDATE outbox SET due = ? WHERE id = ?", (now + LEASE, row[0]))
-        return Message(row[0], Addressee(row[1], row[2], bool(row[3])), row[4], row[5])
+        return Message(row[0], Recipient(row[1], row[2], bool(row[3])), row[4], row[5])
 
     def seconds_to_next(self) -> float | None:
-        """Until a message is due; None when none is waiting."""
+        """Return the seconds until a message is due; None when none is waiting."""
         with opened(self.folder) as base:
             due = base.execute("SELECT MIN(due) FROM outbox WHERE state = ?", (WAITING,)).fetchone()[0]
         return None if due is None else max(0.0, due - self.clock())
 
     def put_off(self, message: Message, why: str, seconds: float) -> None:
-        """Note that a try failed, and when the next one is."""
+        """Record a failed try, and that the next one is in so many seconds."""
         with writing(self.folder) as base:
             base.execute("UPDATE outbox SET due = ?, tried = tried + 1, error = ? WHERE id = ?",
                          (self.clock() + seconds, why, message.id))
 
     def end(self, message: Message, state: str, why: str = "") -> None:
-        """Note that a message is SENT or GIVEN_UP. Its text goes, and its link's query, which may be secret."""
+        """Record that a message is SENT or GIVEN_UP; its text is deleted, and its link's query, which may be secret."""
         with writing(self.folder) as base:
             base.execute("UPDATE outbox SET state = ?, tried = tried + 1, error = ?, url = ?, body = '' WHERE id = ?",
                          (state, why, redact(message.to.url), message.id))

@@ -1,10 +1,10 @@
-"""Runs of a graph whose end somebody wants to be told of, whatever the end is; noted on disk as they begin.
+"""Runs of a graph that a Notify node watches, on disk as they begin, so that every end of them is reported.
 
-ComfyUI ends a graph at the first node that fails, so that a node which tells of failures never gets its turn then. But
-it asks every node for its fingerprint before it runs any, and that is where a run comes to be noted here. The note is
-crossed out by the node itself when its turn comes; one that is still there when the run has left the queue, or when the
-ComfyUI that made it is gone, is a failure. No event of the server tells this as well: execution_error is sent to the
-canvas that queued the run, and to nobody when none did.
+ComfyUI ends a graph at the first node that fails, so a node that reports failures would never get its turn. But it
+asks every node for its fingerprint before it runs any: the Notify node records its run here then, and marks it as
+reported when its turn comes. A record that is not marked when the run has left the queue, or when the ComfyUI that made
+it is gone, is a failure. No event of the server could replace this: execution_error is sent to the canvas that queued
+the run, and to nobody when no canvas did.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..remote.database import create, opened, writing
-from .outbox import Addressee
+from .outbox import Recipient
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS watches (
@@ -32,52 +32,48 @@ _COLUMNS = "prompt_id, node_id, url, profile, signed, request, began"
 
 
 @dataclass(frozen=True)
-class Watch:
-    """A run of a graph, and the node in it that is to tell of it."""
+class WatchedRun:
+    """A run of a graph, and the Notify node that watches it."""
 
     prompt_id: str
     node_id: str
-    to: Addressee
+    to: Recipient
     request: list[dict[str, Any]]
-    """As event.request_of gives it."""
+    """As event.request_data gives it."""
     began: float
     """Seconds since 1970."""
 
 
-def _watch(row: tuple[Any, ...]) -> Watch:
-    return Watch(row[0], row[1], Addressee(row[2], row[3], bool(row[4])), json.loads(row[5]), row[6])
-
-
-class Watches:
-    """The table. A lock file, held for the life of this program, tells others that its runs are alive."""
+class WatchedRuns:
+    """The table. A lock file, held for the life of this process, tells other processes that its runs are alive."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._program = folder, uuid.uuid4().hex
         create(folder, _SCHEMA)
         self._alive = self._lock_of(self._program)
 
-    def begin(self, watch: Watch) -> None:
-        """Note a run that begins."""
+    def add(self, run: WatchedRun) -> None:
+        """Record a run that begins."""
         if not self._alive.is_locked:
             self._alive.acquire()
         with writing(self.folder) as base:
             base.execute("INSERT OR REPLACE INTO watches VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
-                         (watch.prompt_id, watch.node_id, watch.to.url, watch.to.profile, watch.to.signed,
-                          json.dumps(watch.request), watch.began, self._program))
+                         (run.prompt_id, run.node_id, run.to.url, run.to.profile, run.to.signed,
+                          json.dumps(run.request), run.began, self._program))
 
-    def find(self, prompt_id: str, node_id: str) -> Watch | None:
-        """The run, until it has ended."""
+    def find(self, prompt_id: str, node_id: str) -> WatchedRun | None:
+        """Return the run, until it has ended."""
         with opened(self.folder) as base:
             row = base.execute(f"SELECT {_COLUMNS} FROM watches WHERE prompt_id = ? AND node_id = ?",
                                (prompt_id, node_id)).fetchone()
-        return None if row is None else _watch(row)
+        return None if row is None else _watched_run(row)
 
-    def orphans(self) -> list[Watch]:
-        """Untold runs of programs that have ended, which nobody finishes any more; forgets those that were told."""
+    def orphans(self) -> list[WatchedRun]:
+        """Return the unreported runs of processes that have ended, and forget their reported ones."""
         with opened(self.folder) as base:
             programs = [row[0] for row in base.execute("SELECT DISTINCT program FROM watches WHERE program != ?",
                                                        (self._program,))]
-        found: list[Watch] = []
+        found: list[WatchedRun] = []
         for program in programs:
             lock = self._lock_of(program)
             try:
@@ -88,7 +84,8 @@ class Watches:
             Path(lock.lock_file).unlink(missing_ok=True)
             with writing(self.folder) as base:
                 base.execute("DELETE FROM watches WHERE program = ? AND told = 1", (program,))
-                found += map(_watch, base.execute(f"SELECT {_COLUMNS} FROM watches WHERE program = ?", (program,)))
+                rows = base.execute(f"SELECT {_COLUMNS} FROM watches WHERE program = ?", (program,))
+                found += map(_watched_run, rows)
         return found
 
     def _lock_of(self, program: str) -> FileLock:
@@ -96,13 +93,17 @@ class Watches:
         return FileLock(self.folder / "locks" / f"program-{program}.lock", thread_local=False)
 
 
-def mark_told(base: sqlite3.Connection, prompt_id: str, node_id: str) -> None:
-    """Note, in the caller's transaction, that a run's result was told."""
+def _watched_run(row: tuple[Any, ...]) -> WatchedRun:
+    return WatchedRun(row[0], row[1], Recipient(row[2], row[3], bool(row[4])), json.loads(row[5]), row[6])
+
+
+def mark_reported(base: sqlite3.Connection, prompt_id: str, node_id: str) -> None:
+    """Record, in the caller's transaction, that a run's result was reported."""
     base.execute("UPDATE watches SET told = 1 WHERE prompt_id = ? AND node_id = ?", (prompt_id, node_id))
 
 
-def end(base: sqlite3.Connection, watch: Watch) -> bool:
-    """Forget, in the caller's transaction, a run that has ended; returns whether nobody was told of it."""
+def remove(base: sqlite3.Connection, run: WatchedRun) -> bool:
+    """Forget, in the caller's transaction, a run that has ended; return whether its result is still unreported."""
     row = base.execute("DELETE FROM watches WHERE prompt_id = ? AND node_id = ? RETURNING told",
-                       (watch.prompt_id, watch.node_id)).fetchone()
+                       (run.prompt_id, run.node_id)).fetchone()
     return row is not None and not row[0]

@@ -1,1 +1,1 @@
-"""Clips made by hosted providers: job model, ledger, one client, one small adapter per provider. Knows no tensors."""
+"""Make clips at hosted providers: the ledger of jobs, one client, one file per provider. Imports no torch."""

@@ -1,7 +1,7 @@
-"""Talking to one provider: every conversation's requests and retries, and the one paid request that is never repeated.
+"""Send requests to one provider: free ones with retries, and the paid one, which is never repeated on a guess.
 
-Requests run in a thread, and the user's Stop, which `wait` raises, is heard during them as between them. The paid
-request alone is waited for.
+Free requests run in a thread that Stop leaves behind (`wait` raises the host's interrupt). The paid one is awaited to
+its end.
 """
 
 from __future__ import annotations
@@ -12,138 +12,139 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..http.address import parse_url
-from ..http.policy import Patience, Policy
+from ..http.policy import JobTimeouts, Policy
+from ..http.secrets import Secret
 from ..http.threads import in_thread
-from .api import Reply, Request, exchange
-from .errors import PASSING, Kind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
-from .keys import Key
-from .provider import Adapter, Steps
+from .api import Reply, Request
+from .errors import RETRYABLE, ErrorKind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
+from .exchange import exchange
+from .provider import Provider, RequestFlow
 
 T = TypeVar("T")
 Wait = Callable[[float], Awaitable[None]]
-"""Seconds -> done when they have passed; raises the host's interrupt when the user pressed Stop."""
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """What the work returns; when this is cancelled, not before the work has ended."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
+"""Sleep for so many seconds; raise the host's interrupt when the user pressed Stop."""
+LARGE_BODY = 2**16
+"""Bytes of a body from which a request has the time of an upload."""
 
 
 @dataclass(frozen=True)
-class Client:
-    """One provider, with the user's key for it."""
+class ProviderClient:
+    """A provider and the user's key for it."""
 
-    adapter: Adapter
-    key: Key
+    provider: Provider
+    key: Secret
     policy: Policy
-    patience: Patience
+    timeouts: JobTimeouts
     wait: Wait
 
-    async def converse(self, steps: Steps[T]) -> T:
-        """Make the requests of a conversation that costs nothing; returns what it finds.
+    async def run(self, flow: RequestFlow[T]) -> T:
+        """Send the free requests of a flow and return its result.
 
-        Raises RemoteError as the adapter's `refusal` states it, once trying again has not helped.
+        Raises RemoteError (see Provider.refusal) once retries have not helped, unless the flow catches it.
         """
         try:
-            request = next(steps)
+            request = next(flow)
             while True:
                 try:
-                    reply = await self.ask(request)
+                    reply = await self.send(request)
                 except RemoteError as error:
-                    request = steps.throw(error)
+                    request = flow.throw(error)
                 else:
-                    request = steps.send(reply)
+                    request = flow.send(reply)
         except StopIteration as end:
             return end.value
 
-    async def ask(self, request: Request, attempts: int | None = None) -> Reply:
-        """A good answer to a request that costs nothing, tried again as far as that may help."""
+    async def send(self, request: Request) -> Reply:
+        """Send a free request, with retries; return the good reply. Raises RemoteError."""
         tried = 0
-        long = request.body is not None and len(request.body) > 2**16
+        large = request.body is not None and len(request.body) > LARGE_BODY
+        timeout = self.timeouts.upload if large else self.timeouts.request
         while True:
             try:
-                reply = await self._exchange(request, self.patience.upload if long else self.patience.request)
+                reply = await in_thread(lambda: exchange(self._with_key(request), self.policy, timeout), self.wait)
                 refusal = self._refusal(request, reply)
                 if refusal is None:
                     return reply
             except (NotSentError, NoAnswerError) as error:
                 refusal = error
             tried += 1
-            if refusal.kind not in PASSING or tried >= (attempts or self.patience.attempts):
+            if refusal.kind not in RETRYABLE or tried >= self.timeouts.attempts:
                 raise refusal
-            await self.wait(self.patience.before_retry(tried, refusal.retry_after))
+            await self.wait(self.timeouts.before_retry(tried, refusal.retry_after))
 
-    async def buy(self, request: Request, note_sent: Callable[[bool], None], note_accepted: Callable[[str], None],
-                  ) -> str:
-        """Make the paid request; returns the job's id, which `note_accepted` was given as soon as it was known.
+    async def submit(self, request: Request, on_sent: Callable[[bool], None], on_accepted: Callable[[str], None],
+                     ) -> str:
+        """Send the paid request and return the job's id.
 
-        note_sent: called with True before the last byte leaves, which is the point of no return, and with False when
-            the provider said no after all. Both are called in the thread that makes the request, so that nothing can
-            come between the answer and the note of it.
-        Tried again only when it provably was not accepted. Raises NotAcceptedError in the end, or RemoteError
-        (SUBMIT_UNKNOWN) when it may have been.
+        on_sent: called with True before the last byte leaves, the point of no return; with False when the provider
+            refused after all. on_accepted: called with the id. Both are called in the thread that sends, so that
+            nothing can come between the reply and the record of it.
+        Repeats the request only when it provably was not accepted. Raises NotAcceptedError when that does not help,
+        RemoteError (SUBMIT_UNKNOWN) when it may have been accepted.
         """
         tried = 0
         while True:
-            outcome = await _to_the_end(asyncio.to_thread(self._buy_once, request, note_sent, note_accepted))
+            outcome = await _to_the_end(asyncio.to_thread(self._submit_once, request, on_sent, on_accepted))
             if isinstance(outcome, str):
                 return outcome
             tried += 1
-            if outcome.kind not in PASSING or tried >= self.patience.attempts:
+            if outcome.kind not in RETRYABLE or tried >= self.timeouts.attempts:
                 raise NotAcceptedError(outcome)
-            await self.wait(self.patience.before_retry(tried, outcome.retry_after))
+            await self.wait(self.timeouts.before_retry(tried, outcome.retry_after))
 
-    def _buy_once(self, request: Request, note_sent: Callable[[bool], None], note_accepted: Callable[[str], None],
-                  ) -> str | RemoteError:
-        """The job's id, or the error of a request that was not accepted. Raises RemoteError (SUBMIT_UNKNOWN)."""
+    def _submit_once(self, request: Request, on_sent: Callable[[bool], None], on_accepted: Callable[[str], None],
+                     ) -> str | RemoteError:
+        """Return the job's id, or the error of a request that was not accepted. Raises RemoteError (SUBMIT_UNKNOWN)."""
         try:
-            reply = exchange(self._signed(request), self.policy, self.patience.submit,
-                             before_last_byte=lambda: note_sent(True))
+            reply = exchange(self._with_key(request), self.policy, self.timeouts.submit,
+                             before_last_byte=lambda: on_sent(True))
         except NotSentError as error:
             return error
         except NoAnswerError as error:
             raise self._unknown(str(error)) from None
-        refusal = self.adapter.refusal(reply)
+        refusal = self.provider.refusal(reply)
         if refusal is not None:
-            if refusal.kind == Kind.TRANSIENT:  # an error of the gateway says nothing of what stands behind it
+            if refusal.kind == ErrorKind.TRANSIENT:  # a gateway's error says nothing about what is behind it
                 raise self._unknown(str(refusal))
-            note_sent(False)
-            if refusal.kind == Kind.LOST:  # there is no job yet that could be unknown
-                return RemoteError(Kind.VALIDATION, f"{self.adapter.title} does not offer this model any more. Choose "
-                                   "another. Nothing was bought.")
+            on_sent(False)
+            if refusal.kind == ErrorKind.LOST:  # no job exists yet, so it is the model that is missing
+                return self.provider.model_gone("this model")
             return self._without_key(refusal)
         try:
-            remote_id = self.adapter.accepted(reply)
+            remote_id = self.provider.accepted(reply)
         except RemoteError as error:
             raise self._unknown(str(error)) from None
-        note_accepted(remote_id)
+        on_accepted(remote_id)
         return remote_id
-
-    def _unknown(self, why: str) -> RemoteError:
-        return RemoteError(Kind.SUBMIT_UNKNOWN, self.key.hide_in(why))
 
     def _refusal(self, request: Request, reply: Reply) -> RemoteError | None:
         if not request.json_answer and reply.good:
             return None
-        refusal = self.adapter.refusal(reply)
-        if refusal is not None and refusal.kind == Kind.AUTH and not request.auth:  # a file store's, or a page's
-            host = parse_url(request.url).host
-            return RemoteError(Kind.PROVIDER_FAILED, f"{self.adapter.title} is in trouble: {host} refuses what was "
-                               f"asked (status {reply.status}), and your key has no part in it.")
+        refusal = self.provider.refusal(reply)
+        if refusal is not None and refusal.kind == ErrorKind.AUTH and not request.auth:  # a file store, for one
+            return RemoteError(ErrorKind.PROVIDER_FAILED, f"{self.provider.title} failed: its host "
+                               f"{parse_url(request.url).host} refused a request ({reply.status}) that does not use "
+                               "your key.")
         return None if refusal is None else self._without_key(refusal)
+
+    def _unknown(self, why: str) -> RemoteError:
+        return RemoteError(ErrorKind.SUBMIT_UNKNOWN, self.key.hide_in(why))
 
     def _without_key(self, error: RemoteError) -> RemoteError:
         return RemoteError(error.kind, self.key.hide_in(str(error)), retry_after=error.retry_after)
 
-    async def _exchange(self, request: Request, patience: float) -> Reply:
-        return await in_thread(lambda: exchange(self._signed(request), self.policy, patience), self.wait)
-
-    def _signed(self, request: Request) -> Request:
-        if not request.auth or parse_url(request.url).origin not in self.adapter.origins:
+    def _with_key(self, request: Request) -> Request:
+        """Return the request with the key, if it is for one of the origins that the key may be sent to."""
+        if not request.auth or parse_url(request.url).origin not in self.provider.origins:
             return request
-        return replace(request, headers={**request.headers, "Authorization": self.key.header(self.adapter.scheme)})
+        return replace(request, headers={**request.headers, "Authorization": self.key.header(self.provider.scheme)})
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of work; when cancelled, raise only after the work has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

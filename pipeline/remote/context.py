@@ -1,6 +1,4 @@
-"""What remote jobs need of this machine: where things are kept, who may spend what, and how the user is heard.
-
-What a webhook has said of jobs: a hint to ask now, and nothing more."""
+"""Everything a remote job needs from its host: storage, keys, limits, progress, cancellation; and its wake-up calls."""
 
 from __future__ import annotations
 
@@ -11,74 +9,62 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..http.policy import Patience, Policy
+from ..graph.run import GraphRun
+from ..http.policy import JobTimeouts, Policy, policy_from_environment
 from ..http.threads import LOOK
+from ..video.probe import probe_video
+from .budget import NO_LIMITS, Limits
 from .errors import RunEndedError
-from .keys import Keys
-from .ledger import Ledger, Limits
-from .settings import Settings, local_only_error
-
-_waiting: set[str] = set()
-_lock = threading.Lock()
-
-
-def hint(job_id: str) -> None:
-    """Somebody says that there is news of a job."""
-    with _lock:
-        _waiting.add(job_id)
-
-
-def hinted(job_id: str) -> bool:
-    """Whether there was a hint since the last call."""
-    with _lock:
-        found = job_id in _waiting
-        _waiting.discard(job_id)
-        return found
+from .job_runs import JobRuns
+from .keys import KeyStore
+from .ledger import Ledger
+from .settings import Settings, local_only_error, read_settings
 
 
 @dataclass(frozen=True)
-class Desk:
-    """The surroundings of a run."""
+class RemoteContext:
+    """The surroundings of one run's remote jobs."""
 
     ledger: Ledger
-    keys: Keys
+    keys: KeyStore
     policy: Policy
-    patience: Patience
+    timeouts: JobTimeouts
     results: Path
     """Folder of finished clips."""
-    say: Callable[[str], None]
-    """Shows a text to the user."""
+    show_text: Callable[[str], None]
+    """Show the user how things stand, in place of the text before."""
     stop: Callable[[], None]
-    """Raises the host's interrupt when the user pressed Stop, RunEndedError when the run is over for another reason."""
+    """Raise the host's interrupt when the user pressed Stop, RunEndedError when the run ended for another reason."""
     check_clip: Callable[[Path], object]
-    """Raises ValueError for a file that is no whole video."""
-    limits: Limits = field(default_factory=Limits)
+    """Raise ValueError for a file that is not a whole video."""
+    limits: Limits = NO_LIMITS
+    """The node's own limits."""
     settings: Callable[[], Settings] = Settings
-    """What holds for all remote jobs, as it stands now: it may change while a job waits. Raises RemoteError."""
+    """Read the user's settings, which may change while a job waits. Raises RemoteError."""
     find_lora: Callable[[str], Path | None] = lambda source: None
-    """The file of this machine that a LoRA's source names, which goes before a link that reads the same."""
-    drives: Callable[[str, bool], None] = lambda job_id, asks: None
-    """Told that this run drives a job of this id from now on, and whether its graph is what asks for the clip."""
-    left: threading.Event = field(default_factory=threading.Event)
-    """Set when the run no longer waits for this job, whatever the reason, before `stop` can know of it."""
+    """A LoRA's source -> the file of this machine that it names; it takes precedence over a link of the same text."""
+    record_run: Callable[[str, bool], None] = lambda job_id, requested: None
+    """Record that this run works on a job; requested: its graph asks for the clip, and does not only resume it."""
+    abandoned: threading.Event = field(default_factory=threading.Event)
+    """Set when the run no longer waits for this job, for any reason, which may be before `stop` can know."""
 
-    def check_allowed(self) -> None:
-        """Raise RemoteError (REFUSED_HERE) when the user settled that nothing may leave this machine."""
+    def check_sending_allowed(self) -> None:
+        """Raise RemoteError (REFUSED_HERE) when the user lets nothing leave this machine."""
         if self.settings().local_only:
             raise local_only_error("use a provider")
 
     def check_wanted(self) -> None:
-        """Raise what stop raises, or RunEndedError when nobody waits for the clip any more."""
+        """Raise as `stop` does, and RunEndedError when nobody waits for the clip any more."""
         self.stop()
-        if self.left.is_set():
+        if self.abandoned.is_set():
             raise RunEndedError
 
-    def noting(self, notes: tuple[str, ...]) -> Desk:
-        """The same, with these sentences below everything that is said."""
-        return replace(self, say=lambda text: self.say("\n".join((text, *notes))))
+    def with_notes(self, notes: tuple[str, ...]) -> RemoteContext:
+        """Return the same context, with these sentences below every text that is shown."""
+        return replace(self, show_text=lambda text: self.show_text("\n".join((text, *notes))))
 
     async def wait(self, seconds: float) -> None:
-        """Sleep, unless stop raises."""
+        """Sleep, unless `stop` raises."""
         end = time.monotonic() + seconds
         while True:
             self.stop()
@@ -87,9 +73,48 @@ class Desk:
                 return
             await asyncio.sleep(min(LOOK, left))
 
-    async def wait_for_news(self, job_id: str, seconds: float, tell: Callable[[], None]) -> None:
-        """Sleep, calling `tell` each second, until a webhook speaks of the job, or stop raises."""
+    async def wait_for_wakeup(self, job_id: str, seconds: float, show_status: Callable[[], None]) -> None:
+        """Sleep until `wake_up` is called for the job or the time is over, showing the status each second."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not hinted(job_id):
-            tell()
+        while (left := end - time.monotonic()) > 0 and not take_wakeup(job_id):
+            show_status()
             await self.wait(min(1.0, left))
+
+
+def open_context(folder: Path, results: Path, run: GraphRun | None, limits: Limits, show_text: Callable[[str], None],
+                 stop: Callable[[], None], on_change: Callable[[str], None],
+                 find_lora: Callable[[str], Path | None]) -> RemoteContext:
+    """Return the context of a run, with the pack's own files and settings.
+
+    folder: the pack's, with keys, settings and ledger. run: the one that asks; None when it cannot be told.
+    on_change: called with the id of each job of which there is news. The others: see RemoteContext.
+    """
+    job_runs, policy = JobRuns(folder), policy_from_environment()
+
+    def record_run(job_id: str, requested: bool) -> None:
+        if run is not None:
+            job_runs.record(job_id, run.prompt_id, run.workflow if requested else None)
+            on_change(job_id)
+
+    return RemoteContext(
+        ledger=Ledger(folder, on_change), keys=KeyStore(folder / "keys.json"), policy=policy,
+        timeouts=policy.job_timeouts, results=results, show_text=show_text, stop=stop, check_clip=probe_video,
+        limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora, record_run=record_run)
+
+
+_wakeups: set[str] = set()
+_lock = threading.Lock()
+
+
+def wake_up(job_id: str) -> None:
+    """Have a job polled now, in whichever thread of this process waits for it."""
+    with _lock:
+        _wakeups.add(job_id)
+
+
+def take_wakeup(job_id: str) -> bool:
+    """Return whether `wake_up` was called for a job since the last look."""
+    with _lock:
+        found = job_id in _wakeups
+        _wakeups.discard(job_id)
+        return found

@@ -1,4 +1,4 @@
-"""The SQLite file of the pack's remote work: the ledger's jobs, and the tables that stand beside them.
+"""Open the pack's SQLite file: the ledger's jobs and the tables beside them.
 
 Write-ahead log with synchronous=FULL: a commit that returned survives a crash of the machine (sqlite.org/wal.html).
 """
@@ -10,15 +10,23 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from .errors import Kind, RemoteError
+from .errors import ErrorKind, RemoteError
 
 FILE = "jobs.sqlite"
 BUSY_SECONDS = 30.0
+"""Longest wait for another connection's transaction."""
+
+
+def create(folder: Path, schema: str) -> None:
+    """Create the folder and the tables of a schema, where they are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with opened(folder) as base:
+        base.executescript(schema)
 
 
 @contextmanager
 def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """A connection in autocommit mode. Raises RemoteError (REFUSED_HERE) when the file cannot be used."""
+    """Yield a connection in autocommit mode. Raises RemoteError (REFUSED_HERE) when the file cannot be used."""
     try:
         with closing(sqlite3.connect(folder / FILE, timeout=BUSY_SECONDS, isolation_level=None)) as base:
             base.execute("PRAGMA journal_mode = WAL")
@@ -26,13 +34,13 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
             base.execute("PRAGMA fullfsync = ON")  # on macOS fsync alone leaves data in the drive's own cache
             yield base
     except sqlite3.Error as error:
-        raise RemoteError(Kind.REFUSED_HERE, f"The pack's database in {folder} cannot be used: {error}. Free some "
+        raise RemoteError(ErrorKind.REFUSED_HERE, f"The pack's database in {folder} cannot be used: {error}. Free "
                           "space there, or check its permissions. Nothing is bought without it.") from None
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The same in one transaction, which nobody else writes in and which an exception undoes."""
+    """Yield a connection in one exclusive write transaction, rolled back by any exception."""
     with opened(folder) as base:
         base.execute("BEGIN IMMEDIATE")
         try:
@@ -41,10 +49,3 @@ def writing(folder: Path) -> Iterator[sqlite3.Connection]:
             base.execute("ROLLBACK")
             raise
         base.execute("COMMIT")
-
-
-def create(folder: Path, schema: str) -> None:
-    """Make the folder and the tables of a schema, where they are not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with opened(folder) as base:
-        base.executescript(schema)

@@ -1,12 +1,12 @@
-"""What can go wrong with a remote job, in kinds that do not depend on the provider."""
+"""Errors of remote jobs, with kinds that are the same for every provider."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 
-class Kind(str, Enum):
-    """Why a job did not bring a clip."""
+class ErrorKind(str, Enum):
+    """Why a job brought no clip. The values are stored in the ledger."""
 
     AUTH = "auth"
     QUOTA = "quota"
@@ -24,43 +24,44 @@ class Kind(str, Enum):
     REFUSED_HERE = "refused here"
 
 
-PASSING = (Kind.RATE_LIMIT, Kind.TRANSIENT)
-"""Kinds that the same request may well not meet a little later."""
-ELSEWHERE = (Kind.AUTH, Kind.QUOTA, Kind.VALIDATION, Kind.RATE_LIMIT, Kind.TRANSIENT, Kind.PROVIDER_FAILED, Kind.BUDGET)
-"""Kinds of a refusal after which another provider is worth asking; by the user's own limits, one may be cheaper. Not
-POLICY: a refusal is not shopped around."""
+RETRYABLE = (ErrorKind.RATE_LIMIT, ErrorKind.TRANSIENT)
+"""Kinds after which the same request may succeed a little later."""
+FALLBACK_KINDS = (ErrorKind.AUTH, ErrorKind.QUOTA, ErrorKind.VALIDATION, ErrorKind.RATE_LIMIT, ErrorKind.TRANSIENT,
+                  ErrorKind.PROVIDER_FAILED, ErrorKind.BUDGET)
+"""Kinds after which the next provider is asked; BUDGET because it may be cheaper. Content refusals (POLICY) are never
+retry_while_held elsewhere."""
 
 
 class RemoteError(ValueError):
-    """A remote job went wrong. The message says what, whether it is paid, and what to do; never a secret."""
+    """A remote job failed. The message says what happened, whether it is paid, and what to do; it holds no secret."""
 
-    def __init__(self, kind: Kind, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, kind: ErrorKind, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.retry_after = retry_after
-        """Seconds that the server asked to wait, if it did."""
+        """Seconds that the server asked to wait; None when it did not."""
 
 
 class NotSentError(RemoteError):
-    """The request provably never reached the provider whole."""
+    """The request provably did not reach the server whole."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(Kind.TRANSIENT, message)
+        super().__init__(ErrorKind.TRANSIENT, message)
 
 
 class NoAnswerError(RemoteError):
-    """The request was sent, and whether it was accepted is not known."""
+    """The request was sent, and it is not known whether the server accepted it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(Kind.TRANSIENT, message)
+        super().__init__(ErrorKind.TRANSIENT, message)
 
 
 class NotAcceptedError(RemoteError):
-    """The paid request was refused, or never arrived: nothing is owed, and another provider may be asked."""
+    """The paid request was refused or never arrived: nothing is owed, and another provider may be asked."""
 
     def __init__(self, error: RemoteError) -> None:
         super().__init__(error.kind, str(error), retry_after=error.retry_after)
 
 
 class RunEndedError(Exception):
-    """The run of the graph that a job was driven for is over, and not because the user pressed Stop."""
+    """The run of the graph that waits for a job has ended, and not because the user pressed Stop."""

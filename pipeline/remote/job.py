@@ -1,4 +1,4 @@
-"""A remote job: one clip, bought once, and where it stands."""
+"""A remote job: one clip, paid at most once, and its state."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class State(str, Enum):
-    """Where a job stands. Its life goes down this list, and never back up after its end."""
+class JobState(str, Enum):
+    """The state of a job, in the order of its life; a job never returns from its end. The values are stored."""
 
     NEW = "new"
     UPLOADING = "uploading"
@@ -19,20 +19,21 @@ class State(str, Enum):
     FAILED = "failed"
     CANCELED = "canceled"
     TIMED_OUT = "timed out"
+    """We no longer wait; the provider still has the job, and it can be resumed."""
     LOST = "lost"
     SUBMIT_UNKNOWN = "submit unknown"
 
 
-UNSENT = (State.NEW, State.UPLOADING)
-ACCEPTED = (State.QUEUED, State.RUNNING, State.DOWNLOADING, State.TIMED_OUT)
-"""The provider has the job, and asking again may bring the clip. Timed out: we gave up waiting, it did not."""
-OVER = (State.FAILED, State.CANCELED, State.LOST)
-"""Asking again brings nothing; the same request may be bought anew."""
+UNSENT = (JobState.NEW, JobState.UPLOADING)
+"""The paid request has not left."""
+OVER = (JobState.FAILED, JobState.CANCELED, JobState.LOST)
+"""The job brings no clip; the same request may be bought anew."""
+ENDED = (*OVER, JobState.DONE)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row of the ledger. Times are seconds since 1970."""
+    """A row of the ledger, field by field. Times are seconds since 1970."""
 
     id: str
     provider: str
@@ -40,26 +41,27 @@ class Job:
     profile: str
     digest: str
     """Of the request and its picture: see request.request_digest."""
-    state: State = State.NEW
+    state: JobState = JobState.NEW
     remote_id: str = ""
+    """The provider's own id; "" as long as it is not known."""
     sent: bool = False
     """Whether the last byte of the paid request may have left this machine."""
     created: float = 0.0
     submitted: float = 0.0
     updated: float = 0.0
     price: float | None = None
-    """In US dollars, as quoted or as the provider told; None when nobody says."""
+    """US dollars, quoted or billed; None when not known."""
     price_source: str = ""
     image_mark: str = ""
-    """SHA-256 of the link that the picture has at the provider: tells a lost job apart from others."""
+    """SHA-256 of the link that the picture has at the provider: identifies the job in the provider's list."""
     result: str = ""
     """Path of the finished file."""
     error_kind: str = ""
     error: str = ""
     summary: dict[str, object] = field(default_factory=dict)
-    """What was asked, for people: prompt, size, frames; no key, no picture, no link's query."""
+    """The request for people to read: prompt, size, frames; no key, no picture, no link's query."""
 
     @property
     def short_id(self) -> str:
-        """Enough of the id to tell it apart by eye."""
+        """The first 8 characters of the id, which users see and may give back."""
         return self.id[:8]

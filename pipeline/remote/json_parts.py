@@ -1,16 +1,13 @@
-"""Read parts of JSON that another server sent, whose shape is not certain."""
+"""Read values out of another server's JSON, whose shape is not certain."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from .api import Reply
-from .errors import Kind, RemoteError
-
 
 def part(value: Any, *path: str | int) -> Any:
-    """A value deep in JSON; None when it is not there."""
+    """Return the value at a path of keys and indices; None when it is not there."""
     for step in path:
         if isinstance(step, int):
             value = value[step] if isinstance(value, list) and -len(value) <= step < len(value) else None
@@ -19,28 +16,20 @@ def part(value: Any, *path: str | int) -> Any:
     return value
 
 
-def text_part(reply: Reply, *path: str | int) -> str:
-    """A text that an answer must hold. Raises RemoteError (TRANSIENT) when it does not."""
-    found = part(reply.json(), *path)
-    if not isinstance(found, str) or not found:
-        raise RemoteError(Kind.TRANSIENT, f"An answer came without {path[-1]!r}, which it always has.")
-    return found
-
-
 def list_part(value: Any, *path: str | int) -> list[Any]:
-    """A list deep in JSON; an empty one when it is not there."""
+    """Return the list at a path; an empty one when there is none."""
     found = part(value, *path)
     return found if isinstance(found, list) else []
 
 
 def word_part(value: Any, *path: str | int) -> str:
-    """A text deep in JSON; "" when it is not there."""
+    """Return the text at a path; "" when there is none."""
     found = part(value, *path)
     return found if isinstance(found, str) else ""
 
 
 def number_part(value: Any, *path: str | int) -> float | None:
-    """A finite number deep in JSON, written as text or not; None when it is none."""
+    """Return the finite number at a path, also when written as text; None when there is none."""
     found = part(value, *path)
     try:
         number = math.nan if found is None or isinstance(found, bool) else float(found)

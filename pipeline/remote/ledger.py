@@ -1,4 +1,4 @@
-"""Every remote job, on disk before its money is spent: a table in the SQLite file of ComfyUI's user directory."""
+"""The ledger: every remote job, on disk before money is spent, in the SQLite file of ComfyUI's user directory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import ui_names as places
+from .budget import NO_LIMITS, Limits, check_limits
 from .database import create, opened, writing
-from .errors import Kind, RemoteError
-from .job import OVER, UNSENT, Job, State
+from .errors import ErrorKind, RemoteError
+from .job import ENDED, OVER, UNSENT, Job, JobState
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -32,30 +32,167 @@ CREATE INDEX IF NOT EXISTS jobs_by_updated ON jobs (updated);
 """
 _COLUMNS = ("id", "provider", "model", "profile", "digest", "state", "remote_id", "sent", "created", "submitted",
             "updated", "price", "price_source", "image_mark", "result", "error_kind", "error", "summary")
-_END = {*OVER, State.DONE}
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM jobs"
 DAY = 24 * 3600.0
 
 
-@dataclass(frozen=True)
-class Limits:
-    """US dollars that may be spent; 0: no limit."""
+class Ledger:
+    """The jobs of one ComfyUI user directory; safe for several threads and processes."""
 
-    clip: float = 0.0
-    day: float = 0.0
+    def __init__(self, folder: Path, on_change: Callable[[str], None] = lambda job_id: None) -> None:
+        """on_change: called with a job's id after each write of it, in the thread that wrote."""
+        self.folder, self._on_change = folder, on_change
+        create(folder, _SCHEMA)
+
+    # ---- a job's life, in order --------------------------------------------------------------------------------
+
+    def get_or_create(self, job: Job) -> Job:
+        """Return the reusable job of the same request and model; else store `job` as new and return it.
+
+        Reusable: under way, finished, or of unknown outcome. There is at most one.
+        """
+        with writing(self.folder) as base:
+            found = _reusable(base, job.digest, [(job.provider, job.model)])
+            if found is not None:
+                return found
+            new = replace(job, id=uuid.uuid4().hex, created=time.time(), updated=time.time())
+            base.execute(f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})",
+                         _row(new))
+        self._on_change(new.id)
+        return new
+
+    def authorize(self, job: Job, price: float | None, source: str, limits: Limits,
+                  budget: Limits = NO_LIMITS) -> Job:
+        """Check the limits and store, in one transaction, that the paid request is about to leave.
+
+        Money under way counts as spent. limits: the node's own. budget: the user's for all nodes.
+        Raises RemoteError (BUDGET).
+        """
+        with writing(self.folder) as base:
+            check_limits(price, _spent(base, time.time() - DAY, job.id), limits, budget)
+            base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
+                         "WHERE id = ?", (JobState.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
+            new = _get(base, job.id)
+        self._on_change(job.id)
+        return new
+
+    def update(self, job: Job, **changes: object) -> Job:
+        """Write changes of a job and return it. The state of an ended job stays, whatever a late reply says."""
+        with writing(self.folder) as base:
+            now = _get(base, job.id)
+            if now.state in ENDED and "state" in changes and now.state != changes["state"]:
+                return now
+            new = _write(base, replace(now, **changes))
+        self._on_change(job.id)
+        return new
+
+    def reopen(self, job: Job, **changes: object) -> Job:
+        """Write changes as `update`, also to an ended job: the user found it again, or its file is gone."""
+        with writing(self.folder) as base:
+            new = _write(base, replace(_get(base, job.id), **changes))
+        self._on_change(job.id)
+        return new
+
+    def attach(self, job: Job, remote_id: str) -> Job:
+        """Give a job of unknown outcome the id that the user found at the provider; a mistyped one may be replaced.
+
+        Raises RemoteError (VALIDATION) when the job or the id is taken.
+        """
+        job = self.get(job.id)
+        if job.state == JobState.DONE and job.remote_id == remote_id:
+            return job
+        if job.remote_id not in ("", remote_id) and job.error_kind != ErrorKind.LOST.value:
+            raise RemoteError(ErrorKind.VALIDATION, f"The job {job.short_id} already has the id {job.remote_id} at its "
+                              "provider.")
+        if job.remote_id != remote_id and self.has_remote_id(job.provider, remote_id):
+            raise RemoteError(ErrorKind.VALIDATION, f"{remote_id} belongs to another job of the ledger.")
+        return self.reopen(job, remote_id=remote_id, sent=True, state=JobState.RUNNING, error="", error_kind="")
+
+    def give_up(self, job: Job) -> Job:
+        """Abandon a job, so that the same request may be bought anew; if its provider knows it, it counts as spent.
+
+        Raises RemoteError (VALIDATION) while a run waits for it.
+        """
+        try:
+            with self.lock(job):
+                job = self.get(job.id)
+                return self.reopen(job, state=JobState.LOST if job.remote_id else JobState.CANCELED,
+                                   error="given up by the user")
+        except Timeout:
+            raise RemoteError(ErrorKind.VALIDATION, f"A run is waiting for the job {job.short_id}. Stop that run "
+                              "first.") from None
+
+    def lock(self, job: Job) -> FileLock:
+        """Return the lock whose holder alone works on the job; a file lock, so that a killed process releases it."""
+        (self.folder / "locks").mkdir(exist_ok=True)
+        return FileLock(self.folder / "locks" / f"{job.id}.lock", timeout=0, thread_local=False)
+
+    # ---- questions ---------------------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> Job:
+        """Return a job. Raises KeyError for an unknown id."""
+        with opened(self.folder) as base:
+            return _get(base, job_id)
+
+    def find(self, name: str) -> Job | None:
+        """Return the newest job of this id, beginning of an id (8 characters or more), or provider's id."""
+        if not name:
+            return None  # the remote_id of every job that its provider does not know yet
+        with opened(self.folder) as base:
+            row = base.execute(f"{_SELECT} WHERE remote_id = ?1 OR id = ?1 OR "
+                               "(length(?1) >= 8 AND substr(id, 1, length(?1)) = ?1) ORDER BY created DESC",
+                               (name,)).fetchone()
+        return None if row is None else _job(row)
+
+    def reusable(self, digest: str, models: Sequence[tuple[str, str]]) -> Job | None:
+        """Return the newest reusable job of a request at one of these (provider, model); see get_or_create."""
+        with opened(self.folder) as base:
+            return _reusable(base, digest, models)
+
+    def jobs(self, states: Sequence[JobState] = tuple(JobState), newest: int = 1000,
+             before: float = math.inf) -> list[Job]:
+        """Return at most `newest` jobs in these states, created before a time (seconds since 1970), newest first."""
+        marks = ", ".join("?" * len(states))
+        with opened(self.folder) as base:
+            rows = base.execute(f"{_SELECT} WHERE state IN ({marks}) AND created < ? ORDER BY created DESC LIMIT ?",
+                                (*(state.value for state in states), before, newest)).fetchall()
+        return [_job(row) for row in rows]
+
+    def updated_since(self, since: float) -> list[Job]:
+        """Return the jobs written since a time, in seconds since 1970."""
+        with opened(self.folder) as base:
+            return [_job(row) for row in base.execute(f"{_SELECT} WHERE updated >= ?", (since,))]
+
+    def has_remote_id(self, provider: str, remote_id: str) -> bool:
+        """Return whether a provider's job is in the ledger."""
+        with opened(self.folder) as base:
+            return base.execute("SELECT 1 FROM jobs WHERE provider = ? AND remote_id = ?",
+                                (provider, remote_id)).fetchone() is not None
+
+    def spent(self, seconds: float = DAY, except_job: str = "") -> float:
+        """Return the US dollars that were or may have been spent in the last seconds; except_job: an id left out."""
+        with opened(self.folder) as base:
+            return _spent(base, time.time() - seconds, except_job)
 
 
-NO_LIMITS = Limits()
+def _get(base: sqlite3.Connection, job_id: str) -> Job:
+    row = base.execute(f"{_SELECT} WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise KeyError(job_id)
+    return _job(row)
 
 
-def _row(job: Job) -> tuple[object, ...]:
-    values = {**job.__dict__, "state": job.state.value, "sent": int(job.sent), "summary": json.dumps(job.summary)}
-    return tuple(values[name] for name in _COLUMNS)
+def _reusable(base: sqlite3.Connection, digest: str, models: Sequence[tuple[str, str]]) -> Job | None:
+    rows = base.execute(f"{_SELECT} WHERE digest = ? ORDER BY created DESC", (digest,)).fetchall()
+    return next((job for job in map(_job, rows)
+                 if job.state not in OVER and (job.provider, job.model) in models), None)
 
 
-def _job(row: sqlite3.Row) -> Job:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    return Job(**{**values, "state": State(values["state"]), "sent": bool(values["sent"]),
-                  "summary": json.loads(values["summary"])})
+def _spent(base: sqlite3.Connection, since: float, except_job: str) -> float:
+    free = [state.value for state in (*UNSENT, JobState.FAILED, JobState.CANCELED)]
+    marks = ", ".join("?" * len(free))
+    return base.execute("SELECT COALESCE(SUM(price), 0) FROM jobs WHERE submitted >= ? AND id != ? AND state NOT "
+                        f"IN ({marks})", (since, except_job, *free)).fetchone()[0]
 
 
 def _write(base: sqlite3.Connection, job: Job) -> Job:
@@ -65,177 +202,12 @@ def _write(base: sqlite3.Connection, job: Job) -> Job:
     return job
 
 
-class Ledger:
-    """The jobs of one ComfyUI user directory; may be used by several threads and processes at once."""
-
-    def __init__(self, folder: Path, on_change: Callable[[str], None] = lambda job_id: None) -> None:
-        """on_change: told the id of a job whenever something of it was written, in the thread that wrote it."""
-        self.folder, self._on_change = folder, on_change
-        create(folder, _SCHEMA)
-
-    def claim(self, job: Job) -> Job:
-        """The job of the same request at the same model that is still of use; else `job`, entered as new.
-
-        Of use: under way, finished, or of unknown outcome. There is at most one such job.
-        """
-        with writing(self.folder) as base:
-            known = self._known(base, job.digest, [(job.provider, job.model)])
-            if known is not None:
-                return known
-            new = replace(job, id=uuid.uuid4().hex, created=time.time(), updated=time.time())
-            base.execute(f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})",
-                         _row(new))
-        self._on_change(new.id)
-        return new
-
-    def known(self, digest: str, models: Sequence[tuple[str, str]]) -> Job | None:
-        """The newest job of the same request, at one of these (provider, model), that is still of use."""
-        with opened(self.folder) as base:
-            return self._known(base, digest, models)
-
-    def update(self, job: Job, **changes: object) -> Job:
-        """Write changes of a job and return it. A job that is over stays so, whatever a late answer says."""
-        with writing(self.folder) as base:
-            now = self._get(base, job.id)
-            if now.state in _END and "state" in changes and now.state != changes["state"]:
-                return now
-            new = _write(base, replace(now, **changes))
-        self._on_change(job.id)
-        return new
-
-    def reopen(self, job: Job, **changes: object) -> Job:
-        """As `update`, for a job that was over: the user found it again, or its file has gone."""
-        with writing(self.folder) as base:
-            new = _write(base, replace(self._get(base, job.id), **changes))
-        self._on_change(job.id)
-        return new
-
-    def attach(self, job: Job, remote_id: str) -> Job:
-        """Give a job of unknown outcome the id that the user found at the provider, which may have been mistyped
-        before. Raises RemoteError."""
-        job = self.get(job.id)
-        if job.state == State.DONE and job.remote_id == remote_id:
-            return job
-        if job.remote_id not in ("", remote_id) and job.error_kind != Kind.LOST.value:
-            raise RemoteError(Kind.VALIDATION, f"The job {job.short_id} already is {job.remote_id} at its provider.")
-        if job.remote_id != remote_id and self.owns(job.provider, remote_id):
-            raise RemoteError(Kind.VALIDATION, f"{remote_id} belongs to another job of the ledger.")
-        return self.reopen(job, remote_id=remote_id, sent=True, state=State.RUNNING, error="", error_kind="")
-
-    def give_up(self, job: Job) -> Job:
-        """Note that the user does not want a job any more; the same request may then be bought anew. One that is known
-        at its provider still counts as spent. Raises RemoteError while a run drives it."""
-        try:
-            with self.driver(job):
-                job = self.get(job.id)
-                return self.reopen(job, state=State.LOST if job.remote_id else State.CANCELED,
-                                   error="given up by the user")
-        except Timeout:
-            raise RemoteError(Kind.VALIDATION, f"A run is waiting for the job {job.short_id}. Stop that run first.",
-                              ) from None
-
-    def about_to_spend(self, job: Job, price: float | None, source: str, limits: Limits,
-                       budget: Limits = NO_LIMITS) -> Job:
-        """Note the price and that the paid request is about to leave; money under way counts as spent.
-
-        limits: the node's own; budget: the user's for all nodes. Both hold.
-        Raises RemoteError (BUDGET) when a limit does not allow it, or a limit is set and the price is not known.
-        """
-        with writing(self.folder) as base:
-            spent = self._spent(base, time.time() - DAY, job.id)
-            check_limits(price, spent, limits, budget)
-            base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
-                         "WHERE id = ?", (State.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
-            new = self._get(base, job.id)
-        self._on_change(job.id)
-        return new
-
-    def get(self, job_id: str) -> Job:
-        """A job as it stands. Raises KeyError when there is none of this id."""
-        with opened(self.folder) as base:
-            return self._get(base, job_id)
-
-    def find(self, name: str) -> Job | None:
-        """The newest job by its id, the beginning of it (8 letters at least), or the provider's id; None for none."""
-        if not name:
-            return None  # what every job has that its provider does not know yet
-        with opened(self.folder) as base:
-            row = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE remote_id = ?1 OR id = ?1 OR "
-                               "(length(?1) >= 8 AND substr(id, 1, length(?1)) = ?1) ORDER BY created DESC",
-                               (name,)).fetchone()
-        return None if row is None else _job(row)
-
-    def jobs(self, states: Sequence[State] = tuple(State), newest: int = 1000, before: float = math.inf) -> list[Job]:
-        """Jobs in these states, the newest first; those that were entered before a time, in seconds since 1970."""
-        marks = ", ".join("?" * len(states))
-        with opened(self.folder) as base:
-            rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE state IN ({marks}) AND created < ? "
-                                "ORDER BY created DESC LIMIT ?",
-                                (*(s.value for s in states), before, newest)).fetchall()
-        return [_job(row) for row in rows]
-
-    def changed(self, since: float) -> list[Job]:
-        """Jobs of which something was written since a time, in seconds since 1970."""
-        with opened(self.folder) as base:
-            rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE updated >= ?", (since,)).fetchall()
-        return [_job(row) for row in rows]
-
-    def owns(self, provider: str, remote_id: str) -> bool:
-        """Whether a provider's job is already one of ours."""
-        with opened(self.folder) as base:
-            return base.execute("SELECT 1 FROM jobs WHERE provider = ? AND remote_id = ?",
-                                (provider, remote_id)).fetchone() is not None
-
-    def spent(self, seconds: float = DAY, but: str = "") -> float:
-        """US dollars of the last so many seconds: what was paid or may have been. but: id of a job not counted."""
-        with opened(self.folder) as base:
-            return self._spent(base, time.time() - seconds, but)
-
-    def driver(self, job: Job) -> FileLock:
-        """The lock whose holder alone drives the job; of the process, so that a kill lets it go."""
-        (self.folder / "locks").mkdir(exist_ok=True)
-        return FileLock(self.folder / "locks" / f"{job.id}.lock", timeout=0, thread_local=False)
-
-    @staticmethod
-    def _get(base: sqlite3.Connection, job_id: str) -> Job:
-        row = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        if row is None:
-            raise KeyError(job_id)
-        return _job(row)
-
-    @staticmethod
-    def _known(base: sqlite3.Connection, digest: str, models: Sequence[tuple[str, str]]) -> Job | None:
-        rows = base.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE digest = ? ORDER BY created DESC",
-                            (digest,)).fetchall()
-        return next((job for job in map(_job, rows)
-                     if job.state not in OVER and (job.provider, job.model) in models), None)
-
-    @staticmethod
-    def _spent(base: sqlite3.Connection, since: float, but: str) -> float:
-        free = [state.value for state in (*UNSENT, State.FAILED, State.CANCELED)]
-        marks = ", ".join("?" * len(free))
-        return base.execute(f"SELECT COALESCE(SUM(price), 0) FROM jobs WHERE submitted >= ? AND id != ? AND state NOT "
-                            f"IN ({marks})", (since, but, *free)).fetchone()[0]
+def _row(job: Job) -> tuple[object, ...]:
+    values = {**job.__dict__, "state": job.state.value, "sent": int(job.sent), "summary": json.dumps(job.summary)}
+    return tuple(values[name] for name in _COLUMNS)
 
 
-def check_limits(price: float | None, spent: float, limits: Limits, budget: Limits = NO_LIMITS) -> None:
-    """Raise RemoteError (BUDGET) when US dollars, beside those `spent` in 24 hours, are more than may be spent.
-
-    limits: the node's own; budget: the user's for all nodes.
-    """
-    _check(price, spent, limits, "max_cost", "max_cost_per_day", "Set the limits to 0")
-    _check(price, spent, budget, f"the most for a clip in {places.BUDGET}", f"the most for a day in {places.BUDGET}",
-           f"Clear {places.BUDGET}")
-
-
-def _check(price: float | None, spent: float, limits: Limits, clip: str, day: str, off: str) -> None:
-    """Raise RemoteError when limits, called `clip` and `day`, do not allow a purchase; `off` says how to lift them."""
-    if price is None and (limits.clip or limits.day):
-        raise RemoteError(Kind.BUDGET, f"The price of this clip is not known, so {clip if limits.clip else day} cannot "
-                          f"hold. {off} to buy it all the same, or choose another provider. Nothing was bought.")
-    if price is not None and limits.clip and price > limits.clip:
-        raise RemoteError(Kind.BUDGET, f"The clip costs ${price:.3f}, more than {clip}, ${limits.clip:.3f}. Nothing "
-                          "was bought.")
-    if price is not None and limits.day and spent + price > limits.day:
-        raise RemoteError(Kind.BUDGET, f"${spent:.3f} were spent in the last 24 hours and the clip costs ${price:.3f}: "
-                          f"together more than {day}, ${limits.day:.3f}. Nothing was bought.")
+def _job(row: tuple[object, ...]) -> Job:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    return Job(**{**values, "state": JobState(values["state"]), "sent": bool(values["sent"]),
+                  "summary": json.loads(values["summary"])})

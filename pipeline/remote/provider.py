@@ -1,118 +1,176 @@
-"""What a provider's file translates: our plan into its requests, and its answers into our states. No I/O of its own.
+"""The interface of a provider: it translates a Plan into HTTP requests and replies into job states, and does no I/O.
 
-A conversation of several requests is a generator: it yields a Request, is sent the Reply, and returns what it found.
+A call that takes several requests is a generator (a RequestFlow): it yields a Request, is sent the Reply, and returns
+what it found. A provider is one file in providers/ with one subclass of Provider; nothing else names it.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from ..request import BOTH, HIGH, LOW
+from . import ui_names
 from .api import Reply, Request
-from .errors import Kind, RemoteError
-from .job import State
-from .plan import Plan, RemoteModel
-
-if TYPE_CHECKING:
-    from .webhooks.signatures import Scheme
+from .errors import ErrorKind, RemoteError
+from .job import JobState
+from .json_parts import word_part
+from .model import RemoteModel
+from .plan import Plan
+from .signatures import SignatureScheme
 
 T = TypeVar("T")
-Steps = Generator[Request, Reply, T]
+RequestFlow = Generator[Request, Reply, T]
+
+SENTENCES = {
+    ErrorKind.AUTH: ("{title} rejected the {key_name}", f"Check it in {ui_names.KEYS}."),
+    ErrorKind.QUOTA: ("{title} refused: insufficient balance", "Change the provider, or top up your balance there."),
+    ErrorKind.VALIDATION: ("{title} rejected the request", "Change the inputs, or choose another model."),
+    ErrorKind.POLICY: ("{title} refused: the request breaks its content rules", "Change the prompt or the picture."),
+    ErrorKind.RATE_LIMIT: ("{title} refused: too many requests from this account", "Run again in a minute."),
+    ErrorKind.TRANSIENT: ("{title} returned a server error", "Run again later."),
+    ErrorKind.LOST: ("{title} has no such job or model", "Choose another model, or run again."),
+    ErrorKind.PROVIDER_FAILED: ("{title} could not make the clip", "Run again, or choose another model."),
+}
+"""Error kind -> what a user reads of it, before the status and the provider's own words, and what to do after them."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a provider says of a job."""
+class JobStatus:
+    """The answer to one poll of a job."""
 
-    state: State
-    """QUEUED, RUNNING, DOWNLOADING when it is finished, FAILED, CANCELED or LOST."""
+    state: JobState
+    """QUEUED, RUNNING, DOWNLOADING once the clip is finished, FAILED, CANCELED or LOST."""
     url: str = ""
-    """Of the finished clip."""
-    place: int | None = None
-    """In the queue."""
+    """Link of the finished clip."""
+    queue_position: int | None = None
+    """0 is next; None when the provider does not say."""
     price: float | None = None
-    """US dollars that were billed, where the provider says so."""
-    kind: Kind = Kind.PROVIDER_FAILED
+    """US dollars billed, where the provider says so."""
+    error_kind: ErrorKind = ErrorKind.PROVIDER_FAILED
     message: str = ""
-    """Why it failed, in the provider's words; or a word that is not known."""
+    """The provider's reason for a failure, or a status word that is not known here."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A job in a provider's own history."""
+class HistoryEntry:
+    """A job in the provider's own list."""
 
     remote_id: str
     model: str
     created: float
     """Seconds since 1970."""
     image_url: str | None = None
-    """The picture it was given, where the history tells."""
+    """Link of the picture it was given; None where the list has none."""
 
 
-class Adapter(Protocol):
-    """A provider."""
+class Provider(ABC):
+    """A hosted API that makes clips. The defaults are for a provider that lacks the call."""
 
     name: str
+    """In files, links and JSON; never changed once released."""
     title: str
+    """Shown to users."""
     variables: tuple[str, ...]
-    """Environment variables that hold its key, by rank."""
-    scheme: str
-    """Of the Authorization header."""
+    """Environment variables that hold the key; the first one set counts."""
+    key_name: str = "API key"
+    """The provider's own word for it."""
+    keys_page: str
+    """Page where a user creates a key."""
+    scheme: str = "Bearer"
+    """Scheme of the Authorization header."""
     origins: tuple[str, ...]
-    """Where the key may be sent."""
+    """The only origins (https://host) that the key is sent to."""
     models: tuple[RemoteModel, ...]
-    """The first, which takes LoRAs and is for everybody, is what a user gets who chooses none."""
+    """The first one is the default: it takes LoRAs and is open to every account."""
     concurrent: int
     """Jobs that a new account may have under way at once; further ones wait here."""
-    patient: float
+    grace_seconds: float = 0.0
     """Seconds for which a job that was just accepted may still be unknown to the status call."""
-    listed_after: float
-    """Seconds after which its history, where it has one, holds every job."""
-    webhook: Scheme
-    """How its callbacks are signed."""
+    history_delay: float = 0.0
+    """Seconds after which the provider's list of jobs, where it has one, is complete."""
+    webhook: SignatureScheme
+    """How its webhooks are signed."""
 
+    @abstractmethod
     def refusal(self, reply: Reply) -> RemoteError | None:
-        """The error that an answer states, of kind TRANSIENT or RATE_LIMIT when asking again may help; None for a
-        good answer, that of a failed job included."""
+        """Return the error that a reply states, or None for a good reply (the status of a failed job is one).
 
-    def upload(self, picture: bytes, content_type: str) -> Steps[str]:
-        """Bring the picture to the provider; returns the link to name it by."""
+        The kind is TRANSIENT or RATE_LIMIT when the same request may succeed later.
+        """
 
+    @abstractmethod
+    def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
+        """Upload the picture; return its link."""
+
+    @abstractmethod
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
-        """The paid request's parameters."""
+        """Return the parameters of the paid request."""
 
+    @abstractmethod
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
-        """The paid request; `webhook` is "" or the https link to be told at."""
+        """Return the paid request; webhook: https link to call when the job ends, "" for none."""
 
+    @abstractmethod
     def accepted(self, reply: Reply) -> str:
-        """The job's id in the answer to it. Raises RemoteError when there is none."""
+        """Return the job's id from the reply to the paid request. Raises RemoteError when there is none."""
 
-    def poll(self, model_name: str, remote_id: str) -> Steps[Progress]:
-        """Ask how a job stands."""
+    @abstractmethod
+    def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
+        """Return the status of a job."""
 
     def cancel(self, model_name: str, remote_id: str) -> Request | None:
-        """Call a job off; None where the provider has no such call."""
+        """Return the request that cancels a job; None where the provider has no such call."""
+        return None
 
-    def price(self, plan: Plan, body: dict[str, Any]) -> Steps[float | None]:
-        """Ask what it will cost, in US dollars; None when the provider does not say."""
+    def price(self, plan: Plan, body: dict[str, Any]) -> RequestFlow[float | None]:
+        """Return the price in US dollars by the provider's own pricing call; None when there is none."""
+        return no_requests(None)
 
-    def fields(self, model_name: str) -> Steps[frozenset[str] | None]:
-        """The parameters that the model takes, by the schema that the provider publishes; None when there is none."""
+    @abstractmethod
+    def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
+        """Return the names of the model's parameters by its published schema; None when there is none."""
 
-    def history(self, model_name: str, since: float) -> Steps[list[Candidate] | None]:
-        """Jobs that were submitted since then; None where the provider keeps no list."""
+    def history(self, model_name: str, since: float) -> RequestFlow[list[HistoryEntry] | None]:
+        """Return the jobs submitted since a time (seconds since 1970); None where the provider keeps no list."""
+        return no_requests(None)
+
+    def error(self, kind: ErrorKind, reply: Reply, message: str = "", *, status: int | None = None,
+              sentence: str = "") -> RemoteError:
+        """Return an error of this provider: the sentence of its kind, the status, and the provider's own message.
+
+        status: where it is not the reply's own. sentence: in place of the one of the kind.
+        """
+        text, advice = SENTENCES[kind]
+        text = sentence or text.format(title=self.title, key_name=self.key_name)
+        words = f" {message.rstrip('. ')}." if message.strip(". ") else ""
+        return RemoteError(kind, f"{text} ({status or reply.status}).{words} {advice}", retry_after=reply.retry_after())
+
+    def text(self, reply: Reply, *path: str) -> str:
+        """Return a text that a reply must hold. Raises RemoteError (TRANSIENT) when it is missing or empty."""
+        found = word_part(reply.json(), *path)
+        if not found:
+            raise self.error(ErrorKind.TRANSIENT, reply, f"The reply has no {path[-1]!r}, which it always has",
+                             sentence=f"{self.title} answered unexpectedly")
+        return found
+
+    def model_gone(self, model: str) -> RemoteError:
+        """Return the error for a model that the provider has taken off its list."""
+        return RemoteError(ErrorKind.VALIDATION, f"{self.title} no longer offers {model}. Choose another model. "
+                           "Nothing was bought.")
 
 
-def nothing(value: T) -> Steps[T]:
-    """A conversation without a word."""
+def no_requests(value: T) -> RequestFlow[T]:
+    """Return a value in a flow that makes no request."""
     return value
     yield  # makes it a generator
 
 
 def clip_url(found: Any) -> str:
-    """The link of a finished clip, in any of the forms it comes in: a text, an object with `url`, a list of them."""
+    """Return the link of a finished clip from any of its forms (text, object with `url` or `video`, list); else ""."""
     if isinstance(found, list):
         return clip_url(found[0]) if found else ""
     if isinstance(found, dict):
@@ -120,13 +178,16 @@ def clip_url(found: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def split_loras(plan: Plan, name: str) -> list[dict[str, Any]]:
-    """The LoRAs of one list, as {path, scale}; `name` is BOTH, HIGH or LOW."""
-    return [{"path": link, "scale": scale} for link, scale, expert in plan.loras if expert == name]
+def lora_lists(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """Return the LoRAs as lists of {"path", "scale"} by expert: the fields `loras` (both), `high_noise_loras` and
+    `low_noise_loras`, without the empty ones."""
+    lists = {name: [{"path": link, "scale": scale} for link, scale, chosen in plan.loras if chosen == expert]
+             for name, expert in (("loras", BOTH), ("high_noise_loras", HIGH), ("low_noise_loras", LOW))}
+    return {name: loras for name, loras in lists.items() if loras}
 
 
 def seconds_of(stamp: Any) -> float:
-    """An ISO 8601 time in UTC, with any number of digits of the second, in seconds since 1970; 0 for none."""
+    """Return an ISO 8601 time in UTC, with any number of decimals, as seconds since 1970; 0 for anything else."""
     text = stamp if isinstance(stamp, str) else ""
     whole, _, fraction = text.removesuffix("Z").partition("+")[0].partition(".")
     try:
@@ -135,6 +196,6 @@ def seconds_of(stamp: Any) -> float:
         return 0.0
 
 
-def speaks_of(text: str, *words: str) -> bool:
-    """Whether a provider's sentence holds one of the words."""
+def contains_any(text: str, *words: str) -> bool:
+    """Return whether a text contains one of the words (given in lower case), in any case."""
     return any(word in text.lower() for word in words)

@@ -1,4 +1,4 @@
-"""What hosted models take of a clip's request: their ranges, and the digest that tells one clip from another."""
+"""The ranges that hosted models accept of a ClipRequest, and the digest by which the ledger knows a request again."""
 
 from __future__ import annotations
 

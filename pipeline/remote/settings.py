@@ -1,6 +1,6 @@
-"""What the user settled once for all remote nodes: the environment, else a file of ComfyUI's system user directory.
+"""The user's settings for all remote nodes: from the environment, else from a file in the pack's own folder.
 
-Not among ComfyUI's own settings, which whatever runs on the page may change.
+They are not among ComfyUI's settings, which any script on its page may change.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from ..files.settings_file import Setting, SettingsFile, number, parse_number, yes_or_no
 from ..http.address import may_be_public, parse_url
-from . import ui_names as places
-from .errors import Kind, RemoteError
-from .ledger import NO_LIMITS, Limits
+from . import ui_names
+from .budget import NO_LIMITS, Limits
+from .errors import ErrorKind, RemoteError
 
 FILE = "remote.json"
 LOCAL_ONLY_VARIABLE = "WAN22_LOCAL_ONLY"
@@ -24,14 +24,16 @@ MOST_DOLLARS, MOST_AT_ONCE = 100_000.0, 1000
 
 @dataclass(frozen=True)
 class Settings:
-    """`local_only`: no remote node sends anything. `public_url`: https base at which the internet reaches this server,
-    "" for none, which leaves webhooks off. `budget`: for all remote clips, beside what a node sets itself.
-    `concurrent`: provider -> jobs at once, for accounts that allow more than a new one does."""
+    """The settings; the defaults are those of a user who set nothing."""
 
     local_only: bool = False
+    """No remote node sends anything."""
     public_url: str = ""
+    """https base at which the internet reaches this server; "" for none, which leaves webhooks off."""
     budget: Limits = NO_LIMITS
+    """Holds for all remote clips, beside the node's own limits."""
     concurrent: Mapping[str, int] = field(default_factory=dict)
+    """Provider -> jobs at once, for accounts that allow more than a new one does."""
 
 
 def _public_url(value: Any) -> str:
@@ -41,7 +43,7 @@ def _public_url(value: Any) -> str:
     if not text:
         return ""
     if not text.lower().startswith("https://"):
-        raise ValueError("is not https, and providers tell the result to https alone.")
+        raise ValueError("is not https, and providers call https links alone.")
     url = parse_url(text)
     if not may_be_public(url.host):
         raise ValueError(f"is {url}, on this machine or its network, where no provider reaches it.")
@@ -54,7 +56,8 @@ def _jobs_at_once(value: Any) -> dict[str, int]:
     if not isinstance(value, dict) or not all(
             isinstance(most, int) and not isinstance(most, bool) and 1 <= most <= MOST_AT_ONCE
             for most in value.values()):
-        raise ValueError(f'takes a whole number of jobs from 1 to {MOST_AT_ONCE} for a provider, as in {{"fal": 10}}.')
+        raise ValueError(f"takes a whole number of jobs from 1 to {MOST_AT_ONCE} for each provider, as in "
+                         '{"name of the provider": 10}.')
     return value
 
 
@@ -69,28 +72,28 @@ SETTINGS = (
 
 
 def settings_file(folder: Path) -> SettingsFile:
-    """The file of a system user directory."""
+    """Return the settings file of the pack's folder."""
     return SettingsFile(folder / FILE, SETTINGS)
 
 
 def read_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings as they stand. Raises RemoteError when one of them cannot be used: then nothing is sent."""
+    """Return the settings as they stand. Raises RemoteError when one of them cannot be used: nothing is sent then."""
     try:
         found = settings_file(folder).read(environ)
     except ValueError as error:
-        raise RemoteError(Kind.REFUSED_HERE, f"{error} Nothing was sent.") from None
+        raise RemoteError(ErrorKind.REFUSED_HERE, f"{error} Nothing was sent.") from None
     values = {name: setting.value for name, setting in found.items()}
     budget = Limits(values.pop("max_cost"), values.pop("max_cost_per_day"))
     return Settings(budget=budget, **values)
 
 
-def check_may_leave(folder: Path) -> None:
-    """Raise RemoteError (REFUSED_HERE) when the user settled that nothing may leave this machine."""
+def check_sending_allowed(folder: Path) -> None:
+    """Raise RemoteError (REFUSED_HERE) when the user lets nothing leave this machine."""
     if read_settings(folder).local_only:
         raise local_only_error("tell another server of clips")
 
 
 def local_only_error(purpose: str) -> RemoteError:
-    """The error of whatever would send something all the same."""
-    return RemoteError(Kind.REFUSED_HERE, f"Nothing may leave this machine: `Local only` is on, in {places.SENDING} or "
-                       f"by {LOCAL_ONLY_VARIABLE}. Switch it off to {purpose}.")
+    """Return the error for a purpose that needs to send something."""
+    return RemoteError(ErrorKind.REFUSED_HERE, "Nothing may leave this machine: `Local only` is on, in "
+                       f"{ui_names.SENDING} or by {LOCAL_ONLY_VARIABLE}. Switch it off to {purpose}.")

@@ -1,6 +1,4 @@
-"""The remote nodes' settings as a settings page sees and changes them.
-
-The key store as a settings page sees it: keys go in, and only their names come out."""
+"""The settings page's view of providers, keys and settings: keys go in, and only their names come out."""
 
 from __future__ import annotations
 
@@ -11,45 +9,59 @@ from pathlib import Path
 
 from ..http.secrets import SERVICES
 from .database import FILE
-from .keys import DEFAULT_PROFILE, NAME, VARIABLE, Keys
+from .keys import CALLBACK_OWNER, CALLBACK_VARIABLE, DEFAULT_PROFILE, KeyStore
 from .ledger import Ledger
-from .providers import ADAPTERS
+from .providers import PROVIDERS
 from .settings import settings_file
 
 MAX_BODY = 2**14
 """Bytes of a request that brings a key."""
 FIELDS = {"profile", "provider", "key"}
-VARIABLES = {**{adapter.name: adapter.variables for adapter in ADAPTERS.values()}, NAME: (VARIABLE,),
+VARIABLES = {**{provider.name: provider.variables for provider in PROVIDERS.values()},
+             CALLBACK_OWNER: (CALLBACK_VARIABLE,),
              **{service.key: service.variables for service in SERVICES}}
-"""Whose key -> environment variables that hold it."""
+"""Owner of a key (a provider, the callback secret, a download service) -> environment variables that hold it."""
+
+
+def shown_providers() -> dict[str, object]:
+    """Return whose keys there can be; see nodes/routes/keys.py for the form. Reads neither keys nor settings."""
+    return {
+        "providers": [{"name": provider.name, "title": provider.title, "key_name": provider.key_name,
+                       "keys_page": provider.keys_page, "variables": provider.variables,
+                       "concurrent": provider.concurrent} for provider in PROVIDERS.values()],
+        "services": [{"name": service.key, "title": service.name, "variables": service.variables}
+                     for service in SERVICES],
+        "callback": {"name": CALLBACK_OWNER, "variables": (CALLBACK_VARIABLE,)}}
 
 
 def known_keys(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, object]:
-    """{"profiles": {profile: [providers]}, "services": [download services], "environment": [variables]}: names of what
-    there is, never a key; and {"variables": {whose: [variables that hold it, by rank]}}. Raises RemoteError for a store
-    that must not be used."""
-    keys = Keys(folder / "keys.json")
-    variables = [name for names in VARIABLES.values() for name in names]
+    """Return the names of the keys that there are, never a key.
+
+    {"profiles": {profile: [providers]}, "services": [download services], "environment": {owner: variable that holds its
+    key}}. Raises RemoteError for a store that must not be used.
+    """
+    keys = KeyStore(folder / "keys.json")
+    held = {owner: next((name for name in names if environ.get(name, "").strip()), None)
+            for owner, names in VARIABLES.items()}
     return {"profiles": keys.known(), "services": keys.known_services(),
-            "environment": [name for name in variables if environ.get(name, "").strip()],
-            "variables": VARIABLES}
+            "environment": {owner: name for owner, name in held.items() if name is not None}}
 
 
 def save_key(folder: Path, body: bytes, *, remove: bool = False) -> None:
-    """Keep, or with "" or `remove` take out, the key of {"profile", "provider", "key"}, JSON.
+    """Save the key of {"profile", "provider", "key"}, JSON; with "" or `remove`, delete it.
 
-    provider: a provider's name, "callback" (the secret that callbacks are signed with), or without a profile
-    "huggingface" or "civitai". Raises ValueError (RemoteError too) with a sentence that holds nothing of the body;
+    provider: a provider's name, "callback" (the secret that callbacks are signed with), or without a profile the key
+    of a download service. Raises ValueError (RemoteError too) with a sentence that repeats nothing of the body;
     OSError.
     """
     profile, provider, key = _read(body, remove)
-    keys = Keys(folder / "keys.json")
+    keys = KeyStore(folder / "keys.json")
     if provider in {service.key for service in SERVICES}:
         keys.save_token(provider, key)
     elif provider in VARIABLES:
         keys.save(profile, provider, key)
     else:
-        raise ValueError(f"provider is none of {', '.join(VARIABLES)}.")
+        raise ValueError(f"provider is not known; it is one of {', '.join(VARIABLES)}.")
 
 
 def _read(body: bytes, remove: bool) -> tuple[str, str, str]:
@@ -61,18 +73,20 @@ def _read(body: bytes, remove: bool) -> tuple[str, str, str]:
         found["key"] = ""
     if (not isinstance(found, dict) or not {"provider", "key"} <= set(found) <= FIELDS
             or not all(isinstance(value, str) for value in found.values())):
-        raise ValueError('The body is JSON such as {"profile": "default", "provider": "fal", "key": "..."}.')
+        raise ValueError('The body must be JSON such as {"profile": "default", "provider": '
+                         f'"{next(iter(PROVIDERS))}", "key": "..."}}.')
     return found.get("profile") or DEFAULT_PROFILE, found["provider"], found["key"]
 
 
 def shown_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> dict[str, object]:
-    """{"settings": {name: {"value", "default", "source", "variable"}}, "jobs_at_once": {provider: its own number},
-    "spent": US dollars of the last 24 hours}. Raises ValueError (RemoteError too) for a file that cannot be used."""
+    """Return {"settings": {name: {"value", "default", "source", "variable"}}, "spent": US dollars in 24 hours}.
+
+    Raises ValueError (RemoteError too) for a file that cannot be used.
+    """
     return {"settings": settings_file(folder).shown(environ),
-            "jobs_at_once": {adapter.name: adapter.concurrent for adapter in ADAPTERS.values()},
             "spent": Ledger(folder).spent() if (folder / FILE).is_file() else 0.0}
 
 
 def save_settings(folder: Path, body: bytes, environ: Mapping[str, str] = os.environ) -> None:
-    """See SettingsFile.change."""
+    """Change settings as SettingsFile.change does, with its errors."""
     settings_file(folder).change(body, environ)

@@ -1,4 +1,4 @@
-"""Where ComfyUI's settings dialog has what a message asks for; the headings are those of web/js/settings/."""
+"""Places in ComfyUI's settings dialog, for messages; the headings are those of web/js/settings.js."""
 
 from __future__ import annotations
 

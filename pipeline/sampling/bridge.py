@@ -15,8 +15,9 @@ from ..checkpoint.kinds import I2V_IN_CHANNELS
 from ..models.condition import Condition
 from ..models.latents import CHANNELS, denormalise, normalise
 from ..request import RequestError, Sampling
+from .conditioning import check_pictures
 from .hooks import NO_HOOKS, Hooks, Velocity, as_asked, from_noise, unchanged, unwrapped
-from .resume import leftover_of, start_of
+from .resume import STEPS_DONE, StepsDone, leftover_of, start_of
 from .sampler import check_start, new_noise, steps_from
 from .schedule import sigmas_of, spans, steps_of
 
@@ -38,6 +39,8 @@ def check_models(models: Mapping[str, ModelFacts], positive: list[list[Any]], ne
 
     models: by HIGH and LOW.
     """
+    for name, conditioning in (("positive", positive), ("negative", negative)):
+        check_pictures(conditioning, name)
     for which, model in models.items():
         if (model.latent_channels, model.in_channels, model.image_projection) != (CHANNELS, I2V_IN_CHANNELS, False):
             raise RequestError(f"The {which}-noise MODEL is no Wan 2.2 I2V-A14B expert, which has {CHANNELS} latent "
@@ -136,6 +139,8 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
             if hooks.after_step is not unchanged:
                 latents = _after_step(hooks, steps_at_once[-1], float(ends[-1]), latents, clean)
             noise = torch.zeros(condition.latent_shape)
+    if steps.stop < sampling.num_inference_steps:
+        return {"samples": latents, STEPS_DONE: StepsDone(steps.stop, sampling.num_inference_steps, latents)}
     return {"samples": latents}
 
 

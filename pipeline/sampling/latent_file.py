@@ -15,12 +15,12 @@ import torch
 
 from ..files.atomic import advice_on, new_file
 from ..request import RequestError
-from .resume import UNFINISHED, Unfinished, is_whole
+from .resume import STEPS_DONE, UNFINISHED, StepsDone, Unfinished, is_whole, steps_done
 
 SUFFIX = ".latent"
 _SAMPLES, _VERSION = "latent_tensor", "latent_format_version_0"
 _LATENTS, _HISTORY = "wan22.latents", "wan22.history."
-_STEP, _SCHEDULE = "wan22.step", "wan22.schedule"
+_STEP, _SCHEDULE, _DONE = "wan22.step", "wan22.schedule", "wan22.steps_done"
 
 
 def save_latent(new_path: Callable[[], Path], latent: dict[str, Any], metadata: dict[str, str]) -> Path:
@@ -37,6 +37,8 @@ def save_latent(new_path: Callable[[], Path], latent: dict[str, Any], metadata: 
         tensors |= {_LATENTS: unfinished.latents}
         tensors |= {_HISTORY + name: value for name, value in unfinished.history.items()}
         metadata = {**metadata, _STEP: json.dumps(unfinished.step), _SCHEDULE: json.dumps(unfinished.schedule)}
+    if unfinished_steps := steps_done(latent):
+        metadata = {**metadata, _DONE: json.dumps([unfinished_steps.done, unfinished_steps.steps])}
     # Two names may share one tensor in memory, which the format cannot hold.
     apart = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     try:
@@ -74,4 +76,12 @@ def load_latent(path: Path) -> dict[str, Any]:
         if not is_whole(unfinished, tuple(latent["samples"].shape)):
             raise RequestError(f"{path.name} is a clip between two steps whose notes on how to go on are damaged, or "
                                "of another version of this pack. Save it again with Save Latent (Wan 2.2).")
+        latent[STEPS_DONE] = StepsDone(step, int(schedule["num_inference_steps"]), latent["samples"])
+    if _DONE in metadata:
+        try:
+            done, steps = map(int, json.loads(metadata[_DONE]))
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"{path.name} is a clip between two steps whose notes are damaged. Save it again with "
+                               "Save Latent (Wan 2.2).") from error
+        latent[STEPS_DONE] = StepsDone(done, steps, latent["samples"])
     return latent

@@ -20,6 +20,8 @@ from ..request import HIGH_ONLY, LOW_ONLY, RequestError, Sampling
 
 UNFINISHED = "wan22_unfinished"
 """Key of the exact state in a LATENT."""
+STEPS_DONE = "wan22_steps_done"
+"""Key of a StepsDone in a LATENT between two steps."""
 SOLVERS_WITHOUT_HISTORY = ("euler",)
 _COUNTS = ("lower_order_nums", "this_order")
 _OUTPUTS = ("model_outputs.1", "model_outputs.0")
@@ -89,7 +91,32 @@ def _leftover_samples(latents: torch.Tensor, sigma: float) -> torch.Tensor:
 
 def unfinished_latent(unfinished: Unfinished, sigma: float) -> dict[str, Any]:
     """Return the LATENT of a clip between two steps; sigma, below 1, is where the next step starts."""
-    return {"samples": _leftover_samples(unfinished.latents, sigma), UNFINISHED: unfinished}
+    samples = _leftover_samples(unfinished.latents, sigma)
+    done = StepsDone(unfinished.step, int(unfinished.schedule["num_inference_steps"]), samples)
+    return {"samples": samples, UNFINISHED: unfinished, STEPS_DONE: done}
+
+
+@dataclass(frozen=True)
+class StepsDone:
+    """How far the clip of a LATENT is, as long as its samples are these: core's samplers hand other keys on."""
+
+    done: int
+    steps: int
+    samples: torch.Tensor
+
+
+def steps_done(latent: dict[str, Any]) -> StepsDone | None:
+    """Return how far an unfinished clip is; None for a finished one, and for one whose samples another node changed."""
+    known = latent.get(STEPS_DONE)
+    return known if known is not None and torch.equal(known.samples, latent["samples"]) else None
+
+
+def check_finished(latent: dict[str, Any]) -> None:
+    """Raise RequestError for the LATENT of a clip between two steps, which decodes to grain."""
+    if unfinished := steps_done(latent):
+        raise RequestError(f"The latent is a clip of which {unfinished.done} of {unfinished.steps} steps are done; it "
+                           "would decode to noise. Finish it first: connect it to a sampler whose stage is "
+                           f"{LOW_ONLY!r}.")
 
 
 def _samples(latent: dict[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
@@ -123,8 +150,8 @@ def start_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int
             raise RequestError(f"denoise is {sampling.denoise:g}, which changes a given clip, but no latent is "
                                "connected. Connect one, such as the output of VAE Encode, or set denoise to 1.")
         return None
-    if UNFINISHED in latent:
-        raise RequestError(f"The latent is a clip of which {latent[UNFINISHED].step} steps are done. Set stage to "
+    if unfinished := steps_done(latent):
+        raise RequestError(f"The latent is a clip of which {unfinished.done} steps are done. Set stage to "
                            f"{LOW_ONLY!r} to finish it.")
     return _samples(latent, shape)
 

@@ -13,7 +13,8 @@ from ..models.expert import HEAD_DIM, Expert
 from ..models.latents import denormalise, normalise
 from ..models.load import Wan22Model
 from ..models.memory import activation_bytes, preflight, with_oom_retry
-from ..request import MAX_PROMPT_TOKENS, RequestError, Sampling
+from ..request import RequestError, Sampling
+from .conditioning import text_embeddings
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
 from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, from_noise
 from .resume import Unfinished, history, restore, schedule_of, start_of, state_of, unfinished_latent
@@ -119,26 +120,10 @@ def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any
     """Text embeddings by expert and branch of guidance."""
     found = {}
     for which, expert in model.experts.items():
-        texts = (_embeddings(positive, expert.text_dim, "positive"), _embeddings(negative, expert.text_dim, "negative"))
+        texts = (text_embeddings(positive, expert.text_dim, "positive"),
+                 text_embeddings(negative, expert.text_dim, "negative"))
         found[which] = {POSITIVE: texts[0], NEGATIVE: texts[1], PAIR: torch.cat(texts)}
     return found
-
-
-def _embeddings(conditioning: list[list[Any]], text_dim: int, which: str) -> torch.Tensor:
-    """Text embeddings (1, 512, text_dim) of a CONDITIONING, cut off or filled up with zeros.
-
-    ComfyUI allows longer padding; the model was trained on 512 with zeros behind the text (wan/modules/model.py).
-    """
-    if len(conditioning) != 1:
-        raise RequestError(f"The {which} conditioning has {len(conditioning)} parts; this sampler takes one. "
-                           "Connect Encode Prompt directly.")
-    embeddings = conditioning[0][0]
-    if embeddings.shape[-1] != text_dim:
-        raise RequestError(f"The {which} text embeddings are {embeddings.shape[-1]} wide, the experts read {text_dim}. "
-                           "Use the text encoder that belongs to them: the bundled one for the bundled model, "
-                           "umt5_xxl for Wan 2.2.")
-    kept = embeddings[:, :MAX_PROMPT_TOKENS]
-    return torch.nn.functional.pad(kept, (0, 0, 0, MAX_PROMPT_TOKENS - kept.shape[1]))
 
 
 def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ..files.atomic import new_file
 from .encoding import Encoding, choose_encoder, encoder_pix_fmt, options
 from .probe import VideoFacts
-from .sound import SoundTrack, read_sound
+from .sound import Sound, SoundTrack, read_sound
 
 if TYPE_CHECKING:
     from typing import Any
@@ -39,9 +39,9 @@ class Written:
 
     path: Path
     note: str
-    """A sentence when another encoder than the preferred one has written it, else empty."""
+    """Sentences for the user: another encoder than the one asked for, or sound that was left out."""
     clip: VideoFacts
-    """What `probe_video` would find."""
+    """The facts that `probe_video` would return."""
 
 
 def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], encoding: Encoding,
@@ -59,7 +59,7 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
     from .yuv import to_rgb, to_yuv
 
     encoding.check()
-    sound = None if audio is None else read_sound(audio)
+    sound, silence = read_sound(audio)
     frames = (frame for piece in images for frame in piece)
     first = next(frames, None)
     if first is None:
@@ -81,13 +81,13 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
                 on_frame(number)
             thread.finish()
     clip = VideoFacts(Codec(encoder, "w").canonical_name, encoding.pix_fmt, width, height, encoding.rate, number,
-                sound is not None)
-    return Written(file.path, note, clip)
+                      sound is not None)
+    return Written(file.path, "\n".join(filter(None, (note, silence))), clip)
 
 
 def _encode(path: Path, pictures: Iterable[VideoFrame], encoder: str, encoding: Encoding, size: tuple[int, int],
-            metadata: dict[str, str], sound: tuple[Any, int] | None, check: Callable[[], None]) -> None:
-    """Encode the pictures, with sound beside them, into an MP4 at `path`. check() raises when it is abandoned."""
+            metadata: dict[str, str], sound: Sound | None, check: Callable[[], None]) -> None:
+    """Encode pictures and sound into an MP4 at `path`; check() raises when the work is abandoned."""
     import av
 
     with av.open(str(path), "w", options={"movflags": "use_metadata_tags+faststart"}) as container:
@@ -99,8 +99,8 @@ def _encode(path: Path, pictures: Iterable[VideoFrame], encoder: str, encoding: 
         context.color_primaries = context.color_trc = context.colorspace = BT709
         context.color_range = LIMITED_RANGE
         if stream.codec.canonical_name == "hevc":
-            context.codec_tag = "hvc1"  # the only tag that Apple's players know
-        track = None if sound is None else SoundTrack(container, *sound)
+            context.codec_tag = "hvc1"  # Apple's players know no other
+        track = None if sound is None else SoundTrack(container, sound)
         count = 0
         for count, picture in enumerate(pictures, start=1):
             check()

@@ -50,7 +50,7 @@ def probe_video(path: Path) -> VideoFacts:
                     broken += frame.is_corrupt
             silent = sum(track.frames for track in sound) - packets
             facts = VideoFacts(context.codec.canonical_name, context.pix_fmt, context.width, context.height,
-                         Fraction(stream.average_rate or 0), frames, bool(sound))
+                               Fraction(stream.average_rate or 0), frames, bool(sound))
     except av.error.FFmpegError as error:
         raise RequestError(f"{path.name} is not a video, or it is damaged ({error.strerror or error}). Fetch it "
                            "again.") from error

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from ..graph.nodes import node_type, typed_inputs, upstream
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for media that a trained model made."""
@@ -26,19 +29,30 @@ def request_of(prompt: dict[str, Any] | None, node_id: str | None) -> dict[str, 
     return {"request": json.dumps(values)} if values else {}
 
 
+def without_faults(parts: Iterable[Callable[[], dict[str, str]]]) -> tuple[dict[str, str], str]:
+    """Return the metadata of all parts that can be made, and a sentence on those that cannot.
+
+    Nothing that other nodes put into a graph may cost a finished clip. Text that no file holds is made to fit.
+    """
+    found: dict[str, str] = {}
+    faults = []
+    for part in parts:
+        try:
+            found |= part()
+        except Exception as error:  # of any kind: the values are other nodes'
+            faults.append(str(error) or type(error).__name__)
+    fitting = {key: value.replace("\0", "").encode("utf-8", "replace").decode() for key, value in found.items()}
+    note = f"The file is whole, but tells less of its making: {'; '.join(faults)}." if faults else ""
+    return fitting, note
+
+
 def _upstream(prompt: dict[str, Any] | None, node_id: str | None) -> list[dict[str, Any]]:
     """Return the type, as `node`, and the typed values of every node that a node depends on, itself last.
 
     prompt: a graph in ComfyUI's API format, in which a list is a link, [node id, output].
     """
-    found: dict[str, dict[str, Any]] = {}
-    waiting = [] if node_id is None else [node_id]
-    while waiting:
-        at = waiting.pop()
-        node = (prompt or {}).get(at)
-        if node is None or at in found:
-            continue
-        inputs = node["inputs"]
-        found[at] = {"node": node["class_type"], **{k: v for k, v in inputs.items() if not isinstance(v, list)}}
-        waiting += [value[0] for value in inputs.values() if isinstance(value, list) and value]
-    return list(reversed(found.values()))
+    graph = prompt or {}
+    if node_id not in graph:
+        return []
+    names = [*reversed(upstream(graph, node_id)), node_id]
+    return [{"node": node_type(graph[name]), **typed_inputs(graph[name])} for name in names]

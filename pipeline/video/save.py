@@ -12,7 +12,8 @@ import torch
 from ..files.atomic import advice_on
 from ..models.latents import CHANNELS
 from ..models.vae import FRAMES_A_LATENT, WanVAE
-from ..request import RequestError
+from ..request import RequestError, check_pixel_type
+from ..sampling.resume import check_finished
 from .encoding import REFUSE, Encoding
 from .mp4_writer import Written, write_mp4
 
@@ -22,6 +23,7 @@ def count_frames(latent: dict[str, Any]) -> int:
 
     Raises RequestError for latents of another model.
     """
+    check_finished(latent)
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != CHANNELS:
         raise RequestError(f"The latent has the shape {tuple(samples.shape)}; a Wan 2.2 A14B clip has (1, {CHANNELS}, "
@@ -79,6 +81,7 @@ def save_clip(mp4: Mp4, images: torch.Tensor, on_frame: Callable[[int, int], Non
     if images.shape[-1] == 4 and mp4.encoding.alpha == REFUSE:
         raise RequestError(f"The images have the shape {tuple(images.shape)}, with an alpha channel, which MP4 cannot "
                            "hold. Set alpha to 'on black' or 'on white', or take the channel out.")
+    check_pixel_type(images, "The images hold")
     return _write(mp4, [images], len(images), "the frames are", on_frame, stop)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..request import RequestError
@@ -17,32 +18,61 @@ if TYPE_CHECKING:
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 """Sample rates of AAC, in Hz (ISO/IEC 14496-3, table 1.18); other rates are resampled to 48000."""
+MAX_RATE = 768_000
+"""Highest sample rate in Hz, that of the fastest converters."""
 
 
-def read_sound(audio: dict[str, Any]) -> tuple[np.ndarray, int]:
-    """Return the first sound of AUDIO {"waveform": (B, C, T), "sample_rate"}: (C, T) float32 -1..1, and its rate in Hz.
+@dataclass(frozen=True)
+class Sound:
+    """The sound of one clip."""
 
-    Raises RequestError for a number of channels that AAC has no layout for.
+    samples: np.ndarray
+    """(C, T), float32 in -1..1; C is one of LAYOUTS, T at least 1."""
+    rate: int
+    """Samples a second."""
+
+
+def read_sound(audio: Mapping[str, Any] | None) -> tuple[Sound | None, str]:
+    """Return the sound of an AUDIO {"waveform": (B, C, T), "sample_rate"}, and a sentence on any part that is left out.
+
+    (C, T) and (T,), which some nodes hand out, are one clip; of several clips the first is taken. None for no AUDIO and
+    for one without a sample. Raises RequestError for any other value, and for channels that AAC has no layout for.
     """
     import numpy as np
 
-    waveform = audio["waveform"]
-    channels = waveform.shape[1]
-    if channels not in LAYOUTS:
-        raise RequestError(f"The audio has {channels} channels; an MP4 takes {', '.join(map(str, LAYOUTS))}. Mix it "
-                           "down to stereo.")
-    sound = np.nan_to_num(waveform[0].float().cpu().numpy(), nan=0.0, posinf=1.0, neginf=-1.0)
-    return sound.clip(-1, 1), int(audio["sample_rate"])
+    if audio is None:
+        return None, ""
+    try:
+        waveform, rate = audio["waveform"], int(audio["sample_rate"])
+        dimensions = waveform.ndim
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"The audio is no AUDIO of ComfyUI's ({error!r}): it needs a waveform and a sample_rate. "
+                           "Connect Load Audio or a node like it.") from error
+    if dimensions not in (1, 2, 3):
+        raise RequestError(f"The audio's waveform has the shape {tuple(waveform.shape)}; an AUDIO has (batch, "
+                           "channels, samples).")
+    if not 1 <= rate <= MAX_RATE:
+        raise RequestError(f"The audio's sample_rate is {rate}; choose 1 to {MAX_RATE} samples a second, such as "
+                           "48000.")
+    clips = waveform.reshape((1,) * (3 - dimensions) + tuple(waveform.shape))
+    if clips.numel() == 0:
+        return None, "The audio is empty: the file has no sound."
+    if clips.shape[1] not in LAYOUTS:
+        raise RequestError(f"The audio has {clips.shape[1]} channels; an MP4 takes {', '.join(map(str, LAYOUTS))}. Mix "
+                           "it down to stereo first.")
+    note = f"The audio has {len(clips)} clips; the file has the sound of the first." if len(clips) > 1 else ""
+    samples = np.nan_to_num(clips[0].float().cpu().numpy(), nan=0.0, posinf=1.0, neginf=-1.0)
+    return Sound(samples.clip(-1, 1), rate), note
 
 
 class SoundTrack:
     """The AAC track of a file that is being written, with silence behind a sound that is shorter than the clip."""
 
-    def __init__(self, container: OutputContainer, sound: np.ndarray, rate: int) -> None:
+    def __init__(self, container: OutputContainer, sound: Sound) -> None:
         import av
 
-        self._sound, self._rate, self._done = sound, rate, 0
-        layout, kept = LAYOUTS[len(sound)], rate if rate in AAC_RATES else 48000
+        self._sound, self._rate, self._done = sound.samples, sound.rate, 0
+        layout, kept = LAYOUTS[len(sound.samples)], sound.rate if sound.rate in AAC_RATES else 48000
         self._stream: AudioStream = container.add_stream("aac", rate=kept, layout=layout)
         self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=kept)
 
@@ -55,8 +85,10 @@ class SoundTrack:
         piece = self._sound[:, self._done : end]
         missing = end - self._done - piece.shape[1]
         if end > self._done:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.pad(piece, ((0, 0), (0, missing)))),
-                                               format="fltp", layout=self._stream.layout.name)
+            # Channels in turns, in one plane: PyAV 18 fills no frame of eight planes.
+            interleaved = np.pad(piece, ((0, 0), (0, missing))).T.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(interleaved), format="flt",
+                                               layout=self._stream.layout.name)
             frame.sample_rate, frame.pts = self._rate, self._done
             self._done = end
             for resampled in self._resampler.resample(frame):

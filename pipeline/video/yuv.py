@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..request import RequestError
+from ..request import RequestError, check_pixel_scale
 from .encoding import ON_WHITE, PAD, Encoding
 
 if TYPE_CHECKING:
@@ -28,14 +28,15 @@ _CR = (np.array([1, 0, 0]) - _LUMA) / (2 * (1 - _RED))
 def to_rgb(image: torch.Tensor, number: int, encoding: Encoding) -> np.ndarray:
     """Convert a frame (H, W, 3 or 4) of any dtype and device to (H', W', 3), float32 0..1, contiguous.
 
-    Values are clamped to 0..1. For 4:2:0 an odd side is padded with its edge or cropped, by one pixel. Raises
-    RequestError for NaN and infinity; `number` counts the frames from 1, for the message.
+    Values a little outside 0..1 are cut off. For 4:2:0 an odd side is one pixel longer (the edge repeated) or shorter.
+    number: of the frame, from 1, for messages. Raises RequestError for NaN, infinity, and another scale than 0..1.
     """
     frame = image.float().cpu().contiguous().numpy()
     low, high = float(frame.min()), float(frame.max())  # NaN when the frame has one
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RequestError(f"Frame {number} holds values that are not numbers (NaN or infinity), so nothing was "
                            "written. The sampler or the VAE overflowed: try another dtype, attention or VAE.")
+    check_pixel_scale(low, high, f"Frame {number} holds")
     if low < 0 or high > 1:
         frame = frame.clip(0, 1)
     if frame.shape[-1] == 4:

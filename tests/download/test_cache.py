@@ -19,9 +19,9 @@ import pytest
 from devtools.paths import ROOT
 from pipeline.download.cache import DAY, Cache, Index
 from pipeline.download.fetch import fetch
+from pipeline.http import environment
 from pipeline.http.errors import DownloadError
 from pipeline.http.secrets import Tokens
-from pipeline.http.session import trust
 from pipeline.http.threads import never
 from tests.support.hostile_server import File, HostileServer, redirect, status
 
@@ -34,9 +34,11 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from pipeline.download.fetch import fetch
-print(fetch(sys.argv[2], folder=Path(sys.argv[3])))
+from pipeline.http import policy as http
+from tests.support.loopback import loopback_policy_of
+print(fetch(sys.argv[2], folder=Path(sys.argv[3]), policy=loopback_policy_of(http, sys.argv[4])))
 """
-"""A process that fetches; its policy comes out of the environment, as a ComfyUI's does."""
+"""A process that fetches."""
 
 
 @pytest.fixture
@@ -50,9 +52,8 @@ def get(hostile: HostileServer, folder: Path, link: str = LINK, offline: bool = 
 
 
 def process(hostile: HostileServer, folder: Path, link: str = LINK) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(ROOT), link, str(folder / "cache")], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env={**os.environ, "WAN22_TEST_LOOPBACK": hostile.environment()})
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(ROOT), link, str(folder / "cache"),
+                             hostile.environment()], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -81,13 +82,13 @@ def test_a_pin_or_offline_asks_nobody(hostile: HostileServer, served: File, tmp_
     path = get(hostile, tmp_path)
     hostile.close()
     seen = len(hostile.seen)
-    trust.cache_clear()
+    environment._context.cache_clear()
     assert get(hostile, tmp_path, sha256=DIGEST) == path
     assert get(hostile, tmp_path, sha256=f"sha256:{DIGEST.upper()}") == path
     assert get(hostile, tmp_path, "https://never.example/asked", sha256=DIGEST) == path
     assert get(hostile, tmp_path, offline=True) == path
     assert len(hostile.seen) == seen
-    assert trust.cache_info().misses == 0, "certificate authorities take longer to load than a hit may"
+    assert environment._context.cache_info().misses == 0, "certificate authorities take longer to load than a hit may"
 
 
 def test_offline_without_the_file(hostile: HostileServer, tmp_path: Path) -> None:

@@ -26,11 +26,13 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from pipeline.http.errors import DownloadError
 from pipeline.download.fetch import fetch
+from pipeline.http import policy as http
+from tests.support.loopback import loopback_policy_of
 if sys.argv[4]:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
 try:
-    print(fetch(sys.argv[2], folder=Path(sys.argv[3])))
+    print(fetch(sys.argv[2], folder=Path(sys.argv[3]), policy=loopback_policy_of(http, sys.argv[5])))
 except DownloadError as error:
     print(error)
 """
@@ -43,9 +45,8 @@ def served(hostile: HostileServer) -> File:
 
 
 def run(hostile: HostileServer, folder: Path, limit: str = "", before: tuple[str, ...] = ()) -> str:
-    process = subprocess.run([*before, sys.executable, "-c", PROGRAM, str(ROOT), LINK, str(folder), limit], text=True,
-                             capture_output=True, env={**os.environ, "WAN22_TEST_LOOPBACK": hostile.environment()},
-                             timeout=120)
+    process = subprocess.run([*before, sys.executable, "-c", PROGRAM, str(ROOT), LINK, str(folder), limit,
+                              hostile.environment()], text=True, capture_output=True, timeout=120)
     assert process.returncode == 0, process.stderr
     return process.stdout.strip()
 

@@ -15,7 +15,7 @@ from pipeline.download.fetch import fetch
 from pipeline.download.ranged import Rate
 from pipeline.download.ranges import Ranges, Work
 from pipeline.http.errors import DownloadError
-from pipeline.http.policy import Pace
+from pipeline.http.policy import Timeouts
 from pipeline.http.secrets import Tokens
 from tests.support.hostile_server import QUICK, File, HostileServer, Request, status
 
@@ -33,8 +33,8 @@ def data_of(size: int = SIZE, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def get(hostile: HostileServer, folder: Path, pace: Pace = QUICK, **options: object) -> Path:
-    return fetch(LINK, folder=folder / "cache", policy=hostile.policy(pace), tokens=Tokens({}), **options)
+def get(hostile: HostileServer, folder: Path, timeouts: Timeouts = QUICK, **options: object) -> Path:
+    return fetch(LINK, folder=folder / "cache", policy=hostile.policy(timeouts), tokens=Tokens({}), **options)
 
 
 def cached_files(folder: Path) -> list[Path]:
@@ -42,10 +42,10 @@ def cached_files(folder: Path) -> list[Path]:
     return [path for path in (folder / "cache" / "sha256").rglob("*") if path.is_file()]
 
 
-def refused(hostile: HostileServer, folder: Path, sentence: str, pace: Pace = QUICK, **options: object) -> str:
+def refused(hostile: HostileServer, folder: Path, sentence: str, timeouts: Timeouts = QUICK, **options: object) -> str:
     """Fetch what cannot be had; nothing may be left that looks like a file."""
     with pytest.raises(DownloadError, match=sentence) as caught:
-        get(hostile, folder, pace, **options)
+        get(hostile, folder, timeouts, **options)
     assert cached_files(folder) == []
     return str(caught.value)
 
@@ -424,22 +424,22 @@ def test_work_is_handed_out_once() -> None:
 
 
 def test_rate_adds_connections_as_long_as_they_help() -> None:
-    pace = Pace(measure=1.0, worth=4.0, streams=8)
-    slow = Rate(pace, 0.0)
+    timeouts = Timeouts(measure=1.0, worth=4.0, streams=8)
+    slow = Rate(timeouts, 0.0)
     assert slow.streams(0.5, 5, 1, 1000) == 1  # too early to tell
     assert slow.streams(1.0, 10, 1, 990) == 4
     assert slow.streams(2.0, 50, 4, 950) == 8
     assert slow.streams(3.0, 130, 8, 870) == 8
-    full = Rate(pace, 0.0)
+    full = Rate(timeouts, 0.0)
     assert full.streams(1.0, 10, 1, 990) == 4
     assert full.streams(2.0, 20, 4, 980) == 4  # the line gives no more
     assert full.streams(9.0, 30, 4, 970) == 4
-    fast = Rate(pace, 0.0)
+    fast = Rate(timeouts, 0.0)
     assert fast.streams(1.0, 500, 1, 500) == 1
 
 
 def test_rate_sees_a_stall() -> None:
-    rate = Rate(Pace(window=30.0, floor=1000), 0.0)
+    rate = Rate(Timeouts(window=30.0, floor=1000), 0.0)
     assert not rate.stalled(29.0, 0)
     assert rate.stalled(30.0, 29_000)
     assert not rate.stalled(31.0, 60_000)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.download.fetch import fetch
-from pipeline.download.response import retry_after
 from pipeline.files.names import size_text
 from pipeline.http.errors import DownloadError, redact
-from pipeline.http.secrets import CIVITAI, HUGGING_FACE, Token, Tokens, service_of
-from pipeline.remote.keys import Keys
+from pipeline.http.policy import retry_after
+from pipeline.http.secrets import CIVITAI, HUGGING_FACE, Secret, Tokens, service_of
+from pipeline.remote.keys import KeyStore
 from tests.support.hostile_server import QUICK, File, HostileServer, Request, redirect, status
 
 HF = "hf_SecretOfHuggingFace"
@@ -300,7 +300,7 @@ def test_a_disk_that_keeps_no_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     store.write_text(json.dumps({"huggingface": HF, "profiles": {"default": {"fal": HF}}}), "utf-8")
     monkeypatch.setattr(os, "fstat", lambda file: os.stat_result((0o100777, *original(file)[1:])))
     assert Tokens({}, store).of(HUGGING_FACE).header() == f"Bearer {HF}"
-    assert Keys(store, {}).known() == {"default": ["fal"]}
+    assert KeyStore(store, {}).known() == {"default": ["fal"]}
     assert list(tmp_path.iterdir()) == [store]
 
 
@@ -318,4 +318,4 @@ def test_sizes_for_people() -> None:
 
 
 def test_token_type() -> None:
-    assert repr(Token("x")) == "Token(hidden)"
+    assert repr(Secret("x")) == "Secret(hidden)"

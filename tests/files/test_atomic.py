@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline.download.cache import Cache
 from pipeline.download.fetch import fetch
 from pipeline.download.partial import Partial
 from pipeline.download.ranged import _Keeper
-from pipeline.files.atomic import new_file, read_json_object, retry_while_held, write_json_object
+from pipeline.files.atomic import WAITS, new_file, read_json_object, retry_while_held, write_json_object
 from pipeline.http.secrets import Tokens
 from tests.support.hostile_server import File, HostileServer
 
@@ -22,6 +23,7 @@ Hold = Callable[..., list[str]]
 @pytest.fixture
 def hold(monkeypatch: pytest.MonkeyPatch) -> Hold:
     """Has a function of `os` fail so often, as for a file that is open elsewhere; the paths that it failed for."""
+    monkeypatch.setattr(retry_while_held, "__defaults__", ((0.001,) * len(WAITS), time.sleep))
 
     def hold(name: str, times: int, winerror: int = 32, suffix: str = "") -> list[str]:
         original, failed = getattr(os, name), []

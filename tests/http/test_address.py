@@ -8,11 +8,13 @@ import pytest
 import trustme
 
 from pipeline.download.fetch import fetch
+from pipeline.http import policy as http
 from pipeline.http.address import is_public, parse_url
 from pipeline.http.errors import DownloadError
-from pipeline.http.policy import Pace, Policy, policy_from_environment
+from pipeline.http.policy import Timeouts
 from pipeline.http.secrets import Tokens
-from tests.support.hostile_server import QUICK, File, HostileServer, redirect
+from tests.support.hostile_server import File, HostileServer, redirect
+from tests.support.loopback import loopback_policy
 
 PRIVATE = [
     "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.1.2.3", "100.64.0.1", "100.127.255.255", "169.254.169.254",
@@ -71,7 +73,7 @@ def test_a_disguise_is_refused_after_a_redirect(hostile: HostileServer, tmp_path
 
 
 def test_one_private_answer_among_public_ones_is_enough(tmp_path: Path) -> None:
-    policy = Policy(QUICK, resolve=lambda host, port: ["8.8.8.8", "127.0.0.1"])
+    policy = loopback_policy(http, {}, None, resolve=lambda host, port: ["8.8.8.8", "127.0.0.1"])
     with pytest.raises(DownloadError, match="not on the public internet"):
         fetch("https://name.example/f", folder=tmp_path, policy=policy, tokens=Tokens({}))
 
@@ -87,34 +89,15 @@ def test_a_name_that_changes_its_mind_is_asked_once(hostile: HostileServer, tmp_
 
     with pytest.raises(DownloadError, match="cannot be reached"):
         fetch(f"https://rebind.example:{hostile.port}/f", folder=tmp_path / "cache", tokens=Tokens({}),
-              policy=hostile.policy(Pace(connect=0.2, attempts=1), resolve=resolve))
+              policy=hostile.policy(Timeouts(connect=0.2, attempts=1), resolve=resolve))
     assert asked == ["rebind.example"] and hostile.seen == []
-
-
-def test_loopback_opens_the_named_hosts_alone(hostile: HostileServer, tmp_path: Path,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    hostile.routes["/f"] = File(b"weights")
-    monkeypatch.setenv("WAN22_TEST_LOOPBACK", hostile.environment())
-    assert fetch("https://a.example/f", folder=tmp_path, tokens=Tokens({})).read_bytes() == b"weights"
-    for link in (f"https://127.0.0.1:{hostile.port}/f", f"https://localhost:{hostile.port}/f",
-                 f"https://a.example:{hostile.port}/f", f"https://[::1]:{hostile.port}/f"):
-        with pytest.raises(DownloadError):
-            fetch(link, folder=tmp_path, tokens=Tokens({}))
-    assert {seen.host for seen in hostile.seen} == {"a.example"}
-
-
-def test_loopback_takes_no_other_address(hostile: HostileServer) -> None:
-    given = hostile.environment().replace("127.0.0.1", "192.168.0.1")
-    with pytest.raises(ValueError, match="not a loopback address"):
-        policy_from_environment({"WAN22_TEST_LOOPBACK": given})
-    assert policy_from_environment({}) == Policy()
 
 
 def test_a_certificate_of_nobody_is_refused(hostile: HostileServer, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     stranger = HostileServer(other, trustme.CA())
-    policy = hostile.policy(loopback_ca=str(stranger.ca))
+    policy = hostile.policy(ca=str(stranger.ca))
     stranger.close()
     with pytest.raises(DownloadError, match="could not prove who it is"):
         fetch("https://a.example/f", folder=tmp_path, policy=policy, tokens=Tokens({}))
@@ -122,19 +105,10 @@ def test_a_certificate_of_nobody_is_refused(hostile: HostileServer, tmp_path: Pa
 
 
 def test_a_certificate_for_another_name_is_refused(hostile: HostileServer, tmp_path: Path) -> None:
-    policy = hostile.policy(loopback={"other.example": ("127.0.0.1", hostile.port)})
+    policy = hostile.policy(hosts={"other.example": ("127.0.0.1", hostile.port)})
     with pytest.raises(DownloadError, match="could not prove who it is"):
         fetch("https://other.example/f", folder=tmp_path, policy=policy, tokens=Tokens({}))
     assert hostile.seen == []
-
-
-def test_environment_proxies_are_not_used(hostile: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                          ) -> None:
-    hostile.routes["/f"] = File(b"weights")
-    for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert fetch("https://a.example/f", folder=tmp_path, policy=hostile.policy(), tokens=Tokens({}),
-                 ).read_bytes() == b"weights"
 
 
 def test_names_are_read_as_browsers_read_them() -> None:

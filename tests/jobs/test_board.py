@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.jobs.board import Board
-from pipeline.jobs.queue import Queue
+from pipeline.jobs.board import JobBoard
+from pipeline.jobs.queue import QueueSnapshot
+from pipeline.remote.budget import Limits
 from pipeline.remote.database import opened
-from pipeline.remote.job import Job, State
-from pipeline.remote.ledger import Ledger, Limits
-from pipeline.remote.origins import Origins
+from pipeline.remote.job import Job, JobState
+from pipeline.remote.job_runs import JobRuns
+from pipeline.remote.ledger import Ledger
 
 REMOTE = {"1": {"class_type": "Wan22RemoteImageToVideo", "inputs": {"image": ["9", 0], "prompt": "pan",
                                                                     "provider": "fal.ai"}}}
@@ -40,14 +41,14 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def board(ledger: Ledger, *, running: tuple = (), pending: tuple = (), history: dict | None = None,
-          progress: dict | None = None) -> Board:
-    return Board(ledger, Origins(ledger.folder), Queue(running, pending, history or {}, progress or {}),
+          progress: dict | None = None) -> JobBoard:
+    return JobBoard(ledger, JobRuns(ledger.folder), QueueSnapshot(running, pending, history or {}, progress or {}),
                  ledger.folder.parent / "output", 5.0)
 
 
-def bought(ledger: Ledger, digest: str, state: State = State.RUNNING) -> Job:
-    job = ledger.claim(Job("", "wavespeed", "model", "default", digest, summary={"prompt": digest}))
-    ledger.about_to_spend(job, 0.5, "test", Limits())
+def bought(ledger: Ledger, digest: str, state: JobState = JobState.RUNNING) -> Job:
+    job = ledger.get_or_create(Job("", "wavespeed", "model", "default", digest, summary={"prompt": digest}))
+    ledger.authorize(job, 0.5, "test", Limits())
     return ledger.update(job, state=state, sent=True, remote_id=digest)
 
 
@@ -79,7 +80,7 @@ def test_a_run_steps_back_for_its_jobs(ledger: Ledger) -> None:
     """Also once another run has taken the job over: the first one is no clip of its own."""
     job = bought(ledger, "one")
     for run in ("first", "second"):
-        board(ledger).origins.note(job.id, run, {"graph": REMOTE})
+        board(ledger).job_runs.record(job.id, run, {"graph": REMOTE})
     now = board(ledger, running=(item("second", REMOTE, 2.0),),
                 history={"first": ended("first", REMOTE, 1.0, "execution_error")})
     (entry,) = now.page(9e9, 50)["jobs"]
@@ -91,10 +92,10 @@ def test_a_run_steps_back_for_its_jobs(ledger: Ledger) -> None:
 
 def test_why_a_run_failed_is_told_of_its_job(ledger: Ledger) -> None:
     job = bought(ledger, "one")
-    Origins(ledger.folder).note(job.id, "run", None)
+    JobRuns(ledger.folder).record(job.id, "run", None)
     now = board(ledger, history={"run": ended("run", REMOTE, 1.0, "execution_error")})
     assert now.page(9e9, 50)["jobs"][0]["error"] == "No key."
-    ledger.update(job, state=State.DONE)
+    ledger.update(job, state=JobState.DONE)
     assert now.page(9e9, 50)["jobs"][0]["error"] == ""
 
 
@@ -111,7 +112,7 @@ def test_pages_hold_every_job_once(ledger: Ledger) -> None:
 
 
 def test_changes_are_what_was_written_since_and_what_is_under_way(ledger: Ledger) -> None:
-    old, open_still = bought(ledger, "old", State.DONE), bought(ledger, "open")
+    old, open_still = bought(ledger, "old", JobState.DONE), bought(ledger, "open")
     with opened(ledger.folder) as base:
         base.execute("UPDATE jobs SET updated = updated - 1000")
     new = bought(ledger, "new")
@@ -127,7 +128,7 @@ def test_the_ledger_tells_of_every_change(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, told.append)
     job = bought(ledger, "one")
     assert told == [job.id] * 3
-    ledger.claim(Job("", "wavespeed", "model", "default", "one"))
+    ledger.get_or_create(Job("", "wavespeed", "model", "default", "one"))
     assert len(told) == 3, "nothing was written"
     ledger.give_up(job)
     assert len(told) == 4
@@ -136,9 +137,9 @@ def test_the_ledger_tells_of_every_change(tmp_path: Path) -> None:
 def test_a_workflow_is_kept_without_what_may_be_secret(ledger: Ledger) -> None:
     link = "https://user:pass@civitai.com/api/download/models/5?token=SECRET&type=Model"
     drawn = {"nodes": [{"type": "Wan22Lora", "widgets_values": [link, 1.0]}], "extra": {"note": f"see {link} there"}}
-    origins, job = Origins(ledger.folder), bought(ledger, "one")
-    origins.note(job.id, "run", {"workflow": drawn})
-    origins.note(job.id, "another run", {"workflow": {"nodes": []}})
+    job_runs, job = JobRuns(ledger.folder), bought(ledger, "one")
+    job_runs.record(job.id, "run", {"workflow": drawn})
+    job_runs.record(job.id, "another run", {"workflow": {"nodes": []}})
     with opened(ledger.folder) as base:
         (row,) = base.execute("SELECT packed FROM workflows").fetchall()
     kept = zlib.decompress(row[0]).decode()

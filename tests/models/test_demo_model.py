@@ -5,7 +5,9 @@ Small and quick here; bench/demo_model/evaluate.py measures it in full.
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,12 +56,18 @@ def make(loaded: tuple, scene: Scene, prompt: str, steps: int = 12) -> torch.Ten
     return vae.decode(latents)[0].movedim(-1, 1)
 
 
+@pytest.fixture(scope="module")
+def plain(loaded: tuple, scene: Scene) -> Callable[[str], torch.Tensor]:
+    """Prompt -> the bundled model's frames, made once."""
+    return functools.cache(lambda prompt: make(loaded, scene, prompt))
+
+
 @pytest.mark.parametrize(("prompt", "motion"), [
     ("the camera pans left", "pan left"), ("the camera pans right", "pan right"), ("the camera pans up", "pan up"),
     ("everything turns red", "tint red"), ("the scene fades to black", "fade to black"), ("nothing moves", "still"),
 ])
-def test_the_prompt_steers(loaded: tuple, scene: Scene, prompt: str, motion: str) -> None:
-    frames = make(loaded, scene, prompt)
+def test_the_prompt_steers(plain: Callable[[str], torch.Tensor], scene: Scene, prompt: str, motion: str) -> None:
+    frames = plain(prompt)
     good, figures = agrees(motion, frames, scene.ball)
     assert good, figures
     first = image_of(scene)[0].movedim(-1, 0)
@@ -77,11 +85,11 @@ def bent(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return files
 
 
-def test_the_lora_bends_the_clip(loaded: tuple, scene: Scene, bent: list[Path]) -> None:
-    plain = make(loaded, scene, "the camera pans left")
+def test_the_lora_bends_the_clip(plain: Callable[[str], torch.Tensor], scene: Scene, bent: list[Path]) -> None:
+    straight = plain("the camera pans left")
     drained = make(bundled.load(plain_host(), *bent), scene, "the camera pans left")
-    assert saturation(drained[-1]) < 0.5 * saturation(plain[-1])
-    assert saturation(drained[0]) > 0.7 * saturation(plain[0]), "only the end loses its colours"
+    assert saturation(drained[-1]) < 0.5 * saturation(straight[-1])
+    assert saturation(drained[0]) > 0.7 * saturation(straight[0]), "only the end loses its colours"
 
 
 def test_a_lora_changes_its_own_expert_alone(loaded: tuple, scene: Scene, bent: list[Path]) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from devtools.paths import ROOT
 from devtools.workflow import Workflow
-from tests.support.comfy_client import ComfyClient, RejectedError, added, changed, without
+from tests.support.comfy_client import ComfyClient, RejectedError, added, changed, clip_workflow, without
 
 EXPERT = next((ROOT / "models" / "demo" / "diffusion_models").glob("*high_noise*.safetensors"))
 
@@ -84,6 +84,15 @@ def test_stop_while_the_bridge_samples(comfy: ComfyClient, bridge: Workflow):
     assert run.outcome == "execution_interrupted"
     assert comfy.job(prompt_id)["status"] == "cancelled"
     assert steps < 25
+
+
+def test_a_run_without_previews(comfy: ComfyClient, picture: str):
+    """By the canvas's own setting, which goes with the prompt."""
+    for method, count in (("none", 0), ("latent2rgb", 4)):
+        body = {"prompt": changed(clip_workflow(picture, steps=4), "sampler", seed=count), "client_id": comfy.client_id,
+                "extra_data": {"preview_method": method}}
+        run = comfy.follow(comfy.post("/prompt", body)["prompt_id"])
+        assert len(run.previews("sampler")) == count and run.progress("sampler")[-1] == (4, 4)
 
 
 def test_the_bridge_shows_cores_previews(comfy: ComfyClient, bridge: Workflow):

@@ -14,6 +14,7 @@ from devtools.environment import local_comfyui
 from devtools.server import ComfyServer
 from devtools.workflow import Workflow
 from tests.support.comfy_client import ComfyClient, Event, RejectedError, messages, sample_picture
+from tests.support.comfy_launcher import put_on_loopback
 from tests.support.hostile_server import File, HostileServer, status
 
 PICTURE = sample_picture(64, 48)
@@ -36,11 +37,10 @@ def online(web: HostileServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A ComfyUI that finds these hosts on loopback."""
     comfyui = local_comfyui()
     base = tmp_path_factory.mktemp("online")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WAN22_TEST_LOOPBACK", web.environment())
-        server = ComfyServer(comfyui, base, base / "server.log")
-        with server, closing(ComfyClient(server)) as client:
-            yield client
+    server = ComfyServer(comfyui, base, base / "server.log")
+    put_on_loopback(server, web.environment())
+    with server, closing(ComfyClient(server)) as client:
+        yield client
 
 
 def graph(url: str) -> Workflow:

@@ -67,6 +67,29 @@ def test_tokens_in_the_name(comfy: ComfyClient, graph: Workflow):
     assert entry["filename"] == "9 of 16_00001_.mp4"
 
 
+@pytest.mark.parametrize(("prefix", "subfolder", "name"), [
+    ("ending/", "", "ending"), ("in//two///parts", "in/two", "parts"), ("./here/./clip", "here", "clip"),
+    ("dates/%date:yyyy/MM%/clip", datetime.now().strftime("dates/%Y/%m"), "clip"),
+])
+def test_every_clip_of_a_prefix_gets_a_number_of_its_own(comfy: ComfyClient, graph: Workflow, prefix: str,
+                                                         subfolder: str, name: str):
+    for number, crf in enumerate((20.0, 30.0), start=1):
+        run = comfy.finish(changed(graph, "both", filename_prefix=prefix, crf=crf))
+        (entry,) = comfy.history(run.prompt_id)["outputs"]["both"]["images"]
+        assert (entry["subfolder"], entry["filename"]) == (subfolder, f"{name}_{number:05}_.mp4")
+
+
+@pytest.mark.parametrize("odd", [[[1, 2], [3, 4]], [["a.safetensors", 1.0], {"b": 1}], [{}], [[], 0], ["latents"],
+                                 ["nobody", 0.5], {"nested": [["x", 1]]}, None, True], ids=str)
+def test_a_widget_of_any_value_upstream_costs_no_clip(comfy: ComfyClient, graph: Workflow, odd: object):
+    """Point lists, LoRA stacks and their like, of nodes that the pack does not know."""
+    graph = changed(graph, "both", metadata="request only")
+    graph["latents"]["inputs"]["points"] = odd if odd != ["nobody", 0.5] else {"__value__": odd}
+    found = metadata(comfy, comfy.finish(graph), "both")
+    request = {values["node"]: values for values in json.loads(found["request"])}
+    assert request["EmptyHunyuanLatentVideo"]["length"] == 9 and "AI-generated" in found["comment"]
+
+
 def test_an_encoder_that_is_missing_is_told_on_the_node(comfy: ComfyClient, graph: Workflow):
     run = comfy.finish(changed(graph, "both", codec="h264_nvenc"))
     said = run.texts("both")

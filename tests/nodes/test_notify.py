@@ -124,7 +124,7 @@ def test_a_clip_that_fails(connected: bool, outside: Outside) -> None:
 def test_a_clip_that_is_stopped(outside: Outside) -> None:
     outside.providers["fal"].script = Script(running=FOREVER)
     run = outside.comfy.run(notify(remote(4), "clip"), on_event=lambda event: outside.comfy.interrupt()
-                            if event.kind == "text" and "at work" in event.data["text"] else None)
+                            if event.kind == "text" and "running" in event.data["text"] else None)
     assert run.outcome == "execution_interrupted"
     (event,) = told(outside, run.prompt_id)
     assert event["type"] == "clip.failed" and event["data"]["error"]["cancelled"]
@@ -195,7 +195,7 @@ def test_an_output_folder_behind_a_link_and_another_one_later(outside: Outside, 
 
 @pytest.mark.parametrize("inputs, said", [
     ({"callback_url": "http://hooks.example/"}, "only https"), ({"callback_url": "https://127.0.0.1/"}, "this machine"),
-    ({"callback_url": ""}, "is empty"), ({"profile": "whsec_x=/"}, "profile is no name")])
+    ({"callback_url": ""}, "is empty"), ({"profile": "whsec_x=/"}, "profile is not a profile name")])
 def test_refused_when_it_is_queued(inputs: dict, said: str, outside: Outside) -> None:
     workflow = {"notify": {"class_type": "Wan22Notify", "inputs": {"callback_url": HOOK, **inputs}}}
     with pytest.raises(RejectedError) as caught:

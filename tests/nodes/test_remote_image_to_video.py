@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from devtools.workflow import Workflow
-from pipeline.remote.job import State
+from pipeline.remote.job import JobState
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from tests.support.api_server import Work
 from tests.support.comfy_client import PATIENCE, ComfyClient, Event, RejectedError, clip_workflow, messages
 from tests.support.comfy_outside import PACE, PICTURE, Outside, remote_node
@@ -109,7 +109,7 @@ def test_the_next_provider_is_asked_when_the_first_refuses(comfy: ComfyClient, p
     before = {name: provider.accepted for name, provider in providers.items()}
     providers["wavespeed"].balance, kept = 0.0, providers["wavespeed"].balance
     next_ones = {"class_type": "Wan22RemoteFallback", "inputs": {"provider": "fal.ai", "provider.model":
-                                                                 ADAPTERS["fal"].models[0].id}}
+                                                                 PROVIDERS["fal"].models[0].id}}
     workflow = graph(clip=remote("wavespeed", 3, fallbacks=["next", 0])) | {"next": next_ones}
     run = comfy.finish(workflow)
     providers["wavespeed"].balance = kept
@@ -124,7 +124,7 @@ def test_a_submit_of_unknown_outcome_asks_nobody_else(comfy: ComfyClient, provid
     before = providers["fal"].accepted
     providers["atlascloud"].fail("submit", reset(after=True))
     next_ones = {"class_type": "Wan22RemoteFallback", "inputs": {"provider": "fal.ai", "provider.model":
-                                                                 ADAPTERS["fal"].models[0].id}}
+                                                                 PROVIDERS["fal"].models[0].id}}
     workflow = graph(clip=remote("atlascloud", 4, fallbacks=["next", 0])) | {"next": next_ones}
     run = comfy.run(workflow)
     assert run.outcome == "execution_error" and providers["fal"].accepted == before
@@ -141,7 +141,7 @@ def test_stop_reads_as_cancelled(name: str, comfy: ComfyClient, providers: Provi
     provider = providers[name]
     provider.script = Script(queued=0, running=FOREVER)
     run = comfy.run(graph(clip=remote(name, 5)), on_event=lambda event: comfy.interrupt() if event.kind == "text"
-                    and "at work" in event.data["text"] else None)
+                    and "running" in event.data["text"] else None)
     assert run.outcome == "execution_interrupted"
     last = [event.data["text"] for event in run.events if event.kind == "text"][-1]
     assert ("is cancelled" if name == "fal" else "billed") in last
@@ -170,7 +170,7 @@ def test_stop_calls_off_every_job_of_the_run(by: str, outside: Outside, comfy: C
     at_work: set[str] = set()
 
     def on_event(event: Event) -> None:
-        if event.kind == "text" and "at work" in event.data["text"]:
+        if event.kind == "text" and "running" in event.data["text"]:
             at_work.add(event.data["node"])
         if len(at_work) == 2 and (by != "the sampler" or event.kind == "progress"):
             comfy.interrupt()
@@ -179,7 +179,7 @@ def test_stop_calls_off_every_job_of_the_run(by: str, outside: Outside, comfy: C
     jobs = [list(provider.jobs.values())[-1] for provider in there]
     until(lambda: all(job.cancelled for job in jobs))
     ledger = Ledger(outside.own)
-    until(lambda: {ledger.find(job.id).state for job in jobs} == {State.CANCELED})
+    until(lambda: {ledger.find(job.id).state for job in jobs} == {JobState.CANCELED})
 
 
 def test_an_error_elsewhere_leaves_a_paid_job_alone(outside: Outside, comfy: ComfyClient,
@@ -194,12 +194,12 @@ def test_an_error_elsewhere_leaves_a_paid_job_alone(outside: Outside, comfy: Com
 
     replicate.fail("submit", refuse_then)
     workflow = graph(fal=remote("fal", 32), replicate=remote("replicate", 32))
-    run = comfy.run(workflow, on_event=lambda event: at_work.set() if event.kind == "text" and "at work" in
+    run = comfy.run(workflow, on_event=lambda event: at_work.set() if event.kind == "text" and "running" in
                     event.data["text"] else None)
     assert run.outcome == "execution_error"
     there, ledger = list(fal.jobs.values())[-1], Ledger(outside.own)
-    with ledger.driver(ledger.find(there.id)).acquire(timeout=PATIENCE):
-        assert ledger.find(there.id).state == State.RUNNING and not there.cancelled
+    with ledger.lock(ledger.find(there.id)).acquire(timeout=PATIENCE):
+        assert ledger.find(there.id).state == JobState.RUNNING and not there.cancelled
     there.script = Script(queued=0, running=0)
     before = fal.accepted
     assert reports(comfy, comfy.finish(workflow))["fal"]["remote_id"] == there.id and fal.accepted == before
@@ -207,7 +207,7 @@ def test_an_error_elsewhere_leaves_a_paid_job_alone(outside: Outside, comfy: Com
 
 @pytest.mark.parametrize(("inputs", "said"), [
     ({"prompt": " "}, "The prompt is empty"), ({"num_frames": 34}, "multiple of 4 plus 1"),
-    ({"profile": "sk-my key"}, "profile is no name"), ({"num_inference_steps": 9}, "smaller than min"),
+    ({"profile": "sk-my key"}, "profile is not a profile name"), ({"num_inference_steps": 9}, "smaller than min"),
     ({"guidance_scale": 11.0}, "bigger than max"), ({"resolution": "1080p"}, "not in list"),
 ])
 def test_refused_when_it_is_queued(comfy: ComfyClient, inputs: dict, said: str) -> None:
@@ -221,7 +221,7 @@ def test_what_fails_is_told_on_the_node(comfy: ComfyClient, providers: Providers
     run = comfy.run(graph(clip=remote("fal", 7)))
     assert run.outcome == "execution_error"
     message = run.events[-1].data["exception_message"]
-    assert "refuses the API key" in message
+    assert "rejected the API key" in message
     assert any(message.strip() in event.data["text"] for event in run.events if event.kind == "text")
 
 
@@ -244,7 +244,7 @@ def test_a_hundred_jobs_at_once(comfy: ComfyClient, providers: Providers) -> Non
         accepted, polls = before[name]
         assert provider.accepted - accepted == 25
         assert len(provider.asked("poll")) - polls == 25 * 5, "each poll brought something new"
-        assert 1 < provider.most_unfinished <= ADAPTERS[name].concurrent
+        assert 1 < provider.most_unfinished <= PROVIDERS[name].concurrent
         times: dict[str, list[float]] = {}
         for seen in provider.asked("poll")[polls:]:
             times.setdefault(seen.path, []).append(seen.at)

@@ -12,19 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.http.policy import Pace, Policy
+from pipeline.graph.run import GraphRun, read_end
+from pipeline.http import policy as http
+from pipeline.http.policy import Timeouts
 from pipeline.notify import notice as clip_notice
 from pipeline.notify import notifier as notify
 from pipeline.notify import run_watch
-from pipeline.notify.event import failure_of, read_report, request_of
+from pipeline.notify.event import failure_data, read_report, request_data
 from pipeline.notify.notice import check_callback_url, query_warning
-from pipeline.notify.notifier import WAITS, GraphRun, Notifier
-from pipeline.notify.outbox import Addressee, Message, add
+from pipeline.notify.notifier import WAITS, Notifier
+from pipeline.notify.outbox import Message, Recipient, add
 from pipeline.remote.database import opened, writing
 from pipeline.remote.errors import RemoteError
-from pipeline.remote.webhooks.signatures import read_secret, signed_headers
+from pipeline.remote.signatures import read_secret, signed_headers
 from tests.support.faults import Fault, answer, drip, endless, redirect, reset
 from tests.support.hook_server import HOST, HookServer
+from tests.support.loopback import loopback_policy
 
 HOOK = f"https://{HOST}/clips"
 GRAPH = {
@@ -35,8 +38,9 @@ GRAPH = {
     "notify": {"class_type": "Wan22Notify", "inputs": {"video": ["clip", 0], "callback_url": HOOK}},
     "other": {"class_type": "Wan22Sampler", "inputs": {"seed": 8}},
 }
-RUN = GraphRun("prompt-1", "notify", GRAPH, ("notify",))
-TO = Addressee(HOOK, "default", signed=True)
+RUN = GraphRun("prompt-1", GRAPH, {}, ("notify",))
+NODE = "notify"
+TO = Recipient(HOOK, "default", signed=True)
 
 
 @dataclass
@@ -52,7 +56,8 @@ class Sender:
         self.restart()
 
     def restart(self) -> None:
-        policy = Policy(Pace(connect=2.0, read=1.0), loopback=self.hook.loopback(), loopback_ca=str(self.hook.ca))
+        policy = loopback_policy(http, self.hook.loopback(), str(self.hook.ca),
+                                 timeouts=Timeouts(connect=2.0, read=1.0))
         self.notifier = Notifier(self.folder, policy, clock=lambda: time.time() + self.ahead)
         self.notifier._started = True  # what is due is delivered when the test says so
 
@@ -83,9 +88,9 @@ def test_signature_is_that_of_the_specification() -> None:
 
 
 def test_a_clip_that_is_done(sender: Sender, hook: HookServer) -> None:
-    sender.notifier.begin(RUN, TO)
+    sender.notifier.begin(RUN, NODE, TO)
     sender.ahead = 12.5
-    sender.notifier.tell_done(RUN, TO, {"file": {"filename": "a.mp4"}, "price": {"usd": 0.2}})
+    sender.notifier.send_done(RUN, NODE, TO, {"file": {"filename": "a.mp4"}, "price": {"usd": 0.2}})
     sender.notifier.deliver_due()
     (told,), (seen,) = hook.told, hook.asked("hook")
     assert told["id"] == seen.headers["webhook-id"] and told["type"] == "clip.done"
@@ -106,7 +111,7 @@ def test_messages_that_nobody_can_send_hold_up_no_other(sender: Sender, hook: Ho
             add(base, Message(str(number), TO, b"{}"), 0.0)
         base.execute("UPDATE outbox SET url = X'00'")  # a damaged file
     sender.notifier._started = False
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     patience = time.monotonic() + 60
     while not hook.told and time.monotonic() < patience:
         time.sleep(0.05)
@@ -114,9 +119,9 @@ def test_messages_that_nobody_can_send_hold_up_no_other(sender: Sender, hook: Ho
 
 
 def test_a_run_that_failed(sender: Sender, hook: HookServer) -> None:
-    watch = sender.notifier.begin(RUN, TO)
-    sender.notifier.run_ended(watch, {"message": "no balance at https://a.example/x?sig=secret", "cancelled": False})
-    sender.notifier.run_ended(watch, {"message": "again", "cancelled": False})
+    watch = sender.notifier.begin(RUN, NODE, TO)
+    sender.notifier.send_failed(watch, {"message": "no balance at https://a.example/x?sig=secret", "cancelled": False})
+    sender.notifier.send_failed(watch, {"message": "again", "cancelled": False})
     sender.notifier.deliver_due()
     (told,) = hook.told
     assert told["type"] == "clip.failed" and "secret" not in json.dumps(told)
@@ -125,9 +130,9 @@ def test_a_run_that_failed(sender: Sender, hook: HookServer) -> None:
 
 
 def test_a_run_that_fails_after_its_clip_was_told(sender: Sender, hook: HookServer) -> None:
-    watch = sender.notifier.begin(RUN, TO)
-    sender.notifier.tell_done(RUN, TO, {})
-    sender.notifier.run_ended(watch, {"message": "another node failed", "cancelled": False})
+    watch = sender.notifier.begin(RUN, NODE, TO)
+    sender.notifier.send_done(RUN, NODE, TO, {})
+    sender.notifier.send_failed(watch, {"message": "another node failed", "cancelled": False})
     sender.notifier.deliver_due()
     assert [told["type"] for told in hook.told] == ["clip.done"]
 
@@ -139,10 +144,10 @@ FAULTS = {"500": answer(500), "404": answer(404), "reset": reset(), "reset after
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_receiver_in_trouble_is_told_later(name: str, sender: Sender, hook: HookServer,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.notify.notifier.PATIENCE", 1.0)
+    monkeypatch.setattr("pipeline.notify.notifier.TIMEOUT", 1.0)
     fault: Fault = FAULTS[name]
     hook.fail("hook", fault, times=2)
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     for wait in (0.0, *WAITS[:2]):
         sender.ahead += wait * 1.2
         sender.notifier.deliver_due()
@@ -154,7 +159,7 @@ def test_a_receiver_in_trouble_is_told_later(name: str, sender: Sender, hook: Ho
 
 def test_retry_after_is_heard(sender: Sender, hook: HookServer) -> None:
     hook.fail("hook", answer(503, headers={"Retry-After": "100"}))
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     sender.notifier.deliver_due()
     sender.ahead = 99
     sender.notifier.deliver_due()
@@ -167,8 +172,8 @@ def test_retry_after_is_heard(sender: Sender, hook: HookServer) -> None:
 def test_a_dead_receiver_is_given_up_after_a_day(sender: Sender, hook: HookServer,
                                                  caplog: pytest.LogCaptureFixture) -> None:
     hook.fail("hook", answer(500), times=100)
-    to = Addressee(f"{HOOK}?token=geheim", "default", signed=True)
-    sender.notifier.tell_done(RUN, to, {})
+    to = Recipient(f"{HOOK}?token=geheim", "default", signed=True)
+    sender.notifier.send_done(RUN, NODE, to, {})
     for wait in (0.0, *WAITS, 10 * WAITS[-1]):
         sender.ahead += wait * 1.2
         sender.notifier.deliver_due()
@@ -180,14 +185,14 @@ def test_a_dead_receiver_is_given_up_after_a_day(sender: Sender, hook: HookServe
 
 def test_a_receiver_that_is_gone_is_left_alone(sender: Sender, hook: HookServer) -> None:
     hook.fail("hook", answer(410))
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     sender.notifier.deliver_due()
     assert sender.row()[0] == "given up"
 
 
 def test_a_restart_loses_nothing(sender: Sender, hook: HookServer) -> None:
     hook.fail("hook", answer(500))
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     sender.notifier.deliver_due()
     sender.restart()
     sender.ahead = 10
@@ -196,7 +201,7 @@ def test_a_restart_loses_nothing(sender: Sender, hook: HookServer) -> None:
 
 
 def test_a_message_whose_sender_died_is_sent_by_another(sender: Sender, hook: HookServer) -> None:
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     assert sender.notifier.outbox.claim() is not None
     sender.restart()
     sender.notifier.deliver_due()
@@ -207,25 +212,25 @@ def test_a_message_whose_sender_died_is_sent_by_another(sender: Sender, hook: Ho
 
 
 def test_runs_of_a_comfyui_that_died_are_told(sender: Sender, hook: HookServer) -> None:
-    sender.notifier.begin(RUN, TO)
-    done = GraphRun("prompt-2", "notify", GRAPH, ("notify",))
-    sender.notifier.begin(done, TO)
-    sender.notifier.tell_done(done, TO, {})
+    sender.notifier.begin(RUN, NODE, TO)
+    done = GraphRun("prompt-2", GRAPH, {}, ("notify",))
+    sender.notifier.begin(done, NODE, TO)
+    sender.notifier.send_done(done, NODE, TO, {})
     first = sender.notifier
     sender.restart()
-    sender.notifier.tell_of_orphans()  # the first still lives
-    first.watches._alive.release()
-    sender.notifier.tell_of_orphans()
-    sender.notifier.tell_of_orphans()
+    sender.notifier.send_orphans()  # the first still lives
+    first.watched_runs._alive.release()
+    sender.notifier.send_orphans()
+    sender.notifier.send_orphans()
     sender.notifier.deliver_due()
     assert sorted((told["type"], told["data"]["prompt_id"]) for told in hook.told) == [
         ("clip.done", "prompt-2"), ("clip.failed", "prompt-1")]
 
 
 def test_a_dead_receiver_does_not_hold_up_others(sender: Sender, hook: HookServer) -> None:
-    sender.notifier.tell_done(RUN, Addressee("https://nobody.invalid/", "default", signed=True), {})
+    sender.notifier.send_done(RUN, NODE, Recipient("https://nobody.invalid/", "default", signed=True), {})
     sender.notifier.deliver_due()
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     sender.notifier.deliver_due()
     assert len(hook.told) == 1
 
@@ -233,10 +238,10 @@ def test_a_dead_receiver_does_not_hold_up_others(sender: Sender, hook: HookServe
 @pytest.mark.parametrize("url", ["https://localtest.example:8443/", "https://rebind.example/"])
 def test_an_address_of_this_machine_is_never_connected_to(url: str, hook: HookServer, tmp_path: Path) -> None:
     """The name looks public; what it resolves to is not."""
-    policy = Policy(resolve=lambda host, port: ["93.184.216.34", "127.0.0.1"])
+    policy = loopback_policy(http, {}, None, resolve=lambda host, port: ["93.184.216.34", "127.0.0.1"])
     sender = Sender(tmp_path / "wan22", hook)
     sender.notifier.policy = policy
-    sender.notifier.tell_done(RUN, Addressee(url, "default", signed=False), {})
+    sender.notifier.send_done(RUN, NODE, Recipient(url, "default", signed=False), {})
     sender.notifier.deliver_due()
     state, tried, error, *_ = sender.row()
     assert (state, tried) == ("waiting", 1) and "not on the public internet" in error
@@ -261,15 +266,15 @@ def test_a_query_is_warned_of() -> None:
 def test_without_a_secret_nothing_is_run(secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAN22_CALLBACK_SECRET", secret)
     with pytest.raises(RemoteError) as caught:
-        clip_notice.check_notice(tmp_path, HOOK, True, "default")
+        clip_notice.check_callback(tmp_path, HOOK, True, "default")
     assert "WAN22_CALLBACK_SECRET" in str(caught.value)
     assert len(secret) < 8 or secret not in str(caught.value)
-    clip_notice.check_notice(tmp_path, HOOK, False, "default")
+    clip_notice.check_callback(tmp_path, HOOK, False, "default")
 
 
 def test_unsigned_when_that_is_chosen(sender: Sender, hook: HookServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAN22_CALLBACK_SECRET")
-    sender.notifier.tell_done(RUN, Addressee(HOOK, "default", signed=False), {})
+    sender.notifier.send_done(RUN, NODE, Recipient(HOOK, "default", signed=False), {})
     sender.notifier.deliver_due()
     assert len(hook.told) == 1 and "webhook-signature" not in hook.asked("hook")[0].headers
 
@@ -277,7 +282,7 @@ def test_unsigned_when_that_is_chosen(sender: Sender, hook: HookServer, monkeypa
 def test_a_secret_that_went_away_is_waited_for(sender: Sender, hook: HookServer,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAN22_CALLBACK_SECRET")
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     sender.notifier.deliver_due()
     assert not hook.seen
     monkeypatch.setenv("WAN22_CALLBACK_SECRET", hook.secret)
@@ -287,16 +292,16 @@ def test_a_secret_that_went_away_is_waited_for(sender: Sender, hook: HookServer,
 
 
 def test_nothing_leaves_when_that_is_settled(sender: Sender, hook: HookServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     monkeypatch.setenv("WAN22_LOCAL_ONLY", "1")
     with pytest.raises(RemoteError, match="Nothing may leave"):
-        clip_notice.check_notice(sender.folder, HOOK, False, "default")
+        clip_notice.check_callback(sender.folder, HOOK, False, "default")
     sender.notifier.deliver_due()
     assert not hook.seen and sender.row()[0] == "waiting"
 
 
 def test_the_secret_is_nowhere_on_disk(sender: Sender, hook: HookServer) -> None:
-    sender.notifier.tell_done(RUN, TO, {})
+    sender.notifier.send_done(RUN, NODE, TO, {})
     sender.notifier.deliver_due()
     whole = b"".join(file.read_bytes() for file in sender.folder.rglob("*") if file.is_file())
     assert hook.secret.removeprefix("whsec_").encode() not in whole
@@ -305,21 +310,21 @@ def test_the_secret_is_nowhere_on_disk(sender: Sender, hook: HookServer) -> None
 def test_request_of_a_graph_that_goes_in_circles() -> None:
     graph = {"a": {"class_type": "Wan22A", "inputs": {"x": ["b", 0], "n": 1}},
              "b": {"class_type": "Wan22B", "inputs": {"x": ["a", 0]}}}
-    assert [node["node"] for node in request_of(graph, "a")] == ["a", "b"]
-    assert request_of({}, "a") == []
+    assert [node["node"] for node in request_data(graph, "a")] == ["a", "b"]
+    assert request_data({}, "a") == []
 
 
 def test_whether_an_output_is_taken() -> None:
     graph = {"clip": {"inputs": {}}, "look": {"inputs": {"images": ["clip", 1], "size": 3}}}
-    assert [GraphRun("p", "clip", graph, ()).takes(output) for output in (0, 1)] == [False, True]
-    assert GraphRun("p", "made later", graph, ()).takes(0)
+    assert [GraphRun("p", graph, {}).takes("clip", output) for output in (0, 1)] == [False, True]
+    assert GraphRun("p", graph, {}).takes("made later", 0)
 
 
 @pytest.mark.parametrize("messages, message, cancelled", [
     ([["execution_start", {}], ["execution_error", {"exception_message": "No.", "node_id": "7"}]], "No.", False),
     ([["execution_interrupted", {"node_id": "7"}]], "stopped", True), (None, "without a clip", False)])
 def test_why_a_run_failed(messages: list | None, message: str, cancelled: bool) -> None:
-    found = failure_of({"status": {"messages": messages}} if messages else {})
+    found = failure_data(read_end({"status": {"messages": messages}} if messages else {}))
     assert message in found["message"] and found["cancelled"] == cancelled
     assert found["node"] == ("7" if messages else None)
 
@@ -333,6 +338,6 @@ def test_reports(report: str, told: tuple) -> None:
 
 
 def test_watch_table_is_empty_when_runs_have_ended(sender: Sender) -> None:
-    watch = sender.notifier.begin(RUN, TO)
-    sender.notifier.run_ended(watch, {"message": "no", "cancelled": False})
-    assert run_watch.Watches(sender.folder).find("prompt-1", "notify") is None
+    watch = sender.notifier.begin(RUN, NODE, TO)
+    sender.notifier.send_failed(watch, {"message": "no", "cancelled": False})
+    assert run_watch.WatchedRuns(sender.folder).find("prompt-1", "notify") is None

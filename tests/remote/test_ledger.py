@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from devtools.paths import ROOT
+from pipeline.remote.budget import Limits
 from pipeline.remote.database import opened
-from pipeline.remote.errors import Kind, RemoteError
-from pipeline.remote.job import Job, State
-from pipeline.remote.ledger import Ledger, Limits
+from pipeline.remote.errors import ErrorKind, RemoteError
+from pipeline.remote.job import Job, JobState
+from pipeline.remote.ledger import Ledger
 
 JOB = Job("", "fal", "model", "default", "d" * 64, summary={"prompt": "pan"})
 SPENDERS = """
@@ -22,14 +23,15 @@ import sys
 from pathlib import Path
 from pipeline.remote.errors import RemoteError
 from pipeline.remote.job import Job
-from pipeline.remote.ledger import Ledger, Limits
+from pipeline.remote.budget import Limits
+from pipeline.remote.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
-shared = ledger.claim(Job("", "fal", "model", "default", "shared"))
+shared = ledger.get_or_create(Job("", "fal", "model", "default", "shared"))
 bought = 0
 for number in range(10):
-    job = ledger.claim(Job("", "fal", "model", "default", f"{sys.argv[2]}/{number}"))
+    job = ledger.get_or_create(Job("", "fal", "model", "default", f"{sys.argv[2]}/{number}"))
     try:
-        ledger.about_to_spend(job, 0.5, "test", Limits(day=10.0))
+        ledger.authorize(job, 0.5, "test", Limits(day=10.0))
         bought += 1
     except RemoteError:
         pass
@@ -43,42 +45,42 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_a_request_has_one_job_until_that_is_over(ledger: Ledger) -> None:
-    job = ledger.claim(JOB)
-    assert job.id and ledger.claim(JOB) == job
-    for state in (State.QUEUED, State.TIMED_OUT, State.SUBMIT_UNKNOWN, State.DONE):
+    job = ledger.get_or_create(JOB)
+    assert job.id and ledger.get_or_create(JOB) == job
+    for state in (JobState.QUEUED, JobState.TIMED_OUT, JobState.SUBMIT_UNKNOWN, JobState.DONE):
         ledger.reopen(job, state=state)
-        assert ledger.claim(JOB).id == job.id, state
-    for state in (State.FAILED, State.CANCELED, State.LOST):
-        ledger.reopen(ledger.claim(JOB), state=state)
-        assert ledger.claim(JOB).id != job.id, state
-    assert ledger.claim(Job("", "fal", "another model", "default", JOB.digest)).model == "another model"
+        assert ledger.get_or_create(JOB).id == job.id, state
+    for state in (JobState.FAILED, JobState.CANCELED, JobState.LOST):
+        ledger.reopen(ledger.get_or_create(JOB), state=state)
+        assert ledger.get_or_create(JOB).id != job.id, state
+    assert ledger.get_or_create(Job("", "fal", "another model", "default", JOB.digest)).model == "another model"
 
 
 def test_a_job_that_has_ended_stays_so(ledger: Ledger) -> None:
-    job = ledger.claim(JOB)
-    ledger.update(job, state=State.DONE, result="clip.mp4")
-    for state in (State.RUNNING, State.FAILED, State.CANCELED):
-        assert ledger.update(job, state=state).state == State.DONE
+    job = ledger.get_or_create(JOB)
+    ledger.update(job, state=JobState.DONE, result="clip.mp4")
+    for state in (JobState.RUNNING, JobState.FAILED, JobState.CANCELED):
+        assert ledger.update(job, state=state).state == JobState.DONE
     assert Ledger(ledger.folder).get(job.id).result == "clip.mp4"
 
 
 def test_jobs_are_found_by_their_names(ledger: Ledger) -> None:
-    job = ledger.update(ledger.claim(JOB), remote_id="req-1")
+    job = ledger.update(ledger.get_or_create(JOB), remote_id="req-1")
     for name in (job.id, job.short_id, "req-1"):
         assert ledger.find(name) == job
-    ledger.claim(replace(JOB, digest="e" * 64))  # its provider has no id for it yet
+    ledger.get_or_create(replace(JOB, digest="e" * 64))  # its provider has no id for it yet
     for name in ("", job.id[:7], "req", "%", "_" * 8):
         assert ledger.find(name) is None, name
 
 
 def test_an_id_that_was_mistyped_can_be_put_right(ledger: Ledger) -> None:
-    job = ledger.attach(ledger.update(ledger.claim(JOB), state=State.SUBMIT_UNKNOWN, sent=True), "req-l")
-    with pytest.raises(RemoteError, match="already is req-l"):
+    job = ledger.attach(ledger.update(ledger.get_or_create(JOB), state=JobState.SUBMIT_UNKNOWN, sent=True), "req-l")
+    with pytest.raises(RemoteError, match="already has the id req-l"):
         ledger.attach(job, "req-1")
-    ledger.update(job, state=State.LOST, error_kind=Kind.LOST.value, error="nobody knows it")
+    ledger.update(job, state=JobState.LOST, error_kind=ErrorKind.LOST.value, error="nobody knows it")
     found = ledger.attach(job, "req-1")
-    assert (found.remote_id, found.state, found.error) == ("req-1", State.RUNNING, "")
-    done = ledger.update(job, state=State.DONE, result="clip.mp4")
+    assert (found.remote_id, found.state, found.error) == ("req-1", JobState.RUNNING, "")
+    done = ledger.update(job, state=JobState.DONE, result="clip.mp4")
     assert ledger.attach(job, "req-1") == done, "what is there is not fetched anew"
 
 
@@ -93,22 +95,22 @@ def test_several_processes_share_a_ledger(ledger: Ledger) -> None:
 
 
 def test_what_was_not_bought_is_not_counted(ledger: Ledger) -> None:
-    job = ledger.about_to_spend(ledger.claim(JOB), 3.0, "test", Limits())
+    job = ledger.authorize(ledger.get_or_create(JOB), 3.0, "test", Limits())
     assert ledger.spent() == 3.0
-    ledger.update(job, state=State.FAILED)
+    ledger.update(job, state=JobState.FAILED)
     assert ledger.spent() == 0.0
 
 
 def test_what_is_given_up_may_be_bought_anew_and_stays_spent(ledger: Ledger) -> None:
-    job = ledger.about_to_spend(ledger.claim(JOB), 0.5, "test", Limits())
-    job = ledger.update(job, sent=True, remote_id="theirs", state=State.RUNNING)
-    with ledger.driver(job), pytest.raises(RemoteError, match="Stop that run first"):
+    job = ledger.authorize(ledger.get_or_create(JOB), 0.5, "test", Limits())
+    job = ledger.update(job, sent=True, remote_id="theirs", state=JobState.RUNNING)
+    with ledger.lock(job), pytest.raises(RemoteError, match="Stop that run first"):
         ledger.give_up(job)
-    assert ledger.get(job.id).state == State.RUNNING
+    assert ledger.get(job.id).state == JobState.RUNNING
     ledger.give_up(job)
-    assert ledger.claim(JOB).id != job.id and ledger.spent() == 0.5
-    unknown = ledger.about_to_spend(ledger.claim(JOB), 0.25, "test", Limits())
-    ledger.give_up(ledger.update(unknown, sent=True, state=State.SUBMIT_UNKNOWN))  # not found at the provider
+    assert ledger.get_or_create(JOB).id != job.id and ledger.spent() == 0.5
+    unknown = ledger.authorize(ledger.get_or_create(JOB), 0.25, "test", Limits())
+    ledger.give_up(ledger.update(unknown, sent=True, state=JobState.SUBMIT_UNKNOWN))  # not found at the provider
     assert ledger.spent() == 0.5
 
 
@@ -118,8 +120,8 @@ def test_what_is_given_up_may_be_bought_anew_and_stays_spent(ledger: Ledger) -> 
 ])
 def test_limits(ledger: Ledger, price: float | None, limits: Limits, said: str) -> None:
     with pytest.raises(RemoteError, match=said) as caught:
-        ledger.about_to_spend(ledger.claim(JOB), price, "test", limits)
-    assert caught.value.kind == Kind.BUDGET and ledger.spent() == 0.0
+        ledger.authorize(ledger.get_or_create(JOB), price, "test", limits)
+    assert caught.value.kind == ErrorKind.BUDGET and ledger.spent() == 0.0
 
 
 @pytest.mark.parametrize(("limits", "budget", "said"), [
@@ -131,27 +133,27 @@ def test_limits(ledger: Ledger, price: float | None, limits: Limits, said: str) 
 def test_of_the_nodes_limits_and_the_budget_the_stricter_holds(ledger: Ledger, limits: Limits, budget: Limits,
                                                                said: str) -> None:
     for digest in ("one", "two"):
-        ledger.about_to_spend(ledger.claim(replace(JOB, digest=digest)), 2.0, "test", Limits(), Limits(3.0, 9.0))
+        ledger.authorize(ledger.get_or_create(replace(JOB, digest=digest)), 2.0, "test", Limits(), Limits(3.0, 9.0))
     with pytest.raises(RemoteError, match=re.escape(said)):
-        ledger.about_to_spend(ledger.claim(JOB), 2.0, "test", limits, budget)
+        ledger.authorize(ledger.get_or_create(JOB), 2.0, "test", limits, budget)
     assert ledger.spent() == 4.0
 
 
 def test_a_lock_is_held_by_one(ledger: Ledger) -> None:
     from filelock import Timeout
 
-    job = ledger.claim(JOB)
-    with ledger.driver(job).acquire(timeout=0), pytest.raises(Timeout):
-        Ledger(ledger.folder).driver(job).acquire(timeout=0)
-    ledger.driver(job).acquire(timeout=0)
+    job = ledger.get_or_create(JOB)
+    with ledger.lock(job).acquire(timeout=0), pytest.raises(Timeout):
+        Ledger(ledger.folder).lock(job).acquire(timeout=0)
+    ledger.lock(job).acquire(timeout=0)
 
 
 def test_a_damaged_ledger_is_told(ledger: Ledger) -> None:
-    ledger.claim(JOB)
+    ledger.get_or_create(JOB)
     for file in ledger.folder.glob("jobs.sqlite*"):
         file.write_bytes(b"no database, but long enough to look at" * 100)
     with pytest.raises(RemoteError, match="cannot be used") as caught:
-        Ledger(ledger.folder).claim(JOB)
+        Ledger(ledger.folder).get_or_create(JOB)
     assert str(ledger.folder) in str(caught.value)
 
 

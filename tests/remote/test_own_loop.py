@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.http.threads import in_own_loop
 from pipeline.remote.errors import RunEndedError
-from pipeline.remote.job import State
+from pipeline.remote.job import JobState
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.run import make_clip
 from tests.support.office import CLIP, Office, Stopped, picture
@@ -47,17 +47,17 @@ def test_a_clip_is_fetched_while_the_graph_computes(server: ReplicateServer, off
     done = threading.Event()
 
     def changed(job_id: str) -> None:
-        if office.desk.ledger.get(job_id).state == State.DONE:
+        if office.context.ledger.get(job_id).state == JobState.DONE:
             done.set()
 
     office.change(ledger=Ledger(office.folder / "ledger", changed))
 
     async def graph() -> None:
-        clip = asyncio.create_task(in_own_loop(make_clip([office.target()], CLIP, picture(), office.desk),
-                                               office.desk.left))
+        clip = asyncio.create_task(in_own_loop(make_clip([office.target()], CLIP, picture(), office.context),
+                                               office.context.abandoned))
         await asyncio.sleep(0)
         assert done.wait(PATIENCE), "this blocks the loop, as a sampler does"
-        assert (await clip).job.state == State.DONE
+        assert (await clip).job.state == JobState.DONE
 
     asyncio.run(graph())
 
@@ -67,7 +67,8 @@ def begin_two_and_break_off(server: ReplicateServer, office: Office) -> None:
 
     async def graph() -> None:
         clips = [asyncio.create_task(in_own_loop(make_clip([office.target()], replace(CLIP, seed=seed), picture(),
-                                                           office.desk), office.desk.left)) for seed in (1, 2)]
+                                                           office.context), office.context.abandoned))
+                 for seed in (1, 2)]
         while len({seen.path for seen in server.asked("poll")}) < 2:
             assert not any(clip.done() for clip in clips)
             await asyncio.sleep(0.01)
@@ -87,7 +88,7 @@ def test_stop_calls_off_the_jobs_that_nobody_waits_for_any_more(server: Replicat
     begin_two_and_break_off(server, office)
     assert not any(job.cancelled for job in server.jobs.values()), "why it broke off is not known yet"
     over.set()
-    until(lambda: {job.state for job in office.desk.ledger.jobs()} == {State.CANCELED})
+    until(lambda: {job.state for job in office.context.ledger.jobs()} == {JobState.CANCELED})
     assert [job.cancelled for job in server.jobs.values()] == [True, True]
 
 
@@ -102,13 +103,13 @@ def test_an_error_elsewhere_calls_off_nothing(server: ReplicateServer, office: O
     office.stop = stop
     begin_two_and_break_off(server, office)
     over.set()
-    until(lambda: sum("The run has ended. Replicate goes on" in text for text in office.said) == 2)
+    until(lambda: sum("The run has ended. Replicate continues the job" in text for text in office.said) == 2)
     assert not any(job.cancelled for job in server.jobs.values())
     for job in server.jobs.values():
         job.script = Script(queued=0, running=0)
     office.stop = lambda: None
     for seed in (1, 2):
-        assert office.make(replace(CLIP, seed=seed)).job.state == State.DONE
+        assert office.make(replace(CLIP, seed=seed)).job.state == JobState.DONE
     assert server.accepted == 2
     office.check()
 
@@ -116,9 +117,9 @@ def test_an_error_elsewhere_calls_off_nothing(server: ReplicateServer, office: O
 def test_a_run_that_breaks_off_tells_its_jobs_at_once(server: ReplicateServer, office: Office) -> None:
     """Before any sign of ComfyUI's could."""
     server.script = Script(queued=0, running=FOREVER)
-    assert not office.desk.left.is_set()
+    assert not office.context.abandoned.is_set()
     begin_two_and_break_off(server, office)
-    assert office.desk.left.is_set()
+    assert office.context.abandoned.is_set()
     ended = RunEndedError()
 
     def stop() -> None:

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from pipeline.remote.api import Reply
-from pipeline.remote.errors import Kind
-from pipeline.remote.job import State
-from pipeline.remote.provider import Progress
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.errors import ErrorKind
+from pipeline.remote.job import JobState
+from pipeline.remote.provider import JobStatus
+from pipeline.remote.providers import PROVIDERS
 from pipeline.remote.providers.replicate import read_secret, verify
-from pipeline.remote.webhooks.signatures import Callback
+from pipeline.remote.signatures import WebhookRequest
 from tests.support.office import SERVERS, Office
 from tests.support.providers.job import Script
 
@@ -64,29 +64,29 @@ DONE = {
     "fal": (200, fal(status="COMPLETED", metrics={"inference_time": 1.5})),
     "replicate": (200, replicate(status="succeeded", output=[CLIP], metrics={"predict_time": 3.804328})),
 }
-POLLS: list[tuple[str, dict[str, Any], Progress]] = [
-    ("wavespeed", wavespeed(status="pending"), Progress(State.QUEUED)),
-    ("wavespeed", wavespeed(status="processing"), Progress(State.RUNNING)),
-    ("wavespeed", wavespeed(status="failed", error="Model error"), Progress(State.FAILED, message="Model error")),
-    ("atlascloud", atlascloud(), Progress(State.RUNNING)),
+POLLS: list[tuple[str, dict[str, Any], JobStatus]] = [
+    ("wavespeed", wavespeed(status="pending"), JobStatus(JobState.QUEUED)),
+    ("wavespeed", wavespeed(status="processing"), JobStatus(JobState.RUNNING)),
+    ("wavespeed", wavespeed(status="failed", error="Model error"), JobStatus(JobState.FAILED, message="Model error")),
+    ("atlascloud", atlascloud(), JobStatus(JobState.RUNNING)),
     ("atlascloud", atlascloud(status="failed", error="Upstream access denied, please contact administrator.",
                               error_code=1013002),
-     Progress(State.FAILED, message="Upstream access denied, please contact administrator.")),
-    ("fal", fal(queue_position=123), Progress(State.QUEUED, "", 123)),
-    ("fal", fal(status="IN_PROGRESS", logs=[{"msg": "foo"}]), Progress(State.RUNNING)),
+     JobStatus(JobState.FAILED, message="Upstream access denied, please contact administrator.")),
+    ("fal", fal(queue_position=123), JobStatus(JobState.QUEUED, "", 123)),
+    ("fal", fal(status="IN_PROGRESS", logs=[{"msg": "foo"}]), JobStatus(JobState.RUNNING)),
     ("fal", fal(status="COMPLETED", error="Runner disconnected", error_type="runner_disconnected"),
-     Progress(State.FAILED, message="Runner disconnected")),
+     JobStatus(JobState.FAILED, message="Runner disconnected")),
     ("fal", fal(status="COMPLETED", error="Request timed out", error_type="request_timeout"),
-     Progress(State.FAILED, message="Request timed out")),
-    ("replicate", replicate(), Progress(State.QUEUED)),
-    ("replicate", replicate(status="processing"), Progress(State.RUNNING)),
+     JobStatus(JobState.FAILED, message="Request timed out")),
+    ("replicate", replicate(), JobStatus(JobState.QUEUED)),
+    ("replicate", replicate(status="processing"), JobStatus(JobState.RUNNING)),
 ]
-REFUSALS: list[tuple[str, int, dict[str, Any], Kind]] = [
-    ("wavespeed", 200, {"code": 500, "message": "Upload failed: invalid file type"}, Kind.VALIDATION),
-    ("atlascloud", 200, {"code": 402, "msg": "insufficient balance", "data": None}, Kind.QUOTA),
-    ("atlascloud", 503, {"message": "temporary failure"}, Kind.TRANSIENT),
+REFUSALS: list[tuple[str, int, dict[str, Any], ErrorKind]] = [
+    ("wavespeed", 200, {"code": 500, "message": "Upload failed: invalid file type"}, ErrorKind.VALIDATION),
+    ("atlascloud", 200, {"code": 402, "msg": "insufficient balance", "data": None}, ErrorKind.QUOTA),
+    ("atlascloud", 503, {"message": "temporary failure"}, ErrorKind.TRANSIENT),
     ("replicate", 401, {"title": "Unauthenticated", "detail": "You did not pass a valid authentication token",
-                        "status": 401}, Kind.AUTH),
+                        "status": 401}, ErrorKind.AUTH),
 ]
 
 
@@ -94,37 +94,37 @@ def reply_of(status: int, content: Any) -> Reply:
     return Reply(status, {}, json.dumps(content).encode())
 
 
-def polled(name: str, *replies: tuple[int, Any]) -> Progress:
-    """What an adapter reads in the replies to one poll."""
-    steps = ADAPTERS[name].poll("a/model", "a-job")
+def polled(name: str, *replies: tuple[int, Any]) -> JobStatus:
+    """what a provider reads in the replies to one poll."""
+    steps = PROVIDERS[name].poll("a/model", "a-job")
     next(steps)
     try:
         for status, content in replies:
             reply = reply_of(status, content)
-            assert ADAPTERS[name].refusal(reply) is None
+            assert PROVIDERS[name].refusal(reply) is None
             steps.send(reply)
     except StopIteration as end:
         return end.value
     raise AssertionError("the poll asks on")
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", PROVIDERS)
 def test_a_job_is_accepted_and_its_clip_is_found(name: str) -> None:
     status, content = SUBMITTED[name]
-    assert ADAPTERS[name].refusal(reply_of(status, content)) is None
-    assert ADAPTERS[name].accepted(reply_of(status, content)) in ("d66f959b", "8ba2926c", "f8837f29", "heat2o3b")
+    assert PROVIDERS[name].refusal(reply_of(status, content)) is None
+    assert PROVIDERS[name].accepted(reply_of(status, content)) in ("d66f959b", "8ba2926c", "f8837f29", "heat2o3b")
     result = [(200, {"video": {"url": CLIP, "content_type": "video/mp4"}, "seed": 7})] if name == "fal" else []
-    assert polled(name, DONE[name], *result) == Progress(State.DOWNLOADING, CLIP)
+    assert polled(name, DONE[name], *result) == JobStatus(JobState.DOWNLOADING, CLIP)
 
 
 @pytest.mark.parametrize(("name", "content", "read"), POLLS)
-def test_a_poll_is_read(name: str, content: dict[str, Any], read: Progress) -> None:
+def test_a_poll_is_read(name: str, content: dict[str, Any], read: JobStatus) -> None:
     assert polled(name, (200, content)) == read
 
 
 @pytest.mark.parametrize(("name", "status", "content", "kind"), REFUSALS)
-def test_a_refusal_is_read(name: str, status: int, content: dict[str, Any], kind: Kind) -> None:
-    error = ADAPTERS[name].refusal(reply_of(status, content))
+def test_a_refusal_is_read(name: str, status: int, content: dict[str, Any], kind: ErrorKind) -> None:
+    error = PROVIDERS[name].refusal(reply_of(status, content))
     assert error.kind == kind
     assert str(content.get("message") or content.get("msg") or content["detail"]) in str(error)
 
@@ -133,7 +133,7 @@ def test_a_callback_of_replicate_is_verified() -> None:
     keys = read_secret({"key": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"})
     headers = {"webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek", "webhook-timestamp": "1614265330",
                "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="}
-    assert verify(Callback(headers, b'{"test": 2432232314}'), keys, 1614265330.0) == headers["webhook-id"]
+    assert verify(WebhookRequest(headers, b'{"test": 2432232314}'), keys, 1614265330.0) == headers["webhook-id"]
 
 
 def missing(real: Any, ours: Any, place: str = "") -> list[str]:

@@ -16,17 +16,18 @@ from urllib.parse import unquote
 
 import pytest
 
+from pipeline.http import policy as http
 from pipeline.lora.expert import choose_expert
 from pipeline.lora.names import Style
 from pipeline.lora.probe import LoraFacts
+from pipeline.remote.budget import Limits
 from pipeline.remote.clip import resumed_clip
 from pipeline.remote.database import writing
-from pipeline.remote.errors import Kind, NotAcceptedError, RemoteError, RunEndedError
-from pipeline.remote.job import Job, State
-from pipeline.remote.ledger import Limits
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.errors import ErrorKind, NotAcceptedError, RemoteError, RunEndedError
+from pipeline.remote.job import Job, JobState
+from pipeline.remote.providers import PROVIDERS, Target
 from pipeline.remote.request import request_digest
-from pipeline.remote.run import Target, plans_for, resume
+from pipeline.remote.run import plan_targets, resume
 from pipeline.remote.settings import Settings
 from pipeline.request import ClipRequest, Lora
 from pipeline.video.probe import probe_video
@@ -44,6 +45,7 @@ from tests.support.faults import (
     shortened,
     wrong_type,
 )
+from tests.support.loopback import loopback_policy
 from tests.support.office import CLIP, LORA, PATIENT, SERVERS, Office, Stopped, picture
 from tests.support.providers.job import FOREVER, Script
 from tests.support.providers.provider_server import ProviderServer
@@ -66,7 +68,7 @@ def office(server: ProviderServer, tmp_path: Path) -> Iterator[Office]:
     office.check()
 
 
-def refused(office: Office, kind: Kind, *said: str, clip: ClipRequest = CLIP) -> RemoteError:
+def refused(office: Office, kind: ErrorKind, *said: str, clip: ClipRequest = CLIP) -> RemoteError:
     with pytest.raises(RemoteError) as caught:
         office.make(clip)
     assert caught.value.kind == kind, caught.value
@@ -76,24 +78,24 @@ def refused(office: Office, kind: Kind, *said: str, clip: ClipRequest = CLIP) ->
 
 
 def models() -> list[tuple[str, int]]:
-    return [(name, number) for name in SERVERS for number in range(len(ADAPTERS[name].models))]
+    return [(name, number) for name in SERVERS for number in range(len(PROVIDERS[name].models))]
 
 
 def test_nobody_is_given_a_model_for_adults_who_did_not_choose_it() -> None:
-    assert all(adapter.models[0].loras and "spicy" not in adapter.models[0].id for adapter in ADAPTERS.values())
+    assert all(adapter.models[0].loras and "spicy" not in adapter.models[0].id for adapter in PROVIDERS.values())
 
 
 @pytest.mark.parametrize(("name", "number"), models())
 @pytest.mark.parametrize(("resolution", "num_frames"), [("480p", 33), ("720p", 81)])
 def test_every_model_makes_a_clip(name: str, number: int, resolution: str, num_frames: int, tmp_path: Path) -> None:
     with closing(SERVERS[name](tmp_path)) as server:
-        office, model = Office(tmp_path, server), ADAPTERS[name].models[number]
+        office, model = Office(tmp_path, server), PROVIDERS[name].models[number]
         loras = (LORA, Lora("https://weights.example/tint.safetensors", 1.0)) if model.loras > 1 else (
             LORA,) if model.loras else ()
         clip = ClipRequest("a tint", "blurry", loras, resolution, num_frames, 50, 7.5, 11)
         delivery = office.make(clip, office.target(model=model))
         facts = probe_video(delivery.path)
-        assert delivery.job.state == State.DONE and facts.codec == "h264" and facts.frames >= num_frames
+        assert delivery.job.state == JobState.DONE and facts.codec == "h264" and facts.frames >= num_frames
         (job,) = server.jobs.values()
         assert job.inputs["prompt"] == "a tint" and job.inputs["seed"] == 11
         assert str(job.inputs).count("tint.safetensors") == (0 if model.loras < 2 else 2 if name == "replicate" else 1)
@@ -127,11 +129,12 @@ def test_a_lora_reaches_the_expert_it_is_for(server: ProviderServer, office: Off
 def test_the_expert_of_auto_is_the_one_that_a_sampler_here_reads_in_the_name(link: str, expert: str | None) -> None:
     facts = LoraFacts("", Style.COMFYUI, (), None, {}, frozenset(), None, 0, None, "")
     clip = ClipRequest("pan", loras=(Lora(f"https://weights.example/{link}"),))
-    target = Target(ADAPTERS["fal"], ADAPTERS["fal"].models[0], "default")
-    (plan,) = plans_for([target], clip, "trim", True, lambda source: None)  # nothing of it is changed, so strict passes
+    target = Target(PROVIDERS["fal"], PROVIDERS["fal"].models[0], "default")
+    # Nothing of it is changed, so that strict passes.
+    (plan,) = plan_targets([target], clip, "trim", True, lambda source: None)
     (sent,) = plan.loras
     assert sent[2] == choose_expert(facts, unquote(link.partition("?")[0]), {})[0] == (expert or "both")
-    assert [f"{expert}-noise expert" in note for note in plan.settled] == ([True] if expert else [])
+    assert [f"{expert}-noise expert" in note for note in plan.inferred] == ([True] if expert else [])
 
 
 def test_the_same_request_is_bought_once(server: ProviderServer, office: Office) -> None:
@@ -169,22 +172,22 @@ def test_a_file_that_was_deleted_is_fetched_again(server: ProviderServer, office
 def test_a_resumed_clip_is_as_long_as_was_chosen_when_it_was_bought(chosen: str, tmp_path: Path) -> None:
     with closing(SERVERS["wavespeed"](tmp_path)) as server:
         office = Office(tmp_path, server)
-        job = office.make(ClipRequest("pan", num_frames=33), frames=chosen).job
-        path, _ = asyncio.run(resumed_clip(job.short_id, "", office.desk))
+        job = office.make(ClipRequest("pan", num_frames=33), longer_clips=chosen).job
+        path, _ = asyncio.run(resumed_clip(job.short_id, "", office.context))
         assert probe_video(path).frames == (33 if chosen == "trim" else 81)
-        office.desk.ledger.update(job, summary={"num_frames": 33})
-        path, _ = asyncio.run(resumed_clip(job.short_id, "", office.desk))
+        office.context.ledger.update(job, summary={"num_frames": 33})
+        path, _ = asyncio.run(resumed_clip(job.short_id, "", office.context))
         assert probe_video(path).frames == 33
 
 
 def test_a_job_is_asked_after_with_the_key_that_bought_it(server: ProviderServer, office: Office) -> None:
     """Another profile is another account, which would say that there is no such job."""
     server.script = Script(queued=0, running=FOREVER)
-    office.change(patience=replace(PATIENT, deadline=60.0))
-    refused(office, Kind.TIMEOUT)
+    office.change(timeouts=replace(PATIENT, deadline=60.0))
+    refused(office, ErrorKind.TIMEOUT)
     server.finish(next(iter(server.jobs.values())))
     next(iter(server.jobs.values())).script = Script(queued=0, running=0)
-    assert office.make(CLIP, replace(office.target(), profile="another")).job.state == State.DONE
+    assert office.make(CLIP, replace(office.target(), profile="another")).job.state == JobState.DONE
     assert server.accepted == 1
 
 
@@ -192,7 +195,7 @@ def test_two_nodes_with_the_same_request_share_one_job(server: ProviderServer, o
     from pipeline.remote.run import make_clip
 
     async def both() -> list:
-        return await asyncio.gather(*(make_clip([office.target()], CLIP, picture(), office.desk) for _ in range(4)))
+        return await asyncio.gather(*(make_clip([office.target()], CLIP, picture(), office.context) for _ in range(4)))
 
     assert len({delivery.path for delivery in asyncio.run(both())}) == 1
     assert server.accepted == 1
@@ -208,10 +211,10 @@ def test_too_many_requests_is_waited_out(server: ProviderServer, office: Office,
 
 def test_too_many_requests_for_too_long_is_told_and_nothing_is_owed(server: ProviderServer, office: Office) -> None:
     server.fail("submit", answer(429, {"code": 429, "message": "slow down"}), times=100)
-    error = refused(office, Kind.RATE_LIMIT)
+    error = refused(office, ErrorKind.RATE_LIMIT)
     assert isinstance(error, NotAcceptedError)
     assert len(server.asked("submit")) == PATIENT.attempts and server.accepted == 0
-    assert [job.state for job in office.desk.ledger.jobs()] == [State.FAILED]
+    assert [job.state for job in office.context.ledger.jobs()] == [JobState.FAILED]
 
 
 POLL_FAULTS = {
@@ -225,15 +228,15 @@ POLL_FAULTS = {
 def test_a_poll_that_fails_is_repeated(server: ProviderServer, office: Office, fault: str) -> None:
     server.script = Script(queued=1, running=1)
     server.fail("poll", POLL_FAULTS[fault], times=3)
-    assert office.make().job.state == State.DONE
+    assert office.make().job.state == JobState.DONE
     assert server.accepted == 1 and len(server.asked("submit")) == 1
 
 
 def test_a_provider_that_stays_away_leaves_the_job_to_be_resumed(server: ProviderServer, office: Office) -> None:
     server.fail("poll", reset(), times=PATIENT.attempts)
-    error = refused(office, Kind.TRANSIENT, "goes on there")
+    error = refused(office, ErrorKind.TRANSIENT, "continues there")
     assert not isinstance(error, NotAcceptedError), "no other provider may be asked"
-    assert office.make().job.state == State.DONE
+    assert office.make().job.state == JobState.DONE
     assert server.accepted == 1
 
 
@@ -243,55 +246,54 @@ def test_a_provider_that_stays_away_leaves_the_job_to_be_resumed(server: Provide
                          ids=["text", "list", "malformed", "reset", "cut", "502", "no id", "too late", "endless"])
 def test_a_submit_without_a_usable_answer_is_never_repeated(server: ProviderServer, office: Office, fault) -> None:
     """It is looked for in the provider's history, where there is one; else the user is told, and a re-run too."""
-    office.change(patience=replace(PATIENT, submit=5.0))
+    office.change(timeouts=replace(PATIENT, submit=5.0))
     server.fail("submit", fault)
     if server.provider in KNOWS_HISTORY:
-        assert office.make().job.state == State.DONE
+        assert office.make().job.state == JobState.DONE
     else:
-        error = refused(office, Kind.SUBMIT_UNKNOWN, "not sent again by itself")
+        error = refused(office, ErrorKind.SUBMIT_UNKNOWN, "not sent again by itself")
         assert not isinstance(error, NotAcceptedError)
-        refused(office, Kind.SUBMIT_UNKNOWN)
-        (job,) = office.desk.ledger.jobs()
-        found = office.desk.ledger.attach(job, next(iter(server.jobs)))
-        assert asyncio.run(resume(found, ADAPTERS[server.provider], office.desk)).job.state == State.DONE
+        refused(office, ErrorKind.SUBMIT_UNKNOWN)
+        (job,) = office.context.ledger.jobs()
+        found = office.context.ledger.attach(job, next(iter(server.jobs)))
+        assert asyncio.run(resume(found, PROVIDERS[server.provider], office.context)).job.state == JobState.DONE
     assert server.accepted == 1 and len(server.asked("submit")) == 1
 
 
 def test_a_submit_that_was_never_taken_stays_unknown(server: ProviderServer, office: Office) -> None:
     """The connection breaks off after the request, and the provider has nothing: nobody can tell that from outside."""
     server.fail("submit", reset())
-    refused(office, Kind.SUBMIT_UNKNOWN)
+    refused(office, ErrorKind.SUBMIT_UNKNOWN)
     assert server.accepted == 0 and len(server.asked("submit")) == 1
-    (job,) = office.desk.ledger.jobs()
-    assert job.state == State.SUBMIT_UNKNOWN
-    office.desk.ledger.give_up(job)
-    assert office.make().job.state == State.DONE and server.accepted == 1
+    (job,) = office.context.ledger.jobs()
+    assert job.state == JobState.SUBMIT_UNKNOWN
+    office.context.ledger.give_up(job)
+    assert office.make().job.state == JobState.DONE and server.accepted == 1
 
 
 def test_a_model_that_is_gone_was_not_bought_and_may_be_asked_elsewhere(server: ProviderServer, office: Office) -> None:
     server.fail("submit", answer(404, {"detail": "Not Found"}))
-    assert isinstance(refused(office, Kind.VALIDATION, "does not offer this model"), NotAcceptedError)
+    assert isinstance(refused(office, ErrorKind.VALIDATION, "no longer offers this model"), NotAcceptedError)
     assert server.accepted == 0
 
 
 def test_an_acceptance_that_the_disk_did_not_take_is_not_paid_twice(server: ProviderServer, office: Office) -> None:
-    ledger = office.desk.ledger
+    ledger = office.context.ledger
     with writing(ledger.folder) as base:
         base.execute("CREATE TRIGGER full BEFORE UPDATE ON jobs WHEN OLD.state = 'submitting' AND NEW.state = 'queued' "
                      "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END")
     if server.provider in KNOWS_HISTORY:
-        assert office.make().job.state == State.DONE
+        assert office.make().job.state == JobState.DONE
     else:
-        refused(office, Kind.SUBMIT_UNKNOWN, "Resume Remote Clip")
-        refused(office, Kind.SUBMIT_UNKNOWN, "Resume Remote Clip")
+        refused(office, ErrorKind.SUBMIT_UNKNOWN, "Resume Remote Clip")
+        refused(office, ErrorKind.SUBMIT_UNKNOWN, "Resume Remote Clip")
     assert server.accepted == 1
 
 
 def test_a_provider_that_cannot_be_reached_is_not_paid(office: Office, server: ProviderServer) -> None:
     hosts = dict.fromkeys(server.loopback(), ("127.0.0.1", 9))
-    office.change(policy=office.desk.policy.__class__(office.desk.policy.pace, loopback=hosts,
-                                                      loopback_ca=office.desk.policy.loopback_ca))
-    error = refused(office, Kind.TRANSIENT, "cannot be reached")
+    office.change(policy=loopback_policy(http, hosts, str(server.ca)))
+    error = refused(office, ErrorKind.TRANSIENT, "cannot be reached")
     assert isinstance(error, NotAcceptedError) and server.seen == []
 
 
@@ -304,38 +306,38 @@ GOOD = ("done", "objects", "list", "succeeded")
 def test_a_job_that_fails_says_why_and_may_be_bought_anew(server: ProviderServer, office: Office, end: str) -> None:
     server.plan(Script(queued=0, running=0, end=end))
     if end in GOOD:
-        assert office.make().job.state == State.DONE
+        assert office.make().job.state == JobState.DONE
         return
-    error = refused(office, Kind.POLICY if end.startswith("refused") else Kind.PROVIDER_FAILED)
+    error = refused(office, ErrorKind.POLICY if end.startswith("refused") else ErrorKind.PROVIDER_FAILED)
     assert not isinstance(error, NotAcceptedError), "it was accepted: no other provider is asked by itself"
     assert len(str(error)) > 40
-    (job,) = office.desk.ledger.jobs()
-    states = {"cancelled": State.CANCELED, "deleted": State.LOST} if server.provider != "fal" else {}
-    assert job.state == states.get(end, State.FAILED) and job.error == str(error)
-    assert office.make().job.state == State.DONE and server.accepted == 2
+    (job,) = office.context.ledger.jobs()
+    states = {"cancelled": JobState.CANCELED, "deleted": JobState.LOST} if server.provider != "fal" else {}
+    assert job.state == states.get(end, JobState.FAILED) and job.error == str(error)
+    assert office.make().job.state == JobState.DONE and server.accepted == 2
 
 
 def test_a_status_that_nobody_knows_is_waited_through(server: ProviderServer, office: Office) -> None:
     server.script = Script(queued=0, running=3, word="reticulating")
-    assert office.make().job.state == State.DONE
+    assert office.make().job.state == JobState.DONE
     assert any("reticulating" in text for text in office.said)
 
 
 def test_a_job_that_hangs_is_given_back_with_its_id(server: ProviderServer, office: Office) -> None:
     server.script = Script(queued=0, running=FOREVER)
-    office.change(patience=replace(PATIENT, deadline=60.0))
-    error = refused(office, Kind.TIMEOUT, "run again")
-    (job,) = office.desk.ledger.jobs()
-    assert job.state == State.TIMED_OUT and job.short_id in str(error)
+    office.change(timeouts=replace(PATIENT, deadline=60.0))
+    error = refused(office, ErrorKind.TIMEOUT, "run again")
+    (job,) = office.context.ledger.jobs()
+    assert job.state == JobState.TIMED_OUT and job.short_id in str(error)
     server.finish(next(iter(server.jobs.values())))
     next(iter(server.jobs.values())).script = Script(queued=0, running=0)
-    assert office.make().job.state == State.DONE and server.accepted == 1
+    assert office.make().job.state == JobState.DONE and server.accepted == 1
 
 
 def test_a_new_job_that_the_status_call_does_not_know_yet(tmp_path: Path) -> None:
     with closing(SERVERS["atlascloud"](tmp_path)) as server:
         server.script = Script(missing=3, queued=0, running=0)
-        assert Office(tmp_path, server).make().job.state == State.DONE
+        assert Office(tmp_path, server).make().job.state == JobState.DONE
 
 
 DOWNLOAD_FAULTS = {
@@ -350,50 +352,51 @@ def test_a_clip_that_does_not_arrive_whole_is_fetched_again(server: ProviderServ
     server.cdn.fail("download", DOWNLOAD_FAULTS[fault], times=2)
     assert probe_video(office.make().path).frames >= 80
     assert server.accepted == 1
-    assert [path.suffix for path in office.desk.results.iterdir()] == [".mp4"], "no half file stays"
+    assert [path.suffix for path in office.context.results.iterdir()] == [".mp4"], "no half file stays"
 
 
 def test_a_clip_that_comes_too_slowly_is_fetched_again(tmp_path: Path) -> None:
     with closing(SERVERS["fal"](tmp_path)) as server:
         office = Office(tmp_path, server)
-        office.change(patience=replace(PATIENT, download=5.0))
+        office.change(timeouts=replace(PATIENT, download=5.0))
         server.cdn.fail("download", drip(20))
-        assert office.make().job.state == State.DONE and len(server.cdn.asked("download")) == 2
+        assert office.make().job.state == JobState.DONE and len(server.cdn.asked("download")) == 2
 
 
 def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path) -> None:
     with closing(SERVERS["fal"](tmp_path)) as server:
         office = Office(tmp_path, server)
         server.cdn.fail("download", shortened(), times=4)
-        refused(office, Kind.INTEGRITY, "paid")
-        (job,) = office.desk.ledger.jobs()
-        old, new = (office.desk.results / f".{job.provider}_{job.short_id}.{n}.arriving.mp4" for n in ("0123", "4567"))
+        refused(office, ErrorKind.INTEGRITY, "paid")
+        (job,) = office.context.ledger.jobs()
+        old, new = (office.context.results / f".{job.provider}_{job.short_id}.{n}.arriving.mp4"
+                    for n in ("0123", "4567"))
         for left in (old, new):
             left.write_bytes(b"half")
         os.utime(old, (0, 0))
-        assert office.make().job.state == State.DONE
+        assert office.make().job.state == JobState.DONE
         assert not old.exists() and new.exists()
 
 
 def test_a_clip_that_never_arrives_is_still_there_for_the_next_run(server: ProviderServer, office: Office) -> None:
     server.cdn.fail("download", shortened(), times=4)
-    refused(office, Kind.INTEGRITY, "paid", "run again")
-    assert office.make().job.state == State.DONE and server.accepted == 1
+    refused(office, ErrorKind.INTEGRITY, "paid", "run again")
+    assert office.make().job.state == JobState.DONE and server.accepted == 1
 
 
 def test_an_endless_clip_ends(server: ProviderServer, office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.remote.poll.MAX_CLIP", 2**20)
+    monkeypatch.setattr("pipeline.remote.result.MAX_CLIP", 2**20)
     server.cdn.fail("download", endless(b"\0" * 2**16), times=100)
-    refused(office, Kind.INTEGRITY, "MB")
+    refused(office, ErrorKind.INTEGRITY, "MB")
 
 
 @pytest.mark.parametrize("expired", [1, 50])
 def test_a_link_that_expired_is_asked_for_once_more(server: ProviderServer, office: Office, expired: int) -> None:
     server.script = Script(queued=0, running=0, expired=expired)
     if expired == 1:
-        assert office.make().job.state == State.DONE
+        assert office.make().job.state == JobState.DONE
     else:
-        refused(office, Kind.DOWNLOAD_EXPIRED, "gone")
+        refused(office, ErrorKind.DOWNLOAD_EXPIRED, "gone")
     assert server.accepted == 1
 
 
@@ -403,7 +406,7 @@ def test_a_link_that_expired_is_asked_for_once_more(server: ProviderServer, offi
 def test_a_redirect_into_this_machine_is_refused(server: ProviderServer, office: Office, target: str,
                                                  hops: int) -> None:
     server.cdn.fail("download", chain(hops, target) if hops else redirect(target), times=20)
-    refused(office, Kind.REFUSED_HERE)
+    refused(office, ErrorKind.REFUSED_HERE)
 
 
 def test_a_redirect_of_an_api_is_not_followed(server: ProviderServer, office: Office) -> None:
@@ -414,12 +417,12 @@ def test_a_redirect_of_an_api_is_not_followed(server: ProviderServer, office: Of
 
 
 def test_a_wrong_key_and_no_key(server: ProviderServer, office: Office) -> None:
-    variable = ADAPTERS[server.provider].variables[0]
-    office.change(keys=office.desk.keys.__class__(environ={}))
-    error = refused(office, Kind.AUTH, variable, "Nothing was sent")
+    variable = PROVIDERS[server.provider].variables[0]
+    office.change(keys=office.context.keys.__class__(environ={}))
+    error = refused(office, ErrorKind.AUTH, variable, "Nothing was sent")
     assert server.seen == []
-    office.change(keys=office.desk.keys.__class__(environ={variable: "wrong-key-0123456789"}))
-    error = refused(office, Kind.AUTH, "key" if server.provider != "replicate" else "token")
+    office.change(keys=office.context.keys.__class__(environ={variable: "wrong-key-0123456789"}))
+    error = refused(office, ErrorKind.AUTH, "key" if server.provider != "replicate" else "token")
     assert isinstance(error, NotAcceptedError) and "wrong-key" not in str(error) and server.accepted == 0
 
 
@@ -427,31 +430,32 @@ def test_a_refusal_where_no_key_went_is_not_the_keys_fault(server: ProviderServe
     """A file store whose ticket has run out, a published schema behind a wall against robots."""
     server.fail("models", answer(403, "<html>"))
     if server.provider in ("fal", "atlascloud"):  # they publish it to everybody
-        assert office.make().job.state == State.DONE
+        assert office.make().job.state == JobState.DONE
     else:
-        refused(office, Kind.AUTH, "refuses")
+        refused(office, ErrorKind.AUTH, "rejected")
     if server.provider == "wavespeed":
         server.fail("upload_data", answer(403, "<Error/>"))
-        error = refused(office, Kind.PROVIDER_FAILED, "uploads.", "your key has no part in it")
+        error = refused(office, ErrorKind.PROVIDER_FAILED, "uploads.", "does not use your key")
         assert isinstance(error, NotAcceptedError)
 
 
 def test_no_balance(server: ProviderServer, office: Office) -> None:
     server.balance = 0.0
-    error = refused(office, Kind.QUOTA)
+    error = refused(office, ErrorKind.QUOTA)
     assert isinstance(error, NotAcceptedError) and server.accepted == 0
 
 
 def test_limits_stop_before_anything_of_the_clip_leaves(server: ProviderServer, office: Office) -> None:
     office.change(limits=Limits(clip=0.001))
-    refused(office, Kind.BUDGET, "Nothing was bought", clip=ClipRequest("a red square", negative_prompt="a blue one"))
+    clip = ClipRequest("a red square", negative_prompt="a blue one")
+    refused(office, ErrorKind.BUDGET, "Nothing was bought", clip=clip)
     assert server.accepted == 0 and server.asked("submit") == server.asked("upload") == []
     assert not any(words in str(seen.body) for seen in server.seen for words in ("red square", "blue one"))
     if server.provider not in ("atlascloud", "replicate"):  # whose prices nobody tells before
         office.change(limits=Limits(day=5.0))
         prices = [office.make(ClipRequest("pan", seed=seed)).job.price for seed in range(2)]
         office.change(limits=Limits(day=sum(prices) + prices[0] / 2))
-        refused(office, Kind.BUDGET, "24 hours", clip=ClipRequest("pan", seed=3))
+        refused(office, ErrorKind.BUDGET, "24 hours", clip=ClipRequest("pan", seed=3))
         assert server.accepted == 2
 
 
@@ -468,17 +472,15 @@ def test_whoever_is_too_dear_or_names_no_price_is_passed_over(first: str, limits
         assert any("Nothing was bought. Asking WaveSpeed instead." in text for text in office.said)
         with pytest.raises(RemoteError) as caught:
             office.make(replace(CLIP, seed=8), office.target(dear))
-        assert caught.value.kind == Kind.BUDGET
+        assert caught.value.kind == ErrorKind.BUDGET
         office.check()
 
 
 def test_local_only_and_offline_send_nothing(server: ProviderServer, office: Office) -> None:
     office.change(settings=lambda: Settings(local_only=True))
-    refused(office, Kind.REFUSED_HERE, "leave this machine")
-    policy = office.desk.policy
-    office.change(settings=Settings, policy=policy.__class__(policy.pace, offline=True, loopback=policy.loopback,
-                                                             loopback_ca=policy.loopback_ca))
-    refused(office, Kind.REFUSED_HERE, "WAN22_OFFLINE")
+    refused(office, ErrorKind.REFUSED_HERE, "leave this machine")
+    office.change(settings=Settings, policy=replace(office.context.policy, offline=True))
+    refused(office, ErrorKind.REFUSED_HERE, "WAN22_OFFLINE")
     assert server.seen == []
 
 
@@ -486,15 +488,15 @@ def test_settings_that_change_while_a_job_waits_hold(server: ProviderServer, off
     """The first look is before the job waits for its turn, the next when it has it."""
     looks = iter([Settings(), Settings(), Settings(local_only=True)])
     office.change(settings=lambda: next(looks))
-    refused(office, Kind.REFUSED_HERE, "leave this machine")
+    refused(office, ErrorKind.REFUSED_HERE, "leave this machine")
     tight = Settings(budget=Limits(clip=0.001))
-    for before, late, kind, said in ((3, tight, Kind.BUDGET, "Wan 2.2 > Budget"),
-                                     (4, Settings(local_only=True), Kind.REFUSED_HERE, "leave this machine")):
+    for before, late, kind, said in ((3, tight, ErrorKind.BUDGET, "Wan 2.2 > Budget"),
+                                     (4, Settings(local_only=True), ErrorKind.REFUSED_HERE, "leave this machine")):
         looks = iter([Settings()] * before + [late])  # once the price is known
         refused(office, kind, said)
         assert not server.asked("upload")
     looks = iter([Settings()] * 5 + [tight])  # once the picture has left: what decides
-    refused(office, Kind.BUDGET, "Wan 2.2 > Budget")
+    refused(office, ErrorKind.BUDGET, "Wan 2.2 > Budget")
     assert server.asked("upload") and not server.jobs
 
 
@@ -503,13 +505,13 @@ def test_a_job_that_never_left_does_not_count_against_itself(name: str, tmp_path
     """ComfyUI was killed between the note of the money and the request."""
     with closing(SERVERS[name](tmp_path)) as server:
         office = Office(tmp_path, server)
-        (plan,) = plans_for([office.target()], CLIP, "keep", False, lambda source: None)
-        ledger = office.desk.ledger
-        killed = ledger.claim(Job("", name, plan.model_name, "default", request_digest(CLIP, picture().data),
+        (plan,) = plan_targets([office.target()], CLIP, "keep", False, lambda source: None)
+        ledger = office.context.ledger
+        killed = ledger.get_or_create(Job("", name, plan.model_name, "default", request_digest(CLIP, picture().data),
                                   summary={"longer_clips": "keep"}))
-        ledger.about_to_spend(killed, 4.9, "a guess", Limits())
+        ledger.authorize(killed, 4.9, "a guess", Limits())
         office.change(limits=Limits(day=5.0))
-        delivery = office.make(CLIP, frames="trim")
+        delivery = office.make(CLIP, longer_clips="trim")
         assert delivery.job.id == killed.id and server.accepted == 1
         assert delivery.job.summary["longer_clips"] == "trim", "what is bought is as chosen now"
         office.check()
@@ -517,11 +519,11 @@ def test_a_job_that_never_left_does_not_count_against_itself(name: str, tmp_path
 
 def test_nothing_is_bought_once_nobody_waits(server: ProviderServer, office: Office) -> None:
     """ComfyUI has left the run, and its Stop cannot be seen any more."""
-    office.desk.left.set()
+    office.context.abandoned.set()
     with pytest.raises(RunEndedError):
         office.make()
-    (job,) = office.desk.ledger.jobs()
-    assert job.state == State.CANCELED and not server.accepted and not server.asked("upload")
+    (job,) = office.context.ledger.jobs()
+    assert job.state == JobState.CANCELED and not server.accepted and not server.asked("upload")
 
 
 def test_stop_while_it_waits(server: ProviderServer, office: Office) -> None:
@@ -529,16 +531,16 @@ def test_stop_while_it_waits(server: ProviderServer, office: Office) -> None:
     office.stop = lambda: stop_after(office, lambda: len(server.asked("poll")) >= 2)
     with pytest.raises(Stopped):
         office.make()
-    (job,) = office.desk.ledger.jobs()
+    (job,) = office.context.ledger.jobs()
     (there,) = server.jobs.values()
     if server.provider in CANCELS:
-        assert there.cancelled and job.state == State.CANCELED and "cancelled" in office.said[-1]
+        assert there.cancelled and job.state == JobState.CANCELED and "cancelled" in office.said[-1]
         assert "content-length" in server.asked("cancel")[0].headers  # without it servers answer 411 (RFC 9110)
     else:
-        assert job.state == State.RUNNING and "billed" in office.said[-1] and job.short_id in office.said[-1]
+        assert job.state == JobState.RUNNING and "billed" in office.said[-1] and job.short_id in office.said[-1]
         office.stop = lambda: None
         there.script = Script(queued=0, running=0)
-        assert office.make().job.state == State.DONE and server.accepted == 1
+        assert office.make().job.state == JobState.DONE and server.accepted == 1
 
 
 @pytest.mark.parametrize("when", ["before the cancel", "unheard", "on its way"])
@@ -562,7 +564,7 @@ def test_stop_never_forgets_a_clip_that_is_paid(server: ProviderServer, office: 
         office.make()
     assert office.said[-1].startswith("Stopped")
     office.stop = lambda: None
-    assert office.make().job.state == State.DONE and server.accepted == 1
+    assert office.make().job.state == JobState.DONE and server.accepted == 1
 
 
 @pytest.mark.parametrize("point", ["upload", "poll"])
@@ -583,7 +585,7 @@ def test_stop_during_the_submit_knows_the_job_it_bought(server: ProviderServer, 
     office.stop = lambda: stop_after(office, lambda: server.accepted > 0)
     with pytest.raises(Stopped):
         office.make()
-    (job,) = office.desk.ledger.jobs()
+    (job,) = office.context.ledger.jobs()
     assert job.remote_id == next(iter(server.jobs)) and server.accepted == 1
 
 
@@ -595,7 +597,7 @@ def test_stop_before_the_submit_costs_nothing(server: ProviderServer, office: Of
     with pytest.raises(Stopped):
         office.make()
     assert server.accepted == 0
-    assert [job.state for job in office.desk.ledger.jobs()] == [State.CANCELED]
+    assert [job.state for job in office.context.ledger.jobs()] == [JobState.CANCELED]
 
 
 def stop_after(office: Office, seen) -> None:
@@ -604,25 +606,25 @@ def stop_after(office: Office, seen) -> None:
 
 
 def test_a_prompt_against_the_rules(server: ProviderServer, office: Office) -> None:
-    refused(office, Kind.POLICY, clip=ClipRequest("refuse-this pan"))
+    refused(office, ErrorKind.POLICY, clip=ClipRequest("refuse-this pan"))
 
 
 @pytest.mark.parametrize(("lora", "said"), [
-    (Lora("mine.safetensors"), "file of this machine"), (Lora("https://a.example/x.ckpt"), ".safetensors"),
+    (Lora("mine.safetensors"), "file on this machine"), (Lora("https://a.example/x.ckpt"), ".safetensors"),
     (Lora("https://192.168.0.4/x.safetensors"), "no provider can read it"),
     (Lora("https://civitai.com/api/download/models/7"), "signed in"), (Lora("owner/repo"), "names a repository"),
     (Lora("https://a.example/x.safetensors", -1.0), "scales of"),
 ])
 def test_a_lora_that_no_provider_can_take_is_refused_first(server: ProviderServer, office: Office, lora: Lora,
                                                            said: str) -> None:
-    refused(office, Kind.VALIDATION, said, "Nothing was sent", clip=ClipRequest("pan", loras=(lora,)))
+    refused(office, ErrorKind.VALIDATION, said, "Nothing was sent", clip=ClipRequest("pan", loras=(lora,)))
     assert server.seen == []
 
 
 def test_a_file_of_this_machine_goes_before_a_link_that_reads_the_same(server: ProviderServer, office: Office) -> None:
     source = "style/wan/foo.safetensors"
     office.change(find_lora=lambda name: Path("loras", name) if name == source else None)
-    refused(office, Kind.VALIDATION, "file of this machine", clip=ClipRequest("pan", loras=(Lora(source),)))
+    refused(office, ErrorKind.VALIDATION, "file on this machine", clip=ClipRequest("pan", loras=(Lora(source),)))
     assert server.seen == []
     office.make(ClipRequest("pan", loras=(Lora("style/wan/bar.safetensors"),)))
     (job,) = server.jobs.values()
@@ -634,8 +636,8 @@ def test_strict_refuses_what_would_be_changed(server: ProviderServer, office: Of
     with pytest.raises(RemoteError, match="strict is on"):
         office.make(clip, strict=True)
     if server.provider == "fal":  # which makes clips of 33 frames
-        assert office.make(ClipRequest("pan", num_frames=33), frames="refuse").job.state == State.DONE
+        assert office.make(ClipRequest("pan", num_frames=33), longer_clips="refuse").job.state == JobState.DONE
         return
     with pytest.raises(RemoteError, match="at least"):
-        office.make(ClipRequest("pan", num_frames=33), frames="refuse")
+        office.make(ClipRequest("pan", num_frames=33), longer_clips="refuse")
     assert server.seen == []

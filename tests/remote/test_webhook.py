@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.remote.context import hinted
-from pipeline.remote.job import Job, State
+from pipeline.remote import signatures as webhook
+from pipeline.remote.context import take_wakeup
+from pipeline.remote.job import Job, JobState
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from pipeline.remote.settings import Settings
-from pipeline.remote.webhooks import signatures as webhook
-from pipeline.remote.webhooks.keys import COOLDOWN, FRESH, KeyRing, fetch_keys
-from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, Receiver, Replays
+from pipeline.remote.webhooks.keys import COOLDOWN, MAX_AGE, SigningKeyCache, fetch_keys
+from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, SeenWebhooks, WebhookReceiver
 from tests.support.faults import answer, reset
 from tests.support.office import PATIENT, SERVERS, Office
 from tests.support.providers import job as at_provider
@@ -39,7 +39,7 @@ class Inbox:
 
     provider: ProviderServer
     office: Office
-    receiver: Receiver
+    receiver: WebhookReceiver
     clock: list[float]
     """Seconds that the receiver's clock is ahead."""
 
@@ -49,19 +49,19 @@ class Inbox:
 
     @property
     def ledger(self) -> Ledger:
-        return self.office.desk.ledger
+        return self.office.context.ledger
 
     def hear(self, job_id: str, callback: webhook_keys.Callback, **changed: object) -> int:
         """Deliver a callback, or a changed one (headers=, body=)."""
         callback = replace(callback, **changed)
         headers = {name.lower(): value for name, value in callback.headers.items()}
-        return self.receiver.receive(self.name, job_id, webhook.Callback(headers, callback.body))
+        return self.receiver.receive(self.name, job_id, webhook.WebhookRequest(headers, callback.body))
 
-    def job(self, state: State = State.RUNNING) -> tuple[Job, at_provider.Job]:
+    def job(self, state: JobState = JobState.RUNNING) -> tuple[Job, at_provider.Job]:
         """A job of ours, and the provider's side of it."""
         model = next(iter(self.provider.models))
         bought = self.provider.accept(model, {"prompt": "a", "num_frames": 81, "duration": 5}, webhook=PUBLIC)
-        ours = self.ledger.claim(Job("", self.name, model, "default", bought.id))
+        ours = self.ledger.get_or_create(Job("", self.name, model, "default", bought.id))
         return self.ledger.update(ours, remote_id=bought.id, state=state, sent=True), bought
 
 
@@ -74,17 +74,18 @@ def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Provide
 @pytest.fixture
 def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
     office, clock = Office(tmp_path, provider), [0.0]
-    office.change(settings=lambda: Settings(public_url=PUBLIC), patience=replace(PATIENT, pace=NEVER))
-    desk = office.desk
-    ring = KeyRing(lambda name, profile: fetch_keys(name, profile, desk.keys, desk.policy),
-                   lambda: time.monotonic() + clock[0])
-    receiver = Receiver(desk.ledger, Replays(desk.ledger.folder), ring, lambda: time.time() + clock[0])
+    office.change(settings=lambda: Settings(public_url=PUBLIC), timeouts=replace(PATIENT, pace=NEVER))
+    context = office.context
+    signing_keys = SigningKeyCache(lambda name, profile: fetch_keys(name, profile, context.keys, context.policy),
+                                   lambda: time.monotonic() + clock[0])
+    receiver = WebhookReceiver(context.ledger, SeenWebhooks(context.ledger.folder), signing_keys,
+                               lambda: time.time() + clock[0])
     return Inbox(provider, office, receiver, clock)
 
 
 def with_new_key(inbox: Inbox) -> None:
     """The provider changes its key, as seen from now on."""
-    if ADAPTERS[inbox.name].webhook.secret:
+    if PROVIDERS[inbox.name].webhook.secret:
         inbox.provider.webhook_secret = f"whsec_{webhook_keys.base64url(b'another secret of 32 bytes......')}="
     else:
         inbox.provider.webhook_keys.append(SigningKey("another-key"))
@@ -92,7 +93,7 @@ def with_new_key(inbox: Inbox) -> None:
 
 def forged(inbox: Inbox, theirs: object) -> webhook_keys.Callback:
     """A callback that is signed with a key which the provider does not have, under the id of one that it has."""
-    if not ADAPTERS[inbox.name].webhook.secret:
+    if not PROVIDERS[inbox.name].webhook.secret:
         return inbox.provider.callback(theirs, key=SigningKey(inbox.provider.webhook_keys[-1].kid))
     right = inbox.provider.webhook_secret
     with_new_key(inbox)
@@ -106,7 +107,7 @@ def test_callback_makes_a_waiting_run_poll_at_once(inbox: Inbox) -> None:
     inbox.provider.script = Script(running=FOREVER)
     with ThreadPoolExecutor() as pool:
         run = pool.submit(inbox.office.make)
-        while not (found := inbox.ledger.jobs((State.QUEUED,))) and not run.done():
+        while not (found := inbox.ledger.jobs((JobState.QUEUED,))) and not run.done():
             time.sleep(0.02)
         (ours,) = found or run.result()
         theirs = inbox.provider.jobs[ours.remote_id]
@@ -116,7 +117,7 @@ def test_callback_makes_a_waiting_run_poll_at_once(inbox: Inbox) -> None:
         inbox.provider.finish(theirs)
         assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
         delivery = run.result()
-    assert delivery.job.state == State.DONE and delivery.path.is_file()
+    assert delivery.job.state == JobState.DONE and delivery.path.is_file()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
     assert inbox.provider.accepted == len(inbox.provider.asked("poll")) == 1
     inbox.office.check()
@@ -126,20 +127,20 @@ def test_duplicate_has_one_effect(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     callback = inbox.provider.callback(theirs)
     assert [inbox.hear(ours.id, callback) for _ in range(2)] == [OK, OK]
-    assert hinted(ours.id)
+    assert take_wakeup(ours.id)
     assert inbox.hear(ours.id, callback) == OK
     again = inbox.provider.callback(theirs, at=int(time.time()) + 20)  # the provider's own repetition, signed anew
     assert inbox.hear(ours.id, again) == OK
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_duplicate_is_known_after_a_restart(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
-    hinted(ours.id)
-    inbox.receiver = replace(inbox.receiver, replays=Replays(inbox.ledger.folder))
+    take_wakeup(ours.id)
+    inbox.receiver = replace(inbox.receiver, seen=SeenWebhooks(inbox.ledger.folder))
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_callback_cannot_be_taken_to_another_job(inbox: Inbox) -> None:
@@ -147,22 +148,22 @@ def test_callback_cannot_be_taken_to_another_job(inbox: Inbox) -> None:
     callback = inbox.provider.callback(theirs)
     assert inbox.hear(ours.id, callback) == OK
     assert inbox.hear(other.id, callback) == OK
-    assert not hinted(other.id)
+    assert not take_wakeup(other.id)
 
 
 def test_forged_is_refused(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     assert inbox.hear(ours.id, forged(inbox, theirs)) == FORGED
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK  # and did not use up the right one
-    assert hinted(ours.id)
+    assert take_wakeup(ours.id)
 
 
 @pytest.mark.parametrize("seconds, status", [(-302, FORGED), (-290, OK), (290, OK), (302, FORGED)])
 def test_only_callbacks_of_now_are_taken(inbox: Inbox, seconds: int, status: int) -> None:
     ours, theirs = inbox.job()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs, at=int(time.time()) + seconds)) == status
-    assert hinted(ours.id) == (status == OK)
+    assert take_wakeup(ours.id) == (status == OK)
 
 
 def test_altered_body_is_refused(inbox: Inbox) -> None:
@@ -170,7 +171,7 @@ def test_altered_body_is_refused(inbox: Inbox) -> None:
     callback = inbox.provider.callback(theirs)
     for body in (callback.body + b" ", callback.body.replace(b":", b" :", 1), b""):
         assert inbox.hear(ours.id, callback, body=body) == FORGED
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_every_header_that_is_missing_or_changed_is_refused(inbox: Inbox) -> None:
@@ -182,7 +183,7 @@ def test_every_header_that_is_missing_or_changed_is_refused(inbox: Inbox) -> Non
         rest = {key: value for key, value in callback.headers.items() if key != name}
         for value in ({}, {name: ""}, {name: "1"}, {name: "zz"}, {name: "v1,="}, {name: "\udcff"}, {name: "é"}):
             assert inbox.hear(ours.id, callback, headers={**rest, **value}) == FORGED, (name, value)
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_changed_keys_are_fetched_again_but_not_for_every_forgery(inbox: Inbox) -> None:
@@ -203,7 +204,7 @@ def test_changed_keys_are_fetched_again_but_not_for_every_forgery(inbox: Inbox) 
 
 def test_keys_are_used_for_a_day(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
-    for seconds, fetches in ((0, 1), (FRESH - 60, 1), (FRESH + 60, 2)):
+    for seconds, fetches in ((0, 1), (MAX_AGE - 60, 1), (MAX_AGE + 60, 2)):
         inbox.clock[0] = seconds
         callback = inbox.provider.callback(theirs, at=int(time.time() + seconds))
         assert inbox.hear(ours.id, callback) == OK
@@ -219,7 +220,7 @@ def test_without_keys_the_provider_is_asked_to_come_back(inbox: Inbox, fault: Ca
     assert len(inbox.provider.asked("secret")) == 1
     inbox.clock[0] = COOLDOWN + 1
     assert inbox.hear(ours.id, inbox.provider.callback(theirs, at=int(time.time() + COOLDOWN))) == OK
-    assert hinted(ours.id)
+    assert take_wakeup(ours.id)
 
 
 def test_what_a_callback_says_is_not_believed(inbox: Inbox) -> None:
@@ -229,25 +230,25 @@ def test_what_a_callback_says_is_not_believed(inbox: Inbox) -> None:
     early = inbox.provider.callback(theirs)
     theirs.polls, theirs.script = 0, Script(running=FOREVER)
     assert inbox.hear(ours.id, early) == OK
-    assert inbox.ledger.get(ours.id).state == State.RUNNING
-    assert hinted(ours.id)
+    assert inbox.ledger.get(ours.id).state == JobState.RUNNING
+    assert take_wakeup(ours.id)
 
 
-@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELED, State.LOST])
-def test_job_that_has_ended_stays_so(inbox: Inbox, state: State) -> None:
+@pytest.mark.parametrize("state", [JobState.DONE, JobState.FAILED, JobState.CANCELED, JobState.LOST])
+def test_job_that_has_ended_stays_so(inbox: Inbox, state: JobState) -> None:
     ours, theirs = inbox.job(state)
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
     assert inbox.ledger.get(ours.id).state == state
-    assert not hinted(ours.id)
+    assert not take_wakeup(ours.id)
 
 
 def test_address_of_no_job_is_unknown(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     callback = inbox.provider.callback(theirs)
     assert inbox.hear("0" * 32, callback) == UNKNOWN
-    for other in {*ADAPTERS, "nobody", "../keys"} - {inbox.name}:
+    for other in {*PROVIDERS, "nobody", "../keys"} - {inbox.name}:
         headers = {name.lower(): value for name, value in callback.headers.items()}
-        assert inbox.receiver.receive(other, ours.id, webhook.Callback(headers, callback.body)) == UNKNOWN
+        assert inbox.receiver.receive(other, ours.id, webhook.WebhookRequest(headers, callback.body)) == UNKNOWN
     assert not inbox.provider.asked("secret")
 
 
@@ -257,14 +258,14 @@ def test_no_secret_reaches_the_disk(inbox: Inbox) -> None:
     whole = b"".join(file.read_bytes() for file in inbox.office.folder.rglob("*") if file.is_file())
     secrets = [inbox.provider.key, getattr(inbox.provider, "webhook_secret", inbox.provider.key)]
     assert whole and not any(secret.removeprefix("whsec_").encode() in whole for secret in secrets)
-    assert not any(secret in repr(inbox.receiver.ring.__dict__) for secret in secrets)
+    assert not any(secret in repr(inbox.receiver.signing_keys.__dict__) for secret in secrets)
 
 
 def test_api_key_goes_with_secrets_alone(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     inbox.hear(ours.id, inbox.provider.callback(theirs))
     (asked,) = inbox.provider.asked("secret")
-    assert ("authorization" in asked.headers) == ADAPTERS[inbox.name].webhook.secret
+    assert ("authorization" in asked.headers) == PROVIDERS[inbox.name].webhook.secret
 
 
 def test_keys_of_other_kinds_are_left_out() -> None:

@@ -18,10 +18,12 @@ from pipeline.models.load import Wan22Model
 from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import BOTH, HIGH, HIGH_ONLY, LOW, LOW_ONLY, SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
+from pipeline.sampling.bridge import sample_stages
 from pipeline.sampling.hooks import observe
 from pipeline.sampling.latent_file import load_latent, save_latent
 from pipeline.sampling.resume import UNFINISHED, Unfinished, schedule_of
 from pipeline.sampling.sampler import new_noise, sample_latent
+from pipeline.video.save import count_frames, decode_frames
 
 SIDE, FRAMES, STEPS = 32, 5, 10
 
@@ -234,6 +236,27 @@ def test_a_half_done_clip_that_a_node_made_larger(model: Wan22Model, loaded: tup
     kept = load_latent(tmp_path / "larger.latent")
     assert kept.keys() == {"samples"} and torch.equal(kept["samples"], larger["samples"])
     assert torch.equal(finish(model, of_its_size, kept), finish(model, of_its_size, larger))
+
+
+@pytest.mark.parametrize("way", ["as it is", "through a file", "of the bridge"])
+def test_a_half_done_clip_does_not_decode_to_grain(loaded: tuple, inputs: tuple, half_done: dict, tmp_path: Path,
+                                                   way: str) -> None:
+    half = half_done["euler"]
+    if way == "of the bridge":
+        half = sample_stages(lambda stage: (stage.noise, stage.noise), *inputs, settings(stage=HIGH_ONLY))
+    if way != "as it is":
+        save_latent(lambda: tmp_path / "half.latent", half, {})
+        half = load_latent(tmp_path / "half.latent")
+    said = r"4 of 10 steps are done; it would decode to noise\. Finish it first: .*'low-noise only'"
+    for decode in (lambda: decode_frames(loaded[2], half, lambda done, total: None), lambda: count_frames(half)):
+        with pytest.raises(RequestError, match=said):
+            decode()
+    with pytest.raises(RequestError, match="4 steps are done"):
+        sample_latent(loaded[0], *inputs, settings(denoise=0.5), latent=half)
+    # core's KSampler (Advanced) finishes it and hands every other key on
+    finished = half | {"samples": half["samples"] * 0.5}
+    assert count_frames(finished) == FRAMES
+    sample_latent(loaded[0], *inputs, settings(denoise=0.5), latent=finished)
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, half_done: dict) -> None:

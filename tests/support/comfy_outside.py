@@ -9,8 +9,9 @@ from pathlib import Path
 
 from devtools.environment import local_comfyui
 from devtools.server import ComfyServer
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from tests.support.comfy_client import ComfyClient, sample_picture
+from tests.support.comfy_launcher import put_on_loopback
 from tests.support.hook_server import HookServer
 from tests.support.office import SERVERS
 from tests.support.providers.provider_server import ProviderServer
@@ -34,7 +35,7 @@ class Outside:
         self.server = ComfyServer(comfyui, folder / "comfyui", folder / "server.log")
         self.server.base.mkdir()
         hosts = json.loads(self.hook.environment(*self.providers.values()))
-        self.server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(hosts | {"pace": pace})
+        put_on_loopback(self.server, json.dumps(hosts | {"pace": pace}))
         self.server.environ["WAN22_CALLBACK_SECRET"] = self.hook.secret
 
     @property
@@ -81,7 +82,7 @@ class Outside:
 def remote_node(name: str, seed: int, **inputs: object) -> dict:
     """Remote Image to Video at a provider; its picture comes from the node `picture`."""
     return {"class_type": "Wan22RemoteImageToVideo", "inputs": {
-        "image": ["picture", 0], "provider": ADAPTERS[name].title, "provider.model": ADAPTERS[name].models[0].id,
+        "image": ["picture", 0], "provider": PROVIDERS[name].title, "provider.model": PROVIDERS[name].models[0].id,
         "prompt": "the camera pans left", "negative_prompt": "", "resolution": "480p", "num_frames": 81,
         "num_inference_steps": 30, "guidance_scale": 5.0, "seed": seed, **inputs}}
 

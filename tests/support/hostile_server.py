@@ -8,17 +8,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trustme
 
-from pipeline.http.policy import Pace, Policy
+from pipeline.http import policy as http
+from pipeline.http.policy import Policy, Timeouts
+from tests.support.loopback import loopback_policy
 from tests.support.loopback_server import AUTHORITY, LoopbackServer, Request, Seen
 
 HOSTS = ("a.example", "b.example", "huggingface.co", "cdn.example", "civitai.com", "civitai.red", "low.example")
-QUICK = Pace(connect=5.0, read=5.0, window=5.0, attempts=3, first_wait=0.01, longest_wait=0.05, measure=0.1, worth=0.3)
-"""Patience for tests, where waiting tells nothing."""
+QUICK = Timeouts(connect=5.0, read=5.0, window=5.0, attempts=3, first_wait=0.01, longest_wait=0.05, measure=0.1,
+                 worth=0.3)
+"""Timeouts for tests, where waiting tells nothing."""
 Route = Callable[[Request], None]
 
 
@@ -37,9 +40,9 @@ class HostileServer(LoopbackServer):
         else:
             route(request)
 
-    def policy(self, pace: Pace = QUICK, **changes: object) -> Policy:
-        """A policy by which all HOSTS are this server."""
-        return replace(Policy(pace, loopback=self.loopback(), loopback_ca=str(self.ca)), **changes)
+    def policy(self, timeouts: Timeouts = QUICK, **changes: object) -> Policy:
+        """A policy by which all HOSTS are this server; see loopback_policy for `changes`."""
+        return loopback_policy(http, **{"hosts": self.loopback(), "ca": str(self.ca), "timeouts": timeouts, **changes})
 
     def asked(self, path: str) -> list[Seen]:
         """The requests for a path, in order."""

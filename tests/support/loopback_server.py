@@ -204,11 +204,11 @@ class LoopbackServer:
         self._thread.join()
 
     def loopback(self) -> dict[str, tuple[str, int]]:
-        """host -> address and port, as `Policy.loopback` takes it; `Policy.loopback_ca` is `str(self.ca)`."""
+        """host -> address and port, as `loopback_policy` takes it; its `ca` is `str(self.ca)`."""
         return dict.fromkeys(self.hosts, ("127.0.0.1", self.port))
 
     def environment(self, *others: LoopbackServer) -> str:
-        """Return the value of WAN22_TEST_LOOPBACK by which a process of its own finds this server and others."""
+        """Return what loopback.VARIABLE holds for a process of its own that is to find this server and others."""
         hosts = {host: f"{address}:{port}" for server in (self, *others)
                  for host, (address, port) in server.loopback().items()}
         return json.dumps({"ca": str(self.ca), "hosts": hosts})

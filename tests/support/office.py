@@ -11,15 +11,17 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.http.policy import Pace, Patience, Policy
-from pipeline.remote.context import Desk
-from pipeline.remote.keys import Keys
+from pipeline.http import policy as http
+from pipeline.http.policy import JobTimeouts, Timeouts
+from pipeline.remote.context import RemoteContext
+from pipeline.remote.keys import KeyStore
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.plan import RemoteModel
-from pipeline.remote.providers import ADAPTERS
-from pipeline.remote.run import Delivery, Picture, Target, make_clip
+from pipeline.remote.model import RemoteModel
+from pipeline.remote.providers import PROVIDERS, Target
+from pipeline.remote.run import FinishedClip, Picture, make_clip
 from pipeline.request import ClipRequest, Lora
 from pipeline.video.probe import probe_video
+from tests.support.loopback import loopback_policy
 from tests.support.providers.atlascloud import AtlasCloudServer
 from tests.support.providers.fal import FalServer
 from tests.support.providers.provider_server import ProviderServer
@@ -30,8 +32,9 @@ SERVERS: dict[str, type[ProviderServer]] = {
     server.provider: server for server in (WaveSpeedServer, AtlasCloudServer, FalServer, ReplicateServer)}
 CLIP = ClipRequest("the camera pans left", resolution="480p", num_frames=81, seed=7)
 LORA = Lora("https://weights.example/pan_high_noise.safetensors")
-PATIENT = Patience(request=120.0, submit=120.0, upload=120.0, download=120.0, deadline=10**6, pace=0.01, attempts=4)
+PATIENT = JobTimeouts(request=120.0, submit=120.0, upload=120.0, download=120.0, deadline=10**6, pace=0.01, attempts=4)
 """No wait between requests to speak of, and more time for each than it needs on a machine that is busy otherwise."""
+SLOW = Timeouts(connect=120.0, read=120.0)
 
 
 class Stopped(BaseException):
@@ -52,25 +55,25 @@ class Office:
         self.folder, self.servers = folder, servers
         self.said: list[str] = []
         self.stop: Callable[[], None] = lambda: None
-        keys = {ADAPTERS[server.provider].variables[0]: server.key for server in servers}
+        keys = {PROVIDERS[server.provider].variables[0]: server.key for server in servers}
         hosts = {host: place for server in servers for host, place in server.loopback().items()}
-        self.desk = Desk(
-            ledger=Ledger(folder / "ledger"), keys=Keys(environ=keys),
-            policy=Policy(Pace(connect=120.0, read=120.0), loopback=hosts, loopback_ca=str(servers[0].ca)),
-            patience=PATIENT, results=folder / "results", say=self.said.append, stop=lambda: self.stop(),
+        self.context = RemoteContext(
+            ledger=Ledger(folder / "ledger"), keys=KeyStore(environ=keys),
+            policy=loopback_policy(http, hosts, str(servers[0].ca), timeouts=SLOW),
+            timeouts=PATIENT, results=folder / "results", show_text=self.said.append, stop=lambda: self.stop(),
             check_clip=probe_video)
 
     def change(self, **changes: Any) -> None:
         """Change the desk."""
-        self.desk = replace(self.desk, **changes)
+        self.context = replace(self.context, **changes)
 
     def target(self, server: ProviderServer | None = None, model: RemoteModel | None = None) -> Target:
-        adapter = ADAPTERS[(server or self.servers[0]).provider]
-        return Target(adapter, model or adapter.models[0], "default")
+        provider = PROVIDERS[(server or self.servers[0]).provider]
+        return Target(provider, model or provider.models[0], "default")
 
-    def make(self, clip: ClipRequest = CLIP, *targets: Target, shade: int = 120, **options: Any) -> Delivery:
+    def make(self, clip: ClipRequest = CLIP, *targets: Target, shade: int = 120, **options: Any) -> FinishedClip:
         """Have a clip made, in an event loop of its own as every prompt of ComfyUI has."""
-        return asyncio.run(make_clip(targets or (self.target(),), clip, picture(shade), self.desk, **options))
+        return asyncio.run(make_clip(targets or (self.target(),), clip, picture(shade), self.context, **options))
 
     def check(self) -> None:
         """Nothing happened that never may."""

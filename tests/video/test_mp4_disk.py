@@ -18,7 +18,7 @@ import sys, torch
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from pipeline.request import RequestError
-from pipeline.save import Mp4, save_clip
+from pipeline.video.save import Mp4, save_clip
 from pipeline.video.encoding import Encoding
 folder = Path(sys.argv[2])
 images = torch.rand(40, 256, 256, 3, generator=torch.Generator().manual_seed(0))

@@ -28,6 +28,7 @@ from pipeline.models.host import plain_host
 from pipeline.models.vae import WanVAE, load_vae
 from pipeline.request import RequestError
 from pipeline.video.encoding import CODECS, PIX_FMTS, Encoding
+from pipeline.video.mp4_settings import Mp4Settings
 from pipeline.video.provenance import ai_generated, request_of
 from pipeline.video.save import Mp4, decode_frames, decode_to_mp4, save_clip
 from pipeline.video.yuv import to_rgb, to_yuv
@@ -98,7 +99,7 @@ def test_each_sample_is_the_nearest_code(pix_fmt: str) -> None:
 
 
 def test_values_outside_are_cut_off(tmp_path: Path) -> None:
-    wild = noise(2, 32, 32, 3) * 3 - 1
+    wild = noise(2, 32, 32, 3) * 2 - 0.5
     assert written(tmp_path / "a", wild).read_bytes() == written(tmp_path / "b", wild.clamp(0, 1)).read_bytes()
 
 
@@ -193,7 +194,7 @@ def test_alpha(tmp_path: Path, alpha: str, level: int) -> None:
 
 
 @pytest.mark.parametrize(("rate", "seconds", "channels"), [
-    (44100, 0.2, 2), (48000, 3.0, 1), (22050, 1.0, 6), (37800, 2.0, 2)])
+    (44100, 0.2, 2), (48000, 3.0, 1), (22050, 1.0, 6), (37800, 2.0, 2), (48000, 1.0, 8)])
 def test_sound_is_as_long_as_the_clip(tmp_path: Path, rate: int, seconds: float, channels: int) -> None:
     tone = torch.sin(torch.arange(int(rate * seconds)) * 440 * 2 * torch.pi / rate) / 2
     audio = {"waveform": tone.expand(1, channels, -1), "sample_rate": rate}
@@ -201,7 +202,9 @@ def test_sound_is_as_long_as_the_clip(tmp_path: Path, rate: int, seconds: float,
         stream = container.streams.audio[0]
         assert (stream.codec_context.name, stream.codec_context.channels) == ("aac", channels)
         assert float(stream.duration * stream.time_base) == pytest.approx(1, abs=0.002)
-        sound = np.concatenate([f.to_ndarray() for f in container.decode(stream)], 1)
+        packed = av.AudioResampler(format="flt")  # PyAV reads no frame of eight planes
+        pieces = [r.to_ndarray() for f in container.decode(stream) for r in packed.resample(f)]
+        sound = np.concatenate(pieces, 1).reshape(-1, channels).T
     heard, silent = sound[0, sound.shape[1] // 20 : sound.shape[1] // 8], sound[0, sound.shape[1] // 2 : -4096]
     assert np.sqrt((heard**2).mean()) == pytest.approx(0.5 / 2**0.5, rel=0.1)
     if seconds < 0.5:
@@ -212,6 +215,54 @@ def test_sound_that_no_file_takes(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="The audio has 3 channels"):
         written(tmp_path, colour_bars(2), audio={"waveform": noise(1, 3, 100), "sample_rate": 44100})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("audio", "said"), [
+    ({}, "no AUDIO of ComfyUI's"), ({"waveform": noise(1, 2, 9)}, "sample_rate"), ("sound.wav", "no AUDIO"),
+    ({"waveform": None, "sample_rate": 44100}, "no AUDIO"),
+    ({"waveform": noise(1, 2, 9), "sample_rate": "x"}, "no AUDIO"),
+    ({"waveform": noise(1, 2, 9), "sample_rate": 0}, "sample_rate is 0; choose 1 to 768000"),
+    ({"waveform": noise(1, 1, 2, 9), "sample_rate": 44100}, r"shape \(1, 1, 2, 9\)"),
+], ids=str)
+def test_what_is_no_audio(tmp_path: Path, audio: Any, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        written(tmp_path, colour_bars(2), audio=audio)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("shape", "channels", "said"), [
+    ((1, 2, 4000), 2, ""), ((2, 4000), 2, ""), ((4000,), 1, ""), ((3, 2, 4000), 2, "has 3 clips; .* of the first"),
+    ((1, 2, 0), None, "The audio is empty"), ((0, 2, 4000), None, "The audio is empty"),
+])
+def test_audio_of_every_shape_that_nodes_hand_out(tmp_path: Path, shape: tuple[int, ...], channels: int | None,
+                                                  said: str) -> None:
+    audio = {"waveform": noise(*shape).double(), "sample_rate": torch.tensor(16000)}
+    made = save_clip(Mp4(numbered(tmp_path), audio=audio), colour_bars(4), lambda done, total: None)
+    assert re.search(said, made.note) and bool(made.note) == bool(said)
+    with av.open(str(made.path)) as container:
+        assert [s.codec_context.channels for s in container.streams.audio] == ([channels] if channels else [])
+
+
+def test_metadata_that_cannot_be_made_costs_no_clip(tmp_path: Path) -> None:
+    """Whatever other nodes put into a graph: the rest is written, the mark of AI first of all, and the user told."""
+    graph = {"1": {"class_type": "A", "inputs": {"x": object(), "unet_name": "model\0\udcff.gguf"}},
+             "2": {"class_type": "Wan22SaveMP4", "inputs": {"y": ["1", 0]}}}
+    circle: list[Any] = []
+    circle.append(circle)
+
+    def made(kept: str, prompt: dict[str, Any]) -> tuple[dict[str, str], str]:
+        settings = Mp4Settings("clip", Encoding(), kept, True, None)
+        metadata, note = settings.metadata(lambda: {"prompt": json.dumps(circle)}, prompt, "2")
+        path = save_clip(Mp4(numbered(tmp_path), metadata=metadata), colour_bars(2), lambda done, total: None).path
+        with av.open(str(path)) as container:
+            return dict(container.metadata), note
+
+    for kept, prompt in (("request only", graph), ("full workflow", graph), ("none", {"2": {"inputs": 5}})):
+        found, note = made(kept, prompt)
+        assert "AI-generated" in found["comment"] and found["digital_source_type"]
+        assert "The file is whole, but tells less of its making" in note
+    found, note = made("none", graph)
+    assert "model?.gguf" in found["comment"] and note == ""
 
 
 # ---- decoding into the file -------------------------------------------------------------------------------------
@@ -266,6 +317,17 @@ def test_frames_that_are_not_numbers(tmp_path: Path, value: float) -> None:
     images = colour_bars(9).clone()
     images[6, 3, 5, 1] = value
     with pytest.raises(RequestError, match="Frame 7 holds values that are not numbers"):
+        written(tmp_path, images)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("images", "said"), [
+    (colour_bars(9) * 255, r"Frame 1 holds values up to [12]\d\d; .* Divide them by 255"),
+    (colour_bars(9) * 2 - 1, "Frame 1 holds values down to -0.76.* halve them and add 0.5"),
+    ((colour_bars(9) * 255).byte(), r"The images hold whole numbers \(uint8\)"),
+], ids=["0..255", "-1..1", "bytes"])
+def test_frames_of_another_scale(tmp_path: Path, images: torch.Tensor, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
         written(tmp_path, images)
     assert list(tmp_path.iterdir()) == []
 
@@ -341,7 +403,7 @@ REPEATED = """
 import sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pipeline.save import Mp4, save_clip
+from pipeline.video.save import Mp4, save_clip
 images = torch.rand(18, 3, 8, 12, generator=torch.Generator().manual_seed(1))
 images = torch.nn.functional.interpolate(images, scale_factor=8, mode="bilinear").movedim(1, -1)
 save_clip(Mp4(lambda: Path({path!r})), images, lambda done, total: None)
@@ -363,7 +425,7 @@ LIMITED = """
 import resource, signal, sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pipeline.save import Mp4, save_clip
+from pipeline.video.save import Mp4, save_clip
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 try:

@@ -10,9 +10,9 @@ import pytest
 
 from devtools.workflow import Workflow
 from pipeline.remote.database import opened
-from pipeline.remote.job import State
+from pipeline.remote.job import JobState
 from pipeline.remote.ledger import Ledger
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from tests.support.canvas import Canvas
 from tests.support.comfy_client import clip_workflow
 from tests.support.comfy_outside import PICTURE, Outside, remote_node
@@ -42,7 +42,7 @@ PALE = """() => {
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     """A ComfyUI of its own, which is stopped and started again, with every provider's key."""
     shop = Outside(tmp_path_factory.mktemp("shop"), pace=0.05)
-    shop.server.environ |= {ADAPTERS[name].variables[0]: provider.key for name, provider in shop.providers.items()}
+    shop.server.environ |= {PROVIDERS[name].variables[0]: provider.key for name, provider in shop.providers.items()}
     with shop:
         yield shop
         shop.check()
@@ -120,9 +120,9 @@ def test_a_bought_clip_from_the_run_button_to_the_file(canvas: Canvas, shop: Out
     fal.script = Script(queued=1, running=FOREVER)
     load(canvas, graph("fal", 77))
     canvas.page.locator("[data-testid=queue-button]").first.click()
-    job = newest(canvas, "At work at fal.ai")
+    job = newest(canvas, "Running at fal.ai")
     reload(canvas)
-    reads(canvas, job, "At work at fal.ai")
+    reads(canvas, job, "Running at fal.ai")
     card(canvas, job).locator("[role=progressbar]").wait_for()
     fal.finish(list(fal.jobs.values())[-1])
     reads(canvas, job, "Done")
@@ -131,7 +131,7 @@ def test_a_bought_clip_from_the_run_button_to_the_file(canvas: Canvas, shop: Out
     assert f"${price:.3f}"[:5] in card(canvas, job).inner_text()
     assert f"${price:.3f}"[:5] in canvas.page.locator(".wan22-jobs-money").inner_text()
     press(canvas, job, "copy")
-    canvas.page.get_by_text("The request is in the clipboard").first.wait_for()
+    canvas.page.get_by_text("Request copied to the clipboard").first.wait_for()
     asked = json.loads(canvas.page.evaluate("navigator.clipboard.readText()"))
     assert asked["seed"] == 77 and asked["provider"] == "fal" and fal.key not in json.dumps(asked)
     load(canvas, graph("fal", 5))
@@ -144,23 +144,23 @@ def test_a_bought_clip_from_the_run_button_to_the_file(canvas: Canvas, shop: Out
 @pytest.mark.parametrize("name", ["fal", "wavespeed"])
 def test_cancel_says_what_it_costs(name: str, canvas: Canvas, shop: Outside) -> None:
     provider = shop.providers[name]
-    title = ADAPTERS[name].title
+    title = PROVIDERS[name].title
     provider.script = Script(queued=0, running=FOREVER)
     shop.comfy.submit(graph(name, 2))
-    job = newest(canvas, f"At work at {title}")
+    job = newest(canvas, f"Running at {title}")
     press(canvas, job, "cancel")
     dialog = canvas.page.get_by_role("dialog")
-    dialog.get_by_text("is called off" if name == "fal" else "cannot cancel").wait_for()
+    dialog.get_by_text("is cancelled at" if name == "fal" else "cannot cancel").wait_for()
     dialog.get_by_role("button", name="Confirm").click()
     there = list(provider.jobs.values())[-1]
     if name == "fal":
         reads(canvas, job, "Cancelled")
         assert there.cancelled and card(canvas, job).locator("[data-action=resume]").count() == 0
         return
-    reads(canvas, job, "nobody waits for it here")
+    reads(canvas, job, "not watched here")
     assert not there.cancelled
     press(canvas, job, "resume")
-    reads(canvas, job, "At work at WaveSpeed")
+    reads(canvas, job, "Running at WaveSpeed")
     provider.finish(there)
     reads(canvas, job, "Done")
     assert provider.accepted == 1 and canvas.errors == []
@@ -170,10 +170,10 @@ def test_a_job_of_unknown_outcome_is_settled_on_the_canvas(canvas: Canvas, shop:
     shop.providers["atlascloud"].script = Script()
     shop.providers["atlascloud"].fail("submit", reset(after=True))
     shop.comfy.submit(graph("atlascloud", 3))
-    job = newest(canvas, "Not known whether AtlasCloud took it")
+    job = newest(canvas, "Not known whether AtlasCloud accepted it")
     press(canvas, job, "settle")
     canvas.page.wait_for_function("window.app.graph.nodes.some(node => node.type === 'Wan22ResumeRemoteClip')")
-    canvas.page.get_by_text("Did the provider take it?").first.wait_for()
+    canvas.page.get_by_text("Did the provider accept the job?").first.wait_for()
     canvas.page.evaluate("""there => { window.app.graph.nodes.flatMap(node => node.widgets ?? [])
         .find(widget => widget.name === 'remote_id').value = there }""", list(shop.providers["atlascloud"].jobs)[-1])
     canvas.page.locator("[data-testid=queue-button]").first.click()
@@ -192,7 +192,7 @@ def test_a_local_clip(canvas: Canvas, shop: Outside) -> None:
     clip = clip_workflow("picture.png", num_frames=33, steps=50)  # so long that the tab asks while it samples
     clip["sampler"]["inputs"]["seed"] = 99
     run = shop.comfy.submit(clip)
-    reads(canvas, run, "At work")
+    reads(canvas, run, "Running")
     reads(canvas, run, "Done")
     assert width(canvas, run) == 96
     assert "This machine" in card(canvas, run).inner_text().replace("\u00a0", " ")
@@ -216,14 +216,14 @@ def test_a_restart_in_the_middle(canvas: Canvas, shop: Outside) -> None:
     replicate = shop.providers["replicate"]
     replicate.script = Script(queued=0, running=FOREVER)
     shop.comfy.submit(graph("replicate", 4))
-    job = newest(canvas, "At work at Replicate")
+    job = newest(canvas, "Running at Replicate")
     shop.stop()
-    canvas.page.get_by_text("ComfyUI does not answer").wait_for()
+    canvas.page.get_by_text("ComfyUI does not respond").wait_for()
     shop.start()
-    reads(canvas, job, "nobody waits for it here")
+    reads(canvas, job, "not watched here")
     assert canvas.page.locator(".wan22-jobs-fault").is_hidden()
     press(canvas, job, "resume")
-    reads(canvas, job, "At work at Replicate")
+    reads(canvas, job, "Running at Replicate")
     replicate.finish(list(replicate.jobs.values())[-1])
     reads(canvas, job, "Done")
     assert replicate.accepted == 1
@@ -241,7 +241,7 @@ def test_every_word_can_be_read(palette: str, canvas: Canvas) -> None:
 
 def test_a_thousand_jobs(canvas: Canvas, shop: Outside) -> None:
     """Come as the list is scrolled, and no more of their clips are loaded than are to be seen."""
-    job = Ledger(shop.own).jobs((State.DONE,))[0]
+    job = Ledger(shop.own).jobs((JobState.DONE,))[0]
     with opened(shop.own) as base:
         base.execute("CREATE TEMP TABLE more AS SELECT * FROM jobs WHERE id = ?", (job.id,))
         for number in range(1000):

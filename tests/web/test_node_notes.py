@@ -102,11 +102,11 @@ def test_a_linked_number_is_said_to_be_unknown(notes: Notes) -> None:
 def test_price_and_notes_follow_the_inputs(notes: Notes) -> None:
     notes.clear()
     node = notes.add("Wan22RemoteImageToVideo")
-    notes.hear(node, "quote", "table of 2026-09")
+    notes.hear(node, "quote", "price list of 2026-09")
     notes.change(node, **{"provider.model": "wavespeed-ai/wan-2.2/i2v-{resolution}"})
     notes.hear(node, "quote", "Price not known")
     notes.change(node, provider="fal.ai")
-    assert "fal.ai" in notes.hear(node, "quote", "table of 2026-09")
+    assert "fal.ai" in notes.hear(node, "quote", "price list of 2026-09")
     model = "fal-ai/wan/v2.2-a14b/image-to-video"
     notes.change(node, **{"provider.model": model, "num_inference_steps": 50})
     notes.hear(node, "quote", "50 become 40")
@@ -147,7 +147,7 @@ def test_link_that_the_user_gives_is_asked_once_typing_has_ended(notes: Notes, i
                                                                  ) -> None:
     notes.clear()
     node, before = notes.add("Wan22Lora"), len(internet.seen)
-    notes.hear(node, "lora", "Give a link")
+    notes.hear(node, "lora", "Enter a link")
     field = notes.page.evaluate_handle("() => document.body.appendChild(document.createElement('input'))")
     field.focus()
     notes.change(node, source=link[:-3])

@@ -18,7 +18,7 @@ import pytest
 
 from devtools.paths import ROOT
 from devtools.twins import TWINS, canvas_files, twin_of
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from tests.nodes.test_workflows import BLUEPRINT
 from tests.support.canvas import Canvas
 from tests.support.comfy_outside import Outside
@@ -96,7 +96,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
         network = json.loads(outside.server.environ["WAN22_TEST_LOOPBACK"])
         network["hosts"]["huggingface.co"] = f"127.0.0.1:{hub.port}"
         outside.server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(network)
-        outside.server.environ |= {ADAPTERS[name].variables[0]: provider.key
+        outside.server.environ |= {PROVIDERS[name].variables[0]: provider.key
                                    for name, provider in outside.providers.items()}
         with outside:
             yield outside

@@ -1,13 +1,13 @@
-const PAUSE = 250;
-const TYPING = 200;
+const DEBOUNCE = 250; // milliseconds without a change before a callback
+const POLL = 200; // milliseconds
 
 /**
- * Hear of changes of some inputs of a node: by the user, by loading and pasting, by links. Nothing is told while one
- * change follows another.
+ * Watch inputs of a node for changes: by the user, by loading and pasting, by links. Changes in quick succession are
+ * reported once.
  * @param {object} node
  * @param {string[]} names inputs, with a widget or without
- * @param {(byUser: Set<string>, loaded: boolean) => void} changed byUser: inputs whose widgets the user changed since
- *     the last call; loaded: whether the node got its values from a file or a copy since then
+ * @param {(byUser: Set<string>, loaded: boolean) => void} changed called once now and after changes. byUser: inputs
+ *     whose widgets the user changed since the last call; loaded: whether a file or a copy set the values since then
  */
 export function watchInputs(node, names, changed) {
     let loading = false;
@@ -16,16 +16,16 @@ export function watchInputs(node, names, changed) {
     let byUser = new Set();
     const hooked = new WeakSet();
 
-    const tell = () => {
+    const report = () => {
         hook(); // widgets come and go with another provider
-        const told = [byUser, loaded];
+        const changes = [byUser, loaded];
         byUser = new Set();
         loaded = false;
-        changed(...told);
+        changed(...changes);
     };
-    const later = () => {
+    const schedule = () => {
         clearTimeout(timer);
-        timer = setTimeout(tell, PAUSE);
+        timer = setTimeout(report, DEBOUNCE);
     };
     const hook = () => {
         for (const widget of node.widgets ?? []) {
@@ -33,7 +33,7 @@ export function watchInputs(node, names, changed) {
             hooked.add(widget);
             after(widget, "callback", () => {
                 if (!loading) byUser.add(widget.name);
-                later();
+                schedule();
             });
         }
     };
@@ -46,13 +46,13 @@ export function watchInputs(node, names, changed) {
             loading = false;
             loaded = true;
             byUser.clear();
-            later();
+            schedule();
         }
     };
-    after(node, "onConnectionsChange", later);
+    after(node, "onConnectionsChange", schedule);
     after(node, "onRemoved", () => clearTimeout(timer));
     hook();
-    later();
+    schedule();
 }
 
 function after(object, name, then) {
@@ -65,23 +65,24 @@ function after(object, name, then) {
 }
 
 /**
- * The inputs as the routes take them.
+ * Return the inputs as the routes take them.
  * @param {object} node
  * @param {string[]} names
  * @returns {{inputs: Record<string, unknown>, linked: string[]}}
  */
 export function readInputs(node, names) {
     const linked = names.filter((name) => node.inputs?.some((input) => input.name === name && input.link != null));
-    const widgets = (node.widgets ?? []).filter((widget) => names.includes(widget.name) && !linked.includes(widget.name));
+    const typed = (widget) => names.includes(widget.name) && !linked.includes(widget.name);
+    const widgets = (node.widgets ?? []).filter(typed);
     return { inputs: Object.fromEntries(widgets.map((widget) => [widget.name, widget.value])), linked };
 }
 
-/** @returns {Promise<void>} once no text is being typed: after Enter, or when the field is left */
+/** @returns {Promise<void>} resolves when no text is being typed: after Enter, or when the field loses focus */
 export function typingEnded() {
     const field = document.activeElement;
     if (!field?.matches?.("input, textarea")) return Promise.resolve();
     return new Promise((done) => {
-        const look = setInterval(() => document.activeElement === field && field.isConnected || end(), TYPING);
+        const look = setInterval(() => document.activeElement === field && field.isConnected || end(), POLL);
         const end = () => {
             clearInterval(look);
             field.removeEventListener("change", end);
@@ -92,11 +93,11 @@ export function typingEnded() {
 }
 
 /**
- * Calls that overtake one another: only the last one is of interest.
- * @returns {<T>(work: (overtaken: () => boolean) => Promise<T>) => Promise<T | undefined>} undefined for one that was
- *     overtaken, which its work can ask
+ * Make a runner of concurrent calls of which only the latest counts.
+ * @returns {<T>(work: (overtaken: () => boolean) => Promise<T>) => Promise<T | undefined>} undefined for a call that
+ *     was overtaken, which its work can check
  */
-export function lastOnly() {
+export function latestOnly() {
     let last = 0;
     return async (work) => {
         const own = ++last;

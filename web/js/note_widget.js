@@ -11,19 +11,19 @@ const MARGIN = 8;
  * @typedef {object} Line
  * @property {string} text
  * @property {"main" | "good" | "warning" | "quiet" | ""} [look]
- * @property {string} [title] more of it, shown under the pointer
- * @property {boolean} [short] keep it to one line, cut where it is longer
- * @property {{label: string, press: () => void}} [button] behind the text
+ * @property {string} [title] shown under the pointer
+ * @property {boolean} [short] cut it to one line
+ * @property {{label: string, press: () => void}} [button] after the text
  */
 
 /**
- * Put a note at the foot of a node. It is always as high as `lines`, scrolls when there is more to say, and leaves no
- * trace in the workflow or in what Run sends.
+ * Add a note at the bottom of a node. It is always as high as `lines`, scrolls when there are more, and is neither in
+ * the workflow nor in what Run sends.
  * @param {import("../../../scripts/app.js").LGraphNode} node
- * @param {string} name of the widget; no input may be called so
- * @param {string} label what a screen reader calls it
+ * @param {string} name of the widget; no input may have it
+ * @param {string} label for screen readers
  * @param {number} lines
- * @returns {(lines: Line[]) => void} shows something else
+ * @returns {(lines: Line[]) => void} sets the lines
  */
 export function addNote(node, name, label, lines) {
     const element = document.createElement("div");
@@ -41,7 +41,7 @@ export function addNote(node, name, label, lines) {
         getMaxHeight: () => whole,
     });
     widget.serialize = false;
-    // Where there is nothing to scroll, the wheel is the canvas's, as over the rest of the node.
+    // Without anything to scroll, the wheel zooms the canvas, as over the rest of the node.
     element.addEventListener("wheel", (event) => {
         const scrolls = element.scrollHeight > element.clientHeight && !event.ctrlKey;
         if (scrolls && element.contains(document.activeElement)) event.stopPropagation();

@@ -6,7 +6,7 @@ const INPUTS = ["provider", "provider.model", "profile", "prompt", "negative_pro
     "num_inference_steps", "guidance_scale", "max_cost", "max_cost_per_day",
     "longer_clips", "strict", "loras"];
 
-/** Two digits, or three where the third is not nothing. */
+/** Two decimals, or three if the third is not zero. */
 const dollars = (price) => `$${price.toFixed(3).replace(/0$/, "")}`;
 
 function priceLine({ provider, price, asked, source, month, seconds }) {
@@ -16,15 +16,15 @@ function priceLine({ provider, price, asked, source, month, seconds }) {
 }
 
 function describe(quote) {
-    return [priceLine(quote), ...quote.warnings.map((said) => ({ text: said, look: "warning" })),
-        ...quote.notes.map((said) => ({ text: said, look: "quiet" }))];
+    return [priceLine(quote), ...quote.warnings.map((warning) => ({ text: warning, look: "warning" })),
+        ...quote.notes.map((note) => ({ text: note, look: "quiet" }))];
 }
 
 app.registerExtension({
     name: "wan22.quote",
     nodeCreated(node) {
         if (node.comfyClass !== "Wan22RemoteImageToVideo") return;
-        let edited = false; // a workflow that was only opened makes nobody ask a provider
+        let edited = false; // no provider is asked for a workflow that was only opened
         addNodeNote(node, {
             name: "quote", path: "quote", inputs: INPUTS, lines: 5, describe,
             async more(byUser, loaded) {

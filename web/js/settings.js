@@ -1,54 +1,69 @@
 import { app } from "../../../scripts/app.js";
+import { request } from "./server.js";
 import { cacheLimit, cacheUse } from "./settings/cache.js";
 import { keyRow, profileRow, tokenRow } from "./settings/keys.js";
-import { NEW_MP4, startAsSettled, watchLoading } from "./settings/new_mp4.js";
+import { NEW_MP4, setDefaults, watchLoading } from "./settings/new_mp4.js";
 import { clipBudget, dayBudget, jobsAtOnce, localOnly, publicUrl } from "./settings/remote.js";
 import { addStyle } from "./style.js";
-import { ENGLISH } from "./text.js";
+import { ENGLISH, text } from "./text.js";
 
 addStyle("settings");
 
-/** Heading -> its settings, from the top down. Error messages name these headings (pipeline/remote/places.py). */
+/** What the server knows of providers and download services: their names, titles and the pages where keys are made. */
+const { providers, services } = await request("providers").catch(() => ({ providers: [], services: [] }));
+
+/** A provider's or a service's row: the server gives its title, and all of them share one text of the locales. */
+function sharedRow(id, type, key, { title, keys_page: page }) {
+    return {
+        id, type,
+        get name() { // read each time that the dialog is drawn, in the language of that moment
+            return text(`settings.${key}.name`, { title });
+        },
+        get tooltip() {
+            const tooltip = text(`settings.${key}.tooltip`, { title });
+            return page ? `${tooltip} ${text("settings.keys_page", { page })}` : tooltip;
+        },
+    };
+}
+
+/** A row of its own: name and tooltip are in settings.json of each locale, where ComfyUI itself looks them up. */
+function row(id, type) {
+    const { name = id, tooltip } = ENGLISH.settings?.[id.replaceAll(".", "_")] ?? {};
+    return { id, type, name, tooltip };
+}
+
+/** Heading -> its rows, from the top down. Error messages name these headings (pipeline/remote/ui_names.py). */
 const GROUPS = {
     "Providers and keys": [
-        { id: "Wan22.Keys.Profile", type: profileRow },
-        { id: "Wan22.Keys.WaveSpeed", type: keyRow("wavespeed") },
-        { id: "Wan22.Keys.AtlasCloud", type: keyRow("atlascloud") },
-        { id: "Wan22.Keys.Fal", type: keyRow("fal") },
-        { id: "Wan22.Keys.Replicate", type: keyRow("replicate") },
-        { id: "Wan22.Keys.Callback", type: keyRow("callback") },
+        row("Wan22.Keys.Profile", profileRow),
+        ...providers.map((provider) =>
+            sharedRow(`Wan22.Keys.${provider.name}`, keyRow(provider.name), "key", provider)),
+        row("Wan22.Keys.Callback", keyRow("callback")),
     ],
     "Budget": [
-        { id: "Wan22.Budget.Clip", type: clipBudget },
-        { id: "Wan22.Budget.Day", type: dayBudget },
+        row("Wan22.Budget.Clip", clipBudget),
+        row("Wan22.Budget.Day", dayBudget),
     ],
     "What leaves this machine": [
-        { id: "Wan22.Sending.LocalOnly", type: localOnly },
-        { id: "Wan22.Sending.PublicUrl", type: publicUrl },
+        row("Wan22.Sending.LocalOnly", localOnly),
+        row("Wan22.Sending.PublicUrl", publicUrl),
     ],
-    "Jobs at once": [
-        { id: "Wan22.Jobs.WaveSpeed", type: jobsAtOnce("wavespeed") },
-        { id: "Wan22.Jobs.AtlasCloud", type: jobsAtOnce("atlascloud") },
-        { id: "Wan22.Jobs.Fal", type: jobsAtOnce("fal") },
-        { id: "Wan22.Jobs.Replicate", type: jobsAtOnce("replicate") },
-    ],
+    "Concurrent jobs": providers.map(({ name, title, concurrent }) =>
+        sharedRow(`Wan22.Jobs.${name}`, jobsAtOnce(name, concurrent), "jobs", { title })),
     "Downloads by link": [
-        { id: "Wan22.Downloads.HuggingFace", type: tokenRow("huggingface") },
-        { id: "Wan22.Downloads.Civitai", type: tokenRow("civitai") },
-        { id: "Wan22.Downloads.CacheLimit", type: cacheLimit },
-        { id: "Wan22.Downloads.CacheUse", type: cacheUse },
+        ...services.map((service) =>
+            sharedRow(`Wan22.Downloads.${service.name}`, tokenRow(service.name), "token", service)),
+        row("Wan22.Downloads.CacheLimit", cacheLimit),
+        row("Wan22.Downloads.CacheUse", cacheUse),
     ],
-    "New MP4 nodes": NEW_MP4,
+    "Defaults of new MP4 nodes": NEW_MP4.map(({ id, type, ...more }) => Object.assign(row(id, type), more)),
 };
 
-const settings = Object.entries(GROUPS).flatMap(([heading, group]) => group.map((setting) => {
-    const { name = setting.id, tooltip } = ENGLISH.settings?.[setting.id.replaceAll(".", "_")] ?? {};
-    return { defaultValue: null, ...setting, name, tooltip, category: ["Wan 2.2", heading, setting.id] };
-}));
-
-app.registerExtension({
-    name: "wan22.settings",
-    settings: settings.map((setting, place) => ({ ...setting, sortOrder: settings.length - place })),
-    setup: watchLoading,
-    nodeCreated: startAsSettled,
+const settings = Object.entries(GROUPS).flatMap(([heading, rows]) => rows.map((setting) =>
+    Object.assign(setting, { category: ["Wan 2.2", heading, setting.id] })));
+settings.forEach((setting, place) => {
+    setting.defaultValue ??= null;
+    setting.sortOrder = settings.length - place;
 });
+
+app.registerExtension({ name: "wan22.settings", settings, setup: watchLoading, nodeCreated: setDefaults });

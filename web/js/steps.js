@@ -3,8 +3,8 @@ import { addNodeNote } from "./node_note.js";
 import { text } from "./text.js";
 
 const SAMPLERS = ["Wan22Sampler", "Wan22BridgeSampler"];
-const INPUTS = ["num_inference_steps", "guidance_scale", "guidance_scale_2", "scheduler", "shift", "boundary", "denoise",
-    "stage"];
+const INPUTS = ["num_inference_steps", "guidance_scale", "guidance_scale_2", "scheduler", "shift", "boundary",
+    "denoise", "stage"];
 
 const span = ([first, last]) => (first === last ? `${first}` : `${first}-${last}`);
 

@@ -1,5 +1,5 @@
 /**
- * Put a style sheet of web/css/ on the page.
+ * Add a style sheet of web/css/ to the page.
  * @param {string} name without .css
  */
 export function addStyle(name) {

@@ -3,18 +3,18 @@ import { app } from "../../../scripts/app.js";
 
 const LANGUAGES = await api.fetchApi("/i18n").then((answer) => answer.json()).catch(() => ({}));
 
-/** The pack's own texts in English, of all files in locales/en/. */
+/** English texts of all files in locales/en/. */
 export const ENGLISH = LANGUAGES.en ?? {};
 
 /**
- * A text in the user's language, from "wan22" of locales/<language>/main.json; in English where there is none.
+ * Return a text in the user's language, from "wan22" of locales/<language>/main.json; in English if there is none.
  * @param {string} key parts joined by dots, such as "jobs.cancel"
- * @param {Record<string, string | number>} [values] put in for {names} of the text
+ * @param {Record<string, string | number>} [values] for the {names} in the text
  */
 export function text(key, values = {}) {
     const language = app.extensionManager.setting.get("Comfy.Locale") ?? "en";
     const found = [language, language.split("-")[0], "en"]
         .map((name) => key.split(".").reduce((part, step) => part?.[step], LANGUAGES[name]?.wan22))
-        .find((words) => typeof words === "string");
+        .find((value) => typeof value === "string");
     return (found ?? key).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }

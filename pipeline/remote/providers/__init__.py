@@ -1,11 +1,39 @@
-"""The providers, one file each, in the order in which they are offered."""
+"""The registry of providers, one file each, and the look-up of a provider's model by the names on a node."""
 
 from __future__ import annotations
 
-from ..provider import Adapter
+from dataclasses import dataclass
+
+from ..errors import ErrorKind, RemoteError
+from ..model import RemoteModel
+from ..provider import Provider
 from .atlascloud import AtlasCloud
 from .fal import Fal
 from .replicate import Replicate
 from .wavespeed import WaveSpeed
 
-ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (WaveSpeed(), AtlasCloud(), Fal(), Replicate())}
+PROVIDERS: dict[str, Provider] = {
+    provider.name: provider for provider in (WaveSpeed(), AtlasCloud(), Fal(), Replicate())}
+"""Name -> provider, in the order in which they are offered."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A provider's model, and the profile whose key to use; a WAN22_PROVIDERS socket carries a tuple of them."""
+
+    provider: Provider
+    model: RemoteModel
+    profile: str
+
+
+def find_target(title: str, model_id: str, profile: str) -> Target:
+    """Return the target that a node names. Raises RemoteError (VALIDATION) for an unknown provider or model."""
+    provider = next((provider for provider in PROVIDERS.values() if provider.title == title), None)
+    if provider is None:
+        titles = ", ".join(provider.title for provider in PROVIDERS.values())
+        raise RemoteError(ErrorKind.VALIDATION, f"The provider {title!r} is not known; choose one of {titles}.")
+    model = next((model for model in provider.models if model.id == model_id), None)
+    if model is None:
+        ids = ", ".join(model.id for model in provider.models)
+        raise RemoteError(ErrorKind.VALIDATION, f"{title} has no model {model_id!r}; choose one of {ids}.")
+    return Target(provider, model, profile)

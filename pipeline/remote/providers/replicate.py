@@ -1,4 +1,4 @@
-"""Replicate, HTTP API v1 (replicate.com/docs: reference/http, verify-webhook; its Python client 1.0.7)."""
+"""Replicate: HTTP API v1 (replicate.com/docs: reference/http, verify-webhook; Python client 1.0.7)."""
 
 from __future__ import annotations
 
@@ -7,38 +7,42 @@ from typing import Any
 
 from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
-from ..errors import Kind, RemoteError
-from ..job import State
-from ..json_parts import list_part, part, text_part, word_part
-from ..plan import Plan, RemoteModel
-from ..provider import Candidate, Progress, Steps, clip_url, nothing, seconds_of, speaks_of
-from ..webhooks.signatures import Callback, Keys, Scheme, decode_secret, verify_shared
+from ..errors import ErrorKind, RemoteError
+from ..job import JobState
+from ..json_parts import list_part, part, word_part
+from ..model import RemoteModel
+from ..plan import Plan
+from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
+from ..signatures import SignatureScheme, SigningKeys, WebhookRequest, decode_secret, verify_shared
 
 BASE = "https://api.replicate.com/v1"
-STATES = {"starting": State.QUEUED, "processing": State.RUNNING, "succeeded": State.DOWNLOADING,
-          "failed": State.FAILED, "aborted": State.FAILED, "canceled": State.CANCELED}
+STATES = {"starting": JobState.QUEUED, "processing": JobState.RUNNING, "succeeded": JobState.DOWNLOADING,
+          "failed": JobState.FAILED, "aborted": JobState.FAILED, "canceled": JobState.CANCELED}
+
+POLICY_WORDS = ("nsfw", "sensitive", "safety", "moderation")
+"""Words in a refusal by its content rules."""
 
 
-def verify(callback: Callback, keys: Keys, now: float) -> str:
-    """Standard Webhooks, `v1,<base64>`. Returns the id. Raises ForgedError, UnknownKeyError."""
-    return verify_shared(callback, keys, now, "v1", lambda text: base64.b64decode(text, validate=True))
+def verify(request: WebhookRequest, keys: SigningKeys, now: float) -> str:
+    """Verify Standard Webhooks, `v1,<base64>`; return the id. Raises VerificationError, UnknownKeyError."""
+    return verify_shared(request, keys, now, "v1", lambda text: base64.b64decode(text, validate=True))
 
 
 def read_secret(found: Any) -> dict[str, bytes]:
-    """The answer of GET /v1/webhooks/default/secret. Raises ValueError when it holds none."""
+    """Return the secret from the reply of GET /v1/webhooks/default/secret; {} when it holds none. Raises ValueError."""
     text = part(found, "key")
     return {"": decode_secret(text)} if isinstance(text, str) else {}
 
 
-class Replicate:
+class Replicate(Provider):
     name, title = "replicate", "Replicate"
     variables = ("REPLICATE_API_TOKEN",)
-    scheme = "Bearer"
+    key_name = "API token"
+    keys_page = "https://replicate.com/account/api-tokens"
     origins = ("https://api.replicate.com",)
     concurrent = 10
-    patient = 0.0
-    listed_after = 60.0
-    webhook = Scheme(verify, f"{BASE}/webhooks/default/secret", read_secret, secret=True)
+    history_delay = 60.0
+    webhook = SignatureScheme(verify, f"{BASE}/webhooks/default/secret", read_secret, secret=True)
     models = (
         RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, num_frames=(81, 121)),
         RemoteModel("wan-video/wan-2.2-i2v-a14b", max_steps=50, num_frames=(81, 100)),
@@ -48,28 +52,23 @@ class Replicate:
         found = reply.json()
         if reply.good and isinstance(found, dict):
             return None
-        said = str(part(found, "detail") or part(found, "title") or "")
+        message = word_part(found, "detail") or word_part(found, "title")
         if reply.good or reply.status >= 500 or reply.status == 408:
-            return RemoteError(Kind.TRANSIENT, f"Replicate is in trouble (status {reply.status}). {said}".strip(),
-                               retry_after=reply.retry_after())
-        if reply.status == 429:
-            return RemoteError(Kind.RATE_LIMIT, f"Replicate takes no more requests just now. {said}".strip(),
-                               retry_after=reply.retry_after())
-        kinds = {401: (Kind.AUTH, "Replicate refuses the API token."), 403: (Kind.AUTH, "Replicate refuses access."),
-                 402: (Kind.QUOTA, "Replicate asks for money."), 404: (Kind.LOST, "Replicate does not know it.")}
-        kind, sentence = kinds.get(reply.status, (Kind.VALIDATION, "Replicate refuses the request."))
-        if kind == Kind.VALIDATION and speaks_of(said, "nsfw", "sensitive", "safety", "moderation"):
-            kind, sentence = Kind.POLICY, "Replicate's content rules refuse the request."
-        return RemoteError(kind, f"{sentence} {said}".strip())
+            return self.error(ErrorKind.TRANSIENT, reply, message)
+        kind = {401: ErrorKind.AUTH, 402: ErrorKind.QUOTA, 403: ErrorKind.AUTH, 404: ErrorKind.LOST,
+                429: ErrorKind.RATE_LIMIT}.get(reply.status, ErrorKind.VALIDATION)
+        if kind == ErrorKind.VALIDATION and contains_any(message, *POLICY_WORDS):
+            kind = ErrorKind.POLICY
+        return self.error(kind, reply, message)
 
-    def upload(self, picture: bytes, content_type: str) -> Steps[str]:
+    def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         name = f"picture.{content_type.rpartition('/')[2]}"
         reply = yield form_file(f"{BASE}/files", name, picture, content_type, "content")
-        return text_part(reply, "urls", "get")
+        return self.text(reply, "urls", "get")
 
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
         clip = plan.clip
-        body: dict[str, Any] = {"image": image_url, "prompt": clip.prompt, "num_frames": plan.ask_frames,
+        body: dict[str, Any] = {"image": image_url, "prompt": clip.prompt, "num_frames": plan.num_frames,
                                 "resolution": clip.resolution, "frames_per_second": 16, "seed": clip.seed}
         if plan.model.max_steps:
             body["sample_steps"] = plan.steps
@@ -80,40 +79,37 @@ class Replicate:
         return body
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
-        told = {"webhook": webhook, "webhook_events_filter": ["completed"]} if webhook else {}
-        return post(f"{BASE}/models/{plan.model_name}/predictions", {"input": body, **told})
+        options = {"webhook": webhook, "webhook_events_filter": ["completed"]} if webhook else {}
+        return post(f"{BASE}/models/{plan.model_name}/predictions", {"input": body, **options})
 
     def accepted(self, reply: Reply) -> str:
-        return text_part(reply, "id")
+        return self.text(reply, "id")
 
-    def poll(self, model_name: str, remote_id: str) -> Steps[Progress]:
+    def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{BASE}/predictions/{remote_id}")
         found = reply.json()
         word = word_part(found, "status")
-        state = STATES.get(word, State.RUNNING)
+        state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(found, "output"))
-        said = str(part(found, "error") or "")
-        if state == State.DOWNLOADING and not url:
+        message = word_part(found, "error")
+        if state == JobState.DOWNLOADING and not url:
             if part(found, "data_removed"):
-                return Progress(State.LOST, message="its clip was deleted, as Replicate does after an hour")
-            return Progress(State.FAILED, message="it is finished, but holds no clip")
-        kind = Kind.POLICY if speaks_of(said, "nsfw", "sensitive", "safety", "moderation") else Kind.PROVIDER_FAILED
-        return Progress(state, url, kind=kind, message=said or ("" if word in STATES else f"status {word!r}"))
+                return JobStatus(JobState.LOST, message="its clip was deleted, which Replicate does after an hour")
+            return JobStatus(JobState.FAILED, message="it finished without a clip")
+        kind = ErrorKind.POLICY if contains_any(message, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
+        return JobStatus(state, url, error_kind=kind, message=message or ("" if word in STATES else f"status {word!r}"))
 
     def cancel(self, model_name: str, remote_id: str) -> Request | None:
         return Request("POST", f"{BASE}/predictions/{remote_id}/cancel", body=b"{}",
                        headers={"Content-Type": "application/json"}, json_answer=False)
 
-    def price(self, plan: Plan, body: dict[str, Any]) -> Steps[float | None]:
-        return nothing(None)
-
-    def fields(self, model_name: str) -> Steps[frozenset[str] | None]:
+    def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
         reply = yield get(f"{BASE}/models/{model_name}")
         found = part(reply.json(), "latest_version", "openapi_schema", "components", "schemas", "Input", "properties")
         return frozenset(found) if isinstance(found, dict) else None
 
-    def history(self, model_name: str, since: float) -> Steps[list[Candidate] | None]:
+    def history(self, model_name: str, since: float) -> RequestFlow[list[HistoryEntry] | None]:
         reply = yield get(f"{BASE}/predictions")
-        return [Candidate(str(part(item, "id")), str(part(item, "model")), seconds_of(part(item, "created_at")),
+        return [HistoryEntry(str(part(item, "id")), str(part(item, "model")), seconds_of(part(item, "created_at")),
                           str(part(item, "input", "image") or ""))
                 for item in list_part(reply.json(), "results") if seconds_of(part(item, "created_at")) >= since]

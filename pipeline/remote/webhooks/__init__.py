@@ -1,1 +1,1 @@
-"""Providers' callbacks: their signatures, their keys, and what they lead to."""
+"""Providers' webhooks: verify the signature of a call, and have the job polled."""

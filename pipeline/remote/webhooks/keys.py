@@ -1,4 +1,4 @@
-"""Providers' signing keys, fetched when a callback asks for them and kept in memory alone."""
+"""Fetch providers' signing keys when a webhook needs them, and keep them in memory alone."""
 
 from __future__ import annotations
 
@@ -8,69 +8,69 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ...http.policy import Policy
-from ..api import exchange, get
+from ..api import get
 from ..errors import RemoteError
-from ..keys import Keys
-from ..providers import ADAPTERS
+from ..exchange import exchange
+from ..keys import KeyStore
+from ..providers import PROVIDERS
+from ..signatures import SigningKeys
 
-FRESH = 24 * 3600.0
+MAX_AGE = 24 * 3600.0
 """Seconds for which keys are used before they are fetched again."""
 COOLDOWN = 60.0
-"""Seconds between two fetches for one account, so that forged callbacks do not become a flood at the provider."""
-PATIENCE = 5.0
-"""Seconds for a fetch: providers wait some ten for the answer to their callback."""
-
-SigningKeys = dict[str, bytes]
+"""Seconds between two fetches for one account, so that forged webhooks do not flood the provider."""
+TIMEOUT = 5.0
+"""Seconds for a fetch: providers wait some ten for the reply to their webhook."""
 
 
-class NoKeysError(Exception):
-    """The keys cannot be had just now."""
+class KeysUnavailableError(Exception):
+    """The signing keys cannot be fetched now."""
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _CachedKeys:
     keys: SigningKeys = field(default_factory=dict, repr=False)
     fetched: float | None = None
     asked: float | None = None
 
 
-class KeyRing:
-    """Signing keys by provider and profile. For several threads; a fetch keeps the others waiting."""
+class SigningKeyCache:
+    """Signing keys by provider and profile; safe for several threads, which wait while one fetches."""
 
     def __init__(self, fetch: Callable[[str, str], SigningKeys], clock: Callable[[], float] = time.monotonic) -> None:
-        """fetch(provider, profile) raises NoKeysError. clock: seconds."""
+        """fetch: (provider, profile) -> keys; raises KeysUnavailableError. clock: seconds."""
         self._fetch, self._clock = fetch, clock
-        self._kept: dict[tuple[str, str], _Kept] = {}
+        self._cached: dict[tuple[str, str], _CachedKeys] = {}
         self._lock = threading.Lock()
 
     def keys(self, provider: str, profile: str, newer: bool = False) -> SigningKeys:
-        """The keys; with `newer`, fetched again unless that was done a minute ago. Raises NoKeysError."""
+        """Return the keys; newer: fetch them again, unless that was done a minute ago. Raises KeysUnavailableError."""
         account = (provider, profile)
         with self._lock:
-            kept, now = self._kept.get(account, _Kept()), self._clock()
-            stale = kept.fetched is None or now - kept.fetched > FRESH
-            resting = kept.asked is not None and now - kept.asked < COOLDOWN
+            cached, now = self._cached.get(account, _CachedKeys()), self._clock()
+            stale = cached.fetched is None or now - cached.fetched > MAX_AGE
+            resting = cached.asked is not None and now - cached.asked < COOLDOWN
             if (stale or newer) and not resting:
-                self._kept[account] = kept = replace(kept, asked=now)
-                kept = self._kept[account] = _Kept(self._fetch(provider, profile), now, now)
+                self._cached[account] = cached = replace(cached, asked=now)
+                cached = self._cached[account] = _CachedKeys(self._fetch(provider, profile), now, now)
             elif stale:
-                raise NoKeysError("they could not be fetched a moment ago")
-            return kept.keys
+                raise KeysUnavailableError("the last fetch failed a moment ago")
+            return cached.keys
 
 
-def fetch_keys(provider: str, profile: str, keys: Keys, policy: Policy) -> SigningKeys:
-    """Ask the provider for its signing keys. Raises NoKeysError, which says nothing secret."""
-    adapter = ADAPTERS[provider]
-    scheme = adapter.webhook
+def fetch_keys(provider_name: str, profile: str, keys: KeyStore, policy: Policy) -> SigningKeys:
+    """Fetch a provider's signing keys. Raises KeysUnavailableError, which holds nothing secret."""
+    provider = PROVIDERS[provider_name]
+    scheme = provider.webhook
     request = get(scheme.url)
     try:
         if scheme.secret:
-            key = keys.of(provider, adapter.title, adapter.variables, profile)
-            request = replace(request, headers={"Authorization": key.header(adapter.scheme)})
-        reply = exchange(request, policy, PATIENCE)
+            key = keys.of(provider.name, provider.title, provider.variables, profile)
+            request = replace(request, headers={"Authorization": key.header(provider.scheme)})
+        reply = exchange(request, policy, TIMEOUT)
         found = scheme.read(reply.json()) if reply.good else {}
     except (RemoteError, ValueError) as error:
-        raise NoKeysError(type(error).__name__) from None
+        raise KeysUnavailableError(type(error).__name__) from None
     if not found:
-        raise NoKeysError(f"status {reply.status}, and no keys")
+        raise KeysUnavailableError(f"status {reply.status}, and no keys")
     return found

@@ -1,10 +1,8 @@
-"""What a provider's callback leads to: once it is proven to be the provider's, a hint to poll the job now.
+"""Receive providers' webhooks: once one is proven to be the provider's, have its job polled now.
 
-Nothing of its content is used. The state of a job is what polling says, so that even a callback with a good signature
-and a false content, or one that comes late, changes nothing. The address holds the job's id, which nobody can guess.
-
-
-Callbacks that were taken already, so that each has its effect once."""
+Nothing of its content is used: the state of a job is what polling says, so that a webhook that comes late, or is signed
+well with a false content, changes nothing. Its address holds the job's id, which nobody can guess.
+"""
 
 from __future__ import annotations
 
@@ -16,71 +14,68 @@ from functools import cache
 from pathlib import Path
 
 from ...http.policy import policy_from_environment
-from ..context import hint
+from ..context import wake_up
 from ..database import create, writing
-from ..job import OVER, Job, State
-from ..keys import Keys
+from ..job import ENDED, Job
+from ..keys import KeyStore
 from ..ledger import Ledger
-from ..providers import ADAPTERS
+from ..providers import PROVIDERS
 from ..settings import read_settings
-from .keys import KeyRing, NoKeysError, fetch_keys
-from .signatures import Callback, ForgedError, UnknownKeyError
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS callbacks (id TEXT PRIMARY KEY, at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS callbacks_by_at ON callbacks (at);
-"""
-KEPT = 24 * 3600.0
-"""Seconds. Longer than the window of a signature, since providers repeat a callback, signed anew, for hours."""
-
-
-class Replays:
-    """The table; for several threads and processes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        create(folder, _SCHEMA)
-
-    def is_new(self, provider: str, event: str) -> bool:
-        """Whether this is the first time that the event is told; notes it."""
-        name = hashlib.sha256(f"{provider}\n{event}".encode(errors="surrogatepass")).hexdigest()
-        with writing(self.folder) as base:
-            base.execute("DELETE FROM callbacks WHERE at < ?", (time.time() - KEPT,))
-            return base.execute("INSERT OR IGNORE INTO callbacks VALUES (?, ?)", (name, time.time())).rowcount == 1
+from ..signatures import UnknownKeyError, VerificationError, WebhookRequest
+from .keys import KeysUnavailableError, SigningKeyCache, fetch_keys
 
 MAX_BODY = 2**20
-"""Bytes of a callback."""
+"""Bytes of a webhook."""
 OK, FORGED, UNKNOWN, LATER = 200, 401, 404, 503
-"""HTTP statuses. 503 makes the provider repeat the callback."""
+"""HTTP statuses. 503 makes the provider repeat the webhook."""
+
+
+def is_on(folder: Path) -> bool:
+    """Return whether webhooks are asked for: a public URL is set, and remote nodes may send. Raises RemoteError."""
+    settings = read_settings(folder)
+    return bool(settings.public_url) and not settings.local_only
+
+
+def receive(folder: Path, provider: str, job_id: str, request: WebhookRequest) -> int:
+    """Return the HTTP status for a webhook; see WebhookReceiver.receive. Raises RemoteError for an unusable ledger."""
+    return _receiver(folder).receive(provider, job_id, request)
+
+
+@cache
+def _receiver(folder: Path) -> WebhookReceiver:
+    """Return this process's receiver for the pack's folder."""
+    keys, policy = KeyStore(folder / "keys.json"), policy_from_environment()
+    return WebhookReceiver(Ledger(folder), SeenWebhooks(folder), SigningKeyCache(
+        lambda provider, profile: fetch_keys(provider, profile, keys, policy)))
 
 
 @dataclass(frozen=True)
-class Receiver:
-    """Takes callbacks; for several threads."""
+class WebhookReceiver:
+    """Verifies webhooks and wakes their jobs; safe for several threads."""
 
     ledger: Ledger
-    replays: Replays
-    ring: KeyRing
+    seen: SeenWebhooks
+    signing_keys: SigningKeyCache
     clock: Callable[[], float] = time.time
     """Seconds since 1970."""
 
-    def receive(self, provider: str, job_id: str, callback: Callback) -> int:
-        """Take a callback that came to the address of a job; returns the HTTP status to answer with.
+    def receive(self, provider: str, job_id: str, request: WebhookRequest) -> int:
+        """Take a webhook that came to the address of a job; return the HTTP status to answer with.
 
-        Blocks while the provider's keys are fetched, a few seconds at most. A callback that came before, or of a job
+        Blocks for a few seconds while the provider's keys are fetched. A webhook that was seen before, or of a job
         that has ended, gets 200 and has no effect.
         """
         job = self._job(provider, job_id)
         if job is None:
             return UNKNOWN
         try:
-            event = self._verify(job, callback)
-        except NoKeysError:
+            event = self._verify(job, request)
+        except KeysUnavailableError:
             return LATER
-        except ForgedError:
+        except VerificationError:
             return FORGED
-        if self.replays.is_new(provider, event) and job.state not in (*OVER, State.DONE):
-            hint(job.id)
+        if self.seen.add(provider, event) and job.state not in ENDED:
+            wake_up(job.id)
         return OK
 
     def _job(self, provider: str, job_id: str) -> Job | None:
@@ -88,30 +83,34 @@ class Receiver:
             job = self.ledger.get(job_id)
         except KeyError:
             return None
-        return job if job.provider == provider and provider in ADAPTERS else None
+        return job if job.provider == provider and provider in PROVIDERS else None
 
-    def _verify(self, job: Job, callback: Callback) -> str:
-        verify, now = ADAPTERS[job.provider].webhook.verify, self.clock()
+    def _verify(self, job: Job, request: WebhookRequest) -> str:
+        verify, now = PROVIDERS[job.provider].webhook.verify, self.clock()
         try:
-            return verify(callback, self.ring.keys(job.provider, job.profile), now)
+            return verify(request, self.signing_keys.keys(job.provider, job.profile), now)
         except UnknownKeyError:
-            return verify(callback, self.ring.keys(job.provider, job.profile, newer=True), now)
+            return verify(request, self.signing_keys.keys(job.provider, job.profile, newer=True), now)
 
 
-def is_on(folder: Path) -> bool:
-    """Whether callbacks are asked for: a public URL is set, and remote nodes may send. Raises RemoteError."""
-    settings = read_settings(folder)
-    return bool(settings.public_url) and not settings.local_only
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS callbacks (id TEXT PRIMARY KEY, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS callbacks_by_at ON callbacks (at);
+"""
+KEPT = 24 * 3600.0
+"""Seconds. Longer than the window of a signature: providers repeat a webhook, signed anew, for hours."""
 
 
-def receive(folder: Path, provider: str, job_id: str, callback: Callback) -> int:
-    """See Receiver.receive. Raises RemoteError when the ledger cannot be used."""
-    return _receiver(folder).receive(provider, job_id, callback)
+class SeenWebhooks:
+    """The table of webhooks that were taken, so that each has its effect once; safe for threads and processes."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        create(folder, _SCHEMA)
 
-@cache
-def _receiver(folder: Path) -> Receiver:
-    """The receiver of this process for a ComfyUI user directory."""
-    keys, policy = Keys(folder / "keys.json"), policy_from_environment()
-    return Receiver(Ledger(folder), Replays(folder),
-                    KeyRing(lambda provider, profile: fetch_keys(provider, profile, keys, policy)))
+    def add(self, provider: str, event: str) -> bool:
+        """Record an event; return whether it is the first time."""
+        name = hashlib.sha256(f"{provider}\n{event}".encode(errors="surrogatepass")).hexdigest()
+        with writing(self.folder) as base:
+            base.execute("DELETE FROM callbacks WHERE at < ?", (time.time() - KEPT,))
+            return base.execute("INSERT OR IGNORE INTO callbacks VALUES (?, ?)", (name, time.time())).rowcount == 1

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.http.page_origin import other_site_fault, public_name_fault
 from pipeline.remote.database import FILE
-from pipeline.remote.providers import ADAPTERS
+from pipeline.remote.providers import PROVIDERS
 from tests.support.comfy_client import RejectedError
 from tests.support.comfy_outside import PICTURE, Outside, remote_node
 from tests.support.faults import answer
@@ -45,6 +45,16 @@ def known(outside: Outside) -> dict[str, Any]:
     return json.loads(text)
 
 
+def test_whose_keys_there_can_be_is_told_by_the_providers(outside: Outside) -> None:
+    found = json.loads(outside.server.request("/wan22/providers"))
+    assert [(one["name"], one["title"], one["variables"][0]) for one in found["providers"]] == [
+        (name, provider.title, provider.variables[0]) for name, provider in PROVIDERS.items()]
+    assert all(one["keys_page"].startswith("https://") and one["key_name"] and one["concurrent"] > 0
+               for one in found["providers"])
+    assert [one["name"] for one in found["services"]] == ["huggingface", "civitai"]
+    assert found["callback"] == {"name": "callback", "variables": ["WAN22_CALLBACK_SECRET"]}
+
+
 def test_keys_go_in_and_only_names_come_out(outside: Outside) -> None:
     assert ask(outside, {"profile": "work", "provider": "fal", "key": " fal-geheim-1 "}) == (204, "")
     assert ask(outside, {"provider": "replicate", "key": "r8-geheim-2"}) == (204, "")
@@ -52,9 +62,8 @@ def test_keys_go_in_and_only_names_come_out(outside: Outside) -> None:
     status, text = ask(outside, method="GET")
     assert status == 200 and "geheim" not in text
     found = json.loads(text)
-    assert found.pop("variables")["fal"] == ["FAL_KEY"]
     assert found == {"profiles": {"default": ["replicate"], "work": ["fal"]}, "services": ["civitai"],
-                     "environment": ["WAN22_CALLBACK_SECRET"]}
+                     "environment": {"callback": "WAN22_CALLBACK_SECRET"}}
     store = outside.own / "keys.json"
     assert json.loads(store.read_text()) == {
         "profiles": {"work": {"fal": "fal-geheim-1"}, "default": {"replicate": "r8-geheim-2"}},
@@ -155,11 +164,11 @@ def test_no_key_is_seen_anywhere_after_runs_with_right_and_wrong_ones(outside: O
             assert run.outcome == ("execution_success" if profile == "right" else "execution_error"), (name, profile)
             seen.append(repr(run.events))
             if profile != "right":
-                assert "refuses the API" in run.error["exception_message"]
+                assert "rejected the API" in run.error["exception_message"]
     with pytest.raises(RejectedError) as refused:
         comfy.submit({"picture": PICTURE, "clip": remote_node("fal", 3, profile=f"{wrong['fal']}:word"),
                       "report": {"class_type": "PreviewAny", "inputs": {"source": ["clip", 2]}}})
-    assert "profile is no name" in str(refused.value)
+    assert "profile is not a profile name" in str(refused.value)
     lora = {"class_type": "Wan22Lora", "inputs": {
         "source": "https://civitai.com/api/download/models/1?token=query-token-0123456789", "scale": 0.8,
         "expert": "both"}}
@@ -189,7 +198,7 @@ def test_no_key_is_seen_anywhere_after_runs_with_right_and_wrong_ones(outside: O
         with pytest.raises(urllib.error.HTTPError):
             outside.server.request(f"/api/userdata/{path}")
     for name in SERVERS:
-        assert ADAPTERS[name].name in known(outside)["profiles"]["right"]
+        assert PROVIDERS[name].name in known(outside)["profiles"]["right"]
         for profile in ("right", "wrong"):
             assert ask(outside, {"profile": profile, "provider": name}, "DELETE")[0] == 204
     for service in tokens:

@@ -167,8 +167,8 @@ def test_price_of_the_table_without_a_key(server: ComfyServer) -> None:
         "provider": "WaveSpeed", "provider.model": "wavespeed-ai/wan-2.2/i2v-{resolution}-lora-ultra-fast",
         "resolution": "480p", "num_frames": 33, "num_inference_steps": 20, "max_cost": 0.05, "ask": True})
     assert (told["price"], told["asked"], told["seconds"]) == (pytest.approx(0.1), False, 5)
-    assert told["notes"][:2] == ["5 seconds are bought and billed, and cut to 33 here.",
-                                 "It decides on the number of steps itself: 20 is not sent."]
+    assert told["notes"][:2] == ["5 seconds are bought and billed; the clip is cut to 33 frames here.",
+                                 "The model sets the number of steps itself: 20 is not sent."]
     assert "no API key" in told["warnings"][0] and "more than max_cost" in told["warnings"][1]
     assert ask(server, QUOTE, "num_frames", **{"provider": "WaveSpeed"})["unknown"] == ["num_frames"]
     model = {"provider": "fal.ai", "provider.model": "fal-ai/wan/v2.2-a14b/image-to-video"}

@@ -50,5 +50,5 @@ def test_provider_is_asked_with_a_key_once_and_told_no_prompt(outside: Outside, 
 def test_wrong_key_is_said(outside: Outside) -> None:
     keep(outside, "fal", "no-such-key")
     told = quoted(outside, **MODEL["fal"], profile="quote", num_frames=49, ask=True)
-    assert any("refuses the API" in said for said in told["warnings"]) and not told["asked"] and told["price"]
+    assert any("rejected the API" in said for said in told["warnings"]) and not told["asked"] and told["price"]
     keep(outside, "fal", "")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from devtools.paths import ROOT
-from pipeline.remote import ui_names as places
-from pipeline.remote.providers import ADAPTERS
-from pipeline.remote.settings_page import VARIABLES
+from pipeline.http.secrets import SERVICES
+from pipeline.remote import ui_names
+from pipeline.remote.providers import PROVIDERS
 from pipeline.video.provenance import METADATA
 from tests.support.canvas import Canvas
 from tests.support.comfy_client import Run
@@ -84,17 +84,14 @@ def keep_key(outside: Outside, provider: str, key: str) -> None:
     assert ask(outside, "/wan22/keys", {"provider": provider, "key": key})[0] == 204
 
 
-def test_the_dialog_has_a_row_for_every_key_and_the_headings_that_messages_name() -> None:
+def test_the_dialog_has_the_headings_that_messages_name_and_texts_in_every_language() -> None:
     page = (ROOT / "web" / "js" / "settings.js").read_text("utf-8")
-    rows = re.findall(r'(?:keyRow|tokenRow)\("(\w+)"\)', page)
-    assert sorted(rows) == sorted(VARIABLES)
-    assert sorted(re.findall(r'jobsAtOnce\("(\w+)"\)', page)) == sorted(ADAPTERS)
-    for place in (places.KEYS, places.BUDGET, places.SENDING):
-        assert place.startswith("Settings > Wan 2.2 > ") and f'"{place.rpartition("> ")[2]}": [' in page
+    headings = set(re.findall(r'^    "([^"]+)": ', page, re.M))
+    assert {place.removeprefix("Settings > Wan 2.2 > ")
+            for place in (ui_names.KEYS, ui_names.BUDGET, ui_names.SENDING)} < headings
     ids = {name.replace(".", "_") for name in re.findall(r'"(Wan22\.\w+\.\w+)"', page)}
     ids |= {name.replace(".", "_") for name in re.findall(
         r'"(Wan22\.\w+\.\w+)"', (ROOT / "web" / "js" / "settings" / "new_mp4.js").read_text("utf-8"))}
-    headings = set(re.findall(r'^    "([^"]+)": ', page, re.M))
     for language in ("en", "zh", "ja"):
         folder = ROOT / "locales" / language
         texts = json.loads((folder / "settings.json").read_text("utf-8"))
@@ -103,6 +100,17 @@ def test_the_dialog_has_a_row_for_every_key_and_the_headings_that_messages_name(
             assert set(texts["Wan22_NewMp4_Metadata"]["options"]) == set(METADATA), language
             shown = json.loads((folder / "main.json").read_text("utf-8"))["settingsCategories"]
             assert set(shown) == headings and all(shown.values()), language
+
+
+def test_no_provider_is_named_in_the_canvas_extension_and_the_locales() -> None:
+    """They are one Python file each: their names, titles and variables come from the server."""
+    names = {word.lower() for provider in PROVIDERS.values()
+             for word in (provider.name, provider.title, *provider.variables)}
+    names |= {word.lower() for service in SERVICES for word in (service.key, *service.variables)}
+    for path in (*(ROOT / "web" / "js").rglob("*.js"), *(ROOT / "locales").rglob("main.json"),
+                 *(ROOT / "locales").rglob("settings.json")):
+        found = set(re.findall(r"[a-z0-9_.]+", path.read_text("utf-8").lower())) & names
+        assert not found, (path, found)
 
 
 @pytest.mark.parametrize("headers", [
@@ -150,10 +158,10 @@ def test_the_budget_holds_for_all_nodes_and_over_a_restart(outside: Outside) -> 
     spent = json.loads(ask(outside, "/wan22/settings")[1])["spent"]
     assert spent > 0
     settle(outside, max_cost_per_day=spent + 0.001)
-    assert places.BUDGET in refusal(outside, "fal", 2, max_cost_per_day=1000.0)
+    assert ui_names.BUDGET in refusal(outside, "fal", 2, max_cost_per_day=1000.0)
     outside.stop()
     outside.start()
-    assert places.BUDGET in refusal(outside, "fal", 3)
+    assert ui_names.BUDGET in refusal(outside, "fal", 3)
     found = json.loads(ask(outside, "/wan22/settings")[1])
     assert found["spent"] == spent and found["settings"]["max_cost"]["source"] == "environment"
     status, text = ask(outside, "/wan22/settings", {"max_cost": 100})
@@ -185,46 +193,58 @@ def line(canvas: Canvas, name: str, words: str) -> None:
     row(canvas, name).locator(".wan22-settings-line", has_text=words).wait_for()
 
 
+def test_the_dialog_has_the_rows_of_every_provider_and_service(canvas: Canvas) -> None:
+    open_dialog(canvas)
+    for provider in PROVIDERS.values():
+        for group in ("Keys", "Jobs"):
+            assert row(canvas, f"{group}.{provider.name}").inner_text().strip().startswith(provider.title)
+        field = row(canvas, f"Jobs.{provider.name}").locator("input")
+        assert field.get_attribute("placeholder") == str(provider.concurrent)
+    for service in SERVICES:
+        assert row(canvas, f"Downloads.{service.key}").inner_text().strip().startswith(f"{service.name} token")
+    canvas.page.keyboard.press("Escape")
+
+
 def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, outside: Outside) -> None:
     answers: list[str] = []
     canvas.page.on("requestfinished", lambda request: answers.append(request.response().text())
                    if "/wan22/" in request.url or "/settings" in request.url else None)
     key = outside.providers["fal"].key
     message = refusal(outside, "fal", 20)
-    assert places.KEYS in message and "FAL_KEY" in message
+    assert ui_names.KEYS in message and "FAL_KEY" in message
     open_dialog(canvas)
-    line(canvas, "Keys.Fal", "Not set")
-    field = row(canvas, "Keys.Fal").locator("input")
+    line(canvas, "Keys.fal", "Not set")
+    field = row(canvas, "Keys.fal").locator("input")
     assert (field.get_attribute("type"), field.get_attribute("autocomplete")) == ("password", "off")
     field.fill("two words")
     field.press("Enter")
-    line(canvas, "Keys.Fal", "holds a space")
+    line(canvas, "Keys.fal", "holds a space")
     field.fill(key)
-    row(canvas, "Keys.Fal").get_by_text("Save", exact=True).click()
-    line(canvas, "Keys.Fal", "Saved")
+    row(canvas, "Keys.fal").get_by_text("Save", exact=True).click()
+    line(canvas, "Keys.fal", "Saved")
     assert field.input_value() == ""
     assert row(canvas, "Keys.Callback").locator("input").is_disabled()
     line(canvas, "Keys.Callback", "Set by WAN22_CALLBACK_SECRET")
     row(canvas, "Keys.Profile").locator("select").select_option("")
     row(canvas, "Keys.Profile").locator("input").fill("work")
     row(canvas, "Keys.Profile").locator("input").press("Enter")
-    line(canvas, "Keys.Fal", "Not set")
+    line(canvas, "Keys.fal", "Not set")
     ended = run(outside, "fal", 21)
     assert ended.outcome == "execution_success", ended.error
     seen = [canvas.page.evaluate(PAGE_HOLDS)]
     canvas.open()
     open_dialog(canvas)
-    line(canvas, "Keys.Fal", "Saved")
+    line(canvas, "Keys.fal", "Saved")
     seen += [canvas.page.evaluate(PAGE_HOLDS), *answers, Path(outside.server.log).read_text("utf-8")]
     seen += [json.dumps(outside.comfy.get(path)) for path in ("/settings", "/history", "/internal/logs/raw", "/queue")]
-    assert any('"profiles"' in text for text in answers) and "Wan22.Keys.Fal" in seen[0]
+    assert any('"profiles"' in text for text in answers) and "Wan22.Keys.fal" in seen[0]
     assert not [text for text in seen if key in text]
-    remove = row(canvas, "Keys.Fal").locator("button").last
+    remove = row(canvas, "Keys.fal").locator("button").last
     remove.click()
-    assert remove.inner_text() == "Sure?"
+    assert remove.inner_text() == "Really?"
     remove.click()
-    line(canvas, "Keys.Fal", "Not set")
-    assert places.KEYS in refusal(outside, "fal", 22)
+    line(canvas, "Keys.fal", "Not set")
+    assert ui_names.KEYS in refusal(outside, "fal", 22)
     assert canvas.errors.pop().startswith("Failed to load resource: the server responded with a status of 400")
     assert not canvas.errors
 
@@ -241,20 +261,20 @@ def test_what_is_settled_in_the_dialog_holds_and_is_there_after_a_reload(canvas:
         day.fill(typed)
         day.press("Enter")
         line(canvas, "Budget.Day", said)
-    assert places.BUDGET in refusal(outside, "wavespeed", 31)
+    assert ui_names.BUDGET in refusal(outside, "wavespeed", 31)
     row(canvas, "Sending.LocalOnly").locator("input").check()
     line(canvas, "Sending.LocalOnly", "Saved")
-    assert places.SENDING in refusal(outside, "wavespeed", 32)
-    jobs = row(canvas, "Jobs.Fal").locator("input")
+    assert ui_names.SENDING in refusal(outside, "wavespeed", 32)
+    jobs = row(canvas, "Jobs.fal").locator("input")
     canvas.page.evaluate(CHANGE_AT_ONCE, [[jobs.element_handle(), "20"],
-                                          [row(canvas, "Jobs.Replicate").locator("input").element_handle(), "7"]])
-    line(canvas, "Jobs.Fal", "Saved")
-    line(canvas, "Jobs.Replicate", "Saved")
+                                          [row(canvas, "Jobs.replicate").locator("input").element_handle(), "7"]])
+    line(canvas, "Jobs.fal", "Saved")
+    line(canvas, "Jobs.replicate", "Saved")
     canvas.open()
     open_dialog(canvas)
     line(canvas, "Budget.Day", "spent in the last 24 hours")
     assert (day.input_value(), jobs.input_value()) == ("0.001", "20")
-    assert row(canvas, "Jobs.WaveSpeed").locator("input").input_value() == ""
+    assert row(canvas, "Jobs.wavespeed").locator("input").input_value() == ""
     assert row(canvas, "Sending.LocalOnly").locator("input").is_checked()
     stored = json.loads((outside.own / "remote.json").read_text())
     assert stored == {"max_cost_per_day": 0.001, "local_only": True, "concurrent": {"fal": 20, "replicate": 7}}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.remote.job import Job, State
+from pipeline.remote.job import Job, JobState
 from pipeline.remote.ledger import Ledger
 from tests.support.comfy_outside import PICTURE, PUBLIC, Outside, remote_node
 from tests.support.providers.job import FOREVER, Script
@@ -48,7 +48,7 @@ def deliver(outside: Outside, callback: Callback, path: str | None = None) -> in
 
 def job_of(outside: Outside, name: str) -> Job:
     ledger = Ledger(outside.own)
-    while not (found := [job for job in ledger.jobs((State.QUEUED,)) if job.provider == name]):
+    while not (found := [job for job in ledger.jobs((JobState.QUEUED,)) if job.provider == name]):
         time.sleep(0.05)
     return found[0]
 
@@ -77,8 +77,8 @@ def test_what_the_route_refuses(outside: Outside) -> None:
     provider = outside.providers["fal"]
     theirs = provider.accept(next(iter(provider.models)), {"prompt": "a", "num_frames": 81}, webhook=PUBLIC)
     ledger = Ledger(outside.own)
-    ours = ledger.update(ledger.claim(Job("", "fal", theirs.model, "default", "x")), remote_id=theirs.id, sent=True,
-                         state=State.RUNNING)
+    ours = ledger.get_or_create(Job("", "fal", theirs.model, "default", "x"))
+    ours = ledger.update(ours, remote_id=theirs.id, sent=True, state=JobState.RUNNING)
     callback = provider.callback(theirs)
     path = f"/wan22/webhook/fal/{ours.id}"
     assert deliver(outside, callback, "/wan22/webhook/fal/none") == 404

@@ -1,14 +1,14 @@
 import { text } from "../text.js";
-import { address, cancel, copyRequest, loadWorkflow, resume, settle, toast } from "./actions.js";
-import { duration, isResumable, isUnknown, price, stage, standing, when } from "./words.js";
+import { fileUrl, cancel, copyRequest, loadWorkflow, resume, settle, toast } from "./actions.js";
+import { duration, isResumable, isUnknown, price, progressText, status, createdAt } from "./status.js";
 
 /** @typedef {import("./list.js").Job} Job */
 
 const PICTURE = /\.(png|jpe?g|webp|gif)$/i;
 
-/** One job on the page. */
+/** One job in the list. */
 export class JobCard {
-    #seen = "";
+    #shown = "";
     #inView = false;
 
     /** @param {import("./list.js").JobList} list */
@@ -23,25 +23,25 @@ export class JobCard {
         this.bar.append(make("div", ""));
         this.note = make("div", "wan22-jobs-note");
         this.actions = make("div", "wan22-jobs-actions");
-        const words = make("div", "wan22-jobs-words");
-        words.append(this.state, this.prompt, this.facts);
-        this.element.append(this.thumb, words, this.bar, this.note, this.actions);
+        const texts = make("div", "wan22-jobs-texts");
+        texts.append(this.state, this.prompt, this.facts);
+        this.element.append(this.thumb, texts, this.bar, this.note, this.actions);
     }
 
     /** @param {Job} job */
     show(job) {
         const now = JSON.stringify(job);
-        if (now === this.#seen) return;
+        if (now === this.#shown) return;
         const file = JSON.stringify(this.job?.file);
-        [this.#seen, this.job] = [now, job];
-        const [standingWords, tone] = standing(job);
+        [this.#shown, this.job] = [now, job];
+        const [statusText, tone] = status(job);
         this.element.dataset.state = job.state;
         this.element.dataset.tone = tone;
         this.element.dataset.job = job.id;
-        this.state.textContent = standingWords;
+        this.state.textContent = statusText;
         this.prompt.textContent = job.prompt || text(job.remote ? "jobs.noPrompt" : "jobs.localRun");
         this.prompt.title = job.prompt;
-        this.note.textContent = job.error || stage(job);
+        this.note.textContent = job.error || progressText(job);
         this.note.title = job.error;
         this.#showBar(tone);
         this.tick();
@@ -49,16 +49,16 @@ export class JobCard {
         if (!this.thumb.firstChild || JSON.stringify(job.file) !== file) this.#showThumb();
     }
 
-    /** Show the time that has passed. */
+    /** Update the time that has passed. */
     tick() {
-        const { provider, model } = this.job;
-        const words = [provider || text("jobs.here"), duration(this.job, this.list.now()), price(this.job), when(this.job)];
-        const line = words.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
+        const job = this.job;
+        const facts = [job.provider || text("jobs.here"), duration(job, this.list.now()), price(job), createdAt(job)];
+        const line = facts.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
         if (this.facts.textContent !== line) this.facts.textContent = line;
-        this.facts.title = [model, this.job.price_source].filter(Boolean).join("\n");
+        this.facts.title = [job.model, job.price_source].filter(Boolean).join("\n");
     }
 
-    /** Load the clip's first frame while it is in view; a browser plays a few dozen at a time at most. */
+    /** Load the clip's first frame while it is in view: a browser keeps a few dozen videos at most. */
     set inView(is) {
         if (is === this.#inView) return;
         this.#inView = is;
@@ -84,8 +84,7 @@ export class JobCard {
             this.thumb.replaceChildren(make("i", "pi pi-video"));
             return;
         }
-        Object.assign(this.thumb, { href: address(this.job), target: "_blank", rel: "noopener", title: text("jobs.open") });
-        this.thumb.setAttribute("aria-label", text("jobs.open"));
+        this.#linkToFile(this.thumb);
         const picture = PICTURE.test(file.filename);
         const still = make(picture ? "img" : "video", "");
         if (picture) still.alt = "";
@@ -99,7 +98,7 @@ export class JobCard {
     #fill() {
         const still = this.thumb.firstChild;
         if (!this.job?.file || !still) return;
-        if (this.#inView) still.src = address(this.job);
+        if (this.#inView) still.src = fileUrl(this.job);
         else if (still.hasAttribute("src")) {
             still.removeAttribute("src");
             still.load?.();
@@ -113,8 +112,10 @@ export class JobCard {
             job.run && this.#button("cancel", "pi-times", text("jobs.cancel.label"), () => cancel(job, others())),
             isResumable(job) && this.#button("resume", "pi-play",
                 text(isUnknown(job) ? "jobs.resume.look" : "jobs.resume.label"), () => resume(job)),
-            isUnknown(job) && this.#button("settle", "pi-question-circle", text("jobs.settle.label"), () => settle(job)),
-            job.workflow && this.#button("workflow", "pi-sitemap", text("jobs.workflow.label"), () => loadWorkflow(job), true),
+            isUnknown(job) && this.#button("settle", "pi-question-circle", text("jobs.settle.label"),
+                () => settle(job)),
+            job.workflow && this.#button("workflow", "pi-sitemap", text("jobs.workflow.label"),
+                () => loadWorkflow(job), true),
             this.#button("copy", "pi-copy", text("jobs.copy"), () => copyRequest(job), true),
         ].filter(Boolean);
         if (job.file) buttons.push(this.#link());
@@ -125,11 +126,16 @@ export class JobCard {
 
     #link() {
         const link = make("a", "wan22-jobs-action wan22-jobs-icon");
-        Object.assign(link, { href: address(this.job), target: "_blank", rel: "noopener", title: text("jobs.open") });
+        this.#linkToFile(link);
         link.dataset.action = "open";
-        link.setAttribute("aria-label", text("jobs.open"));
         link.append(make("i", "pi pi-external-link"));
         return link;
+    }
+
+    #linkToFile(link) {
+        const title = text("jobs.open");
+        Object.assign(link, { href: fileUrl(this.job), target: "_blank", rel: "noopener", title });
+        link.setAttribute("aria-label", title);
     }
 
     #button(action, icon, label, work, small = false) {
@@ -152,7 +158,7 @@ export class JobCard {
     }
 }
 
-/** An element of the page. */
+/** Return a new element. */
 export function make(tag, className) {
     return Object.assign(document.createElement(tag), { className });
 }

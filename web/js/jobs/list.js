@@ -1,8 +1,8 @@
-import { ask } from "../server.js";
+import { request } from "../server.js";
 import { text } from "../text.js";
 
 const PAGE = 100;
-const REST = 400; // milliseconds between two questions, however many events come
+const MIN_INTERVAL = 400; // milliseconds between two requests, however many events come
 
 /**
  * One clip, as pipeline/jobs/entry.py has it.
@@ -12,24 +12,24 @@ const REST = 400; // milliseconds between two questions, however many events com
  *   cancels: boolean, place: ?number, price: ?number, price_source: string}} Job
  */
 
-/** The jobs that this page knows of. Dispatches "change" whenever something of them did. */
+/** The jobs that this page knows of. Dispatches "change" when any of them changes. */
 export class JobList extends EventTarget {
     /** @type {Map<string, Job>} */
     jobs = new Map();
-    /** Whether there are older ones on the server. */
+    /** Whether the server has older ones. */
     more = false;
-    /** US dollars of the last 24 hours. */
+    /** US dollars spent in the last 24 hours. */
     spent = 0;
-    /** US dollars that a day may cost; null: no limit. */
+    /** Maximum per 24 hours in US dollars; null: no limit. */
     budget = null;
-    /** Why nothing newer is known; "" when all is well. */
+    /** Why the last request failed; "" when it did not. */
     fault = "";
     loaded = false;
-    #now = 0; // the server's clock, at the last answer
-    #heard = 0; // ours, then
-    #oldest = Infinity; // of the pages, to ask for the next one
-    #work = null;
-    #wanted = "";
+    #serverTime = 0; // the server's clock at the last response
+    #receivedAt = 0; // ours at that moment
+    #oldest = Infinity; // of the pages, for requesting the next one
+    #running = null; // the request in progress
+    #pending = ""; // what to request after it: "load" or "changes"
 
     /** @returns {Job[]} the newest first */
     sorted() {
@@ -38,92 +38,92 @@ export class JobList extends EventTarget {
 
     /** Seconds since 1970 by the server's clock. */
     now() {
-        return this.#now + (performance.now() - this.#heard) / 1000;
+        return this.#serverTime + (performance.now() - this.#receivedAt) / 1000;
     }
 
-    /** Ask for the newest jobs, and forget what was known. */
+    /** Request the newest jobs, and forget the others. */
     load() {
-        return this.#want("load");
+        return this.#schedule("load");
     }
 
-    /** Ask what has changed. */
+    /** Request what has changed. */
     refresh() {
-        return this.#want(this.loaded ? this.#wanted || "changes" : "load");
+        return this.#schedule(this.loaded ? this.#pending || "changes" : "load");
     }
 
-    /** Ask for the next older page. */
+    /** Request the next older page. */
     async older() {
-        while (this.#work) await this.#work;
+        while (this.#running) await this.#running;
         if (!this.more) return;
-        const page = async () => this.#takePage(await ask(`jobs?limit=${PAGE}&before=${this.#oldest}`));
-        this.#work = this.#try(page).finally(() => (this.#work = null));
-        await this.#work;
-        if (this.#wanted) this.#want(this.#wanted); // by an event that came meanwhile
+        const page = async () => this.#applyPage(await request(`jobs?limit=${PAGE}&before=${this.#oldest}`));
+        this.#running = this.#attempt(page).finally(() => (this.#running = null));
+        await this.#running;
+        if (this.#pending) this.#schedule(this.#pending); // an event came meanwhile
     }
 
-    /** Take what ComfyUI tells of the nodes of a run: {prompt_id, nodes}. */
-    takeProgress({ prompt_id, nodes }) {
+    /** Apply the detail of ComfyUI's event progress_state: {prompt_id, nodes}. */
+    applyProgress({ prompt_id, nodes }) {
         const job = this.jobs.get(prompt_id);
         const running = Object.entries(nodes).filter(([id, node]) => node.state === "running" && job?.nodes[id]);
         if (!running.length) return;
         const [id, { value, max }] = running.reduce((one, other) => (other[1].max > one[1].max ? other : one));
         this.jobs.set(prompt_id, { ...job, state: "running", progress: { node: job.nodes[id], value, max } });
-        this.#tell();
+        this.#notify();
     }
 
-    #want(what) {
-        this.#wanted = what;
-        this.#work ??= this.#answerAll().finally(() => (this.#work = null));
-        return this.#work;
+    #schedule(what) {
+        this.#pending = what;
+        this.#running ??= this.#requestAll().finally(() => (this.#running = null));
+        return this.#running;
     }
 
-    async #answerAll() {
-        while (this.#wanted) {
-            const what = this.#wanted;
-            this.#wanted = "";
-            await this.#try(() => (what === "load" ? this.#load() : this.#changes()));
-            await new Promise((done) => setTimeout(done, REST));
+    async #requestAll() {
+        while (this.#pending) {
+            const what = this.#pending;
+            this.#pending = "";
+            await this.#attempt(() => (what === "load" ? this.#load() : this.#changes()));
+            await new Promise((done) => setTimeout(done, MIN_INTERVAL));
         }
     }
 
-    async #try(work) {
+    async #attempt(work) {
         try {
             await work();
             this.fault = "";
         } catch (error) {
             this.fault = error instanceof TypeError ? text("jobs.gone") : error.message;
         }
-        this.#tell();
+        this.#notify();
     }
 
     async #load() {
-        const answer = await ask(`jobs?limit=${PAGE}`);
+        const response = await request(`jobs?limit=${PAGE}`);
         this.jobs.clear();
         this.loaded = true;
-        this.#takePage(answer);
+        this.#applyPage(response);
     }
 
     async #changes() {
-        const answer = await ask(`jobs?since=${this.#now}`);
-        const told = new Set(answer.jobs.map((job) => job.id));
+        const response = await request(`jobs?since=${this.#serverTime}`);
+        const reported = new Set(response.jobs.map((job) => job.id));
         for (const job of [...this.jobs.values()])
-            if (!job.remote && job.run && !told.has(job.id)) this.jobs.delete(job.id);
-        this.#take(answer);
+            if (!job.remote && job.run && !reported.has(job.id)) this.jobs.delete(job.id);
+        this.#apply(response);
     }
 
-    #takePage(answer) {
-        this.more = answer.more;
-        this.#oldest = answer.jobs.at(-1)?.created ?? this.#oldest;
-        this.#take(answer);
+    #applyPage(response) {
+        this.more = response.more;
+        this.#oldest = response.jobs.at(-1)?.created ?? this.#oldest;
+        this.#apply(response);
     }
 
-    #take({ jobs, now, spent, budget }) {
+    #apply({ jobs, now, spent, budget }) {
         for (const job of jobs) this.jobs.set(job.id, job);
-        [this.#now, this.#heard] = [now, performance.now()];
+        [this.#serverTime, this.#receivedAt] = [now, performance.now()];
         [this.spent, this.budget] = [spent, budget];
     }
 
-    #tell() {
+    #notify() {
         this.dispatchEvent(new Event("change"));
     }
 }

@@ -1,10 +1,10 @@
 import { text } from "../text.js";
 import { JobCard, make } from "./card.js";
-import { dollars } from "./words.js";
+import { dollars } from "./status.js";
 
-const LOOK = 3; // seconds between questions while something is under way: of another page's runs no event comes here
+const POLL = 3; // seconds between requests while a job runs: no event tells of another page's runs
 
-/** The sidebar tab: what was spent, and the jobs. */
+/** The sidebar tab: money spent, and the jobs. */
 export class JobPanel {
     #cards = new Map();
     #seconds = 0;
@@ -25,20 +25,21 @@ export class JobPanel {
         scroller.tabIndex = -1;
         scroller.append(this.empty, this.cards, this.end);
         this.element.append(this.#head(), this.fault, scroller);
-        this.sight = new IntersectionObserver((seen) => this.#look(seen), { root: scroller, rootMargin: "200px" });
-        this.sight.observe(this.end);
+        this.observer = new IntersectionObserver((entries) => this.#onVisible(entries),
+            { root: scroller, rootMargin: "200px" });
+        this.observer.observe(this.end);
         this.draw = () => this.#draw();
         list.addEventListener("change", this.draw);
         this.clock = setInterval(() => this.#tick(), 1000);
         this.#draw();
     }
 
-    /** Leave nothing behind. */
+    /** Stop timers and observers, and remove the element. */
     close() {
         clearInterval(this.clock);
-        this.sight.disconnect();
+        this.observer.disconnect();
         this.list.removeEventListener("change", this.draw);
-        for (const card of this.#cards.values()) card.inView = false; // gives its video back at once
+        for (const card of this.#cards.values()) card.inView = false; // releases its video at once
         this.element.remove();
     }
 
@@ -61,7 +62,8 @@ export class JobPanel {
         jobs.forEach((job, place) => {
             const card = this.#cards.get(job.id) ?? this.#add(job.id);
             card.show(job);
-            if (this.cards.children[place] !== card.element) this.cards.insertBefore(card.element, this.cards.children[place]);
+            const there = this.cards.children[place];
+            if (there !== card.element) this.cards.insertBefore(card.element, there);
         });
         for (const [id, card] of this.#cards) if (!list.jobs.has(id)) this.#remove(id, card);
         this.end.hidden = !list.more;
@@ -81,36 +83,36 @@ export class JobPanel {
         const card = new JobCard(this.list);
         card.element.wan22Card = card;
         this.#cards.set(id, card);
-        this.sight.observe(card.element);
+        this.observer.observe(card.element);
         return card;
     }
 
     #remove(id, card) {
-        this.sight.unobserve(card.element);
+        this.observer.unobserve(card.element);
         card.inView = false;
         card.element.remove();
         this.#cards.delete(id);
     }
 
-    async #look(seen) {
-        for (const { target, isIntersecting } of seen)
+    async #onVisible(entries) {
+        for (const { target, isIntersecting } of entries)
             if (target !== this.end) target.wan22Card.inView = isIntersecting;
-        if (!seen.some(({ target, isIntersecting }) => target === this.end && isIntersecting)) return;
+        if (!entries.some(({ target, isIntersecting }) => target === this.end && isIntersecting)) return;
         await this.list.older();
         this.#watchEnd();
     }
 
-    /** Look anew whether the end is in view, as it may still be below a new page; once the server answers again. */
+    /** Observe the end anew, as it may still be in view below a new page; not while the server fails. */
     #watchEnd() {
-        this.sight.unobserve(this.end);
+        this.observer.unobserve(this.end);
         this.stalled = this.list.fault !== "";
-        if (!this.stalled) this.sight.observe(this.end);
+        if (!this.stalled) this.observer.observe(this.end);
     }
 
     #tick() {
         const busy = [...this.list.jobs.values()].filter((job) => job.run);
         for (const job of busy) this.#cards.get(job.id)?.tick();
-        this.#seconds = (this.#seconds + 1) % LOOK;
+        this.#seconds = (this.#seconds + 1) % POLL;
         if (this.#seconds === 0 && (busy.length || this.list.fault)) this.list.refresh();
     }
 }

@@ -2,7 +2,7 @@ import { api } from "../../../../scripts/api.js";
 
 const CODECS = { h264: "H.264", hevc: "HEVC", av1: "AV1", vp9: "VP9" };
 
-/** A file with the facts that the server gives with its name (nodes/shown_clip.py). */
+/** A file, with the facts that the server sends with its name (clip_preview in pipeline/host/video.py). */
 export class Clip {
     constructor(file) {
         const [times, over = 1] = file.fps.split("/").map(Number);
@@ -18,21 +18,21 @@ export class Clip {
         this.hasSound = file.has_sound;
         const { filename, subfolder, type } = file;
         this.id = [type, subfolder, filename].join("/");
-        // The time, for a name is used anew when its file was deleted.
+        // The time keeps the browser from its cache: a name is reused after its file was deleted.
         this.url = api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, t: Date.now() })}`);
     }
 
-    /** A time at which a frame is on the screen: its middle, so that no rounding leads to its neighbour. */
+    /** Return the middle of a frame in seconds, so that no rounding leads to its neighbour. */
     middle(frame) {
         return (frame + 0.5) / this.rate;
     }
 
-    /** Number of the frame, from 0, that is on the screen at a time; the last one's after the end. */
+    /** Return the number, from 0, of the frame at a time; that of the last one after the end. */
     frameAt(seconds) {
         return Math.min(this.count - 1, Math.max(0, Math.floor(seconds * this.rate + 1e-3)));
     }
 
-    /** In one line: size, rate, length and how it is encoded. */
+    /** Size, rate, length and encoding, in one line. */
     get facts() {
         const rate = `${Number(this.rate.toFixed(3))} fps`;
         const length = `${(this.count / this.rate).toFixed(1)} s`;
@@ -42,7 +42,7 @@ export class Clip {
 }
 
 /**
- * The clips of what a node gave out, in order.
+ * Return the clips in a node's output, in order.
  * @param {{images?: object[]} | undefined} output
  */
 export function clipsOf(output) {

@@ -1,11 +1,11 @@
 import { text } from "../text.js";
-import { button, element, press } from "./element.js";
+import { button, element, setPressed } from "./element.js";
 
-/** Which clip is shown with the first one, and how. */
+/** The controls that choose a second clip and the layout of both. */
 export class Compare {
     /**
      * @param {import("./stage.js").Stage} stage
-     * @param {() => {name: string, clip: object}[]} others the clips there are to choose from
+     * @param {() => {name: string, clip: object}[]} others returns the clips to choose from
      */
     constructor(stage, others) {
         this.stage = stage;
@@ -16,24 +16,24 @@ export class Compare {
         this.choice.addEventListener("change", () => stage.compare(this.choice.selectedOptions[0].clip ?? null));
         this.view = element("select", { title: text("player.view"), "aria-label": text("player.view") },
             ...["side", "wipe"].map((view) => new Option(text(`player.${view}`), view)));
-        this.view.addEventListener("change", () => stage.look(this.view.value));
+        this.view.addEventListener("change", () => stage.setLayout(this.view.value));
         this.bar = element("div", { className: "wan22-player-row", hidden: true }, this.choice, this.view);
         this.wipe = element("input", { type: "range", min: 0, max: 1, step: "any", value: 0.5,
             className: "wan22-player-wipe", "aria-label": text("player.wipe-at") });
-        this.wipe.addEventListener("input", () => stage.wipe(this.wipe.value));
+        this.wipe.addEventListener("input", () => stage.setWipe(this.wipe.value));
         stage.element.append(this.wipe, element("i"));
-        stage.wipe(0.5);
-        press(this.button, false);
+        stage.setWipe(0.5);
+        setPressed(this.button, false);
     }
 
     #open(isOpen) {
         this.bar.hidden = !isOpen;
-        press(this.button, isOpen);
+        setPressed(this.button, isOpen);
         this.#list();
         this.stage.compare((isOpen && this.choice.options[0].clip) || null);
     }
 
-    /** Offer what there is by now; what is shown stays chosen. */
+    /** Update the choices; the clip that is shown stays selected. */
     #list() {
         const shown = this.stage.second.clip;
         const others = this.others();

@@ -1,7 +1,7 @@
 /**
- * An element with its properties and children.
+ * Return a new element with properties and children.
  * @param {string} name
- * @param {Record<string, any>} [properties] of the element; those with a dash in their names are attributes
+ * @param {Record<string, any>} [properties] those with a dash in their names are set as attributes
  * @param {...(Node | string)} children
  */
 export function element(name, properties = {}, ...children) {
@@ -15,7 +15,7 @@ export function element(name, properties = {}, ...children) {
 }
 
 /**
- * A button that shows an icon of ComfyUI's (PrimeIcons) and says its name.
+ * Return a button with an icon of ComfyUI's (PrimeIcons) and an accessible name.
  * @param {string} icon without "pi-"
  * @param {string} name
  * @param {() => void} onclick
@@ -25,14 +25,14 @@ export function button(icon, name, onclick) {
         element("i", { className: `pi pi-${icon}`, "aria-hidden": "true" }));
 }
 
-/** Make a button of `button` another one. */
+/** Change icon and name of a button. */
 export function relabel(made, icon, name) {
     made.title = name;
     made.setAttribute("aria-label", name);
     made.firstChild.className = `pi pi-${icon}`;
 }
 
-/** Show that a button is in, or out. */
-export function press(made, isIn) {
-    made.setAttribute("aria-pressed", String(isIn));
+/** Show a button as pressed or not. */
+export function setPressed(made, isPressed) {
+    made.setAttribute("aria-pressed", String(isPressed));
 }

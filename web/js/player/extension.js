@@ -5,20 +5,20 @@ import { lastOutputs } from "./history.js";
 import { Player } from "./player.js";
 
 const NODES = new Set(["Wan22SaveMP4", "Wan22DecodeToMP4", "Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip"]);
-/** As ComfyUI's own player is called: it adds none where one is, and a subgraph can show it. */
+/** Name and type of ComfyUI's own player: it adds none where there is one, and a subgraph can show it. */
 const WIDGET = { name: "video-preview", type: "video" };
 const MARGIN = 10;
 const MOST_EARLIER = 20;
 
 /** Node -> its player. */
 const players = new WeakMap();
-/** Workflow and place of a node -> the clips that it has shown since the page was loaded, the newest first. */
+/** Workflow and node -> the clips that it has shown since the page was loaded, the newest first. */
 const earlier = new Map();
-/** Workflow -> what the server remembered of it when it was first opened on this page. */
-const remembered = new Map();
+/** Workflow -> its last outputs by the server's history, when it was first opened on this page. */
+const history = new Map();
 
-/** Where app.nodeOutputs has the output of a node. */
-const placeOf = (node) => (node.graph.isRootGraph ? String(node.id) : `${node.graph.id}:${node.id}`);
+/** Return the key of a node in app.nodeOutputs. */
+const keyOf = (node) => (node.graph.isRootGraph ? String(node.id) : `${node.graph.id}:${node.id}`);
 const ourNodes = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
     .flatMap((graph) => graph.nodes).filter((node) => NODES.has(node.comfyClass));
 
@@ -26,12 +26,12 @@ function show(node, output, play = false) {
     const clips = clipsOf(output);
     if (!clips.length) return;
     node.previewMediaType = "video";
-    node.images = output.images; // ComfyUI's classic canvas takes them for shown,
+    node.images = output.images; // ComfyUI's classic canvas then regards them as shown,
     node.hideOutputImages = true; // and Nodes 2.0 leaves them to this player
     const player = players.get(node) ?? add(node);
     const ids = clips.map(({ id }) => id);
     if (String(player.clips.map(({ id }) => id)) === String(ids)) return;
-    const place = `${app.rootGraph.id}/${placeOf(node)}`;
+    const place = `${app.rootGraph.id}/${keyOf(node)}`;
     const before = (earlier.get(place) ?? []).filter(({ id }) => !ids.includes(id));
     earlier.set(place, [...clips, ...before].slice(0, MOST_EARLIER));
     player.show(clips, { play });
@@ -54,14 +54,14 @@ function add(node) {
         players.delete(node);
         player.release();
     };
-    leaveToCanvas(player.element);
+    forwardToCanvas(player.element);
     return player;
 }
 
-/** What a clip of this node can be compared with: its own earlier ones, then those of the other nodes. */
+/** Return the clips to compare with: earlier ones of this node, then those of the other nodes. */
 function others(node) {
     const shown = players.get(node).clip;
-    const own = earlier.get(`${app.rootGraph.id}/${placeOf(node)}`) ?? [];
+    const own = earlier.get(`${app.rootGraph.id}/${keyOf(node)}`) ?? [];
     const found = own.map((clip) => ({ name: clip.name, clip }));
     for (const other of ourNodes()) {
         if (other === node) continue;
@@ -71,8 +71,8 @@ function others(node) {
     return found.filter(({ clip }) => clip.id !== shown.id);
 }
 
-/** Over a widget too, the wheel zooms the classic canvas and the middle button moves it; Nodes 2.0 sees to it itself. */
-function leaveToCanvas(element) {
+/** Let wheel and middle button act on the classic canvas over the player too; Nodes 2.0 does so itself. */
+function forwardToCanvas(element) {
     const pass = (event) => {
         if (window.LiteGraph.vueNodesMode) return;
         event.preventDefault();
@@ -83,11 +83,11 @@ function leaveToCanvas(element) {
         element.addEventListener(kind, (event) => (event.button === 1 || event.buttons & 4) && pass(event));
 }
 
-/** The page, once loaded, has forgotten what the nodes of its workflows showed; the server has not. */
+/** Show the outputs of the server's history again: a page that was loaded anew has none. */
 async function restore() {
     const { id } = app.rootGraph;
-    if (!remembered.has(id)) remembered.set(id, lastOutputs(id).catch(() => ({})));
-    const outputs = await remembered.get(id);
+    if (!history.has(id)) history.set(id, lastOutputs(id).catch(() => ({})));
+    const outputs = await history.get(id);
     if (app.rootGraph.id !== id) return; // another workflow was opened meanwhile
     for (const node of app.rootGraph.nodes)
         if (NODES.has(node.comfyClass) && !players.has(node)) show(node, outputs[node.id]);
@@ -105,12 +105,12 @@ app.registerExtension({
         };
     },
     loadedGraphNode(node) {
-        if (NODES.has(node.comfyClass)) show(node, app.nodeOutputs[placeOf(node)]);
+        if (NODES.has(node.comfyClass)) show(node, app.nodeOutputs[keyOf(node)]);
     },
     afterConfigureGraph() {
         restore(); // the canvas does not wait for it
     },
     onNodeOutputsUpdated(outputs) {
-        for (const node of ourNodes()) show(node, outputs[placeOf(node)]);
+        for (const node of ourNodes()) show(node, outputs[keyOf(node)]);
     },
 });

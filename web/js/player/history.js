@@ -1,11 +1,11 @@
 import { api } from "../../../../scripts/api.js";
 
-/** Of the newest runs; a run can be some 100 kB. */
+/** Number of the newest runs to request; a run can have 100 kB. */
 const RUNS = 10;
 
 /**
- * What the nodes of a workflow gave out last, as far as the server remembers.
- * @param {string} workflow its id
+ * Return the last outputs of a workflow's nodes, as far as the server's history goes.
+ * @param {string} workflow id
  * @returns {Promise<Record<string, object>>} id of a node outside of subgraphs -> its output
  */
 export async function lastOutputs(workflow) {

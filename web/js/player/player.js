@@ -1,19 +1,19 @@
 import { text } from "../text.js";
 import { Compare } from "./compare.js";
-import { button, element, press, relabel } from "./element.js";
+import { button, element, relabel, setPressed } from "./element.js";
 import { Stage } from "./stage.js";
 
 const SPEEDS = [0.25, 0.5, 1, 2];
-/** Pixels, as in player.css: how high the picture wants to be, and what lies below it. */
-const LEAST_STAGE = 140;
-const MOST_STAGE = 400;
+/** Pixels, as in player.css: range of the picture's height, and the gap below it. */
+const MIN_STAGE = 140;
+const MAX_STAGE = 400;
 const GAP = 4;
 
-/** The clips of one node, with all that one can do with them. */
+/** The player of a node's clips. */
 export class Player {
     /**
-     * @param {() => {name: string, clip: object}[]} others the clips that it can be compared with
-     * @param {() => void} onResize told when it needs another height
+     * @param {() => {name: string, clip: object}[]} others returns the clips to compare with
+     * @param {() => void} onResize called when it needs another height
      */
     constructor(others, onResize) {
         this.clips = [];
@@ -25,7 +25,7 @@ export class Player {
         this.element.addEventListener("keydown", (event) => this.#key(event));
     }
 
-    /** Show the clips of a run, the first one on the screen. */
+    /** Show the clips of a run, starting with the first. */
     show(clips, { play = false } = {}) {
         this.clips = clips;
         this.choice.replaceChildren(...clips.map((clip, n) => new Option(
@@ -35,9 +35,9 @@ export class Player {
         if (play && !matchMedia("(prefers-reduced-motion: reduce)").matches) this.stage.play();
     }
 
-    /** Pixels that it needs at a width. */
+    /** Return the height in pixels that it needs at a width. */
     minHeight(width) {
-        return this.bar.offsetHeight + GAP + Math.min(MOST_STAGE, Math.max(LEAST_STAGE, width * this.stage.ratio));
+        return this.bar.offsetHeight + GAP + Math.min(MAX_STAGE, Math.max(MIN_STAGE, width * this.stage.ratio));
     }
 
     release() {
@@ -91,12 +91,12 @@ export class Player {
     }
 
     #step(by) {
-        this.stage.seek((this.stage.isPlaying ? this.stage.first.frame : this.stage.first.wanted) + by);
+        this.stage.seek((this.stage.isPlaying ? this.stage.first.frame : this.stage.first.target) + by);
     }
 
     #loop(isLooped = !this.stage.isLooped) {
         this.stage.loop(isLooped);
-        press(this.looped, isLooped);
+        setPressed(this.looped, isLooped);
     }
 
     #mute() {
@@ -107,13 +107,13 @@ export class Player {
 
     #fullScreen() {
         if (document.fullscreenElement) document.exitFullscreen();
-        else this.element.requestFullscreen().catch(() => {}); // the page may not, in a frame of another one
+        else this.element.requestFullscreen().catch(() => {}); // not allowed in a frame of another page
     }
 
     #update() {
         if (!this.clip) return;
         const { first, isPlaying } = this.stage;
-        const frame = isPlaying ? first.frame : first.wanted;
+        const frame = isPlaying ? first.frame : first.target;
         const shown = text("player.of", { frame: frame + 1, count: this.clip.count });
         this.range.value = frame;
         this.range.setAttribute("aria-valuetext", shown);
@@ -126,7 +126,7 @@ export class Player {
         for (const part of [this.playing, this.back, this.range, this.on]) part.disabled = first.isBroken;
     }
 
-    /** Keys of the player, which none of ComfyUI's own commands hears then ("." fits the view there). */
+    /** Handle the player's keys and keep them from ComfyUI's own commands ("." fits the view there). */
     #key(event) {
         if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
         const { stage } = this;

@@ -1,29 +1,29 @@
 import { text } from "../text.js";
 import { element } from "./element.js";
 
-/** One clip's picture, by the number of its frame. A video element alone: no frame is kept. */
+/** The picture of one clip, addressed by frame number. Only a video element: no frame is kept. */
 export class Screen {
-    /** @param {() => void} onChange told when another frame is shown, and when the clip turns out not to play */
+    /** @param {() => void} onChange called when another frame is shown, and when the clip cannot be played */
     constructor(onChange) {
         this.onChange = onChange;
         this.clip = null;
-        /** Number of the frame that is shown, and of the one that is asked for; from 0. */
-        this.frame = this.wanted = 0;
+        /** Number of the frame that is shown, and of the one to go to; from 0. */
+        this.frame = this.target = 0;
         this.isBroken = false;
         this.video = element("video", { playsInline: true, preload: "auto", muted: true });
         this.fault = element("p", { hidden: true, "aria-live": "polite" });
         this.name = element("span");
         this.element = element("div", { className: "wan22-player-screen" }, this.video, this.name, this.fault);
         this.video.addEventListener("loadedmetadata", () => this.#loaded());
-        this.video.addEventListener("seeked", () => this.#arrived());
-        this.video.addEventListener("error", () => this.#explain());
+        this.video.addEventListener("seeked", () => this.#seeked());
+        this.video.addEventListener("error", () => this.#showFault());
         this.#watch();
     }
 
     /** Show a clip, from its first frame. */
     show(clip) {
         this.clip = clip;
-        this.frame = this.wanted = 0;
+        this.frame = this.target = 0;
         delete this.element.dataset.frame;
         this.name.textContent = this.name.title = clip.name;
         this.fault.hidden = true;
@@ -31,13 +31,13 @@ export class Screen {
         this.video.src = clip.url;
     }
 
-    /** Go to a frame. While one is fetched, only the last one asked for is remembered. */
+    /** Go to a frame. Of several calls during one seek only the last counts. */
     seek(frame) {
-        this.wanted = frame;
-        if (this.video.readyState >= HTMLMediaElement.HAVE_METADATA && !this.video.seeking) this.#go();
+        this.target = frame;
+        if (this.video.readyState >= HTMLMediaElement.HAVE_METADATA && !this.video.seeking) this.#seekToTarget();
     }
 
-    /** Give the file and its decoder back. */
+    /** Release the file and its decoder. */
     release() {
         this.clip = null;
         this.video.pause();
@@ -45,36 +45,36 @@ export class Screen {
         this.video.load();
     }
 
-    #go() {
-        this.going = this.wanted;
-        this.video.currentTime = this.clip.middle(this.going);
+    #seekToTarget() {
+        this.seekingTo = this.target;
+        this.video.currentTime = this.clip.middle(this.seekingTo);
     }
 
     #loaded() {
-        if (this.video.videoWidth === 0) this.#explain(); // of a codec unknown to the browser, the sound plays alone
-        else this.#go();
+        if (this.video.videoWidth === 0) this.#showFault(); // with an unknown codec the browser plays only the sound
+        else this.#seekToTarget();
     }
 
-    #arrived() {
+    #seeked() {
         if (!this.clip) return;
-        if (this.video.paused && this.going !== this.wanted) this.#go();
-        else this.#tell(this.clip.frameAt(this.video.currentTime));
+        if (this.video.paused && this.seekingTo !== this.target) this.#seekToTarget();
+        else this.#setFrame(this.clip.frameAt(this.video.currentTime));
     }
 
-    /** Hear of each frame while the clip plays. */
+    /** Follow each frame while the clip plays. */
     #watch() {
         this.video.requestVideoFrameCallback((now, { mediaTime }) => {
-            if (this.clip && !this.video.paused) this.#tell(this.clip.frameAt(mediaTime));
+            if (this.clip && !this.video.paused) this.#setFrame(this.clip.frameAt(mediaTime));
             this.#watch();
         });
     }
 
-    #tell(frame) {
+    #setFrame(frame) {
         this.frame = this.element.dataset.frame = frame;
         this.onChange();
     }
 
-    async #explain() {
+    async #showFault() {
         const clip = this.clip;
         if (!clip) return;
         const answer = await fetch(clip.url, { method: "HEAD" }).catch(() => null);

@@ -1,17 +1,17 @@
 import { element } from "./element.js";
 import { Screen } from "./screen.js";
 
-/** Seconds that the second picture may be off before it jumps. */
-const FAR = 0.3;
-/** Seconds that nobody sees; in between it hurries or waits. */
-const NEAR = 0.004;
-/** How much faster it gets for each second that it is late, and at most. */
-const HASTE = 2;
-const MOST_HASTE = 0.3;
+/** Offset of the second clip in seconds above which it seeks. */
+const SEEK_OFFSET = 0.3;
+/** Offset in seconds below which nothing is done; in between, its playback rate is changed. */
+const TOLERANCE = 0.004;
+/** Change of the playback rate per second of offset, and its maximum. */
+const GAIN = 2;
+const MAX_GAIN = 0.3;
 
-/** One clip, or two of them at the same time: beside each other, or the second one right of a wipe. */
+/** One clip, or two in sync: side by side, or the second one to the right of a wipe. */
 export class Stage {
-    /** @param {() => void} onChange told of all that the controls show */
+    /** @param {() => void} onChange called when anything changes that the controls show */
     constructor(onChange) {
         this.onChange = onChange;
         this.first = new Screen(() => this.#changed());
@@ -23,39 +23,39 @@ export class Stage {
         this.element = element("div", { className: "wan22-player-stage" }, this.first.element, this.second.element);
         this.first.video.addEventListener("ended", () => this.seek(this.first.clip.count - 1));
         this.first.element.addEventListener("click", () => this.toggle());
-        this.observer = new IntersectionObserver((seen) => this.#appear(seen.at(-1).isIntersecting));
+        this.observer = new IntersectionObserver((seen) => this.#setVisible(seen.at(-1).isIntersecting));
         this.observer.observe(this.element);
-        this.look("side");
+        this.setLayout("side");
     }
 
     /** Show a clip, from its first frame and paused. */
     show(clip) {
         this.pause();
         this.first.show(clip);
-        this.#together();
+        this.#sync();
         this.ratio = clip.height / clip.width;
         this.element.style.setProperty("--wan22-ratio", this.ratio);
     }
 
-    /** Show another clip with it, or none. */
+    /** Show a second clip with it, or none. */
     compare(clip) {
         if (clip) this.second.show(clip);
         else this.second.release();
-        this.look(this.view);
-        if (clip) this.#together();
-        this.#pace();
+        this.setLayout(this.view);
+        if (clip) this.#sync();
+        this.#setRates();
         this.onChange();
     }
 
     /** @param {"side" | "wipe"} view of two clips */
-    look(view) {
+    setLayout(view) {
         this.view = view;
         this.element.dataset.view = this.second.clip ? view : "one";
     }
 
-    /** @param {number} place of the wipe: 0 the second clip alone, 1 the first one */
-    wipe(place) {
-        this.element.style.setProperty("--wan22-wipe", place);
+    /** @param {number} position of the wipe: 0 shows the second clip alone, 1 the first one */
+    setWipe(position) {
+        this.element.style.setProperty("--wan22-wipe", position);
     }
 
     play() {
@@ -81,21 +81,21 @@ export class Stage {
     seek(frame) {
         this.pause();
         this.first.seek(Math.min(this.first.clip.count - 1, Math.max(0, frame)));
-        this.#together();
+        this.#sync();
         this.onChange();
     }
 
     loop(isLooped) {
         this.isLooped = isLooped;
-        this.#pace();
+        this.#setRates();
     }
 
     setSpeed(speed) {
         this.speed = speed;
-        this.#pace();
+        this.#setRates();
     }
 
-    /** Let go of both clips. */
+    /** Release both clips. */
     release() {
         this.isPlaying = false;
         this.observer.disconnect();
@@ -103,63 +103,63 @@ export class Stage {
         this.second.release();
     }
 
-    #appear(isVisible) {
+    #setVisible(isVisible) {
         this.isVisible = isVisible;
         if (!this.isPlaying) return;
         if (isVisible) this.#start();
         else this.#stop();
     }
 
-    /** Out of sight a clip waits. */
+    /** A clip out of view does not play. */
     async #start() {
         if (!this.isVisible) return;
-        this.#pace();
-        this.#keepUp();
+        this.#setRates();
+        this.#correct();
         try {
             await this.first.video.play();
         } catch (error) {
-            if (error.name !== "AbortError") this.pause(); // the browser wants a click first, or cannot play it
+            if (error.name !== "AbortError") this.pause(); // the browser requires a click first, or cannot play it
         }
     }
 
     #stop() {
         for (const { clip, video } of [this.first, this.second]) if (clip) video.pause();
         if (this.first.clip) this.first.seek(this.first.frame);
-        this.#together();
+        this.#sync();
     }
 
-    /** The second clip, paused, to the time of the first one. */
-    #together() {
+    /** Seek the second clip, paused, to the time of the first one. */
+    #sync() {
         const [first, second] = [this.first, this.second];
-        if (first.clip && second.clip) second.seek(second.clip.frameAt(first.clip.middle(first.wanted)));
+        if (first.clip && second.clip) second.seek(second.clip.frameAt(first.clip.middle(first.target)));
     }
 
-    get #areAlike() {
+    get #sameLength() {
         const [one, other] = [this.first.clip, this.second.clip];
         return one?.count === other?.count && one?.rate === other?.rate;
     }
 
-    #pace() {
+    #setRates() {
         this.first.video.loop = this.isLooped;
-        this.second.video.loop = this.isLooped && this.#areAlike;
+        this.second.video.loop = this.isLooped && this.#sameLength;
         this.first.video.playbackRate = this.second.video.playbackRate = this.speed;
     }
 
     #changed() {
-        if (!this.first.video.paused) this.#keepUp();
+        if (!this.first.video.paused) this.#correct();
         this.onChange();
     }
 
-    /** Two videos start at slightly different moments: the second one hurries, waits or jumps. */
-    #keepUp() {
+    /** Keep two videos that started at slightly different moments in sync: change the second one's rate, or seek. */
+    #correct() {
         const [lead, video] = [this.first.video, this.second.video];
         if (!this.second.clip || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA || video.seeking) return;
         if (lead.currentTime >= video.duration) return; // a shorter clip stays on its last frame
         let late = lead.currentTime - video.currentTime;
-        if (this.#areAlike) late -= lead.duration * Math.round(late / lead.duration);
-        const haste = Math.abs(late) < NEAR ? 0 : Math.min(MOST_HASTE, Math.max(-MOST_HASTE, HASTE * late));
-        if (video.ended || Math.abs(late) > FAR) video.currentTime = lead.currentTime;
-        else video.playbackRate = this.speed * (1 + haste);
+        if (this.#sameLength) late -= lead.duration * Math.round(late / lead.duration);
+        const change = Math.abs(late) < TOLERANCE ? 0 : Math.min(MAX_GAIN, Math.max(-MAX_GAIN, GAIN * late));
+        if (video.ended || Math.abs(late) > SEEK_OFFSET) video.currentTime = lead.currentTime;
+        else video.playbackRate = this.speed * (1 + change);
         if (video.paused) video.play().catch(() => {});
     }
 }

@@ -1,26 +1,26 @@
 import { text } from "../text.js";
-import { KEYS } from "./part.js";
+import { KEYS } from "./resource.js";
 import { button, element, field, Row } from "./row.js";
 
 const DEFAULT = "default";
 const PASSWORD_MANAGERS = ["data-1p-ignore", "data-lpignore", "data-bwignore"];
-/** Whose keys the rows show. */
+/** The profile whose keys the rows show. */
 let profile = DEFAULT;
 
-/** A row for a provider's key, of the profile that is chosen. The environment's keys are those of `default`. */
-export const keyRow = (provider) => (name) => takingRow(provider, name, () => ({ profile }), (answer) => ({
-    variable: profile === DEFAULT && variableOf(provider, answer), saved: answer.profiles[profile]?.includes(provider),
+/** A row for a provider's key in the selected profile. The environment's keys belong to `default`. */
+export const keyRow = (provider) => (name) => secretRow(provider, name, () => ({ profile }), (state) => ({
+    variable: profile === DEFAULT && variableOf(provider, state), saved: state.profiles[profile]?.includes(provider),
 }));
 
-/** A row for the token of a download service, one for all profiles. */
-export const tokenRow = (service) => (name) => takingRow(service, name, () => ({}), (answer) => ({
-    variable: variableOf(service, answer), saved: answer.services.includes(service),
+/** A row for the token of a download service, which no profile has. */
+export const tokenRow = (service) => (name) => secretRow(service, name, () => ({}), (state) => ({
+    variable: variableOf(service, state), saved: state.services.includes(service),
 }));
 
-const variableOf = (owner, answer) => answer.variables[owner].find((name) => answer.environment.includes(name));
+const variableOf = (owner, state) => state.environment[owner];
 
-/** A row that takes a key and never shows one. */
-function takingRow(provider, name, place, find) {
+/** A row that saves or removes a key and never shows one. */
+function secretRow(provider, name, place, find) {
     const input = field(name, { type: "password" });
     for (const attribute of PASSWORD_MANAGERS) input.setAttribute(attribute, "true");
     const save = button(text("settings.save"), { ariaLabel: `${text("settings.save")}: ${name}` });
@@ -38,20 +38,20 @@ function takingRow(provider, name, place, find) {
     input.addEventListener("keydown", (event) => event.key === "Enter" && keep());
     save.addEventListener("click", keep);
     onSecondClick(remove, () => send("DELETE", {}));
-    KEYS.follow(row.element, (answer, fault) => {
-        if (!answer) return row.lock(fault);
-        const { variable, saved } = find(answer);
+    KEYS.subscribe(row.element, (state, fault) => {
+        if (!state) return row.lock(fault);
+        const { variable, saved } = find(state);
         input.disabled = Boolean(variable);
         input.placeholder = variable ? "" : text(saved ? "settings.replace_key" : "settings.paste_key");
         remove.disabled = Boolean(variable) || !saved;
-        if (variable) row.state(text("settings.from_environment", { variable }));
-        else row.state(text(saved ? "settings.key_saved" : "settings.key_missing"));
+        if (variable) row.setStatus(text("settings.from_environment", { variable }));
+        else row.setStatus(text(saved ? "settings.key_saved" : "settings.key_missing"));
         ready();
     });
     return row.element;
 }
 
-/** A key that is removed cannot be looked up again: the first click only asks. */
+/** A removed key cannot be recovered: the first click only asks. */
 function onSecondClick(removing, work) {
     const ask = (isAsking) => {
         removing.classList.toggle("wan22-settings-sure", isAsking);
@@ -65,7 +65,7 @@ function onSecondClick(removing, work) {
     });
 }
 
-/** A row that chooses whose keys the other rows show; a name that is not there yet begins a new profile. */
+/** A row that selects the profile of the other rows; a new name starts a new profile. */
 export function profileRow(name) {
     const chosen = element("select", { className: "wan22-settings-field", ariaLabel: name });
     const typed = field(text("settings.new_profile"), { placeholder: text("settings.profile_name"), hidden: true });
@@ -83,14 +83,14 @@ export function profileRow(name) {
     });
     typed.addEventListener("change", () => choose(typed.value.trim() || profile));
     typed.addEventListener("blur", () => choose(profile));
-    KEYS.follow(row.element, (answer, fault) => {
-        if (!answer) return row.lock(fault);
-        const names = [...new Set([DEFAULT, ...Object.keys(answer.profiles), profile])];
+    KEYS.subscribe(row.element, (state, fault) => {
+        if (!state) return row.lock(fault);
+        const names = [...new Set([DEFAULT, ...Object.keys(state.profiles), profile])];
         chosen.replaceChildren(...names.map((name) => element("option", { value: name, textContent: name })),
             element("option", { value: "", textContent: text("settings.new_profile") }));
         chosen.value = typed.hidden ? profile : "";
         chosen.disabled = typed.disabled = false;
-        row.state("");
+        row.setStatus("");
     });
     return row.element;
 }

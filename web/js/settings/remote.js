@@ -1,40 +1,39 @@
 import { text } from "../text.js";
-import { keptRow, numberRow, switchRow, typedNumber } from "./kept.js";
-import { REMOTE } from "./part.js";
+import { savedRow, numberRow, switchRow, typedNumber } from "./saved_row.js";
+import { REMOTE } from "./resource.js";
 import { field } from "./row.js";
 
-/** US dollars that a clip may cost. */
+/** Maximum price of a clip, US dollars. */
 export const clipBudget = (name) => numberRow(REMOTE, "max_cost", name, text("settings.no_limit"));
 
-/** US dollars that all clips of 24 hours may cost together. */
+/** Maximum price of all clips of 24 hours, US dollars. */
 export const dayBudget = (name) => numberRow(REMOTE, "max_cost_per_day", name, text("settings.no_limit"),
     ({ spent }) => text("settings.spent", { spent: spent.toFixed(2) }));
 
 /** Whether remote nodes refuse to send anything. */
 export const localOnly = (name) => switchRow(REMOTE, "local_only", name);
 
-/** Where providers reach this server. */
+/** The address at which providers reach this server. */
 export function publicUrl(name) {
     const input = field(name, { inputMode: "url", placeholder: text("settings.no_url") });
     input.classList.add("wan22-settings-long");
-    return keptRow(REMOTE, "public_url", input, {
+    return savedRow(REMOTE, "public_url", input, {
         read: () => input.value.trim() || null, show: (value) => (input.value = value),
     });
 }
 
-/** How many jobs of a provider may be under way. */
-export const jobsAtOnce = (provider) => (name) => {
-    const input = field(name, { inputMode: "numeric" });
+/** How many jobs of a provider may run at once. @param {string} provider @param {number} own number of a new account */
+export const jobsAtOnce = (provider, own) => (name) => {
+    const input = field(name, { inputMode: "numeric", placeholder: own });
     input.classList.add("wan22-settings-short");
-    return keptRow(REMOTE, "concurrent", input, {
+    return savedRow(REMOTE, "concurrent", input, {
         read: () => {
-            const { [provider]: _, ...others } = REMOTE.answer.settings.concurrent.value;
+            const { [provider]: _, ...others } = REMOTE.state.settings.concurrent.value;
             const most = typedNumber(input);
             if (most !== null) return { ...others, [provider]: most };
             return Object.keys(others).length ? others : null;
         },
         show: (value) => {
-            input.placeholder = REMOTE.answer.jobs_at_once[provider];
             input.value = value[provider] ?? "";
         },
     });

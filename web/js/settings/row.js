@@ -1,13 +1,13 @@
 import { text } from "../text.js";
 
-/** A new element with these properties and children. */
+/** Return a new element with these properties and children. */
 export function element(tag, properties = {}, ...children) {
     const made = Object.assign(document.createElement(tag), properties);
     made.append(...children);
     return made;
 }
 
-/** A field of one line. */
+/** Return a text field of one line. */
 export function field(label, properties = {}) {
     return element("input", {
         type: "text", className: "wan22-settings-field", ariaLabel: label, autocomplete: "off", spellcheck: false,
@@ -15,15 +15,15 @@ export function field(label, properties = {}) {
     });
 }
 
-/** A button. */
-export function button(words, properties = {}) {
-    return element("button", { type: "button", className: "wan22-settings-button", textContent: words, ...properties });
+/** Return a button. */
+export function button(label, properties = {}) {
+    return element("button", { type: "button", className: "wan22-settings-button", textContent: label, ...properties });
 }
 
-/** A row's controls, and to their left a line that says how the setting stands or what went wrong. */
+/** A row's controls, and to their left a line with the setting's status or an error. */
 export class Row {
     #line = element("span", { className: "wan22-settings-line", role: "status" });
-    #state = { words: "", isFault: false };
+    #status = { message: "", isFault: false };
     #refused = false;
 
     constructor(...controls) {
@@ -32,37 +32,37 @@ export class Row {
     }
 
     /**
-     * How the setting stands; not seen before what was refused has been put right. The same words as before do not take
-     * the place of how the work went: what another row has changed is no news here.
+     * Set the status. An error stays until it is corrected, and an unchanged status does not replace the result of the
+     * last work: it only means that another row has changed.
      */
-    state(words, isFault = false) {
-        const isNews = words !== this.#state.words;
-        this.#state = { words, isFault };
-        if (isNews && !this.#refused) this.#say(words, isFault);
+    setStatus(message, isFault = false) {
+        const isNew = message !== this.#status.message;
+        this.#status = { message, isFault };
+        if (isNew && !this.#refused) this.#show(message, isFault);
     }
 
-    /** The row cannot be used as long as the server does not answer, for this reason. */
+    /** Disable the controls while the server does not answer, and show why. */
     lock(fault) {
         for (const control of this.controls) control.disabled = true;
-        this.state(fault, true);
+        this.setStatus(fault, true);
     }
 
-    /** Do what the user asked for, and say how it went; done: "" has the state say it. Returns whether it was done. */
+    /** Do what the user asked for, and show the result; done: "" shows the status. Return whether it succeeded. */
     async work(task, done = text("settings.saved")) {
         try {
             await task();
             this.#refused = false;
-            this.#say(done || this.#state.words, false);
+            this.#show(done || this.#status.message, false);
         } catch (error) {
             this.#refused = true;
-            this.#say(error.message, true);
+            this.#show(error.message, true);
         }
         return !this.#refused;
     }
 
-    #say(words, isFault) {
-        this.#line.textContent = words;
-        this.#line.title = words;
+    #show(message, isFault) {
+        this.#line.textContent = message;
+        this.#line.title = message;
         this.#line.classList.toggle("wan22-settings-fault", isFault);
     }
 }

@@ -9,10 +9,10 @@ const RUN_EVENTS = ["status", "execution_start", "execution_success", "execution
 const list = new JobList();
 let panel = null;
 
-/** Heard while the tab is closed too: an event that nobody has asked for is an error to the canvas. */
+/** Listen while the tab is closed too: the canvas reports an event without a listener as an error. */
 function listen() {
     for (const name of ["wan22.jobs", ...RUN_EVENTS]) api.addEventListener(name, () => panel && list.refresh());
-    api.addEventListener("progress_state", ({ detail }) => panel && list.takeProgress(detail));
+    api.addEventListener("progress_state", ({ detail }) => panel && list.applyProgress(detail));
     api.addEventListener("reconnected", () => panel && list.load());
 }
 
@@ -29,7 +29,7 @@ app.registerExtension({
             tooltip: text("jobs.tooltip"),
             type: "custom",
             render(element) {
-                if (panel?.element.parentElement === element) return; // Vue asks again whenever it draws
+                if (panel?.element.parentElement === element) return; // Vue calls this whenever it draws
                 panel?.close();
                 panel = new JobPanel(list);
                 element.style.height = "100%";

@@ -12,7 +12,7 @@ function size(bytes) {
     return `${+(bytes / 1000 ** unit).toPrecision(3)} ${UNITS[unit]}`;
 }
 
-function unasked({ host, local_only }, press) {
+function notRequested({ host, local_only }, press) {
     if (local_only) return [{ text: text("lora.local_only", { host }), look: "quiet" }];
     return [{ text: text("lora.unasked", { host }), look: "quiet", button: { label: text("lora.check"), press } }];
 }
@@ -25,32 +25,32 @@ function checked(file) {
         ...(file.size == null ? [] : [size(file.size)])].join(" · ");
     const lines = [{ text: file.name, title: `${file.name}\n${file.kinds.join(", ")}; ${file.made_for}`, short: true,
         look: file.warning ? "main" : "good" }, { text: file.warning || facts, look: file.warning ? "warning" : "" }];
-    const more = [file.why && text("lora.auto", { why: file.why }), ...file.notes].filter(Boolean);
-    return more.length && !file.warning ? [...lines, { text: more.join("; "), look: "quiet" }] : lines;
+    const notes = [file.why && text("lora.auto", { why: file.why }), ...file.notes].filter(Boolean);
+    return notes.length && !file.warning ? [...lines, { text: notes.join("; "), look: "quiet" }] : lines;
 }
 
 app.registerExtension({
     name: "wan22.lora",
     nodeCreated(node) {
         if (node.comfyClass !== "Wan22Lora") return;
-        const asked = new Set(); // links that the user gave or had checked, not a workflow that was only opened
+        const requested = new Set(); // links that the user entered or checked
         addNodeNote(node, {
             name: "lora", path: "lora/check", inputs: INPUTS, lines: 4,
-            describe({ files }, again) {
+            describe({ files }, refresh) {
                 if (!files.length) return [{ text: text("lora.empty"), look: "quiet" }];
                 const press = () => {
-                    Object.keys(SOURCES).forEach((name) => asked.add(name));
-                    again();
+                    Object.keys(SOURCES).forEach((name) => requested.add(name));
+                    refresh();
                 };
                 return files.flatMap((file) => file.fault ? [{ text: file.fault, look: "warning" }]
-                    : file.host ? unasked(file, press) : checked(file));
+                    : file.host ? notRequested(file, press) : checked(file));
             },
             async more(byUser, loaded) {
-                if (loaded) asked.clear();
+                if (loaded) requested.clear();
                 const given = Object.keys(SOURCES).filter((name) => byUser.has(name));
-                given.forEach((name) => asked.add(name));
+                given.forEach((name) => requested.add(name));
                 if (given.length) await typingEnded();
-                return Object.fromEntries([...asked].map((name) => [SOURCES[name], true]));
+                return Object.fromEntries([...requested].map((name) => [SOURCES[name], true]));
             },
         });
     },

@@ -1,0 +1,47 @@
+"""The price of a planned clip: by the provider's pricing call, else by the table beside the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .client import ProviderClient
+from .errors import ErrorKind, RemoteError
+from .model import PRICES_READ
+from .plan import Plan
+
+SAMPLE_PROMPT = "A clip."
+SAMPLE_IMAGE = "https://picture.invalid/picture.png"
+
+
+def sample_body(plan: Plan, client: ProviderClient) -> dict[str, Any]:
+    """Return the paid request's body without picture, prompts and seed: all that its price and schema need."""
+    clip = replace(plan.clip, prompt=SAMPLE_PROMPT, negative_prompt=plan.clip.negative_prompt and SAMPLE_PROMPT, seed=0)
+    return client.provider.body(replace(plan, clip=clip), SAMPLE_IMAGE)
+
+
+async def find_price(plan: Plan, body: dict[str, Any], client: ProviderClient) -> tuple[float | None, str]:
+    """Return the price in US dollars and its source: the provider, else the table beside the model."""
+    price = await quoted_price(plan, body, client)
+    return table_price(plan) if price is None else (price, f"quoted by {client.provider.title}")
+
+
+async def quoted_price(plan: Plan, body: dict[str, Any], client: ProviderClient) -> float | None:
+    """Return the price in US dollars by the provider's pricing call; None when it does not say.
+
+    body: of sample_body. Raises RemoteError for a key or a balance that is refused.
+    """
+    try:
+        return await client.run(client.provider.price(plan, body))
+    except RemoteError as error:
+        if error.kind in (ErrorKind.AUTH, ErrorKind.QUOTA):
+            raise
+        return None
+
+
+def table_price(plan: Plan) -> tuple[float | None, str]:
+    """Return the price in US dollars by the table beside the model, and its source; (None, "") without one."""
+    price = plan.model.prices.get(plan.clip.resolution)
+    if price is None:
+        return None, ""
+    return price.usd(plan.billed_seconds), f"{price.source}; prices of {PRICES_READ}"
