@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 METADATA, SIDECAR = "lora_adapter_metadata", "adapter_config.json"
-MAX_JSON = 2_000_000
+MAX_JSON = 500_000
 """Most characters of either that are read. Patterns that name every module of two experts take 100,000."""
 FIELD = re.compile(r"(?:(?P<component>.+?)\.)?(?P<field>r|lora_alpha|alpha|use_rslora|use_dora|peft_type|bias"
                    r"|init_lora_weights|target_modules|(?P<pattern>rank_pattern|alpha_pattern)(?:\.(?P<module>.+))?)",
@@ -43,14 +43,20 @@ MAX_EXPRESSIONS, MAX_REPEATS, MAX_GROUPS, MAX_CHOICES, LONGEST_EXPRESSION = 64, 
 """Bounds of the regular expressions in patterns, so that one from the internet cannot take for ever."""
 
 
+Pattern = Mapping[str, tuple[int, float]]
+"""End of a module's name, or a regular expression for it -> its place in the file, and its rank or alpha."""
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """The settings of one PEFT adapter. `rank` and `alpha` are of the modules that no pattern names."""
 
     rank: int | None = None
     alpha: float | None = None
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rank_pattern: Pattern = field(default_factory=dict)
+    alpha_pattern: Pattern = field(default_factory=dict)
+    expressions: tuple[str, ...] = ()
+    """Keys of both patterns that are regular expressions rather than names."""
     rank_stabilised: bool = False
     dora: bool = False
     biases: bool = False
@@ -59,11 +65,11 @@ class AdapterConfig:
 
     def rank_of(self, names: Names) -> int | None:
         """Return the rank of a module."""
-        return _matching(self.rank_pattern, names, self.rank)
+        return _matching(self.rank_pattern, self.expressions, names, self.rank)
 
     def alpha_of(self, names: Names) -> float | None:
         """Return the alpha of a module."""
-        return _matching(self.alpha_pattern, names, self.alpha)
+        return _matching(self.alpha_pattern, self.expressions, names, self.alpha)
 
     def factor_of(self, names: Names, rank: int | None) -> float | None:
         """Return what multiplies a module's change, None when alpha or rank is not known. `rank`: its tensors'."""
@@ -222,11 +228,12 @@ def names_of(key: LoraKey) -> Names:
     return tuple(dict.fromkeys((key.name, without_prefix(key.name), key.module, diffusers_name(key.module))))
 
 
-def _matching(pattern: Mapping[str, float], names: Names, otherwise: float | None) -> float | None:
+def _matching(pattern: Pattern, expressions: Sequence[str], names: Names, otherwise: float | None) -> float | None:
     """Return the value of the first key that matches the end of a module's name after a dot, as PEFT looks it up."""
-    ends = {end for name in names for end in _ends(name)}
-    return next((value for key, value in pattern.items() if key in ends or (not LITERAL.fullmatch(key)
-                 and any(re.match(rf"(.*\.)?({key})$", name) for name in names))), otherwise)
+    hits = [pattern[end] for name in names for end in _ends(name) if end in pattern]
+    hits += [pattern[key] for key in expressions if key in pattern
+             and any(re.match(rf"(.*\.)?({key})$", name) for name in names)]
+    return min(hits)[1] if hits else otherwise
 
 
 def _ends(name: str) -> Iterator[str]:
@@ -326,12 +333,12 @@ def _config(settings: Mapping[str, object]) -> AdapterConfig:
                          "first, so that it does not fit the model as it is; save it with PEFT's "
                          "path_initial_model_for_weight_conversion")
     alpha, targets = settings.get("lora_alpha", settings.get("alpha")), settings.get("target_modules")
-    ranks = {key: _rank(value, key) for key, value in _pattern(settings, "rank_pattern")}
-    alphas = {key: _number(value, key) for key, value in _pattern(settings, "alpha_pattern")}
+    ranks, alphas = _pattern(settings, "rank_pattern", _rank), _pattern(settings, "alpha_pattern", _number)
     return AdapterConfig(
         rank=None if settings.get("r") is None else _rank(settings["r"], "r"),
         alpha=None if alpha is None else _number(alpha, "lora_alpha"),
         rank_pattern=ranks, alpha_pattern=alphas,
+        expressions=tuple(key for key in {**ranks, **alphas} if not LITERAL.fullmatch(key)),
         rank_stabilised=settings.get("use_rslora") in (True, "true", "True"),
         dora=settings.get("use_dora") in (True, "true", "True"),
         biases=settings.get("bias") in ("all", "lora_only"),
@@ -339,7 +346,7 @@ def _config(settings: Mapping[str, object]) -> AdapterConfig:
     )
 
 
-def _pattern(settings: Mapping[str, object], name: str) -> list[tuple[str, object]]:
+def _pattern(settings: Mapping[str, object], name: str, read: Callable[[object, str], float]) -> Pattern:
     pattern = settings.get(name) or {}
     if not isinstance(pattern, dict):
         raise ValueError(f"has a {name} that is not an object")
@@ -356,7 +363,7 @@ def _pattern(settings: Mapping[str, object], name: str) -> list[tuple[str, objec
             if len(key) <= LONGEST_EXPRESSION and simple and re.compile(key):
                 continue
         raise ValueError(f"has the regular expression {key[:80]!r} in {name}, which is not read here")
-    return list(pattern.items())
+    return {key: (place, read(value, key)) for place, (key, value) in enumerate(pattern.items())}
 
 
 def _number(value: object, name: str) -> float:
