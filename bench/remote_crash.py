@@ -36,9 +36,9 @@ from pipeline.remote.ledger import Ledger  # noqa: E402
 from pipeline.remote.providers import PROVIDERS  # noqa: E402
 from tests.support.comfy_launcher import put_on_loopback  # noqa: E402
 from tests.support.faults import delay  # noqa: E402
-from tests.support.office import SERVERS  # noqa: E402
 from tests.support.providers.job import FOREVER, Script  # noqa: E402
 from tests.support.providers.provider_server import ProviderServer  # noqa: E402
+from tests.support.runner import SERVERS  # noqa: E402
 
 PACE = 0.1
 """Of the schedule of polls: 2 s become 0.2 s."""

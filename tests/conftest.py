@@ -1,4 +1,4 @@
-"""One real ComfyUI with this pack, for every test that needs a server: it takes seconds to start."""
+"""One real ComfyUI with this pack for local clips and one for remote ones: it takes seconds to start."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from devtools.workflow import Workflow
 from tests.support.canvas import CHROMIUM, FLAGS
 from tests.support.comfy_client import ComfyClient, clip_workflow, sample_picture
 from tests.support.comfy_launcher import put_on_loopback
+from tests.support.comfy_outside import PACE, Outside
 from tests.support.hostile_server import HostileServer
 
 SLOW = ("nodes", "web")
@@ -60,11 +61,19 @@ def comfy(server: ComfyServer) -> Iterator[ComfyClient]:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def outside(tmp_path_factory: pytest.TempPathFactory, internet: HostileServer) -> Iterator[Outside]:
+    """One ComfyUI for the remote nodes, that has no key yet, with all it can reach, at a pace for tests."""
+    with Outside(tmp_path_factory.mktemp("outside") / "servers", PACE, internet) as outside:
+        yield outside
+        outside.check()
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium; without one on the machine its tests are skipped.
 
-    Of a module alone: as long as it lives, nothing else in this thread can use asyncio.
+    As long as it lives, nothing else in this thread can use asyncio: tests that do come before all that need it.
     """
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here (on Debian: apt install chromium)")

@@ -19,6 +19,7 @@ import sys
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 try:
     import aiohttp
@@ -49,10 +50,10 @@ def fill_in(workflow: Workflow, picture: str, prompt: str | None, settings: list
         if prompt is not None and isinstance(node["inputs"].get("prompt"), str):
             node["inputs"]["prompt"] = prompt
     for setting in settings:
-        place, _, value = setting.partition("=")
+        place, equals, value = setting.partition("=")
         kind, _, name = place.partition(".")
-        nodes = [node for key, node in workflow.items() if kind in (key, node["class_type"])]
-        if not nodes or not name:
+        nodes = nodes_called(workflow, kind)
+        if not nodes or not name or not equals:
             sys.exit(f"--set {setting}: write it as NODE.INPUT=VALUE, where NODE is an id or a class of the workflow: "
                      + ", ".join(f"{key} ({node['class_type']})" for key, node in workflow.items()))
         with contextlib.suppress(ValueError):  # a plain word stays text
@@ -61,7 +62,42 @@ def fill_in(workflow: Workflow, picture: str, prompt: str | None, settings: list
             node["inputs"][name] = value
 
 
-async def upload(comfy: aiohttp.ClientSession, picture: Path) -> str:
+def nodes_called(workflow: Workflow, name: str) -> list[dict[str, Any]]:
+    """Return the nodes of an id or a class."""
+    return [node for key, node in workflow.items() if name in (key, node["class_type"])]
+
+
+async def check_settings(comfy: Server, workflow: Workflow, settings: list[str]) -> None:
+    """Exit when a setting names an input that its node does not have: ComfyUI would ignore it in silence."""
+    for setting in settings:
+        kind, _, name = setting.partition("=")[0].partition(".")
+        for class_type in {node["class_type"] for node in nodes_called(workflow, kind)}:
+            async with comfy.get(f"/object_info/{class_type}") as response:
+                response.raise_for_status()
+                groups = (await response.json()).get(class_type, {}).get("input", {})
+            known = {key: spec for group in ("required", "optional") for key, spec in groups.get(group, {}).items()}
+            first, _, nested = name.partition(".")  # such as resolution.width, which the choice of resolution brings
+            if known and (first not in known or (nested and json.dumps(nested) not in json.dumps(known[first]))):
+                sys.exit(f"--set {setting}: {class_type} has no input {name!r}. It has {', '.join(known)}.")
+
+
+class Server:
+    """A ComfyUI at an address, which may have a path of its own behind the host."""
+
+    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
+        self.session, self.address = session, address.rstrip("/")
+
+    def get(self, path: str, **options: Any) -> Any:
+        return self.session.get(self.address + path, **options)
+
+    def post(self, path: str, **options: Any) -> Any:
+        return self.session.post(self.address + path, **options)
+
+    def ws_connect(self, path: str, **options: Any) -> Any:
+        return self.session.ws_connect(self.address + path, **options)
+
+
+async def upload(comfy: Server, picture: Path) -> str:
     """Upload the picture and return its name for Load Image. An earlier picture of that name is kept."""
     form = aiohttp.FormData()
     form.add_field("image", picture.read_bytes(), filename=picture.name)
@@ -70,7 +106,7 @@ async def upload(comfy: aiohttp.ClientSession, picture: Path) -> str:
         return (await response.json())["name"]
 
 
-async def queue(comfy: aiohttp.ClientSession, workflow: Workflow, client: str) -> str:
+async def queue(comfy: Server, workflow: Workflow, client: str) -> str:
     """Queue the graph and return the job's id; exit with ComfyUI's messages if it refuses, even one branch only."""
     async with comfy.post("/prompt", json={"prompt": workflow, "client_id": client}) as response:
         reply = await response.json()
@@ -81,7 +117,7 @@ async def queue(comfy: aiohttp.ClientSession, workflow: Workflow, client: str) -
     return reply["prompt_id"]
 
 
-async def show_progress(comfy: aiohttp.ClientSession, workflow: Workflow, client: str) -> None:
+async def show_progress(comfy: Server, workflow: Workflow, client: str) -> None:
     """Print the steps that ComfyUI reports. `outcome` waits for the end: a socket may break."""
     with contextlib.suppress(aiohttp.ClientError):
         async with comfy.ws_connect("/ws", params={"clientId": client}) as socket:
@@ -93,7 +129,7 @@ async def show_progress(comfy: aiohttp.ClientSession, workflow: Workflow, client
                     print(f"\r{name:24} {step['value']:.0f}/{step['max']:.0f} ", end="", flush=True)
 
 
-async def outcome(comfy: aiohttp.ClientSession, job: str) -> dict[str, Any]:
+async def outcome(comfy: Server, job: str) -> dict[str, Any]:
     """Wait for the job and return its outputs; exit with the node's message if it failed. Ctrl-C cancels the job."""
     try:
         while True:
@@ -115,7 +151,10 @@ async def outcome(comfy: aiohttp.ClientSession, job: str) -> dict[str, Any]:
 async def make_clip(options: argparse.Namespace) -> None:
     workflow = read_workflow(options.workflow)
     client = uuid.uuid4().hex
-    async with aiohttp.ClientSession(options.server, timeout=aiohttp.ClientTimeout(sock_connect=10)) as comfy:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_connect=10)) as session:
+        comfy = Server(session, options.server)
+        fill_in(workflow, options.picture.name, options.prompt, options.set)
+        await check_settings(comfy, workflow, options.set)
         fill_in(workflow, await upload(comfy, options.picture), options.prompt, options.set)
         watching = asyncio.create_task(show_progress(comfy, workflow, client))
         try:
@@ -130,24 +169,46 @@ async def make_clip(options: argparse.Namespace) -> None:
         wanted = {key: files[0][key] for key in ("filename", "subfolder", "type")}
         async with comfy.get("/view", params=wanted) as response:
             response.raise_for_status()
-            out = options.out or Path(wanted["filename"])
+            out = options.out or Path()
+            out = out / wanted["filename"] if out.is_dir() else out
             out.write_bytes(await response.read())
     print(f"\n{out}")
 
 
 def address(text: str) -> str:
-    """Return the server's address, with http:// unless another scheme is given."""
-    return text if "://" in text else f"http://{text}"
+    """Return the server's address, with http:// unless https:// is given. Raises ArgumentTypeError for another."""
+    found = text if "://" in text else f"http://{text}"
+    with contextlib.suppress(ValueError):  # of a port that is no number, or over 65535
+        parts = urlsplit(found)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not an address such as http://127.0.0.1:8188")
+
+
+def picture_file(text: str) -> Path:
+    """Return the path of a file that is there. Raises ArgumentTypeError for another."""
+    if not (path := Path(text)).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
+def output_file(text: str) -> Path:
+    """Return a path whose folder is there: of a file, or of a folder for it. Raises ArgumentTypeError for another."""
+    path = Path(text)
+    if not (path.is_dir() or path.absolute().parent.is_dir()):
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("picture", type=picture_file, metavar="PICTURE", help="a file")
     parser.add_argument("prompt", nargs="?", help="default: the workflow's own")
     parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="in API format (default: the bundled model's)")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="may be repeated")
     parser.add_argument("--server", type=address, default="http://127.0.0.1:8188")
-    parser.add_argument("--out", type=Path, help="default: the file's name on the server")
+    parser.add_argument("--out", type=output_file, metavar="FILE",
+                        help="or a folder that is there; default: the file's name on the server, here")
     options = parser.parse_args()
     try:
         asyncio.run(make_clip(options))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,14 +76,11 @@ def read_gguf(path: Path) -> dict[str, GGUFTensor]:
 
     The tensors share one mapping; never write to them. Raises CheckpointError as `read_gguf_header` does.
     """
-    import torch
-
     from .mmap import mapped_bytes
 
     header = read_gguf_header(path)
     try:
-        whole = (mapped_bytes(path) if os.name == "nt" else
-                 torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8))
+        whole = mapped_bytes(path)
     except (OSError, RuntimeError, MemoryError) as error:
         raise mapping_error(path.name, error) from error
     tensors = {}

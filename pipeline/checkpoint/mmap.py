@@ -1,8 +1,9 @@
 """Map weight files read-only into memory, and read them ahead into the system's page cache.
 
-torch and safetensors map files privately (copy on write). Windows reserves the whole file in its paging file for that
-(FILE_MAP_COPY counts as commit: learn.microsoft.com, MapViewOfFile), 29 to 57 GB for a pair of experts; a read-only
-mapping reserves nothing. Writing to such a tensor in place would end the process; nothing in the pack does.
+torch and safetensors map files privately (copy on write), which the system counts as memory that may be needed: Linux
+refuses a file larger than RAM and swap (man 5 proc, overcommit_memory), and Windows reserves the whole file in its
+paging file (FILE_MAP_COPY counts as commit: learn.microsoft.com, MapViewOfFile), 29 to 57 GB for a pair of experts. A
+read-only mapping reserves nothing. Writing to such a tensor in place would end the process; nothing in the pack does.
 """
 
 from __future__ import annotations

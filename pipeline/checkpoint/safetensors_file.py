@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -95,7 +94,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     from .mmap import DTYPES, mapped_tensors
 
     try:
-        if os.name == "nt" and set((header := read_header(path)).dtypes.values()) <= DTYPES.keys():
+        header = read_header(path)
+        if set(header.dtypes.values()) <= DTYPES.keys():
             return mapped_tensors(header)
         return load_file(path, device="cpu")
     except SafetensorError as error:

@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 import weakref
 from concurrent import futures
 from contextlib import suppress
@@ -33,6 +34,10 @@ IDLE = 16
 """Connections to one origin that are kept for the next request."""
 LOOK_UP = 5.0
 """Seconds for looking up a host that a proxy will look up itself: behind one there is often no other way."""
+UNANSWERED = 600.0
+"""Seconds for which a host is not looked up again after that."""
+_unanswered: dict[str, float] = {}
+"""Host whose look-up took too long -> when to try again, by the monotonic clock."""
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
@@ -67,14 +72,21 @@ class Dialer:
         if known is not None:
             return known
         proxy = self.policy.proxy(url)
-        if proxy is None:
-            addresses = self.policy.addresses(url)
-        else:
-            addresses = []
-            with suppress(TransientError, futures.TimeoutError):
-                addresses = begin(lambda: self.policy.addresses(url)).result(LOOK_UP)
+        addresses = self.policy.addresses(url) if proxy is None else self._addresses_behind_proxy(url)
         with self._lock:
             return self._routes.setdefault(url.origin, Route(addresses, proxy))
+
+    def _addresses_behind_proxy(self, url: Url) -> list[Address]:
+        """Return the addresses as far as they can be looked up here in time; [] when not."""
+        if time.monotonic() < _unanswered.get(url.host, 0.0):
+            return []
+        try:
+            return begin(lambda: self.policy.addresses(url)).result(LOOK_UP)
+        except TransientError:
+            return []
+        except futures.TimeoutError:
+            _unanswered[url.host] = time.monotonic() + UNANSWERED
+            return []
 
     def add(self, connection: Connection) -> None:
         """Take in a connection that `abort` is to end."""

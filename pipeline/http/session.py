@@ -101,8 +101,10 @@ class Response:
 
         Raises ConnectionLostError.
         """
-        with _lost_from(self.url):
-            return self.raw.readinto(buffer)
+        with _lost_from(self.url), suppress(ValueError):  # closed meanwhile, by another thread
+            # raw's own readinto copies every byte once more, 8 % of the processor's time of a download.
+            return getattr(self.raw, "_fp", self.raw).readinto(buffer)
+        return 0
 
     def read(self, limit: int) -> bytes:
         """Return the body, as far as `limit` bytes. Raises ConnectionLostError."""

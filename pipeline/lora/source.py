@@ -104,11 +104,12 @@ def lora_fetcher(folder: Path, own: Path, tokens: Tokens, new_bar: Callable[[], 
     """
 
     def get(source: str, sha256: str | None, inspect: Callable[..., Any]) -> Path:
-        show, meter, policy = new_bar(), Meter(link_name(source)), policy_from_environment()
+        show, policy = new_bar(), policy_from_environment()
+        meter = Meter(link_name(source), lambda: policy.through_proxy(parse_source(source).link))
 
         def on_progress(done: int, total: int | None) -> None:
             show(done, total or done + 1)
-            text = meter.text(done, total, policy.through_proxy(parse_source(source).link))
+            text = meter.text(done, total)
             if text is not None:
                 show_text(text)
 

@@ -177,8 +177,7 @@ class Notifier:
 def callback_secret(keys: KeyStore, profile: str) -> bytes:
     """Return the user's secret that callbacks are signed with. Raises RemoteError (AUTH), which does not repeat it."""
     try:
-        secret = keys.of(CALLBACK_OWNER, "the callbacks' signatures", (CALLBACK_VARIABLE,), profile)
-        return secret.parsed(read_secret)
+        return keys.of(CALLBACK_OWNER, "the callbacks' signatures", (CALLBACK_VARIABLE,), profile).parsed(read_secret)
     except ValueError as error:
         raise RemoteError(ErrorKind.AUTH, (
             f"The callback cannot be signed: {str(error).rstrip('.')}. Set {CALLBACK_VARIABLE}, or save it as the key "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -102,6 +103,26 @@ def test_hosts_of_no_proxy_are_reached_directly(hostile: HostileServer, start: C
     assert proxy.heads == []
     assert policy.through_proxy("https://a.example/f") == ""
     assert policy.through_proxy("https://cdn.example/f") == f" through the proxy {proxy.address}"
+
+
+def test_a_look_up_that_hangs_is_waited_for_once(hostile: HostileServer, start: Callable[..., ProxyServer],
+                                                 tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a firewall a name server may never answer; each request of a job would wait for it."""
+    start()
+    monkeypatch.setattr("pipeline.http.connection.LOOK_UP", 0.05)
+    monkeypatch.setattr("pipeline.http.connection._unanswered", {})
+    asked, ended = [], threading.Event()
+
+    def hang(host: str, port: int) -> list[str]:
+        asked.append(host)
+        ended.wait(60)
+        return []
+
+    hostile.routes["/f"] = File(b"weights")
+    for name in ("one", "two"):
+        fetch("https://a.example/f", folder=tmp_path / name, policy=behind(hang), tokens=Tokens({}))
+    ended.set()
+    assert asked == ["a.example"]
 
 
 @pytest.mark.parametrize(("variables", "proxy"), [

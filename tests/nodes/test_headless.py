@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -44,6 +48,63 @@ def test_what_was_wrong_is_said(server: ComfyServer, tmp_path: Path, words: list
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    (["--set", "Wan22Sampler.sede=7"], "Wan22Sampler has no input 'sede'. It has model, positive,"),
+    (["--set", "Wan22Sampler.seed"], "write it as NODE.INPUT=VALUE"),
+    (["--set", "Wan22FirstFrame.resolution=custom", "--set", "Wan22FirstFrame.resolution.widht=64"], "no input"),
+    (["--out", "gone/cat.mp4"], "there is no folder gone"),
+])
+def test_a_slip_on_the_command_line_is_told_before_anything_is_made(server: ComfyServer, tmp_path: Path,
+                                                                    words: list[str], said: str) -> None:
+    done = run(server.url, str(PICTURE), *words, folder=tmp_path)
+    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:99999", "http://127.0.0.1:x", "ftp://127.0.0.1", ""])
+def test_what_is_no_address(tmp_path: Path, url: str) -> None:
+    done = run(url, str(PICTURE), folder=tmp_path)
+    assert done.returncode == 2 and f"{url!r} is not an address such as http://127.0.0.1:8188" in done.stderr
+
+
+def test_a_picture_that_is_not_there(tmp_path: Path) -> None:
+    done = run("http://127.0.0.1:8188", "gone.png", folder=tmp_path)
+    assert done.returncode == 2 and "there is no file gone.png" in done.stderr
+
+
+def test_a_server_below_a_path_of_another(server: ComfyServer, tmp_path: Path) -> None:
+    """As behind a reverse proxy; the clip goes into a folder."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith("/comfy/"):
+                return self.send_error(404)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+            kept = {name: self.headers[name] for name in ("Content-Type",) if self.headers[name]}
+            request = urllib.request.Request(server.url + self.path.removeprefix("/comfy"), body, kept)
+            try:
+                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+                    status, kind, data = answer.status, answer.headers["Content-Type"], answer.read()
+            except urllib.error.HTTPError as error:
+                status, kind, data = error.code, error.headers["Content-Type"], error.read()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        done = run(f"http://127.0.0.1:{proxy.server_port}/comfy/", str(PICTURE), *SHORT, "--out", ".", folder=tmp_path)
+        proxy.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
+
+
 def test_a_failing_node_says_why(server: ComfyServer, tmp_path: Path) -> None:
     done = run(server.url, str(PICTURE), "red " * 600, *SHORT, folder=tmp_path)
     assert done.returncode == 1
@@ -60,7 +121,7 @@ def test_a_file_that_is_no_workflow_in_api_format(tmp_path: Path, text: str, sai
     (tmp_path / "mine.json").write_text(text)
     done = run(f"http://127.0.0.1:{free_port()}", str(PICTURE), "--workflow", "mine.json", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("mine.json is no workflow") and said in done.stderr
+    assert done.stderr.startswith("mine.json is not a workflow") and said in done.stderr
     assert "Traceback" not in done.stderr
 
 

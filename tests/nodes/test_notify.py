@@ -209,7 +209,7 @@ def test_a_clip_of_no_file(outside: Outside) -> None:
     run = outside.comfy.finish(notify(workflow, "video"))
     (event,) = told(outside, run.prompt_id)
     assert event["data"]["file"] is None and event["data"]["clip"]["frames"] == 5
-    assert any("not a file of the output folder" in text for text in run.texts("notify"))
+    assert any("not a file in the output folder" in text for text in run.texts("notify"))
 
 
 def test_nothing_to_tell(outside: Outside) -> None:

@@ -23,9 +23,9 @@ from tests.support.comfy_client import PATIENCE, ComfyClient, Event, RejectedErr
 from tests.support.comfy_outside import PACE, PICTURE, Outside, remote_node
 from tests.support.faults import answer, reset
 from tests.support.loopback_server import Request
-from tests.support.office import SERVERS
 from tests.support.providers.job import FOREVER, Script
 from tests.support.providers.provider_server import ProviderServer
+from tests.support.runner import SERVERS
 
 Providers = dict[str, ProviderServer]
 

@@ -22,8 +22,8 @@ from pipeline.remote.provider import JobStatus
 from pipeline.remote.providers import PROVIDERS
 from pipeline.remote.providers.replicate import read_secret, verify
 from pipeline.remote.signatures import WebhookRequest
-from tests.support.office import SERVERS, Office
 from tests.support.providers.job import Script
+from tests.support.runner import SERVERS, Runner
 
 CLIP = "https://files.example/clip.mp4"
 
@@ -149,7 +149,7 @@ def missing(real: Any, ours: Any, place: str = "") -> list[str]:
 def test_loopback_providers_reply_as_the_real_ones(name: str, tmp_path: Path) -> None:
     with closing(SERVERS[name](tmp_path)) as server:
         server.script = Script(queued=0, running=0)
-        Office(tmp_path, server).make()
+        Runner(tmp_path, server).make()
         for point, (status, real) in (("submit", SUBMITTED[name]), ("poll", DONE[name])):
             seen = server.asked(point)[-1]
             assert (seen.status, missing(real, json.loads(seen.answer))) == (status, []), point

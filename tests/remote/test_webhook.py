@@ -21,12 +21,12 @@ from pipeline.remote.settings import Settings
 from pipeline.remote.webhooks.keys import COOLDOWN, MAX_AGE, SigningKeyCache, fetch_keys
 from pipeline.remote.webhooks.receiver import FORGED, LATER, OK, UNKNOWN, SeenWebhooks, WebhookReceiver
 from tests.support.faults import answer, reset
-from tests.support.office import PATIENT, SERVERS, Office
 from tests.support.providers import job as at_provider
 from tests.support.providers import webhook_keys
 from tests.support.providers.job import FOREVER, Script
 from tests.support.providers.provider_server import ProviderServer
 from tests.support.providers.webhook_keys import SigningKey
+from tests.support.runner import PATIENT, SERVERS, Runner
 
 PUBLIC = "https://desk.example"
 NEVER = 10_000.0
@@ -38,7 +38,7 @@ class Inbox:
     """A receiver, and the provider that it hears from."""
 
     provider: ProviderServer
-    office: Office
+    runner: Runner
     receiver: WebhookReceiver
     clock: list[float]
     """Seconds that the receiver's clock is ahead."""
@@ -49,7 +49,7 @@ class Inbox:
 
     @property
     def ledger(self) -> Ledger:
-        return self.office.context.ledger
+        return self.runner.context.ledger
 
     def hear(self, job_id: str, callback: webhook_keys.Callback, **changed: object) -> int:
         """Deliver a callback, or a changed one (headers=, body=)."""
@@ -73,14 +73,14 @@ def provider(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Provide
 
 @pytest.fixture
 def inbox(provider: ProviderServer, tmp_path: Path) -> Inbox:
-    office, clock = Office(tmp_path, provider), [0.0]
-    office.change(settings=lambda: Settings(public_url=PUBLIC), timeouts=replace(PATIENT, pace=NEVER))
-    context = office.context
+    runner, clock = Runner(tmp_path, provider), [0.0]
+    runner.change(settings=lambda: Settings(public_url=PUBLIC), timeouts=replace(PATIENT, pace=NEVER))
+    context = runner.context
     signing_keys = SigningKeyCache(lambda name, profile: fetch_keys(name, profile, context.keys, context.policy),
                                    lambda: time.monotonic() + clock[0])
     receiver = WebhookReceiver(context.ledger, SeenWebhooks(context.ledger.folder), signing_keys,
                                lambda: time.time() + clock[0])
-    return Inbox(provider, office, receiver, clock)
+    return Inbox(provider, runner, receiver, clock)
 
 
 def with_new_key(inbox: Inbox) -> None:
@@ -106,7 +106,7 @@ def forged(inbox: Inbox, theirs: object) -> webhook_keys.Callback:
 def test_callback_makes_a_waiting_run_poll_at_once(inbox: Inbox) -> None:
     inbox.provider.script = Script(running=FOREVER)
     with ThreadPoolExecutor() as pool:
-        run = pool.submit(inbox.office.make)
+        run = pool.submit(inbox.runner.make)
         while not (found := inbox.ledger.jobs((JobState.QUEUED,))) and not run.done():
             time.sleep(0.02)
         (ours,) = found or run.result()
@@ -120,7 +120,7 @@ def test_callback_makes_a_waiting_run_poll_at_once(inbox: Inbox) -> None:
     assert delivery.job.state == JobState.DONE and delivery.path.is_file()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
     assert inbox.provider.accepted == len(inbox.provider.asked("poll")) == 1
-    inbox.office.check()
+    inbox.runner.check()
 
 
 def test_duplicate_has_one_effect(inbox: Inbox) -> None:
@@ -255,7 +255,7 @@ def test_address_of_no_job_is_unknown(inbox: Inbox) -> None:
 def test_no_secret_reaches_the_disk(inbox: Inbox) -> None:
     ours, theirs = inbox.job()
     assert inbox.hear(ours.id, inbox.provider.callback(theirs)) == OK
-    whole = b"".join(file.read_bytes() for file in inbox.office.folder.rglob("*") if file.is_file())
+    whole = b"".join(file.read_bytes() for file in inbox.runner.folder.rglob("*") if file.is_file())
     secrets = [inbox.provider.key, getattr(inbox.provider, "webhook_secret", inbox.provider.key)]
     assert whole and not any(secret.removeprefix("whsec_").encode() in whole for secret in secrets)
     assert not any(secret in repr(inbox.receiver.signing_keys.__dict__) for secret in secrets)

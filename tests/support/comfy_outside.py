@@ -13,8 +13,9 @@ from pipeline.remote.providers import PROVIDERS
 from tests.support.comfy_client import ComfyClient, sample_picture
 from tests.support.comfy_launcher import put_on_loopback
 from tests.support.hook_server import HookServer
-from tests.support.office import SERVERS
+from tests.support.loopback_server import LoopbackServer
 from tests.support.providers.provider_server import ProviderServer
+from tests.support.runner import SERVERS
 
 PUBLIC = "https://desk.example"
 PACE = 0.02
@@ -24,8 +25,8 @@ PACE = 0.02
 class Outside:
     """ComfyUI with no key in its environment, and everything that it can reach; a context manager."""
 
-    def __init__(self, folder: Path, pace: float) -> None:
-        """pace: stretches every wait of the remote nodes and of callbacks."""
+    def __init__(self, folder: Path, pace: float, *others: LoopbackServer) -> None:
+        """pace: stretches every wait of the remote nodes and of callbacks. others: servers that it can reach too."""
         self._stack = ExitStack()
         folder.mkdir(exist_ok=True)
         self.hook = self._stack.enter_context(closing(HookServer(folder)))
@@ -34,7 +35,7 @@ class Outside:
         comfyui = local_comfyui()
         self.server = ComfyServer(comfyui, folder / "comfyui", folder / "server.log")
         self.server.base.mkdir()
-        hosts = json.loads(self.hook.environment(*self.providers.values()))
+        hosts = json.loads(self.hook.environment(*self.providers.values(), *others))
         put_on_loopback(self.server, json.dumps(hosts | {"pace": pace}))
         self.server.environ["WAN22_CALLBACK_SECRET"] = self.hook.secret
 

@@ -109,7 +109,7 @@ def test_price_and_notes_follow_the_inputs(notes: Notes) -> None:
     assert "fal.ai" in notes.hear(node, "quote", "price list of 2026-09")
     model = "fal-ai/wan/v2.2-a14b/image-to-video"
     notes.change(node, **{"provider.model": model, "num_inference_steps": 50})
-    notes.hear(node, "quote", "50 become 40")
+    notes.hear(node, "quote", "50 becomes 40")
     notes.change(node, num_frames=161, max_cost=0.05)
     notes.hear(node, "quote", "more than max_cost")
 
@@ -182,7 +182,7 @@ def test_workflows_are_the_same_with_and_without_notes(notes: Notes) -> None:
     page = notes.page
     page.wait_for_timeout(500)
     with_notes, graph = page.evaluate(SAVED), page.evaluate("() => app.graph.serialize()")
-    features = ("steps", "quote", "lora_chip")
+    features = ("steps", "quote", "lora_check")
     for feature in features:
         page.route(f"**/js/{feature}.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
     notes.canvas.open()

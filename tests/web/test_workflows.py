@@ -18,7 +18,6 @@ import pytest
 
 from devtools.paths import ROOT
 from devtools.twins import TWINS, canvas_files, twin_of
-from pipeline.remote.providers import PROVIDERS
 from tests.nodes.test_workflows import BLUEPRINT
 from tests.support.canvas import Canvas
 from tests.support.comfy_outside import Outside
@@ -85,25 +84,18 @@ USE_BLUEPRINT = """() => {
 
 
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    """A ComfyUI with keys for every provider, with all of them and Hugging Face on loopback; without real weights."""
-    folder = tmp_path_factory.mktemp("workflows")
-    with closing(HostileServer(folder)) as hub:
-        for noise, links in LINKS.items():
-            (lora,) = (BUNDLED / "loras").glob(f"*_{noise}_noise.safetensors")
-            hub.routes.update(dict.fromkeys(links, File(lora.read_bytes())))
-        outside = Outside(folder / "servers", pace=0.02)
-        network = json.loads(outside.server.environ["WAN22_TEST_LOOPBACK"])
-        network["hosts"]["huggingface.co"] = f"127.0.0.1:{hub.port}"
-        outside.server.environ["WAN22_TEST_LOOPBACK"] = json.dumps(network)
-        outside.server.environ |= {PROVIDERS[name].variables[0]: provider.key
-                                   for name, provider in outside.providers.items()}
-        with outside:
-            yield outside
+def keys(outside: Outside, internet: HostileServer) -> Iterator[None]:
+    """A key for every provider, and LoRAs at Hugging Face."""
+    for noise, links in LINKS.items():
+        (lora,) = (BUNDLED / "loras").glob(f"*_{noise}_noise.safetensors")
+        internet.routes.update(dict.fromkeys(links, File(lora.read_bytes())))
+    with outside.keys({name: provider.key for name, provider in outside.providers.items()}):
+        yield
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes 2.0"])
-def canvas(request: pytest.FixtureRequest, browser: Any, outside: Outside) -> Iterator[Canvas]:
+def canvas(request: pytest.FixtureRequest, browser: Any, outside: Outside, keys: None) -> Iterator[Canvas]:
+    """Opened where no real weights are."""
     for name in REAL:
         (outside.server.base / "models" / name).unlink(missing_ok=True)
     with closing(Canvas(browser, outside.server, Comfy_VueNodes_Enabled=request.param)) as canvas:

@@ -20,7 +20,7 @@ from tests.support.comfy_client import RejectedError
 from tests.support.comfy_outside import PICTURE, Outside, remote_node
 from tests.support.faults import answer
 from tests.support.hook_server import HOST
-from tests.support.office import SERVERS
+from tests.support.runner import SERVERS
 
 KEYS = "/wan22/keys"
 FIRST_WITH_KEY = {"wavespeed": "models", "atlascloud": "upload", "fal": "price", "replicate": "models"}

@@ -1,4 +1,4 @@
-"""A provider's loopback server, and the surroundings of a run against it, at a pace for tests."""
+"""Run remote jobs against loopback providers, at a pace for tests."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ def picture(shade: int = 120) -> Picture:
     return Picture(file.getvalue(), "image/png")
 
 
-class Office:
-    """Runs jobs against some servers, with one ledger. Keeps what was said in `said`."""
+class Runner:
+    """Runs jobs against some servers, with one ledger. Keeps the texts that the user was shown in `shown`."""
 
     def __init__(self, folder: Path, *servers: ProviderServer) -> None:
         self.folder, self.servers = folder, servers
-        self.said: list[str] = []
+        self.shown: list[str] = []
         self.stop: Callable[[], None] = lambda: None
         keys = {PROVIDERS[server.provider].variables[0]: server.key for server in servers}
         hosts = {host: place for server in servers for host, place in server.loopback().items()}
         self.context = RemoteContext(
             ledger=Ledger(folder / "ledger"), keys=KeyStore(environ=keys),
             policy=loopback_policy(http, hosts, str(servers[0].ca), timeouts=SLOW),
-            timeouts=PATIENT, results=folder / "results", show_text=self.said.append, stop=lambda: self.stop(),
+            timeouts=PATIENT, results=folder / "results", show_text=self.shown.append, stop=lambda: self.stop(),
             check_clip=probe_video)
 
     def change(self, **changes: Any) -> None:
-        """Change the desk."""
+        """Change the context."""
         self.context = replace(self.context, **changes)
 
     def target(self, server: ProviderServer | None = None, model: RemoteModel | None = None) -> Target:
