@@ -17,7 +17,7 @@ def _size(resolution: dict[str, Any]) -> tuple[int, int]:
     choice = resolution["resolution"]
     if choice == CUSTOM:
         return resolution.get("width", 0), resolution.get("height", 0)
-    if choice not in request.RESOLUTIONS:
+    if not isinstance(choice, str) or choice not in request.RESOLUTIONS:
         raise request.RequestError(f"resolution is {choice!r}; choose one of "
                                    f"{', '.join([*request.RESOLUTIONS, CUSTOM])}.")
     return request.RESOLUTIONS[choice]
@@ -62,13 +62,14 @@ class FirstFrameNode(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, resolution: dict[str, Any] | None = None, num_frames: int | None = None) -> bool | str:
         try:
-            if num_frames is not None:
+            if isinstance(num_frames, int):  # ComfyUI itself has said of what is no number
                 request.check_num_frames(num_frames)
             if resolution is None:  # ComfyUI drops a choice that it does not know
                 raise request.RequestError("resolution is not a known choice; choose one of "
                                            f"{', '.join([*request.RESOLUTIONS, CUSTOM])}.")
             size = _size(resolution)
-            if None not in size:  # ComfyUI keeps a choice's own inputs from validation; execute checks them
+            # ComfyUI keeps a choice's own inputs from validation; execute checks them.
+            if all(isinstance(side, int) for side in size):
                 request.check_size(*size)
         except request.RequestError as error:
             return str(error)

@@ -76,6 +76,9 @@ class Load(io.ComfyNode):
         # A linked value is not known yet; execute checks it. Naming an input here also frees it from the list.
         faults = []
         for slot, name in zip(Slot, (high_noise_expert, low_noise_expert, text_encoder, vae), strict=True):
+            if not isinstance(name, str | None):
+                faults.append(f"{slot.value} is {name!r}, which is no name. Choose a file of the list.")
+                continue
             try:
                 _path(BUNDLED if name is None else name, slot)
             except CheckpointError as error:

@@ -89,7 +89,7 @@ class RemoteImageToVideo(io.ComfyNode):
         try:
             if prompt is not None:
                 request.check_prompt(prompt, "prompt")
-            if num_frames is not None:
+            if isinstance(num_frames, int):  # ComfyUI itself has said of what is no number
                 request.check_num_frames(num_frames)
         except request.RequestError as error:
             return str(error)

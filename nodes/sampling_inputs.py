@@ -66,12 +66,13 @@ class SamplerNode(io.ComfyNode):
                         guidance_scale: float | None = None, guidance_scale_2: float | None = None) -> bool | str:
         """Return True, or a sentence about the first setting out of range.
 
-        A linked value is None, for it is not known yet; `read_sampling` checks it when the node runs.
+        A linked value is None, for it is not known yet; `read_sampling` checks it when the node runs. ComfyUI itself
+        has said of what is no number.
         """
         given = {"seed": seed, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
                  "guidance_scale_2": guidance_scale_2 or None}
         try:
-            request.Sampling(**{"seed": 0} | {k: v for k, v in given.items() if v is not None}).check()
+            request.Sampling(**{"seed": 0} | {k: v for k, v in given.items() if isinstance(v, int | float)}).check()
         except request.RequestError as error:
             return str(error)
         return True

@@ -16,10 +16,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 import torch
 
 from .header import FileHeader
+from .ram import available_ram
 
 DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "F8_E4M3": torch.float8_e4m3fn,
@@ -67,7 +67,7 @@ def read_ahead(files: Sequence[Path]) -> threading.Thread | None:
         size = sum(file.stat().st_size for file in files)
     except OSError:
         return None
-    if size > psutil.virtual_memory().available:
+    if size > available_ram():
         return None
     thread = threading.Thread(target=_read, args=(tuple(files),), name="wan22-read-ahead", daemon=True)
     thread.start()

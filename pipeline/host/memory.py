@@ -9,6 +9,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
+from ..checkpoint.ram import available_ram
 from ..lora.patches import Change, PatchedParameters
 from ..models.host import Patch
 
@@ -92,4 +93,7 @@ class PatchedResident:
 def device_memory() -> tuple[int, int]:
     """Return the device's free and total memory in bytes; of the RAM when there is no GPU."""
     device = comfy.model_management.get_torch_device()
-    return comfy.model_management.get_free_memory(device), comfy.model_management.get_total_memory(device)
+    free = comfy.model_management.get_free_memory(device)
+    if comfy.model_management.is_device_cpu(device):
+        free = min(free, available_ram())  # ComfyUI's figure is of the machine, also in a container
+    return free, comfy.model_management.get_total_memory(device)

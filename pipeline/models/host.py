@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
 import torch
 from torch import nn
 
 from ..checkpoint.quantised import QuantisedWeight, Weight, check_unpackable, dequantise
+from ..checkpoint.ram import available_ram
 from .attention import Attend
 
 
@@ -114,7 +114,7 @@ class PlainResident:
     def available_bytes(self) -> int:
         """See Resident. On devices other than CUDA or ROCm GPUs: the available RAM."""
         if self.device.type != "cuda":
-            return psutil.virtual_memory().available
+            return available_ram()
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return torch.cuda.mem_get_info(self.device)[0] + cached
 

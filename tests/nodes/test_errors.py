@@ -62,6 +62,38 @@ def failing(comfy: ComfyClient, workflow: Workflow, node: str, *, typed: bool = 
     return sentence
 
 
+# ---- values of a wrong kind -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("node", "name", "kind"), [
+    ("sampler", "seed", "INT"), ("sampler", "num_inference_steps", "INT"), ("sampler", "guidance_scale", "FLOAT"),
+    ("sampler", "guidance_scale_2", "FLOAT"), ("sampler", "shift", "FLOAT"), ("frame", "num_frames", "INT"),
+    ("save", "fps", "FLOAT"), ("save", "crf", "FLOAT"),
+])
+@pytest.mark.parametrize("value", ["abc", {"a": 1}, None], ids=str)
+def test_a_value_of_a_wrong_kind_gets_comfyuis_own_sentence(comfy: ComfyClient, clip: Workflow, node: str, name: str,
+                                                            kind: str, value: object) -> None:
+    """And no Python error of ours beside it, such as a comparison of text with a number."""
+    with pytest.raises(RejectedError) as caught:
+        comfy.run(changed(clip, node, **{name: value}))
+    found = caught.value.errors[node]
+    assert [error["type"] for error in found] == ["invalid_input_type"], found
+    assert kind in found[0]["message"] and found[0]["details"].startswith(f"{name}, ")
+
+
+@pytest.mark.parametrize(("node", "name", "value"), [
+    ("load", "vae", 5), ("load", "high_noise_expert", {"__value__": ["a", "b", "c"]}), ("sampler", "scheduler", 5),
+    ("sampler", "stage", {"__value__": ["both"]}), ("save", "codec", 5), ("save", "metadata", {"a": 1}),
+    ("save", "pix_fmt", {"__value__": []}), ("frame", "resolution", 7), ("frame", "resolution", {"a": 1}),
+])
+def test_a_choice_of_a_wrong_kind_gets_a_sentence(comfy: ComfyClient, clip: Workflow, node: str, name: str,
+                                                  value: object) -> None:
+    with pytest.raises(RejectedError) as caught:
+        comfy.run(changed(clip, node, **{name: value}))
+    said = str(caught.value.errors[node])
+    assert name in said and not re.search("not supported|unhashable|has no attribute|object is not", said), said
+
+
 # ---- settings ---------------------------------------------------------------------------------------------------
 
 

@@ -200,7 +200,7 @@ def test_two_clips_at_the_same_frame(canvas: Canvas):
     assert levels(canvas, made, 9) == both
     names = [option.inner_text() for option in made.query_selector_all("[aria-label^='Clip to'] option")]
     assert len(names) == len(titles(canvas)) and re.fullmatch(r"clip_\d+_\.mp4", names[0]), names
-    made.query_selector("[aria-label^=How]").select_option("wipe")
+    made.query_selector("[aria-label^=Layout]").select_option("wipe")
     right = made.query_selector_all(".wan22-player-screen")[1]
     edges = []
     for place in (0.25, 0.75):
