@@ -99,9 +99,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             return mapped_tensors(header)
         return load_file(path, device="cpu")
     except SafetensorError as error:
-        header = read_header(path)  # safetensors refuses metadata of other values than strings, which are harmless
-        if set(header.dtypes.values()) <= DTYPES.keys():
-            return mapped_tensors(header)
         raise CheckpointError(f"{path.name} is damaged ({error}). Fetch it again.") from error
     except (OSError, RuntimeError, MemoryError) as error:
         raise mapping_error(path.name, error) from error
