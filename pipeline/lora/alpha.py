@@ -26,6 +26,7 @@ from .names import LoraKey, Style, diffusers_name, without_prefix
 if TYPE_CHECKING:
     import torch
 
+BARE_ALPHAS = ("ss_network_alpha", "lora_alpha", "network_alpha", "alpha")
 METADATA, SIDECAR = "lora_adapter_metadata", "adapter_config.json"
 MAX_JSON = 500_000
 """Most characters of either that are read. Patterns that name every module of two experts take 100,000."""
@@ -103,7 +104,7 @@ class AlphaSource:
 
     configs: Configs = field(default_factory=dict)
     where: str = ""
-    """`its metadata` or `adapter_config.json`, as reports say it."""
+    """`its metadata` or `adapter_config.json`, for reports."""
     note: str = ""
     """A clause on what was left alone."""
 
@@ -141,7 +142,7 @@ def alpha_source(path: Path, metadata: Mapping[str, str], patches: Sequence[Rank
     if configs and beside is not None:
         _compare(configs, {"": beside}, patches)
     where = "its metadata" if configs else SIDECAR if beside is not None else ""
-    source = AlphaSource(configs or ({} if beside is None else {"": beside}), where, note or _kohya_note(metadata))
+    source = AlphaSource(configs or ({} if beside is None else {"": beside}), where, note or _left_alone(metadata))
     for patch in patches:
         _check(source, patch)
     return source
@@ -193,10 +194,11 @@ def _range(values: set[float]) -> str:
     return f"{min(values):g}" if len(values) == 1 else f"{min(values):g} to {max(values):g}"
 
 
-def _kohya_note(metadata: Mapping[str, str]) -> str:
-    alpha = metadata.get("ss_network_alpha", "")[:20]
-    return f"ss_network_alpha {alpha} is left alone, because converters that drop alphas multiply them in" if alpha \
-        else ""
+def _left_alone(metadata: Mapping[str, str]) -> str:
+    """Return a clause on an alpha in the metadata that says nothing of whether it is multiplied in already."""
+    key = next((key for key in BARE_ALPHAS if metadata.get(key)), None)
+    return "" if key is None else (f"{key} {metadata[key][:20]} in its metadata is left alone, because converters that "
+                                   "drop alphas multiply them in")
 
 
 def _check(source: AlphaSource, patch: RankedPatch) -> None:

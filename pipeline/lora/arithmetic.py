@@ -41,7 +41,8 @@ class ModulePatch:
 
     def add_to(self, weight: torch.Tensor, scale: float) -> None:
         """Change a weight, contiguous, of float32 or float64, in place. Raises RuntimeError when a shape is wrong."""
-        parts = {name: part.to(weight.device, weight.dtype) for name, part in self.parts.items()}
+        # First to the device and then to the dtype: the other way would send twice the bytes.
+        parts = {name: part.to(weight.device).to(weight.dtype) for name, part in self.parts.items()}
         if "set_weight" in parts:
             weight.lerp_(parts["set_weight"].reshape(weight.shape), scale)
         elif "oft_blocks" in parts:

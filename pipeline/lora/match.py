@@ -172,7 +172,10 @@ def read_changes(file: LoraFile, expert: str, targets: Targets, read_lora: ReadL
     _check_finite(file.name, tensors, chosen.keys)
     modules: dict[str, dict[str, torch.Tensor]] = {}
     for name, key in chosen.keys.items():
-        modules.setdefault(key.module, {})[key.part] = tensors[name]
+        if key.part in (parts := modules.setdefault(key.module, {})):
+            raise CheckpointError(f"{file.name} holds two patches for {quoted(key.module)} of the {expert}-noise "
+                                  "expert: it is several LoRAs in one file. Save each on its own.")
+        parts[key.part] = tensors[name]
     factors, said = missing_factors(file.facts.alphas, chosen.keys.values(), modules)
     try:
         changes, used = read_lora(modules, targets, factors)

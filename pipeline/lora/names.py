@@ -101,9 +101,9 @@ PART = re.compile(
 FOREIGN = re.compile(
     r"""\.(?P<part>(?:adamss|beft|boft|bone|c3a|deft|delora|fourierft|frod|glora|gralora|hira|hra|ia3|lily|ln_tuning|miss
     |oft|osf|peanut|psoft|pvera_lambda|randlora|road|shira|supertuning|tinylora|unilora|vblora|vera_lambda|waveft)_\w{1,40}
-    |lora_\w{1,40}|on_input|scalar|bm)(?:\.[\w-]{1,60}){0,2}$""", re.VERBOSE)
+    |lora_\w{1,40}|on_input|scalar|bm|lokr_t1|lambda_layer|[pq]_layer)(?:\.[\w-]{1,60}){0,2}$""", re.VERBOSE)
 """Parts of adapters that are not applied: PEFT's other types (src/peft/tuners/*/model.py, `prefix`), such as AdaLoRA's
-lora_E, LyCORIS' (IA)3 (`on_input`) and its trained scalar."""
+lora_E, LyCORIS' (IA)3 (`on_input`), T-LoRA (`p_layer`) and its trained scalar."""
 MAX_PART = 180
 """Longest part in characters, with an adapter's name in it."""
 

@@ -349,7 +349,8 @@ def config(component: str = "", **settings: Any) -> dict[str, str]:
     ("transformer", config("transformer", r=4, lora_alpha=4, alpha_pattern=None, init_lora_weights="gaussian"), 1.0,
      "alpha 4 from"),
     ("transformer", config("transformer_2", r=4, lora_alpha=16), 1.0, "no alpha, so taken as the rank."),
-    ("transformer", {"ss_network_alpha": "1", "ss_network_dim": "4"}, 1.0, "ss_network_alpha 1 is left alone"),
+    ("transformer", {"ss_network_alpha": "1", "ss_network_dim": "4"}, 1.0, "ss_network_alpha 1 in its metadata is left alone"),
+    ("transformer", {"lora_alpha": "2"}, 1.0, "lora_alpha 2 in its metadata is left alone"),
     ("transformer", {"lora_adapter_metadata": "null"}, 1.0, "no alpha"),
 ])
 def test_alpha_in_the_metadata(prefix: str, metadata: dict[str, str], factor: float, said: str,
@@ -386,6 +387,16 @@ def test_each_expert_has_its_own_alpha(bases: Callable[[str], Base], tmp_path: P
     assert off(weight_in_use(model.high, LINEAR) - weight, 4.0 * change) < 1e-5
     assert off(weight_in_use(model.low, LINEAR) - weight, 0.5 * change) < 1e-5
     assert "alpha 16 from" in report[0] and "alpha 2 from" in report[1]
+
+
+def test_a_part_for_both_experts_beside_one_for_one(bases: Callable[[str], Base], tmp_path: Path) -> None:
+    parts, _ = lora(torch.Size((768, 256)))
+    path = tmp_path / "a.safetensors"
+    save_file({f"{prefix}.{part}": tensor.clone() for prefix in (f"diffusion_model.{LINEAR}", f"transformer_2.{LINEAR}")
+               for part, tensor in parts.items()}, path)
+    with pytest.raises(CheckpointError, match=r"two patches for blocks\.0\.ffn\.0 of the low-noise expert"):
+        apply_loras(Wan22Model(bases("fp16").expert, bases("fp16").expert), [opened(path, expert="both")],
+                    bases("fp16").host)
 
 
 SIDECAR = {"peft_type": "LORA", "r": 4, "lora_alpha": 16, "target_modules": ["net.0.proj"], "bias": "none"}
@@ -462,7 +473,7 @@ def test_metadata_and_the_file_beside_it_contradict(tmp_path: Path) -> None:
     ({"vera_lambda_b": (768,)}, "vera_lambda_b"), ({"hira_A": (4, 256), "hira_B": (768, 4)}, "hira_A"),
     ({"lora_A": (4, 256), "lora_B": (768, 4), "lora_E": (4, 1)}, "lora_E"),
     ({"hada_w1_a": (768, 4), "hada_w1_b": (4, 256), "hada_w2_a": (768, 4), "hada_w2_b": (4, 256), "scalar": ()},
-     "scalar"),
+     "scalar"), ({"p_layer.weight": (768, 4), "q_layer.weight": (4, 256), "lambda_layer": (1, 4)}, "p_layer"),
 ])
 def test_other_adapter_types_are_refused_by_name(parts: dict[str, tuple[int, ...]], said: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"is of an adapter type that is not applied here: it has {said}"):
