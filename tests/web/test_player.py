@@ -227,7 +227,7 @@ def test_it_comes_back_with_its_tab(canvas: Canvas, server: ComfyServer):
     assert levels(canvas, made, 4) == [pytest.approx(level(4, 1), abs=NEAR // 2)]
     fault = player(canvas, "HEVC").query_selector("p")
     fault.wait_for_element_state("visible")
-    assert fault.inner_text() == f"{lost['filename']} is not there any more: it was moved or deleted."
+    assert fault.inner_text() == f"{lost['filename']} is gone: it was moved or deleted."
     canvas.errors[:] = [error for error in canvas.errors if lost["filename"] not in error]  # Chromium tells of a 404
 
 
