@@ -305,7 +305,9 @@ def test_types_on_models_of_comfyui(kind: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(in_comfyui, "lora_file", lambda name: path)
     for scale in SCALES:
         patched, _ = in_comfyui.models_with_loras({HIGH: model, LOW: model}, (Lora("a", scale, HIGH),), None)
-        found = comfy.lora.calculate_weight(patched[HIGH].patches[key], weight.clone(), key)
+        patches = [(patch[0], comfy.lora.prefetch_prepared_value(patch[1], [0], None, None, False), *patch[2:])
+                   for patch in patched[HIGH].patches[key]]  # as ComfyUI does before it copies them to a GPU
+        found = comfy.lora.calculate_weight(patches, weight.clone(), key)
         assert off(found - weight, scale * (trained(weight.double()) - weight.double())) < 1e-5
 
 
@@ -349,7 +351,8 @@ def config(component: str = "", **settings: Any) -> dict[str, str]:
     ("transformer", config("transformer", r=4, lora_alpha=4, alpha_pattern=None, init_lora_weights="gaussian"), 1.0,
      "alpha 4 from"),
     ("transformer", config("transformer_2", r=4, lora_alpha=16), 1.0, "no alpha, so taken as the rank."),
-    ("transformer", {"ss_network_alpha": "1", "ss_network_dim": "4"}, 1.0, "ss_network_alpha 1 in its metadata is left alone"),
+    ("transformer", {"ss_network_alpha": "1", "ss_network_dim": "4"}, 1.0,
+     "ss_network_alpha 1 in its metadata is left alone"),
     ("transformer", {"lora_alpha": "2"}, 1.0, "lora_alpha 2 in its metadata is left alone"),
     ("transformer", {"lora_adapter_metadata": "null"}, 1.0, "no alpha"),
 ])
@@ -473,7 +476,7 @@ def test_metadata_and_the_file_beside_it_contradict(tmp_path: Path) -> None:
     ({"vera_lambda_b": (768,)}, "vera_lambda_b"), ({"hira_A": (4, 256), "hira_B": (768, 4)}, "hira_A"),
     ({"lora_A": (4, 256), "lora_B": (768, 4), "lora_E": (4, 1)}, "lora_E"),
     ({"hada_w1_a": (768, 4), "hada_w1_b": (4, 256), "hada_w2_a": (768, 4), "hada_w2_b": (4, 256), "scalar": ()},
-     "scalar"), ({"p_layer.weight": (768, 4), "q_layer.weight": (4, 256), "lambda_layer": (1, 4)}, "p_layer"),
+     "scalar"), ({"p_layer.weight": (768, 4), "q_layer.weight": (4, 256)}, "p_layer"),
 ])
 def test_other_adapter_types_are_refused_by_name(parts: dict[str, tuple[int, ...]], said: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"is of an adapter type that is not applied here: it has {said}"):
