@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..pipeline import request
 from ..pipeline.host.folders import lora_file
-from ..pipeline.lora.alpha import SIDECAR
 from ..pipeline.lora.lora import new_loras
+from ..pipeline.lora.peft_config import SIDECAR
 from .sockets import CATEGORY, Loras
 
 

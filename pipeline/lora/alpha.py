@@ -1,8 +1,4 @@
-"""The alpha of a LoRA whose tensors have none: from the file's metadata, or from an adapter_config.json beside it.
-
-diffusers writes the settings of PEFT's adapter as JSON into the metadata (src/diffusers/loaders/lora_base.py,
-`lora_adapter_metadata`, with the component's name before each: `transformer_2.lora_alpha`), PEFT writes them beside the
-file (src/peft/config.py). What they mean: src/peft/tuners/lora/model.py and layer.py of github.com/huggingface/peft.
+"""The alpha of modules without an alpha tensor: from the file's metadata, or from an adapter_config.json beside it.
 
 kohya's `ss_network_alpha` is no such source: kohya's trainers always write alpha tensors, and converters that leave
 them out have multiplied them into the matrices (convert_lora.py of github.com/kohya-ss/musubi-tuner).
@@ -10,11 +6,7 @@ them out have multiplied them into the matrices (convert_lora.py of github.com/k
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,70 +14,14 @@ from typing import TYPE_CHECKING
 from ..checkpoint.errors import quoted
 from .adapters import WITH_MAGNITUDE, Adapter, Shape, adapter_of, patch_shape
 from .names import LoraKey, Style, diffusers_name, without_prefix
+from .peft_config import SIDECAR, AdapterConfig, Names, ends_of, read_metadata, read_sidecar
 
 if TYPE_CHECKING:
     import torch
 
 BARE_ALPHAS = ("ss_network_alpha", "lora_alpha", "network_alpha", "alpha")
-METADATA, SIDECAR = "lora_adapter_metadata", "adapter_config.json"
-MAX_JSON = 500_000
-"""Most characters of either that are read. Patterns that name every module of two experts take 100,000."""
-FIELD = re.compile(r"(?:(?P<component>.+?)\.)?(?P<field>r|lora_alpha|alpha|use_rslora|use_dora|peft_type|bias"
-                   r"|init_lora_weights|target_modules|(?P<pattern>rank_pattern|alpha_pattern)(?:\.(?P<module>.+))?)",
-                   re.DOTALL)
-OTHER_COMPONENTS = re.compile(r"text_encoder|image_encoder|vae|te\d?$")
-COMPONENTS = ("transformer", "transformer_1", "transformer_2", "unet")
-TYPES = ("LORA", "LOHA", "LOKR")
-"""PEFT's adapter types whose weights alpha / r multiplies."""
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that take the adapter's first values off the base weights; `pissa_niter_4` is one too."""
-LITERAL = re.compile(r"[\w.-]+")
-MAX_EXPRESSIONS, MAX_REPEATS, MAX_GROUPS, MAX_CHOICES, LONGEST_EXPRESSION = 64, 2, 3, 16, 200
-"""Bounds of the regular expressions in patterns, so that one from the internet cannot take for ever."""
-
-
-Pattern = Mapping[str, tuple[int, float]]
-"""End of a module's name, or a regular expression for it -> its place in the file, and its rank or alpha."""
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """The settings of one PEFT adapter. `rank` and `alpha` are of the modules that no pattern names."""
-
-    rank: int | None = None
-    alpha: float | None = None
-    rank_pattern: Pattern = field(default_factory=dict)
-    alpha_pattern: Pattern = field(default_factory=dict)
-    expressions: tuple[str, ...] = ()
-    """Keys of both patterns that are regular expressions rather than names."""
-    rank_stabilised: bool = False
-    dora: bool = False
-    biases: bool = False
-    """Biases were trained, and saved whole."""
-    targets: tuple[str, ...] = ()
-
-    def rank_of(self, names: Names) -> int | None:
-        """Return the rank of a module."""
-        return _matching(self.rank_pattern, self.expressions, names, self.rank)
-
-    def alpha_of(self, names: Names) -> float | None:
-        """Return the alpha of a module."""
-        return _matching(self.alpha_pattern, self.expressions, names, self.alpha)
-
-    def factor_of(self, names: Names, rank: int | None) -> float | None:
-        """Return what multiplies a module's change, None when alpha or rank is not known. `rank`: its tensors'."""
-        alpha, rank = self.alpha_of(names), rank or self.rank_of(names)
-        if alpha is None or rank is None:
-            return None
-        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
-
-
 Configs = Mapping[str, AdapterConfig]
 """By component, `transformer` or `transformer_2`; "" for all."""
-
-
-Names = tuple[str, ...]
-"""Names of one module: the file's, the official one and diffusers'."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +72,7 @@ def alpha_source(path: Path, metadata: Mapping[str, str], patches: Sequence[Rank
         except ValueError:
             if own:
                 raise
-    if beside is not None and not own and not fits(beside, patches):
+    if beside is not None and not own and (configs or not fits(beside, patches)):
         beside = None
         note = "" if configs or all(patch.has_alpha for patch in patches) else f"{SIDECAR} beside it is of another file"
     if configs and beside is not None:
@@ -196,7 +132,7 @@ def _range(values: set[float]) -> str:
 
 def _left_alone(metadata: Mapping[str, str]) -> str:
     """Return a clause on an alpha in the metadata that says nothing of whether it is multiplied in already."""
-    key = next((key for key in BARE_ALPHAS if metadata.get(key)), None)
+    key = next((key for key in BARE_ALPHAS if metadata.get(key, "None") not in ("", "None", "null")), None)
     return "" if key is None else (f"{key} {metadata[key][:20]} in its metadata is left alone, because converters that "
                                    "drop alphas multiply them in")
 
@@ -230,43 +166,6 @@ def names_of(key: LoraKey) -> Names:
     return tuple(dict.fromkeys((key.name, without_prefix(key.name), key.module, diffusers_name(key.module))))
 
 
-def _matching(pattern: Pattern, expressions: Sequence[str], names: Names, otherwise: float | None) -> float | None:
-    """Return the value of the first key that matches the end of a module's name after a dot, as PEFT looks it up."""
-    hits = [pattern[end] for name in names for end in _ends(name) if end in pattern]
-    hits += [pattern[key] for key in expressions if key in pattern
-             and any(re.match(rf"(.*\.)?({key})$", name) for name in names)]
-    return min(hits)[1] if hits else otherwise
-
-
-def _ends(name: str) -> Iterator[str]:
-    while name:
-        yield name
-        name = name.partition(".")[2]
-
-
-def read_metadata(metadata: Mapping[str, str]) -> dict[str, AdapterConfig]:
-    """Return the adapters' settings in a file's metadata, none when there are none.
-
-    Raises ValueError, with a clause that follows the file's name, for settings that cannot be read or followed.
-    """
-    text = metadata.get(METADATA)
-    if text is None or text.strip() in ("", "null"):
-        return {}
-    return _configs(text, f"has metadata ({METADATA}) that")
-
-
-def read_sidecar(path: Path) -> AdapterConfig | None:
-    """Return the settings of an adapter_config.json; None when there is none. Raises ValueError as `read_metadata`."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_JSON + 1)
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"has {SIDECAR} beside it that cannot be read ({error})") from error
-    return _configs(text, f"has {SIDECAR} beside it that").get("", AdapterConfig())
-
-
 def config_of(configs: Configs, key: LoraKey) -> AdapterConfig | None:
     """Return the settings that are for the module of a tensor, by its component."""
     own = [name for name in configs if name and key.name.startswith(f"{name}.")]
@@ -280,106 +179,8 @@ def config_of(configs: Configs, key: LoraKey) -> AdapterConfig | None:
 
 
 def fits(config: AdapterConfig, patches: Sequence[RankedPatch]) -> bool:
-    """Tell whether settings can be those of a file with these patches: their ranks and modules."""
+    """Tell whether settings can be those of a file with these patches: their type, ranks and modules."""
     return config.alpha is not None and all(
-        patch.rank in (None, config.rank_of(names_of(patch.key)))
-        and (not config.targets or any(end in config.targets for name in names_of(patch.key) for end in _ends(name)))
+        patch.rank in (None, config.rank_of(names_of(patch.key))) and config.dora == (patch.adapter is Adapter.DORA)
+        and (not config.targets or any(end in config.targets for name in names_of(patch.key) for end in ends_of(name)))
         for patch in patches)
-
-
-def _configs(text: str, where: str) -> dict[str, AdapterConfig]:
-    """Return the settings by component. `where` is for messages."""
-    if len(text) > MAX_JSON:
-        raise ValueError(f"{where} is longer than {MAX_JSON:,} characters")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON ({str(error)[:100]})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{where} is not a JSON object")
-    fields: dict[str, dict[str, object]] = {}
-    for name, value in found.items():
-        if name in COMPONENTS and isinstance(value, dict):  # the settings of a component as an object
-            for inner, setting in value.items():
-                _put(fields, f"{name}.{inner}", setting)
-        else:
-            _put(fields, name, value)
-    try:
-        return {component: _config(settings) for component, settings in fields.items()
-                if not OTHER_COMPONENTS.match(component)}
-    except ValueError as error:
-        raise ValueError(f"{where} {error}") from error
-
-
-def _put(fields: dict[str, dict[str, object]], name: str, value: object) -> None:
-    match = FIELD.fullmatch(name)
-    if match is None:
-        return
-    settings = fields.setdefault(match["component"] or "", {})
-    if match["module"]:
-        pattern = settings.setdefault(match["pattern"], {})
-        if isinstance(pattern, dict):
-            pattern[match["module"]] = value
-    else:
-        settings[match["field"]] = value
-
-
-def _config(settings: Mapping[str, object]) -> AdapterConfig:
-    """Return one adapter's settings. Raises ValueError, with a clause, for those that cannot be followed."""
-    peft_type = str(settings.get("peft_type") or "LORA").rpartition(".")[2].upper()
-    if peft_type not in TYPES:
-        raise ValueError(f"is of a {peft_type[:40]} adapter, which is not applied here; choose a LoRA, LoHa or LoKr")
-    start = str(settings.get("init_lora_weights")).lower()
-    if start.startswith(CHANGES_BASE):
-        raise ValueError(f"says init_lora_weights {start[:40]!r}: it was trained on base weights that it changed "
-                         "first, so that it does not fit the model as it is; save it with PEFT's "
-                         "path_initial_model_for_weight_conversion")
-    alpha, targets = settings.get("lora_alpha", settings.get("alpha")), settings.get("target_modules")
-    ranks, alphas = _pattern(settings, "rank_pattern", _rank), _pattern(settings, "alpha_pattern", _number)
-    return AdapterConfig(
-        rank=None if settings.get("r") is None else _rank(settings["r"], "r"),
-        alpha=None if alpha is None else _number(alpha, "lora_alpha"),
-        rank_pattern=ranks, alpha_pattern=alphas,
-        expressions=tuple(key for key in {**ranks, **alphas} if not LITERAL.fullmatch(key)),
-        rank_stabilised=settings.get("use_rslora") in (True, "true", "True"),
-        dora=settings.get("use_dora") in (True, "true", "True"),
-        biases=settings.get("bias") in ("all", "lora_only"),
-        targets=tuple(name for name in targets if isinstance(name, str)) if isinstance(targets, list) else (),
-    )
-
-
-def _pattern(settings: Mapping[str, object], name: str, read: Callable[[object, str], float]) -> Pattern:
-    pattern = settings.get(name) or {}
-    if not isinstance(pattern, dict):
-        raise ValueError(f"has a {name} that is not an object")
-    pattern = {plain if LITERAL.fullmatch(plain := key.replace("\\.", ".")) else key: value
-               for key, value in pattern.items()}
-    expressions = [key for key in pattern if not LITERAL.fullmatch(key)]
-    if len(expressions) > MAX_EXPRESSIONS:
-        raise ValueError(f"has more than {MAX_EXPRESSIONS} regular expressions in {name}")
-    for key in expressions:
-        bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", key).replace("(?:", "(")
-        simple = (sum(map(bare.count, "*+{?")) <= MAX_REPEATS and bare.count("(") <= MAX_GROUPS
-                  and bare.count("|") <= MAX_CHOICES and not re.search(r"\)[*+{?]|[*+?}][*+{]", bare))
-        with suppress(re.error):
-            if len(key) <= LONGEST_EXPRESSION and simple and re.compile(key):
-                continue
-        raise ValueError(f"has the regular expression {key[:80]!r} in {name}, which is not read here")
-    return {key: (place, read(value, key)) for place, (key, value) in enumerate(pattern.items())}
-
-
-def _number(value: object, name: str) -> float:
-    number = value
-    if isinstance(value, str):
-        with suppress(ValueError):
-            number = float(value)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) < 1e9:  # NaN fails too
-        raise ValueError(f"has the value {str(value)[:40]!r} for {name[:80]}, where a number is wanted")
-    return float(number)
-
-
-def _rank(value: object, name: str) -> int:
-    number = _number(value, name)
-    if number < 1 or number != int(number):
-        raise ValueError(f"has the rank {number:g} for {name[:80]}")
-    return int(number)

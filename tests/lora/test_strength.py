@@ -461,6 +461,9 @@ def test_metadata_and_the_file_beside_it_contradict(tmp_path: Path) -> None:
     write(parts, path, metadata=config("transformer", r=4, lora_alpha=16))
     with pytest.raises(CheckpointError, match=r"has contradicting alphas.*is 1 and 4 by its metadata"):
         write(parts, path, metadata=config("transformer", r=4, lora_alpha=4))
+    (tmp_path / "b.safetensors").touch()
+    assert opened(path).facts.alphas.where == "its metadata", "what lies beside several files may be of another"
+    (tmp_path / "b.safetensors").unlink()
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"has adapter_config\.json beside it that is not JSON"):
         opened(path)
