@@ -183,7 +183,9 @@ def read_changes(file: LoraFile, expert: str, targets: Targets, read_lora: ReadL
         raise CheckpointError(f"{file.name} is damaged: {error}. Fetch it again, or choose another.") from error
     match = chosen.match(used)
     check_match(file, expert, match)
-    if changes and all(change.changes_nothing() for change in changes.values()):
+    if file.lora.scale == 0.0 or not changes:
+        said += "; it changes nothing at scale 0" if changes else "; it changes nothing"
+    elif all(change.changes_nothing() for change in changes.values()):
         said += "; it changes nothing, because all its changes are zero"
     return changes, f"{describe_match(file, expert, match)}{said}."
 

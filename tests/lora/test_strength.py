@@ -520,3 +520,5 @@ def test_a_lora_that_changes_nothing(kind: str, zero: str, bases: Callable[[str]
     assert report.endswith(said)
     weight = bases("fp16").weights[f"{LINEAR}.weight"]
     assert torch.allclose(weight_in_use(expert, LINEAR), weight, atol=1e-7)
+    assert "it changes nothing at scale 0." in bases("fp16").with_lora(
+        write(TYPES[kind][1](torch.Size((768, 256)))[0], tmp_path / "a.safetensors", scale=0.0))[1]
