@@ -27,12 +27,6 @@ def is_component(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob(f"[!.]*{SUFFIX}*"))
 
 
-def vocabulary_file(folder: Path) -> Path | None:
-    """Return the sentencepiece model in a text encoder's folder or, as diffusers keeps it, in `tokenizer` beside it."""
-    places = (folder / "spiece.model", folder.parent / "tokenizer" / "spiece.model")
-    return next((place for place in places if place.is_file()), None)
-
-
 def _preferred(folder: Path, suffix: str) -> Path | None:
     """Return the one file with this suffix, of several the one without a variant; None when that is not clear.
 

@@ -12,10 +12,11 @@ from enum import Enum
 from pathlib import Path
 
 from .errors import CheckpointError, PickleError
-from .folder import is_component, is_pipeline, vocabulary_file
+from .folder import is_component, is_pipeline
 from .gguf_file import READABLE
 from .kinds import I2V_IN_CHANNELS, KeyLayout, ModelKind
 from .probe import CheckpointFacts, StorageFamily, probe_checkpoint, weights_name
+from .vocabulary import has_vocabulary, no_vocabulary, vocabulary_file
 
 
 class Slot(str, Enum):
@@ -188,34 +189,24 @@ def _wrong(found: CheckpointFacts, slot: Slot) -> str:
 def _check_storage(found: CheckpointFacts, slot: Slot) -> None:
     """Raise CheckpointError for storage that no loader reads.
 
-    That is scales of unknown meaning, GGUF types that nothing dequantises, and for the text encoder and the VAE some
-    formats that only experts may have.
+    That is scales of unknown meaning, GGUF types that nothing dequantises, and for the VAE all but plain dtypes.
     """
     name, called = found.name, CALLED[found.kind]
     if found.storage.family is StorageFamily.OTHER:
         raise CheckpointError(f"{name} is {called} in {found.storage.name}, which cannot be read. {ADVICE[slot]}")
-    if slot in EXPERTS:
+    if slot is not Slot.VAE:
         odd = sorted(set(found.header.dtypes.values()) - set(READABLE)) if found.layout is KeyLayout.GGUF else []
         if odd:
             raise CheckpointError(f"{name} is {called} with weights in {', '.join(odd)}, which cannot be read; of GGUF "
                                   f"these can: {', '.join(READABLE)}. {ADVICE[slot]}")
-        return
-    if found.layout is KeyLayout.GGUF:
-        raise CheckpointError(f"{name} is {called} in GGUF, which is read for experts only. {ADVICE[slot]}")
+    if slot is Slot.VAE and found.layout is KeyLayout.GGUF:
+        raise CheckpointError(f"{name} is {called} in GGUF, which is read for experts and text encoders only. "
+                              f"{ADVICE[slot]}")
     if slot is Slot.VAE and found.storage.family is not StorageFamily.PLAIN:
         raise CheckpointError(f"{name} is {called} in {found.storage.name}; fp16, bf16 and fp32 are read. "
                               f"{ADVICE[slot]}")
-    if found.layout is KeyLayout.OFFICIAL:
-        raise CheckpointError(f"{name} is {called} under the official code's names, which are not read. "
-                              f"{ADVICE[slot]}")
-    if slot is Slot.TEXT and not _has_vocabulary(found):
-        raise CheckpointError(f"{name} holds no vocabulary (spiece_model). Use Comfy-Org's single file, or the folder "
-                              "of a pipeline with its tokenizer folder.")
-
-
-def _has_vocabulary(found: CheckpointFacts) -> bool:
-    path = found.header.path
-    return vocabulary_file(path) is not None if path.is_dir() else "spiece_model" in found.header.shapes
+    if slot is Slot.TEXT and not has_vocabulary(found.header):
+        raise CheckpointError(no_vocabulary(name))
 
 
 def suitability(path: Path) -> Suitability:
@@ -231,7 +222,7 @@ def _stamp(path: Path) -> Stamp:
     folder = path.is_dir()
     files = sorted(file for file in path.iterdir() if file.is_file()) if folder else [path]
     return (tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
-            _beside(path) if folder else ())
+            _beside(path) if folder else (vocabulary_file(path) is not None,))
 
 
 def _beside(folder: Path) -> tuple[bool, ...]:

@@ -50,6 +50,12 @@ def dequantise(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
     return (weight.data.float() * weight.scales["weight_scale"].float()).to(dtype)
 
 
+def stored_dtype(weight: Weight) -> torch.dtype:
+    """Return the dtype from which a host chooses the compute dtype; bfloat16, Wan's own, for integers."""
+    quantised = isinstance(weight, QuantisedWeight)
+    return FP8_FORMATS.get(weight.format, torch.bfloat16) if quantised else weight.dtype
+
+
 def check_unpackable(weight: QuantisedWeight) -> None:
     """Raise CheckpointError for a format that only ComfyUI dequantises."""
     if weight.format != GGUF and weight.format not in FP8_FORMATS:

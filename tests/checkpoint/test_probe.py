@@ -193,7 +193,7 @@ def test_vaes(tmp_path: Path) -> None:
     assert (diffusers.kind, diffusers.layout) == (ModelKind.VAE_WAN21, KeyLayout.DIFFUSERS)
     gguf_vae = probe_checkpoint(saved_gguf(tmp_path / "vae.gguf", {k: v for k, v in tensors.items() if v.dim() <= 2} | {
         "decoder.head.0.gamma": zeros(32), "encoder.conv1.weight": zeros(8, 8), "conv2.weight": zeros(16, 16)}))
-    assert "in GGUF, which is read for experts only" in sentence(gguf_vae, Slot.VAE)
+    assert "in GGUF, which is read for experts and text encoders only" in sentence(gguf_vae, Slot.VAE)
 
 
 def test_text_encoders(tmp_path: Path) -> None:
@@ -209,10 +209,10 @@ def test_text_encoders(tmp_path: Path) -> None:
     check_slot(probe_checkpoint(saved(tmp_path, umt5 | vocabulary)), Slot.TEXT)
     found = probe_checkpoint(saved(tmp_path, official))
     assert (found.kind, found.layout) == (ModelKind.UMT5, KeyLayout.OFFICIAL)
-    assert "under the official code's names" in sentence(found, Slot.TEXT)
+    assert "Put spiece.model beside it" in sentence(found, Slot.TEXT)
     found = probe_checkpoint(saved_gguf(tmp_path / "umt5.gguf", llama))
     assert (found.kind, found.layout) == (ModelKind.UMT5, KeyLayout.GGUF)
-    assert "in GGUF" in sentence(found, Slot.TEXT)
+    assert "Put spiece.model beside it" in sentence(found, Slot.TEXT)
 
 
 def test_something_else(tmp_path: Path) -> None:
