@@ -29,7 +29,7 @@ VARIANTS = {
 }
 """Parts that only one variant has; the first match decides."""
 PLAIN_PARTS = {"patch_embedding", "text_embedding", "time_embedding", "time_projection", "blocks", "head", "img_emb",
-               "condition_embedder", "proj_out", "scale_shift_table", "scaled_fp8"}
+               "condition_embedder", "proj_out", "scale_shift_table", "scaled_fp8", "comfy_attention"}
 IMAGE_MARKS = re.compile(r"(?:^|\.)(?:img_emb|image_embedder|k_img|add_k_proj)\.", re.MULTILINE)
 LORA_MARKS = re.compile(
     r"[._](lora_(up|down|mid|A|B)|lora\.(up|down)|lora_linear_layer|lokr_[wt][12]|hada_[wt][12]|oft_blocks"
@@ -67,7 +67,10 @@ def detect(shapes: Shapes) -> Detected:
 def _wan(shapes: Shapes) -> Detected | None:
     """Detect a Wan transformer and its variant; None for anything else."""
     prefixed = PREFIX + "patch_embedding.weight" in shapes
-    bare = {name.removeprefix(PREFIX): shape for name, shape in shapes.items()} if prefixed else shapes
+    bare = ({name.removeprefix(PREFIX): shape for name, shape in shapes.items() if name.startswith(PREFIX)}
+            if prefixed else shapes)
+    besides = tuple(sorted({name.partition(".")[0] for name in shapes if not name.startswith(PREFIX)} - PLAIN_PARTS))
+    besides = besides if prefixed else ()
     ends = ("head.modulation", "head.head.weight", "proj_out.weight")
     if len(bare.get("patch_embedding.weight", ())) != 5 or not any(name in bare for name in ends):
         return None
@@ -78,7 +81,7 @@ def _wan(shapes: Shapes) -> Detected | None:
     odd = min(parts - PLAIN_PARTS, default=None)
     variant = next((kind for part, kind in VARIANTS.items() if part in parts), None)
     if variant is not None:
-        return Detected(variant, layout, shape, odd)
+        return Detected(variant, layout, shape, odd, besides)
     in_channels = bare["patch_embedding.weight"][1]
     out_channels = 16 if shape is None else shape.out_channels
     if IMAGE_MARKS.search("\n".join(bare)):
@@ -90,7 +93,7 @@ def _wan(shapes: Shapes) -> Detected | None:
                 52: ModelKind.FUN_CONTROL}.get(in_channels, ModelKind.OTHER_WAN)
     if kind is ModelKind.WAN22_I2V_EXPERT and (odd or out_channels != 16):
         kind = ModelKind.OTHER_WAN
-    return Detected(kind, layout, shape, odd)
+    return Detected(kind, layout, shape, odd, besides)
 
 
 def _transformer_shape(shapes: Shapes, layout: KeyLayout) -> TransformerShape | None:

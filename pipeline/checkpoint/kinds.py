@@ -70,10 +70,12 @@ class TransformerShape:
 class Detected:
     """The model that tensor names and shapes show.
 
-    `shape`: of a whole transformer. `odd_part`: a part that no plain expert has.
+    `shape`: of a whole transformer. `odd_part`: a part that no plain expert has. `besides`: in an all-in-one
+    checkpoint, the beginnings of the names that are not the transformer's.
     """
 
     kind: ModelKind
     layout: KeyLayout = KeyLayout.NATIVE
     shape: TransformerShape | None = None
     odd_part: str | None = None
+    besides: tuple[str, ...] = ()

@@ -12,10 +12,11 @@ from enum import Enum
 from pathlib import Path
 
 from .errors import CheckpointError, PickleError
-from .folder import is_component, is_pipeline
+from .folder import INDEX_SUFFIX, is_component, is_pipeline
 from .gguf_file import READABLE
 from .kinds import I2V_IN_CHANNELS, KeyLayout, ModelKind
 from .probe import CheckpointFacts, StorageFamily, probe_checkpoint, weights_name
+from .shards import parts_beside
 from .vocabulary import has_vocabulary, no_vocabulary, vocabulary_file
 
 
@@ -72,10 +73,14 @@ Stamp = tuple[tuple[tuple[str, int, int], ...], tuple[bool, ...]]
 
 @dataclass(frozen=True)
 class Suitability:
-    """The fault for each slot that weights do not fit, and their noise; CheckpointFacts would take 100s of kB."""
+    """The fault for each slot that weights do not fit, their noise, and what an all-in-one checkpoint holds besides.
+
+    CheckpointFacts would take 100s of kB.
+    """
 
     faults: Mapping[Slot, str]
     noise: str | None
+    besides: tuple[str, ...] = ()
 
 
 _known: dict[Path, tuple[Stamp, Suitability]] = {}
@@ -96,7 +101,7 @@ def list_weights(roots: Sequence[Path]) -> dict[str, Path]:
                 folders.clear()
                 continue
             seen.add(real)
-            if folder != root and (is_pipeline(folder) or ("config.json" in files and is_component(folder))):
+            if folder != root and (is_pipeline(folder) or (_may_be_component(files) and is_component(folder))):
                 found.setdefault(str(folder.relative_to(root)), folder)
                 folders.clear()
                 continue
@@ -105,6 +110,11 @@ def list_weights(roots: Sequence[Path]) -> dict[str, Path]:
                 if name.lower().endswith(SUFFIXES):
                     found.setdefault(str((folder / name).relative_to(root)), folder / name)
     return found
+
+
+def _may_be_component(files: Sequence[str]) -> bool:
+    """True when the names in a folder are worth a second look."""
+    return any(name == "config.json" or name.endswith(INDEX_SUFFIX) for name in files)
 
 
 def fitting_names(known: Mapping[str, Path], slot: Slot) -> list[str]:
@@ -220,7 +230,7 @@ def suitability(path: Path) -> Suitability:
 
 def _stamp(path: Path) -> Stamp:
     folder = path.is_dir()
-    files = sorted(file for file in path.iterdir() if file.is_file()) if folder else [path]
+    files = sorted(file for file in path.iterdir() if file.is_file()) if folder else parts_beside(path)
     return (tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
             _beside(path) if folder else (vocabulary_file(path) is not None,))
 
@@ -245,4 +255,4 @@ def _examine(path: Path) -> Suitability:
             check_slot(found, slot)
         except CheckpointError as error:
             faults[slot] = str(error)
-    return Suitability(faults, found.noise)
+    return Suitability(faults, found.noise, found.besides)

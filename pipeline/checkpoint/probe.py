@@ -11,18 +11,20 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from .detect import detect
+from .detect import PREFIX, detect
+from .errors import CheckpointError
 from .expert_name import expert_in_name
-from .folder import is_pipeline, weight_files
+from .folder import is_pipeline
 from .gguf_file import MAGIC, read_gguf_header
 from .header import FileHeader, Header, read_opening
 from .kinds import KeyLayout, ModelKind, TransformerShape
 from .safetensors_file import read_header
+from .shards import files_of, parts_beside
 
 DTYPE_NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2"}
 """safetensors' name of a dtype -> the one in file names and on widgets."""
@@ -55,7 +57,8 @@ class CheckpointFacts:
     """The model in a file or folder, and how it is stored.
 
     `noise`: "high", "low" or None, guessed from names. `shape`: of a whole transformer, else None. `size`: in bytes.
-    `files`: those that hold the tensors.
+    `files`: those that hold the tensors. `besides`: of an all-in-one checkpoint, the beginnings of the names of its
+    other models, such as vae.
     """
 
     header: Header
@@ -67,6 +70,7 @@ class CheckpointFacts:
     odd_part: str | None
     size: int
     files: tuple[Path, ...]
+    besides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,10 +86,12 @@ def probe_checkpoint(path: Path) -> CheckpointFacts:
     """
     if path.is_dir() and is_pipeline(path):
         return _pipeline(path)
-    files = tuple(weight_files(path)) if path.is_dir() else (path,)
+    files = tuple(files_of(path))
     headers, ggufs = zip(*(_read(file) for file in files), strict=True)
-    header = _merged(path, list(headers)) if path.is_dir() else headers[0]
+    header = headers[0] if files == (path,) else _merged(path, list(headers))
     detected = detect(header.shapes)
+    if detected.besides:
+        header = _transformer_part(header)
     gguf = any(ggufs)
     return CheckpointFacts(
         header=header,
@@ -97,6 +103,7 @@ def probe_checkpoint(path: Path) -> CheckpointFacts:
         odd_part=detected.odd_part,
         size=sum(file.stat().st_size for file in files),
         files=files,
+        besides=detected.besides,
     )
 
 
@@ -115,7 +122,19 @@ def _pipeline(folder: Path) -> CheckpointFacts:
 def _read(path: Path) -> tuple[FileHeader, bool]:
     """Return a file's header and True for GGUF; the content decides, not the suffix."""
     gguf = read_opening(path)[0].startswith(MAGIC)
-    return (read_gguf_header if gguf else read_header)(path), gguf
+    header = (read_gguf_header if gguf else read_header)(path)
+    parts = header.metadata.get("split.count", "0") if gguf else "0"
+    if parts not in ("0", "1") and len(parts_beside(path)) == 1:
+        raise CheckpointError(f"{path.name} is one of {parts} parts of a split GGUF file under a name of its own. Give "
+                              "the parts their names back, such as model-00001-of-00002.gguf, in one folder.")
+    return header, gguf
+
+
+def _transformer_part(header: FileHeader) -> FileHeader:
+    """Return an all-in-one checkpoint's header with the tensors of its transformer alone."""
+    names = [name for name in header.shapes if name.startswith(PREFIX)]
+    return replace(header, dtypes={name: header.dtypes[name] for name in names},
+                   shapes={name: header.shapes[name] for name in names})
 
 
 def _merged(folder: Path, headers: list[FileHeader]) -> Header:

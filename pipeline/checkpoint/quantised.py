@@ -73,15 +73,16 @@ def dequantise_gguf(data: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.
     return dequantize_functions[ggml_type](data.reshape(-1, size), values, size, dtype).to(dtype).flatten()
 
 
-def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, Weight]:
+def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str], prefix: str = "") -> dict[str, Weight]:
     """Return a file's tensors, with each quantised weight and its scales as one QuantisedWeight.
 
+    `prefix`: what the names in the metadata have before those of the tensors.
     Scales without a weight stay, so that the check for unknown names reports them. Raises CheckpointError when the
     quantisation settings cannot be read.
     """
     tensors = dict(tensors)
     try:
-        formats = _legacy_formats(tensors) or _header_formats(metadata)
+        formats = _legacy_formats(tensors) or _header_formats(metadata, prefix)
         formats |= _entries(tensors)
         names = {layer: str(options["format"]) for layer, options in formats.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -125,9 +126,10 @@ def _legacy_formats(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any
     return formats
 
 
-def _header_formats(metadata: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _header_formats(metadata: dict[str, str], prefix: str) -> dict[str, dict[str, Any]]:
     """Return the formats in the file's header: {"layers": {layer: {"format": ..., ...}}}."""
-    return json.loads(metadata.get("_quantization_metadata", '{"layers": {}}'))["layers"]
+    layers = json.loads(metadata.get("_quantization_metadata", '{"layers": {}}'))["layers"]
+    return {layer.removeprefix(prefix): options for layer, options in layers.items()}
 
 
 def _entries(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Load a Wan 2.2 I2V-A14B expert as diffusers' WanTransformer3DModel, on a host.
 
 Single files have the names of wan/modules/model.py of github.com/Wan-Video/Wan2.2, bare or behind
-`model.diffusion_model.`; diffusers folders have diffusers' names. The configuration follows from the shapes; heads are
-128 wide in every Wan model.
+`model.diffusion_model.`, where all-in-one checkpoints hold a VAE and a text encoder besides; diffusers folders have
+diffusers' names. The configuration follows from the shapes; heads are 128 wide in every Wan model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checkpoint.detect import PREFIX
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.library import Slot, check_slot
 from ..checkpoint.probe import CheckpointFacts, probe_checkpoint
@@ -66,7 +67,7 @@ def load_expert(path: Path, host: Host) -> Expert:
     """
     facts = probe_checkpoint(path)
     config = transformer_config(facts)
-    weights, metadata = read_weights(path)
+    weights, metadata = read_weights(path, PREFIX if facts.besides else "")
     weights = _rename_to_diffusers(weights)
     model = _empty(config)
     check_weights(path.name, WHAT, model.state_dict(), weights)

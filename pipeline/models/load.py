@@ -62,6 +62,19 @@ def _open_text_encoder(path: Path, host: Host) -> TextEncoder | Any:
     return TextEncoder(*load_text_encoder(path, host))
 
 
+def load_notes(high: Path | None, low: Path | None) -> list[str]:
+    """Return what to say about experts that load: `pair_warnings`, and that of an all-in-one checkpoint a part is used.
+
+    None stands for the bundled file.
+    """
+    notes = pair_warnings(high, low)
+    for path in dict.fromkeys(path for path in (high, low) if path is not None):
+        if besides := library.suitability(path).besides:
+            notes.append(f"{weights_name(path)} is an all-in-one checkpoint. Its transformer is used, not what it has "
+                         f"besides ({', '.join(besides[:4])}): choose the text encoder and the VAE in their lists.")
+    return notes
+
+
 def pair_warnings(high: Path | None, low: Path | None) -> list[str]:
     """Return warnings about a pair of experts that loads but may be a mistake: swapped, or one file for both.
 
