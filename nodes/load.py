@@ -10,6 +10,7 @@ from ..pipeline.checkpoint import library
 from ..pipeline.checkpoint.errors import CheckpointError
 from ..pipeline.checkpoint.library import Slot
 from ..pipeline.host.folders import model_folders
+from ..pipeline.host.formats import readable_formats
 from .sockets import CATEGORY, Model
 
 BUNDLED = "bundled demo model"
@@ -26,7 +27,8 @@ def _folders(slot: Slot) -> list[Path]:
 def _choices() -> dict[Slot, list[str]]:
     """Return the choices of each input: the bundled file and those that fit it."""
     known = {folder: library.list_weights(_folders(slot)) for slot, folder in FOLDERS.items()}
-    return {slot: [BUNDLED, *library.fitting_names(known[folder], slot)] for slot, folder in FOLDERS.items()}
+    return {slot: [BUNDLED, *library.fitting_names(known[folder], slot, readable_formats())]
+            for slot, folder in FOLDERS.items()}
 
 
 def _path(name: str, slot: Slot) -> Path | None:
@@ -34,7 +36,9 @@ def _path(name: str, slot: Slot) -> Path | None:
 
     Raises CheckpointError when it is not there or does not fit.
     """
-    return None if name == BUNDLED else library.find_weights(_folders(slot), name, slot, FOLDERS[slot])
+    if name == BUNDLED:
+        return None
+    return library.find_weights(_folders(slot), name, slot, FOLDERS[slot], readable_formats())
 
 
 class Load(io.ComfyNode):

@@ -39,6 +39,11 @@ VAE_PREFIXES = ("model.", "vae.", "first_stage_model.")
 """Prefixes of all names in some VAE files: `model.` in DiffSynth-Studio and WanVideoWrapper
 (diffsynth/models/wan_video_vae.py), the others in ComfyUI's checkpoints of several models."""
 DIFFUSERS_VAE_MARKS = {"decoder.norm_out.gamma", "encoder.conv_in.weight"}
+ODD_VAE = {
+    KeyLayout.NATIVE: ("decoder.head.2.weight", "decoder.head.0.gamma", "encoder.conv1.weight"),
+    KeyLayout.DIFFUSERS: ("decoder.conv_out.weight", "decoder.norm_out.gamma", "encoder.conv_in.weight"),
+}
+"""The tensors that show a VAE's output channels, and the widths of its decoder and encoder."""
 DIFFUSERS_MARK = "condition_embedder.time_proj.weight"
 NAMES = {
     KeyLayout.NATIVE: ("blocks.0.ffn.0.weight", "text_embedding.0.weight", "time_embedding.0.weight",
@@ -130,8 +135,21 @@ def _vae(shapes: Shapes) -> Detected | None:
         channels, layout = shapes["post_quant_conv.weight"][0], KeyLayout.DIFFUSERS
     else:
         return None
+    odd = _odd_vae(shapes, layout)
+    if channels == 16 and odd:
+        return Detected(ModelKind.VAE_OTHER, layout, odd_part=odd)
     kind = {16: ModelKind.VAE_WAN21, 48: ModelKind.VAE_WAN22}.get(channels)
     return Detected(kind, layout) if kind else None
+
+
+def _odd_vae(shapes: Shapes, layout: KeyLayout) -> str | None:
+    """Return what sets a VAE apart from Wan 2.1's, as those that also upscale, or a light decoder; None for nothing."""
+    out, wide, first = ODD_VAE[layout]
+    colours = next(iter(shapes.get(out, (3,))))
+    if colours != 3:
+        return f"{colours} output channels, not 3"
+    widths = [next(iter(shapes.get(name, (0,)))) for name in (first, wide)]
+    return f"an encoder {widths[0]} wide, a decoder {widths[1]}" if 0 not in widths and len(set(widths)) > 1 else None
 
 
 def vae_prefix(names: Collection[str]) -> str:

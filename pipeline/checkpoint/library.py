@@ -60,6 +60,7 @@ CALLED = {
     ModelKind.OTHER_WAN: "another Wan model",
     ModelKind.VAE_WAN21: "the VAE of Wan 2.1",
     ModelKind.VAE_WAN22: "the VAE of Wan 2.2 5B (48 latent channels)",
+    ModelKind.VAE_OTHER: "a VAE made for other uses of Wan 2.1's latents",
     ModelKind.UMT5: "a UMT5 text encoder",
     ModelKind.T5: "a T5 text encoder",
     ModelKind.LORA: "a LoRA",
@@ -73,14 +74,23 @@ Stamp = tuple[tuple[tuple[str, int, int], ...], tuple[bool, ...]]
 
 @dataclass(frozen=True)
 class Suitability:
-    """The fault for each slot that weights do not fit, their noise, and what an all-in-one checkpoint holds besides.
+    """The fault for each slot that weights do not fit, and what else the lists and notes need of their facts.
 
-    CheckpointFacts would take 100s of kB.
+    CheckpointFacts would take 100s of kB. `formats`, `besides`: see Storage and CheckpointFacts.
     """
 
     faults: Mapping[Slot, str]
     noise: str | None
     besides: tuple[str, ...] = ()
+    formats: frozenset[str] = frozenset()
+
+    def fault(self, slot: Slot, name: str, readable: frozenset[str] | None) -> str | None:
+        """Return the fault for a slot, where a host reads these formats; None for none. `name`: for the sentence."""
+        odd = sorted(self.formats - readable) if readable is not None else []
+        if slot in self.faults or not odd:
+            return self.faults.get(slot)
+        return (f"{name} has weights in {', '.join(odd)}, which this ComfyUI does not read. Update it, or choose an "
+                "fp16, fp8_scaled or GGUF file.")
 
 
 _known: dict[Path, tuple[Stamp, Suitability]] = {}
@@ -117,8 +127,11 @@ def _may_be_component(files: Sequence[str]) -> bool:
     return any(name == "config.json" or name.endswith(INDEX_SUFFIX) for name in files)
 
 
-def fitting_names(known: Mapping[str, Path], slot: Slot) -> list[str]:
-    """Return the sorted names of the weights that fit a slot; those named for the other expert come last."""
+def fitting_names(known: Mapping[str, Path], slot: Slot, readable: frozenset[str] | None = None) -> list[str]:
+    """Return the sorted names of the weights that fit a slot; those named for the other expert come last.
+
+    `readable`: the host's quantised formats; None: any.
+    """
     other = {Slot.HIGH: "low", Slot.LOW: "high"}.get(slot)
     fits = []
     for name, path in known.items():
@@ -126,16 +139,17 @@ def fitting_names(known: Mapping[str, Path], slot: Slot) -> list[str]:
             kept = suitability(part_for(path, slot))
         except (CheckpointError, OSError):  # the sentence comes when it is chosen
             continue
-        if slot not in kept.faults:
+        if kept.fault(slot, name, readable) is None:
             fits.append((other is not None and kept.noise == other, name.lower(), name))
     return [name for _, _, name in sorted(fits)]
 
 
-def find_weights(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> Path:
+def find_weights(roots: Sequence[Path], name: str, slot: Slot, folder: str,
+                 readable: frozenset[str] | None = None) -> Path:
     """Return the file or folder with that name below the roots, listed or not; for a pipeline, the slot's part.
 
-    `folder` is ComfyUI's name of the roots. Raises CheckpointError when there is none, or when it does not fit the
-    slot.
+    `folder` is ComfyUI's name of the roots; `readable` are its quantised formats, None for any. Raises CheckpointError
+    when there is none, or when it does not fit the slot.
     """
     ways = dict.fromkeys((Path(str(name)), Path(str(name).replace("\\", "/"))))  # a name may come from Windows
     path = next((root / given for given in ways if name and _is_inside(given) for root in roots
@@ -145,7 +159,7 @@ def find_weights(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> P
                               "canvas), or choose another.")
     part = part_for(path, slot)
     try:
-        fault = suitability(part).faults.get(slot)
+        fault = suitability(part).fault(slot, name, readable)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {error.strerror or error}. Give ComfyUI the right to read it, "
                               "or choose another.") from None
@@ -191,6 +205,8 @@ def _wrong(found: CheckpointFacts, slot: Slot) -> str:
     called = CALLED[found.kind]
     if slot in EXPERTS and found.shape is not None and found.shape.in_channels != I2V_IN_CHANNELS:
         return f"{called}: {found.shape.in_channels} input channels, Wan 2.2 I2V-A14B needs {I2V_IN_CHANNELS}"
+    if found.kind is ModelKind.VAE_OTHER:
+        called = f"{called} ({found.odd_part})"
     if found.kind is ModelKind.OTHER_WAN and found.odd_part:
         called = f"{called} (it has a part called {found.odd_part})"
     return f"{called}, not {NEEDED[slot]}"
@@ -255,4 +271,4 @@ def _examine(path: Path) -> Suitability:
             check_slot(found, slot)
         except CheckpointError as error:
             faults[slot] = str(error)
-    return Suitability(faults, found.noise, found.besides)
+    return Suitability(faults, found.noise, found.besides, found.storage.formats)

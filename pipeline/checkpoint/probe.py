@@ -17,39 +17,45 @@ from pathlib import Path
 from typing import Any
 
 from .detect import PREFIX, detect
-from .errors import CheckpointError
+from .errors import CheckpointError, quoted
 from .expert_name import expert_in_name
 from .folder import is_pipeline
 from .gguf_file import MAGIC, read_gguf_header
 from .header import FileHeader, Header, read_opening
 from .kinds import KeyLayout, ModelKind, TransformerShape
 from .safetensors_file import read_header
+from .scales import NAMES as SCALE_NAMES
+from .scales import has_several, misfit
 from .shards import files_of, parts_beside
 
 DTYPE_NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2"}
 """safetensors' name of a dtype -> the one in file names and on widgets."""
 QUANT_MARK, QUANT_METADATA = ".comfy_quant", "_quantization_metadata"
-SCALE_MARKS = (".weight_scale", ".weight_scale_inv")
 TITLE_KEYS = ("general.name", "general.basename", "modelspec.title")
 """Metadata with a model's name (ggml's docs/gguf.md; github.com/Stability-AI/ModelSpec)."""
 
 
 class StorageFamily(str, Enum):
-    """The ways of storing weights; OTHER has scales that no loader here knows."""
+    """The ways of storing weights; SCALES has scales that are not ComfyUI's, OTHER what no loader here knows."""
 
     PLAIN = "plain"
     FP8_SCALED = "fp8_scaled"
     COMFY_QUANT = "comfy_quant"
     GGUF = "gguf"
+    SCALES = "scales"
     OTHER = "other"
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How weights are stored; the name is fp16, fp8_e4m3fn_scaled, int8_tensorwise+convrot, nvfp4, Q4_K, ..."""
+    """How weights are stored; the name is fp16, fp8_e4m3fn_scaled, int8_tensorwise+convrot, nvfp4, Q4_K, ...
+
+    `formats`: ComfyUI's names of the formats in a file of COMFY_QUANT.
+    """
 
     family: StorageFamily
     name: str
+    formats: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -163,19 +169,25 @@ def storage_of(header: Header, *, gguf: bool) -> Storage:
     if quantised and isinstance(header, FileHeader):
         return _comfy_quant(header)
     name = DTYPE_NAMES.get(dominant, dominant.lower())
-    if any(key.endswith((".scale_weight", "scaled_fp8")) for key in header.shapes):
+    legacy = any(key.endswith((".scale_weight", "scaled_fp8")) for key in header.shapes)
+    if legacy and not has_several(header.shapes):
         return Storage(StorageFamily.FP8_SCALED, f"{name}_scaled")
-    if any(key.endswith(SCALE_MARKS) for key in header.shapes):
-        return Storage(StorageFamily.OTHER, f"{name} with scales of its own")
-    return Storage(StorageFamily.PLAIN, name)
+    if not any(key.endswith(SCALE_NAMES) for key in header.shapes):
+        return Storage(StorageFamily.PLAIN, name)
+    odd = misfit(header.dtypes, header.shapes)
+    if odd is not None:
+        return Storage(StorageFamily.OTHER, f"{name} with scales of a form that is not known ({quoted(odd)})")
+    return Storage(StorageFamily.SCALES, f"{name} with a scale for each row or block")
 
 
 def _comfy_quant(header: FileHeader) -> Storage:
     try:
-        counted = Counter(_format_name(layer) for layer in _quantised_layers(header))
+        layers = list(_quantised_layers(header))
+        counted = Counter(_format_name(layer) for layer in layers)
+        formats = frozenset(str(layer["format"]) for layer in layers)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Storage(StorageFamily.OTHER, "damaged quantisation settings")
-    return Storage(StorageFamily.COMFY_QUANT, ", ".join(name for name, _ in counted.most_common()))
+        return Storage(StorageFamily.OTHER, "a quantisation whose settings name no format or are damaged")
+    return Storage(StorageFamily.COMFY_QUANT, ", ".join(name for name, _ in counted.most_common()), formats)
 
 
 def _quantised_layers(header: FileHeader) -> Iterator[dict[str, Any]]:
@@ -198,7 +210,7 @@ def _quantised_layers(header: FileHeader) -> Iterator[dict[str, Any]]:
 def _format_name(layer: dict[str, Any]) -> str:
     params = layer.get("params")
     rotated = layer.get("convrot", params.get("convrot") if isinstance(params, dict) else None)
-    return str(layer.get("format")) + ("+convrot" if rotated else "")
+    return str(layer["format"]) + ("+convrot" if rotated else "")
 
 
 def _dominant_dtype(header: Header) -> str:

@@ -60,8 +60,8 @@ def vocabulary_outside_tensors(path: Path) -> bytes:
 
 def no_vocabulary(name: str) -> str:
     """Return the sentence for a text encoder without a vocabulary."""
-    return (f"{name} holds no vocabulary (spiece_model). Put spiece.model beside it, from the folder google/umt5-xxl "
-            "of huggingface.co/Wan-AI/Wan2.2-I2V-A14B, or use Comfy-Org's single file, which has it inside.")
+    return (f"{name} holds no vocabulary (spiece_model). Use Comfy-Org's single file, or put spiece.model beside it, "
+            "from the folder google/umt5-xxl of huggingface.co/Wan-AI/Wan2.2-I2V-A14B.")
 
 
 def sentencepiece_model(values: Mapping[str, GGUFValue]) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..checkpoint.quantised import QuantisedWeight, Weight, dequantise
+from ..checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise
 from .host import HostLinear
 
 
@@ -33,6 +33,8 @@ class StoredEmbedding(nn.Module):
 
     def __init__(self, weight: Weight, dtype: torch.dtype) -> None:
         super().__init__()
+        if isinstance(weight, QuantisedWeight) and weight.format not in (GGUF, *FP8_FORMATS):
+            weight = dequantise(weight, dtype)  # its scales go by the row
         self.stored, self.dtype = weight, dtype
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.kinds import KeyLayout
 from ..checkpoint.library import Slot, check_slot
-from ..checkpoint.probe import probe_checkpoint
+from ..checkpoint.probe import StorageFamily, probe_checkpoint
 from ..checkpoint.quantised import Weight, dequantise, stored_dtype
 from ..checkpoint.read import check_keys, check_weights, read_weights
 from ..checkpoint.vocabulary import TENSOR, vocabulary_outside_tensors
@@ -68,6 +68,7 @@ def is_for_host(path: Path) -> bool:
     check_slot(facts, Slot.TEXT)
     shapes = facts.header.shapes
     return (path.is_file() and facts.layout is KeyLayout.NATIVE and TENSOR in shapes
+            and facts.storage.family is not StorageFamily.SCALES
             and shapes.get(EMBEDDING, (0, 0))[1] == XXL_WIDTH)
 
 

@@ -77,7 +77,7 @@ def test_without_a_vocabulary_the_sentence_says_what_to_put_where(
         write: umt5_layouts.Write, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     path = tmp_path / "umt5.bin"
     write(weights, path)
-    with pytest.raises(CheckpointError, match=r"umt5\.bin holds no vocabulary .* Put spiece\.model beside it"):
+    with pytest.raises(CheckpointError, match=r"umt5\.bin holds no vocabulary .* or put spiece\.model beside it"):
         library.find_weights([tmp_path], path.name, Slot.TEXT, "text_encoders")
     beside(tmp_path, weights)  # noticed although the file has not changed
     library.find_weights([tmp_path], path.name, Slot.TEXT, "text_encoders")
