@@ -16,6 +16,7 @@ from ..checkpoint.errors import CheckpointError
 from ..http.errors import DownloadError
 from ..models.expert import Expert
 from ..models.latents import film_strip
+from ..packages import package_fault
 from ..remote.errors import RemoteError
 from ..request import RequestError
 from .runs import graph_run
@@ -92,3 +93,9 @@ def errors_on_node(node_id: str | None) -> Iterator[None]:
     except OWN_ERRORS as error:
         show_text(node_id, str(error))
         raise
+    except Exception as error:
+        fault = package_fault(error)
+        if fault is None:
+            raise
+        show_text(node_id, str(fault))
+        raise fault from error
