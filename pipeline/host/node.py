@@ -19,7 +19,7 @@ from ..models.latents import film_strip
 from ..packages import package_fault
 from ..remote.errors import RemoteError
 from ..request import RequestError
-from .runs import graph_run
+from .runs import graph_run, sent_node
 
 OWN_ERRORS = (RequestError, CheckpointError, DownloadError, RemoteError)
 
@@ -81,8 +81,8 @@ def bind_show_text(node_id: str | None) -> Callable[[str], None]:
     server = PromptServer.instance
     if node_id is None or server is None:
         return lambda text: None
-    client = server.client_id
-    return lambda text: server.send_progress_text(text, node_id, client)
+    client, shown = server.client_id, sent_node(node_id)
+    return lambda text: server.send_progress_text(text, shown, client)
 
 
 @contextmanager
