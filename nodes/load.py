@@ -10,21 +10,25 @@ from ..pipeline.checkpoint import library
 from ..pipeline.checkpoint.errors import CheckpointError
 from ..pipeline.checkpoint.library import Slot
 from ..pipeline.host.folders import model_folders
+from ..pipeline.host.formats import readable_formats
 from .sockets import CATEGORY, Model
 
 BUNDLED = "bundled demo model"
 FOLDERS = {Slot.HIGH: "diffusion_models", Slot.LOW: "diffusion_models", Slot.TEXT: "text_encoders", Slot.VAE: "vae"}
 """ComfyUI's model folder of each input; whole pipelines are also looked for in its folder `diffusers`."""
+ALL_IN_ONE = "checkpoints"
+"""ComfyUI's folder of all-in-one checkpoints, whose transformers serve as experts."""
 
 
 def _folders(slot: Slot) -> list[Path]:
-    return model_folders(FOLDERS[slot], "diffusers")
+    return model_folders(FOLDERS[slot], "diffusers", *([ALL_IN_ONE] if slot in library.EXPERTS else []))
 
 
 def _choices() -> dict[Slot, list[str]]:
     """Return the choices of each input: the bundled file and those that fit it."""
-    known = {folder: library.list_weights(model_folders(folder, "diffusers")) for folder in set(FOLDERS.values())}
-    return {slot: [BUNDLED, *library.fitting_names(known[folder], slot)] for slot, folder in FOLDERS.items()}
+    known = {folder: library.list_weights(_folders(slot)) for slot, folder in FOLDERS.items()}
+    return {slot: [BUNDLED, *library.fitting_names(known[folder], slot, readable_formats())]
+            for slot, folder in FOLDERS.items()}
 
 
 def _path(name: str, slot: Slot) -> Path | None:
@@ -32,7 +36,9 @@ def _path(name: str, slot: Slot) -> Path | None:
 
     Raises CheckpointError when it is not there or does not fit.
     """
-    return None if name == BUNDLED else library.find_weights(_folders(slot), name, slot, FOLDERS[slot])
+    if name == BUNDLED:
+        return None
+    return library.find_weights(_folders(slot), name, slot, FOLDERS[slot], readable_formats())
 
 
 class Load(io.ComfyNode):
@@ -89,12 +95,12 @@ class Load(io.ComfyNode):
     def execute(cls, high_noise_expert: str, low_noise_expert: str, text_encoder: str, vae: str) -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node, show_text
         from ..pipeline.host.ops import comfy_host
-        from ..pipeline.models.load import load, pair_warnings
+        from ..pipeline.models.load import load, load_notes
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             names = (high_noise_expert, low_noise_expert, text_encoder, vae)
             high, low, text, decoder = (_path(name, slot) for slot, name in zip(Slot, names, strict=True))
-            if notes := pair_warnings(high, low):
+            if notes := load_notes(high, low):
                 show_text(node_id, " ".join(notes))
             return io.NodeOutput(*load(comfy_host(), high, low, text, decoder))

@@ -29,7 +29,7 @@ VARIANTS = {
 }
 """Parts that only one variant has; the first match decides."""
 PLAIN_PARTS = {"patch_embedding", "text_embedding", "time_embedding", "time_projection", "blocks", "head", "img_emb",
-               "condition_embedder", "proj_out", "scale_shift_table", "scaled_fp8"}
+               "condition_embedder", "proj_out", "scale_shift_table", "scaled_fp8", "comfy_attention"}
 IMAGE_MARKS = re.compile(r"(?:^|\.)(?:img_emb|image_embedder|k_img|add_k_proj)\.", re.MULTILINE)
 LORA_MARKS = re.compile(
     r"[._](lora_(up|down|mid|A|B)|lora\.(up|down)|lora_linear_layer|lokr_[wt][12]|hada_[wt][12]|oft_blocks"
@@ -39,6 +39,11 @@ VAE_PREFIXES = ("model.", "vae.", "first_stage_model.")
 """Prefixes of all names in some VAE files: `model.` in DiffSynth-Studio and WanVideoWrapper
 (diffsynth/models/wan_video_vae.py), the others in ComfyUI's checkpoints of several models."""
 DIFFUSERS_VAE_MARKS = {"decoder.norm_out.gamma", "encoder.conv_in.weight"}
+ODD_VAE = {
+    KeyLayout.NATIVE: ("decoder.head.2.weight", "decoder.head.0.gamma", "encoder.conv1.weight"),
+    KeyLayout.DIFFUSERS: ("decoder.conv_out.weight", "decoder.norm_out.gamma", "encoder.conv_in.weight"),
+}
+"""The tensors that show a VAE's output channels, and the widths of its decoder and encoder."""
 DIFFUSERS_MARK = "condition_embedder.time_proj.weight"
 NAMES = {
     KeyLayout.NATIVE: ("blocks.0.ffn.0.weight", "text_embedding.0.weight", "time_embedding.0.weight",
@@ -67,7 +72,10 @@ def detect(shapes: Shapes) -> Detected:
 def _wan(shapes: Shapes) -> Detected | None:
     """Detect a Wan transformer and its variant; None for anything else."""
     prefixed = PREFIX + "patch_embedding.weight" in shapes
-    bare = {name.removeprefix(PREFIX): shape for name, shape in shapes.items()} if prefixed else shapes
+    bare = ({name.removeprefix(PREFIX): shape for name, shape in shapes.items() if name.startswith(PREFIX)}
+            if prefixed else shapes)
+    besides = tuple(sorted({name.partition(".")[0] for name in shapes if not name.startswith(PREFIX)} - PLAIN_PARTS))
+    besides = besides if prefixed else ()
     ends = ("head.modulation", "head.head.weight", "proj_out.weight")
     if len(bare.get("patch_embedding.weight", ())) != 5 or not any(name in bare for name in ends):
         return None
@@ -78,7 +86,7 @@ def _wan(shapes: Shapes) -> Detected | None:
     odd = min(parts - PLAIN_PARTS, default=None)
     variant = next((kind for part, kind in VARIANTS.items() if part in parts), None)
     if variant is not None:
-        return Detected(variant, layout, shape, odd)
+        return Detected(variant, layout, shape, odd, besides)
     in_channels = bare["patch_embedding.weight"][1]
     out_channels = 16 if shape is None else shape.out_channels
     if IMAGE_MARKS.search("\n".join(bare)):
@@ -90,7 +98,7 @@ def _wan(shapes: Shapes) -> Detected | None:
                 52: ModelKind.FUN_CONTROL}.get(in_channels, ModelKind.OTHER_WAN)
     if kind is ModelKind.WAN22_I2V_EXPERT and (odd or out_channels != 16):
         kind = ModelKind.OTHER_WAN
-    return Detected(kind, layout, shape, odd)
+    return Detected(kind, layout, shape, odd, besides)
 
 
 def _transformer_shape(shapes: Shapes, layout: KeyLayout) -> TransformerShape | None:
@@ -127,8 +135,21 @@ def _vae(shapes: Shapes) -> Detected | None:
         channels, layout = shapes["post_quant_conv.weight"][0], KeyLayout.DIFFUSERS
     else:
         return None
+    odd = _odd_vae(shapes, layout)
+    if channels == 16 and odd:
+        return Detected(ModelKind.VAE_OTHER, layout, odd_part=odd)
     kind = {16: ModelKind.VAE_WAN21, 48: ModelKind.VAE_WAN22}.get(channels)
     return Detected(kind, layout) if kind else None
+
+
+def _odd_vae(shapes: Shapes, layout: KeyLayout) -> str | None:
+    """Return what sets a VAE apart from Wan 2.1's, as those that also upscale, or a light decoder; None for nothing."""
+    out, wide, first = ODD_VAE[layout]
+    colours = next(iter(shapes.get(out, (3,))))
+    if colours != 3:
+        return f"{colours} output channels, not 3"
+    widths = [next(iter(shapes.get(name, (0,)))) for name in (first, wide)]
+    return f"an encoder {widths[0]} wide, a decoder {widths[1]}" if 0 not in widths and len(set(widths)) > 1 else None
 
 
 def vae_prefix(names: Collection[str]) -> str:

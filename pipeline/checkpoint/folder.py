@@ -13,6 +13,8 @@ from pathlib import Path
 from .errors import CheckpointError
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
+SHARD = "-of-"
+"""In the name of every shard, NAME-00001-of-00003.safetensors."""
 USUAL_NAMES = ("diffusion_pytorch_model", "model")
 """Names of weight files in diffusers and transformers; a variant such as fp16 follows the name."""
 
@@ -23,14 +25,11 @@ def is_pipeline(folder: Path) -> bool:
 
 
 def is_component(folder: Path) -> bool:
-    """True when the folder holds the weights of one model."""
-    return (folder / "config.json").is_file() and any(folder.glob(f"[!.]*{SUFFIX}*"))
-
-
-def vocabulary_file(folder: Path) -> Path | None:
-    """Return the sentencepiece model in a text encoder's folder or, as diffusers keeps it, in `tokenizer` beside it."""
-    places = (folder / "spiece.model", folder.parent / "tokenizer" / "spiece.model")
-    return next((place for place in places if place.is_file()), None)
+    """True when the folder holds the weights of one model: beside a config.json, or shards and their index alone."""
+    if (folder / "config.json").is_file():
+        return any(folder.glob(f"[!.]*{SUFFIX}*"))
+    files = list(folder.glob(f"[!.]*{SUFFIX}"))
+    return bool(files) and any(folder.glob(f"[!.]*{INDEX_SUFFIX}")) and all(SHARD in file.name for file in files)
 
 
 def _preferred(folder: Path, suffix: str) -> Path | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, mapping_error
 from .header import FileHeader, read_opening
@@ -35,6 +36,10 @@ READABLE = ("F64", "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0",
 """Usable tensor types: plain dtypes (read.py), and those that diffusers' GGUF loader dequantises."""
 
 
+GGUFValue = str | tuple[Any, ...]
+"""A value of the metadata: one number or text as text, an array as a tuple of numbers or texts."""
+
+
 @dataclass(frozen=True)
 class GGUFTensor:
     """A tensor as stored: quantisation type, shape in torch's order, and its bytes (1-D uint8, memory-mapped)."""
@@ -50,25 +55,53 @@ def read_gguf_header(path: Path) -> FileHeader:
     Raises CheckpointError for a file that is missing, empty, cut short, of another version or format, or that the
     system does not map.
     """
-    start, size = read_opening(path)
-    if not start.startswith(MAGIC):
-        raise CheckpointError(f"{path.name} is not a GGUF file, or it is damaged ({size:,} bytes). Fetch it again.")
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            header = _parse(path, data)
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise mapping_error(path.name, error) from error
-    except (ValueError, KeyError, ArithmeticError, struct.error) as error:
-        raise CheckpointError(f"{path.name} is cut short ({size:,} bytes) or damaged: its header cannot be read "
-                              f"({error}). Fetch it again.") from error
+    size = _size(path)
+    header = _mapped(path, lambda data: _parse(path, data))
     end = max((offset + tensor_bytes(header.dtypes[name], header.shapes[name])
                for name, offset in header.offsets.items()), default=0)
     if end > size:
         raise CheckpointError(f"{path.name} is cut short: it should hold {end:,} bytes and holds {size:,}. "
                               "Fetch it again.")
     return header
+
+
+def read_gguf_values(path: Path, prefix: str) -> dict[str, GGUFValue]:
+    """Return the metadata whose names begin with `prefix`, arrays included. Raises as `read_gguf_header` does."""
+    _size(path)
+
+    def values(data: mmap.mmap) -> dict[str, GGUFValue]:
+        reader, _, count = _start(path, data)
+        found = {}
+        for _ in range(count):
+            key = reader.text()
+            value = reader.value(reader.numbers("I")[0], keep_array=key.startswith(prefix))
+            if value is not None and key.startswith(prefix):
+                found[key] = value
+        return found
+
+    return _mapped(path, values)
+
+
+def _size(path: Path) -> int:
+    """Return the size in bytes of a GGUF file. Raises CheckpointError for another file."""
+    start, size = read_opening(path)
+    if not start.startswith(MAGIC):
+        raise CheckpointError(f"{path.name} is not a GGUF file, or it is damaged ({size:,} bytes). Fetch it again.")
+    return size
+
+
+def _mapped(path: Path, parse: Callable[[mmap.mmap], Any]) -> Any:
+    """Return what `parse` makes of the mapped file. Raises CheckpointError for what cannot be mapped or parsed."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return parse(data)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise mapping_error(path.name, error) from error
+    except (ValueError, KeyError, ArithmeticError, struct.error) as error:
+        raise CheckpointError(f"{path.name} is cut short ({path.stat().st_size:,} bytes) or damaged: its header cannot "
+                              f"be read ({error}). Fetch it again.") from error
 
 
 def read_gguf(path: Path) -> dict[str, GGUFTensor]:
@@ -98,23 +131,31 @@ def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) // block * size
 
 
-def _parse(path: Path, data: mmap.mmap) -> FileHeader:
-    """Parse a mapped file's header. Raises CheckpointError for another version, ValueError and others for damage."""
-    from gguf import GGMLQuantizationType
+def _start(path: Path, data: mmap.mmap) -> tuple[HeaderReader, int, int]:
+    """Return a reader that stands before the metadata, and the numbers of tensors and of metadata values.
 
+    Raises CheckpointError for another version.
+    """
     reader = HeaderReader(data, len(MAGIC))
     (version,) = reader.numbers("I")
     if version not in VERSIONS:
         raise CheckpointError(f"{path.name} is a GGUF file of version {version}; versions 2 and 3 are read. Fetch a "
                               "newer one, or choose another.")
-    tensor_count, value_count = reader.numbers("QQ")
+    return reader, *reader.numbers("QQ")
+
+
+def _parse(path: Path, data: mmap.mmap) -> FileHeader:
+    """Parse a mapped file's header. Raises CheckpointError for another version, ValueError and others for damage."""
+    from gguf import GGMLQuantizationType
+
+    reader, tensor_count, value_count = _start(path, data)
     metadata: dict[str, str] = {}
     original: dict[str, tuple[int, ...]] = {}
     for _ in range(value_count):
         key = reader.text()
         shape_of = key.removeprefix(ORIGINAL_SHAPE) if key.startswith(ORIGINAL_SHAPE) else None
         value = reader.value(reader.numbers("I")[0], keep_array=shape_of is not None)
-        if shape_of is not None and isinstance(value, tuple):
+        if shape_of is not None and isinstance(value, tuple) and all(isinstance(size, int) for size in value):
             original[shape_of] = value
         elif isinstance(value, str):
             metadata[key] = value
@@ -184,8 +225,8 @@ class HeaderReader:
         self.position = position
         self.skip(0)
 
-    def value(self, kind: int, *, keep_array: bool) -> str | tuple[int, ...] | None:
-        """Read a metadata value as text; an array gives its numbers with keep_array, else None.
+    def value(self, kind: int, *, keep_array: bool) -> GGUFValue | None:
+        """Read a metadata value as text; an array gives its numbers or texts with keep_array, else None.
 
         An array may be a whole vocabulary.
         """
@@ -194,6 +235,8 @@ class HeaderReader:
         if kind != ARRAY:
             return str(self.numbers(SCALARS[kind])[0])
         item, count = self.numbers("IQ")
+        if item == STRING and keep_array:
+            return tuple(self.text() for _ in range(count))
         if item == STRING:
             self._skip_strings(count)
             return None

@@ -31,6 +31,7 @@ class ModelKind(str, Enum):
     OTHER_WAN = "other_wan"
     VAE_WAN21 = "vae_wan21"
     VAE_WAN22 = "vae_wan22"
+    VAE_OTHER = "vae_other"
     UMT5 = "umt5"
     T5 = "t5"
     LORA = "lora"
@@ -70,10 +71,12 @@ class TransformerShape:
 class Detected:
     """The model that tensor names and shapes show.
 
-    `shape`: of a whole transformer. `odd_part`: a part that no plain expert has.
+    `shape`: of a whole transformer. `odd_part`: a part that no plain expert has, or what sets a VAE apart. `besides`:
+    in an all-in-one checkpoint, the beginnings of the names that are not the transformer's.
     """
 
     kind: ModelKind
     layout: KeyLayout = KeyLayout.NATIVE
     shape: TransformerShape | None = None
     odd_part: str | None = None
+    besides: tuple[str, ...] = ()

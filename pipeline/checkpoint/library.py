@@ -13,10 +13,12 @@ from pathlib import Path
 
 from ..packages import package_fault
 from .errors import CheckpointError, PickleError
-from .folder import is_component, is_pipeline, vocabulary_file
+from .folder import INDEX_SUFFIX, is_component, is_pipeline
 from .gguf_file import READABLE
 from .kinds import I2V_IN_CHANNELS, KeyLayout, ModelKind
 from .probe import CheckpointFacts, StorageFamily, probe_checkpoint, weights_name
+from .shards import parts_beside
+from .vocabulary import has_vocabulary, no_vocabulary, vocabulary_file
 
 
 class Slot(str, Enum):
@@ -59,6 +61,7 @@ CALLED = {
     ModelKind.OTHER_WAN: "another Wan model",
     ModelKind.VAE_WAN21: "the VAE of Wan 2.1",
     ModelKind.VAE_WAN22: "the VAE of Wan 2.2 5B (48 latent channels)",
+    ModelKind.VAE_OTHER: "a VAE made for other uses of Wan 2.1's latents",
     ModelKind.UMT5: "a UMT5 text encoder",
     ModelKind.T5: "a T5 text encoder",
     ModelKind.LORA: "a LoRA",
@@ -72,10 +75,23 @@ Stamp = tuple[tuple[tuple[str, int, int], ...], tuple[bool, ...]]
 
 @dataclass(frozen=True)
 class Suitability:
-    """The fault for each slot that weights do not fit, and their noise; CheckpointFacts would take 100s of kB."""
+    """The fault for each slot that weights do not fit, and what else the lists and notes need of their facts.
+
+    CheckpointFacts would take 100s of kB. `formats`, `besides`: see Storage and CheckpointFacts.
+    """
 
     faults: Mapping[Slot, str]
     noise: str | None
+    besides: tuple[str, ...] = ()
+    formats: frozenset[str] = frozenset()
+
+    def fault(self, slot: Slot, name: str, readable: frozenset[str] | None) -> str | None:
+        """Return the fault for a slot, where a host reads these formats; None for none. `name`: for the sentence."""
+        odd = sorted(self.formats - readable) if readable is not None else []
+        if slot in self.faults or not odd:
+            return self.faults.get(slot)
+        return (f"{name} has weights in {', '.join(odd)}, which this ComfyUI does not read. Update it, or choose an "
+                "fp16, fp8_scaled or GGUF file.")
 
 
 _known: dict[Path, tuple[Stamp, Suitability]] = {}
@@ -96,7 +112,7 @@ def list_weights(roots: Sequence[Path]) -> dict[str, Path]:
                 folders.clear()
                 continue
             seen.add(real)
-            if folder != root and (is_pipeline(folder) or ("config.json" in files and is_component(folder))):
+            if folder != root and (is_pipeline(folder) or (_may_be_component(files) and is_component(folder))):
                 found.setdefault(str(folder.relative_to(root)), folder)
                 folders.clear()
                 continue
@@ -107,8 +123,16 @@ def list_weights(roots: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def fitting_names(known: Mapping[str, Path], slot: Slot) -> list[str]:
-    """Return the sorted names of the weights that fit a slot; those named for the other expert come last."""
+def _may_be_component(files: Sequence[str]) -> bool:
+    """True when the names in a folder are worth a second look."""
+    return any(name == "config.json" or name.endswith(INDEX_SUFFIX) for name in files)
+
+
+def fitting_names(known: Mapping[str, Path], slot: Slot, readable: frozenset[str] | None = None) -> list[str]:
+    """Return the sorted names of the weights that fit a slot; those named for the other expert come last.
+
+    `readable`: the host's quantised formats; None: any.
+    """
     other = {Slot.HIGH: "low", Slot.LOW: "high"}.get(slot)
     fits = []
     for name, path in known.items():
@@ -116,16 +140,17 @@ def fitting_names(known: Mapping[str, Path], slot: Slot) -> list[str]:
             kept = suitability(part_for(path, slot))
         except (CheckpointError, OSError):  # the sentence comes when it is chosen
             continue
-        if slot not in kept.faults:
+        if kept.fault(slot, name, readable) is None:
             fits.append((other is not None and kept.noise == other, name.lower(), name))
     return [name for _, _, name in sorted(fits)]
 
 
-def find_weights(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> Path:
+def find_weights(roots: Sequence[Path], name: str, slot: Slot, folder: str,
+                 readable: frozenset[str] | None = None) -> Path:
     """Return the file or folder with that name below the roots, listed or not; for a pipeline, the slot's part.
 
-    `folder` is ComfyUI's name of the roots. Raises CheckpointError when there is none, or when it does not fit the
-    slot.
+    `folder` is ComfyUI's name of the roots; `readable` are its quantised formats, None for any. Raises CheckpointError
+    when there is none, or when it does not fit the slot.
     """
     ways = dict.fromkeys((Path(str(name)), Path(str(name).replace("\\", "/"))))  # a name may come from Windows
     path = next((root / given for given in ways if name and _is_inside(given) for root in roots
@@ -135,7 +160,7 @@ def find_weights(roots: Sequence[Path], name: str, slot: Slot, folder: str) -> P
                               "canvas), or choose another.")
     part = part_for(path, slot)
     try:
-        fault = suitability(part).faults.get(slot)
+        fault = suitability(part).fault(slot, name, readable)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {error.strerror or error}. Give ComfyUI the right to read it, "
                               "or choose another.") from None
@@ -181,6 +206,8 @@ def _wrong(found: CheckpointFacts, slot: Slot) -> str:
     called = CALLED[found.kind]
     if slot in EXPERTS and found.shape is not None and found.shape.in_channels != I2V_IN_CHANNELS:
         return f"{called}: {found.shape.in_channels} input channels, Wan 2.2 I2V-A14B needs {I2V_IN_CHANNELS}"
+    if found.kind is ModelKind.VAE_OTHER:
+        called = f"{called} ({found.odd_part})"
     if found.kind is ModelKind.OTHER_WAN and found.odd_part:
         called = f"{called} (it has a part called {found.odd_part})"
     return f"{called}, not {NEEDED[slot]}"
@@ -189,34 +216,24 @@ def _wrong(found: CheckpointFacts, slot: Slot) -> str:
 def _check_storage(found: CheckpointFacts, slot: Slot) -> None:
     """Raise CheckpointError for storage that no loader reads.
 
-    That is scales of unknown meaning, GGUF types that nothing dequantises, and for the text encoder and the VAE some
-    formats that only experts may have.
+    That is scales of unknown meaning, GGUF types that nothing dequantises, and for the VAE all but plain dtypes.
     """
     name, called = found.name, CALLED[found.kind]
     if found.storage.family is StorageFamily.OTHER:
         raise CheckpointError(f"{name} is {called} in {found.storage.name}, which cannot be read. {ADVICE[slot]}")
-    if slot in EXPERTS:
+    if slot is not Slot.VAE:
         odd = sorted(set(found.header.dtypes.values()) - set(READABLE)) if found.layout is KeyLayout.GGUF else []
         if odd:
             raise CheckpointError(f"{name} is {called} with weights in {', '.join(odd)}, which cannot be read; of GGUF "
                                   f"these can: {', '.join(READABLE)}. {ADVICE[slot]}")
-        return
-    if found.layout is KeyLayout.GGUF:
-        raise CheckpointError(f"{name} is {called} in GGUF, which is read for experts only. {ADVICE[slot]}")
+    if slot is Slot.VAE and found.layout is KeyLayout.GGUF:
+        raise CheckpointError(f"{name} is {called} in GGUF, which is read for experts and text encoders only. "
+                              f"{ADVICE[slot]}")
     if slot is Slot.VAE and found.storage.family is not StorageFamily.PLAIN:
         raise CheckpointError(f"{name} is {called} in {found.storage.name}; fp16, bf16 and fp32 are read. "
                               f"{ADVICE[slot]}")
-    if found.layout is KeyLayout.OFFICIAL:
-        raise CheckpointError(f"{name} is {called} under the official code's names, which are not read. "
-                              f"{ADVICE[slot]}")
-    if slot is Slot.TEXT and not _has_vocabulary(found):
-        raise CheckpointError(f"{name} holds no vocabulary (spiece_model). Use Comfy-Org's single file, or the folder "
-                              "of a pipeline with its tokenizer folder.")
-
-
-def _has_vocabulary(found: CheckpointFacts) -> bool:
-    path = found.header.path
-    return vocabulary_file(path) is not None if path.is_dir() else "spiece_model" in found.header.shapes
+    if slot is Slot.TEXT and not has_vocabulary(found.header):
+        raise CheckpointError(no_vocabulary(name))
 
 
 def suitability(path: Path) -> Suitability:
@@ -230,9 +247,9 @@ def suitability(path: Path) -> Suitability:
 
 def _stamp(path: Path) -> Stamp:
     folder = path.is_dir()
-    files = sorted(file for file in path.iterdir() if file.is_file()) if folder else [path]
+    files = sorted(file for file in path.iterdir() if file.is_file()) if folder else parts_beside(path)
     return (tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
-            _beside(path) if folder else ())
+            _beside(path) if folder else (vocabulary_file(path) is not None,))
 
 
 def _beside(folder: Path) -> tuple[bool, ...]:
@@ -257,4 +274,4 @@ def _examine(path: Path) -> Suitability:
             check_slot(found, slot)
         except CheckpointError as error:
             faults[slot] = str(error)
-    return Suitability(faults, found.noise)
+    return Suitability(faults, found.noise, found.besides, found.storage.formats)

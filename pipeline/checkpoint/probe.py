@@ -11,43 +11,51 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from .detect import detect
+from .detect import PREFIX, detect
+from .errors import CheckpointError, quoted
 from .expert_name import expert_in_name
-from .folder import is_pipeline, weight_files
+from .folder import is_pipeline
 from .gguf_file import MAGIC, read_gguf_header
 from .header import FileHeader, Header, read_opening
 from .kinds import KeyLayout, ModelKind, TransformerShape
 from .safetensors_file import read_header
+from .scales import NAMES as SCALE_NAMES
+from .scales import has_several, misfit
+from .shards import files_of, parts_beside
 
 DTYPE_NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2"}
 """safetensors' name of a dtype -> the one in file names and on widgets."""
 QUANT_MARK, QUANT_METADATA = ".comfy_quant", "_quantization_metadata"
-SCALE_MARKS = (".weight_scale", ".weight_scale_inv")
 TITLE_KEYS = ("general.name", "general.basename", "modelspec.title")
 """Metadata with a model's name (ggml's docs/gguf.md; github.com/Stability-AI/ModelSpec)."""
 
 
 class StorageFamily(str, Enum):
-    """The ways of storing weights; OTHER has scales that no loader here knows."""
+    """The ways of storing weights; SCALES has scales that are not ComfyUI's, OTHER what no loader here knows."""
 
     PLAIN = "plain"
     FP8_SCALED = "fp8_scaled"
     COMFY_QUANT = "comfy_quant"
     GGUF = "gguf"
+    SCALES = "scales"
     OTHER = "other"
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How weights are stored; the name is fp16, fp8_e4m3fn_scaled, int8_tensorwise+convrot, nvfp4, Q4_K, ..."""
+    """How weights are stored; the name is fp16, fp8_e4m3fn_scaled, int8_tensorwise+convrot, nvfp4, Q4_K, ...
+
+    `formats`: ComfyUI's names of the formats in a file of COMFY_QUANT.
+    """
 
     family: StorageFamily
     name: str
+    formats: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ class CheckpointFacts:
     """The model in a file or folder, and how it is stored.
 
     `noise`: "high", "low" or None, guessed from names. `shape`: of a whole transformer, else None. `size`: in bytes.
-    `files`: those that hold the tensors.
+    `files`: those that hold the tensors. `besides`: of an all-in-one checkpoint, the beginnings of the names of its
+    other models, such as vae.
     """
 
     header: Header
@@ -67,6 +76,7 @@ class CheckpointFacts:
     odd_part: str | None
     size: int
     files: tuple[Path, ...]
+    besides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,10 +92,12 @@ def probe_checkpoint(path: Path) -> CheckpointFacts:
     """
     if path.is_dir() and is_pipeline(path):
         return _pipeline(path)
-    files = tuple(weight_files(path)) if path.is_dir() else (path,)
+    files = tuple(files_of(path))
     headers, ggufs = zip(*(_read(file) for file in files), strict=True)
-    header = _merged(path, list(headers)) if path.is_dir() else headers[0]
+    header = headers[0] if files == (path,) else _merged(path, list(headers))
     detected = detect(header.shapes)
+    if detected.besides:
+        header = _transformer_part(header)
     gguf = any(ggufs)
     return CheckpointFacts(
         header=header,
@@ -97,6 +109,7 @@ def probe_checkpoint(path: Path) -> CheckpointFacts:
         odd_part=detected.odd_part,
         size=sum(file.stat().st_size for file in files),
         files=files,
+        besides=detected.besides,
     )
 
 
@@ -115,7 +128,19 @@ def _pipeline(folder: Path) -> CheckpointFacts:
 def _read(path: Path) -> tuple[FileHeader, bool]:
     """Return a file's header and True for GGUF; the content decides, not the suffix."""
     gguf = read_opening(path)[0].startswith(MAGIC)
-    return (read_gguf_header if gguf else read_header)(path), gguf
+    header = (read_gguf_header if gguf else read_header)(path)
+    parts = header.metadata.get("split.count", "0") if gguf else "0"
+    if parts not in ("0", "1") and len(parts_beside(path)) == 1:
+        raise CheckpointError(f"{path.name} is one of {parts} parts of a split GGUF file under a name of its own. Give "
+                              "the parts their names back, such as model-00001-of-00002.gguf, in one folder.")
+    return header, gguf
+
+
+def _transformer_part(header: FileHeader) -> FileHeader:
+    """Return an all-in-one checkpoint's header with the tensors of its transformer alone."""
+    names = [name for name in header.shapes if name.startswith(PREFIX)]
+    return replace(header, dtypes={name: header.dtypes[name] for name in names},
+                   shapes={name: header.shapes[name] for name in names})
 
 
 def _merged(folder: Path, headers: list[FileHeader]) -> Header:
@@ -144,19 +169,25 @@ def storage_of(header: Header, *, gguf: bool) -> Storage:
     if quantised and isinstance(header, FileHeader):
         return _comfy_quant(header)
     name = DTYPE_NAMES.get(dominant, dominant.lower())
-    if any(key.endswith((".scale_weight", "scaled_fp8")) for key in header.shapes):
+    legacy = any(key.endswith((".scale_weight", "scaled_fp8")) for key in header.shapes)
+    if legacy and not has_several(header.shapes):
         return Storage(StorageFamily.FP8_SCALED, f"{name}_scaled")
-    if any(key.endswith(SCALE_MARKS) for key in header.shapes):
-        return Storage(StorageFamily.OTHER, f"{name} with scales of its own")
-    return Storage(StorageFamily.PLAIN, name)
+    if not any(key.endswith(SCALE_NAMES) for key in header.shapes):
+        return Storage(StorageFamily.PLAIN, name)
+    odd = misfit(header.dtypes, header.shapes)
+    if odd is not None:
+        return Storage(StorageFamily.OTHER, f"{name} with scales of a form that is not known ({quoted(odd)})")
+    return Storage(StorageFamily.SCALES, f"{name} with a scale for each row or block")
 
 
 def _comfy_quant(header: FileHeader) -> Storage:
     try:
-        counted = Counter(_format_name(layer) for layer in _quantised_layers(header))
+        layers = list(_quantised_layers(header))
+        counted = Counter(_format_name(layer) for layer in layers)
+        formats = frozenset(str(layer["format"]) for layer in layers)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Storage(StorageFamily.OTHER, "damaged quantisation settings")
-    return Storage(StorageFamily.COMFY_QUANT, ", ".join(name for name, _ in counted.most_common()))
+        return Storage(StorageFamily.OTHER, "a quantisation whose settings name no format or are damaged")
+    return Storage(StorageFamily.COMFY_QUANT, ", ".join(name for name, _ in counted.most_common()), formats)
 
 
 def _quantised_layers(header: FileHeader) -> Iterator[dict[str, Any]]:
@@ -179,7 +210,7 @@ def _quantised_layers(header: FileHeader) -> Iterator[dict[str, Any]]:
 def _format_name(layer: dict[str, Any]) -> str:
     params = layer.get("params")
     rotated = layer.get("convrot", params.get("convrot") if isinstance(params, dict) else None)
-    return str(layer.get("format")) + ("+convrot" if rotated else "")
+    return str(layer["format"]) + ("+convrot" if rotated else "")
 
 
 def _dominant_dtype(header: Header) -> str:

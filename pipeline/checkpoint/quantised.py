@@ -9,14 +9,17 @@ An fp8 weight without a scale is an ordinary tensor.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from .errors import CheckpointError
+from .scales import NAMES, block_sizes
 
-GGUF = "gguf"
+GGUF, SCALES_OF_ITS_OWN = "gguf", "scales"
+"""Formats that are not ComfyUI's; the second is a matrix with one scale a matrix, row or block (scales.py)."""
 FP8_FORMATS = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
 SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "weight_s_rel", "weight_s_channel",
           "weight_codebook", "weight_zeros")
@@ -30,8 +33,8 @@ ATTENTION_SETTINGS = ".comfy_attention.config"
 class QuantisedWeight:
     """A quantised matrix (out, in), as it is stored.
 
-    `format` is one of ComfyUI's (`float8_e4m3fn`, `int8_tensorwise`, `nvfp4`, ...) or GGUF. `options` is the rest of
-    its `comfy_quant` entry, or `{"type": "Q4_K"}` for GGUF, whose `data` holds the bytes of each row.
+    `format` is one of ComfyUI's (`float8_e4m3fn`, `int8_tensorwise`, `nvfp4`, ...) or of the two above. `options` is
+    the rest of its `comfy_quant` entry, or `{"type": "Q4_K"}` for GGUF, whose `data` holds the bytes of each row.
     """
 
     format: str
@@ -51,12 +54,29 @@ def dequantise(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
     check_unpackable(weight)
     if weight.format == GGUF:
         return dequantise_gguf(weight.data, weight.options["type"], dtype).view(weight.shape)
+    if weight.format == SCALES_OF_ITS_OWN:
+        return dequantise_scaled(weight.data, weight.scales["weight_scale"], dtype)
     return (weight.data.float() * weight.scales["weight_scale"].float()).to(dtype)
+
+
+def dequantise_scaled(data: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return (out, in), each number times the scale of its matrix, row or block."""
+    rows, columns = block_sizes(tuple(data.shape), tuple(scale.shape))
+    scale = scale.float().reshape(-(-data.shape[0] // rows), -1).repeat_interleave(rows, 0)[:data.shape[0]]
+    if scale.shape[1] > 1:
+        scale = scale.repeat_interleave(columns, 1)[:, :data.shape[1]]
+    return (data.float() * scale).to(dtype)
+
+
+def stored_dtype(weight: Weight) -> torch.dtype:
+    """Return the dtype from which a host chooses the compute dtype; bfloat16, Wan's own, for integers."""
+    quantised = isinstance(weight, QuantisedWeight)
+    return FP8_FORMATS.get(weight.format, torch.bfloat16) if quantised else weight.dtype
 
 
 def check_unpackable(weight: QuantisedWeight) -> None:
     """Raise CheckpointError for a format that only ComfyUI dequantises."""
-    if weight.format != GGUF and weight.format not in FP8_FORMATS:
+    if weight.format not in (GGUF, SCALES_OF_ITS_OWN, *FP8_FORMATS):
         raise CheckpointError(f"{weight.format} weights can only be used inside ComfyUI. Choose an fp16, fp8 or GGUF "
                               "file.")
 
@@ -71,20 +91,22 @@ def dequantise_gguf(data: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.
     return dequantize_functions[ggml_type](data.reshape(-1, size), values, size, dtype).to(dtype).flatten()
 
 
-def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, Weight]:
+def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str], prefix: str = "") -> dict[str, Weight]:
     """Return a file's tensors, with each quantised weight and its scales as one QuantisedWeight.
 
-    Scales without a weight stay, so that the check for unknown names reports them. Raises CheckpointError when the
-    quantisation settings cannot be read.
+    `prefix`: what the names in the metadata have before those of the tensors. Scales without a weight stay, so that the
+    check for unknown names reports them. Raises CheckpointError when the quantisation settings cannot be read.
     """
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(ATTENTION_SETTINGS)}
     try:
-        formats = _legacy_formats(tensors) or _header_formats(metadata)
+        formats = _legacy_formats(tensors) or _header_formats(metadata, prefix)
         formats |= _entries(tensors)
         names = {layer: str(options["format"]) for layer, options in formats.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"The quantisation settings in the file cannot be read ({error!r}): it is damaged. Fetch "
                               "it again, or choose another.") from error
+    for layer in _own_scales(tensors, formats):
+        formats[layer], names[layer] = {"format": SCALES_OF_ITS_OWN}, SCALES_OF_ITS_OWN
     found: dict[str, Weight] = dict(tensors)
     for layer, options in formats.items():
         if f"{layer}.weight" not in found:
@@ -92,13 +114,30 @@ def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -
         data = found.pop(f"{layer}.weight")
         scales = {name: found.pop(f"{layer}.{name}") for name in SCALES if f"{layer}.{name}" in found}
         name, rest = names[layer], {k: v for k, v in options.items() if k != "format"}
-        if name in FP8_FORMATS and ("weight_scale" not in scales or scales["weight_scale"].numel() != 1):
-            raise CheckpointError(f"{layer} is quantised as {name} but has no single scale. "
-                                  "Fetch the file again, or choose another.")
         if name in FP8_FORMATS and data.dtype == torch.uint8:  # written by a tool without fp8
             data = data.view(FP8_FORMATS[name])
+        scale = scales.get("weight_scale")
+        if name in FP8_FORMATS and (scale is None or scale.numel() != 1):
+            if scale is None or block_sizes(tuple(data.shape), tuple(scale.shape)) is None:
+                raise CheckpointError(f"{layer} is quantised as {name} but has no scale that fits. "
+                                      "Fetch the file again, or choose another.")
+            name = SCALES_OF_ITS_OWN
         columns = data.shape[1] * (2 if name in TWO_IN_A_BYTE else 1)
         found[f"{layer}.weight"] = QuantisedWeight(name, data, (data.shape[0], columns), scales, rest)
+    return found
+
+
+def _own_scales(tensors: dict[str, torch.Tensor], formats: Mapping[str, Any]) -> list[str]:
+    """Return the layers, besides those of `formats`, with scales that fit; their names become the present ones."""
+    found = []
+    for key in [key for key in tensors if key.endswith(NAMES)]:
+        layer = key.removesuffix(next(ending for ending in NAMES if key.endswith(ending)))
+        weight = tensors.get(f"{layer}.weight")
+        if layer in formats or weight is None or weight.dtype not in (*FP8_FORMATS.values(), torch.int8):
+            continue
+        if block_sizes(tuple(weight.shape), tuple(tensors[key].shape)):
+            tensors[f"{layer}.weight_scale"] = tensors.pop(key)
+            found.append(layer)
     return found
 
 
@@ -123,9 +162,10 @@ def _legacy_formats(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any
     return formats
 
 
-def _header_formats(metadata: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _header_formats(metadata: dict[str, str], prefix: str) -> dict[str, dict[str, Any]]:
     """Return the formats in the file's header: {"layers": {layer: {"format": ..., ...}}}."""
-    return json.loads(metadata.get("_quantization_metadata", '{"layers": {}}'))["layers"]
+    layers = json.loads(metadata.get("_quantization_metadata", '{"layers": {}}'))["layers"]
+    return {layer.removeprefix(prefix): options for layer, options in layers.items()}
 
 
 def _entries(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:

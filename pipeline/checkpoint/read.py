@@ -4,36 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from .errors import CheckpointError
-from .folder import weight_files
 from .gguf_file import MAGIC, read_gguf, read_gguf_header
 from .header import read_opening
 from .quantised import GGUF, QuantisedWeight, Weight, find_quantised
 from .safetensors_file import read_header, read_tensors
+from .shards import files_of
 
+T = TypeVar("T")
 GGUF_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 """GGUF's types that are plain dtypes."""
 
 
-def read_weights(path: Path) -> tuple[dict[str, Weight], dict[str, str]]:
+SETTINGS = "comfy_attention.config"
+"""End of the names of tensors that hold settings of ComfyUI's attention, not weights."""
+
+
+def read_weights(path: Path, prefix: str = "") -> tuple[dict[str, Weight], dict[str, str]]:
     """Return the weights under the file's own names, memory-mapped, and its metadata.
 
-    Raises CheckpointError for a file that is missing, cut short or something else.
+    With a prefix, only the weights behind it, under their names without it. Raises CheckpointError for a file that is
+    missing, cut short or something else.
     """
     weights: dict[str, Weight] = {}
     metadata: dict[str, str] = {}
-    for file in weight_files(path) if path.is_dir() else [path]:
+    for file in files_of(path):
         if read_opening(file)[0].startswith(MAGIC):
-            weights |= _gguf_weights(file)
+            weights |= _behind(prefix, _gguf_weights(file))
             metadata |= read_gguf_header(file).metadata
             continue
         header = read_header(file)
-        weights |= find_quantised(read_tensors(file), header.metadata)
+        tensors = {name: tensor for name, tensor in _behind(prefix, read_tensors(file)).items()
+                   if not name.endswith(SETTINGS)}
+        try:
+            weights |= find_quantised(tensors, header.metadata, prefix)
+        except CheckpointError as error:  # it knows the tensors alone
+            raise CheckpointError(f"{file.name}: {error}") from error
         metadata |= header.metadata
     return weights, metadata
+
+
+def _behind(prefix: str, found: Mapping[str, T]) -> dict[str, T]:
+    """Return the entries whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
 def _gguf_weights(file: Path) -> dict[str, Weight]:

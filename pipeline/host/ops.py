@@ -21,10 +21,18 @@ from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, regis
 from comfy_kitchen.tensor.base import BaseLayoutParams
 
 from ..checkpoint.errors import CheckpointError
-from ..checkpoint.quantised import FP8_FORMATS, GGUF, QuantisedWeight, Weight, dequantise_gguf
+from ..checkpoint.quantised import (
+    FP8_FORMATS,
+    GGUF,
+    SCALES_OF_ITS_OWN,
+    QuantisedWeight,
+    Weight,
+    dequantise_gguf,
+    dequantise_scaled,
+)
+from ..lora.patches import read_lora
 from ..models.attention import Attend
 from ..models.host import Host
-from .loras import ALGEBRA
 from .memory import PatchedResident
 
 
@@ -59,7 +67,34 @@ class _GGUFLayout(QuantizedLayout):
         return {"": qdata}
 
 
+class _ScaledLayout(QuantizedLayout):
+    """The same for matrices whose scales go by the row or block, which ComfyUI's fp8 layouts do not know."""
+
+    NAME = "Wan22ScaledLayout"
+
+    @dataclass(frozen=True)
+    class Params(BaseLayoutParams):
+        """`scale`: (out,), (out, 1) or of blocks (rows, columns)."""
+
+    @classmethod
+    def quantize(cls, tensor: torch.Tensor, **kwargs: Any) -> Any:
+        raise NotImplementedError("Tensors cannot be quantised by the row or block.")
+
+    @classmethod
+    def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
+        return dequantise_scaled(qdata, params.scale, params.orig_dtype)
+
+    @classmethod
+    def get_plain_tensors(cls, qtensor: QuantizedTensor) -> tuple[torch.Tensor, ...]:
+        return (qtensor._qdata, qtensor._params.scale)
+
+    @classmethod
+    def state_dict_tensors(cls, qdata: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
+        return {"": qdata, "_scale": params.scale}
+
+
 register_layout_class(_GGUFLayout.NAME, _GGUFLayout)
+register_layout_class(_ScaledLayout.NAME, _ScaledLayout)
 
 
 def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
@@ -98,6 +133,11 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
                 params = _GGUFLayout.Params(None, compute, weight.shape, weight.options["type"])
                 self.weight = torch.nn.Parameter(QuantizedTensor(weight.data, _GGUFLayout.NAME, params),
                                                  requires_grad=False)
+            elif weight.format == SCALES_OF_ITS_OWN:
+                self.quant_format = SCALES_OF_ITS_OWN
+                params = _ScaledLayout.Params(weight.scales["weight_scale"], compute, weight.shape)
+                self.weight = torch.nn.Parameter(QuantizedTensor(weight.data, _ScaledLayout.NAME, params),
+                                                 requires_grad=False)
             elif weight.format not in QUANT_ALGOS:
                 raise CheckpointError(f"This ComfyUI does not read {weight.format} weights. Update it, or choose an "
                                       "fp16, fp8_scaled or GGUF file.")
@@ -113,7 +153,7 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
 def _holds_fp8(weight: Weight) -> bool:
     """True when the weight or its scales are fp8, as the scales of MXFP8 and NVFP4 are."""
     if isinstance(weight, QuantisedWeight):
-        return weight.format in (*FP8_FORMATS, "mxfp8", "nvfp4")
+        return weight.format in (*FP8_FORMATS, "mxfp8", "nvfp4") or weight.data.dtype in FP8_FORMATS.values()
     return weight.dtype in FP8_FORMATS.values()
 
 
@@ -148,4 +188,4 @@ def _attend() -> Attend | None:
 def comfy_host() -> Host:
     """Return ComfyUI as the Host of the models."""
     return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
-                read_lora=ALGEBRA.read, attend=_attend())
+                read_lora=read_lora, attend=_attend())

@@ -1,8 +1,8 @@
 """Load a Wan 2.2 I2V-A14B expert as diffusers' WanTransformer3DModel, on a host.
 
 Single files have the names of wan/modules/model.py of github.com/Wan-Video/Wan2.2, bare or behind
-`model.diffusion_model.`; diffusers folders have diffusers' names. The configuration follows from the shapes; heads are
-128 wide in every Wan model.
+`model.diffusion_model.`, where all-in-one checkpoints hold a VAE and a text encoder besides; diffusers folders have
+diffusers' names. The configuration follows from the shapes; heads are 128 wide in every Wan model.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checkpoint.detect import PREFIX
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.library import Slot, check_slot
 from ..checkpoint.probe import CheckpointFacts, probe_checkpoint
-from ..checkpoint.quantised import FP8_FORMATS, QuantisedWeight, Weight, dequantise
+from ..checkpoint.quantised import Weight, dequantise, stored_dtype
 from ..checkpoint.read import check_weights, read_weights
 from .attention import HostAttention
 from .host import Host, HostLinear, Patch, Resident
+from .layers import linear_names, replace_linear
 
 if TYPE_CHECKING:
     import torch
@@ -65,11 +67,11 @@ def load_expert(path: Path, host: Host) -> Expert:
     """
     facts = probe_checkpoint(path)
     config = transformer_config(facts)
-    weights, metadata = read_weights(path)
+    weights, metadata = read_weights(path, PREFIX if facts.besides else "")
     weights = _rename_to_diffusers(weights)
     model = _empty(config)
     check_weights(path.name, WHAT, model.state_dict(), weights)
-    compute = host.compute_dtype(_stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
+    compute = host.compute_dtype(stored_dtype(weights["blocks.0.ffn.net.0.proj.weight"]))
     try:
         _fill(model, weights, compute, host.linear)
     except CheckpointError as error:  # a layer does not know its file
@@ -126,27 +128,13 @@ def _fill(model: WanTransformer3DModel, weights: dict[str, Weight], compute: tor
     def exact(name: str) -> bool:
         return any(part in name for part in model._keep_in_fp32_modules)
 
-    layers = {name: layer for name, layer in model.named_modules()
-              if isinstance(layer, torch.nn.Linear) and name != TIME_EMBEDDER}
+    layers = linear_names(model, TIME_EMBEDDER)
     rest = {key: dequantise(weight, torch.float32 if exact(key) else compute)
-            for key, weight in weights.items() if key.rpartition(".")[0] not in layers}
+            for key, weight in weights.items() if key.rpartition(".")[0] not in set(layers)}
     model.load_state_dict(rest, assign=True, strict=False)
     plain, in_float32 = linear(compute), linear(torch.float32)
-    for name, layer in layers.items():
-        with torch.device("meta"):
-            new = (in_float32 if exact(name) else plain)(layer.in_features, layer.out_features,
-                                                         bias=layer.bias is not None)
-        new.set_weight(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, new)
-
-
-def _stored_dtype(weight: Weight) -> torch.dtype:
-    """Return the dtype from which the host chooses the compute dtype; bfloat16, Wan's own, for integers."""
-    import torch
-
-    quantised = isinstance(weight, QuantisedWeight)
-    return FP8_FORMATS.get(weight.format, torch.bfloat16) if quantised else weight.dtype
+    for name in layers:
+        replace_linear(model, name, weights, in_float32 if exact(name) else plain)
 
 
 def _latent_rgb(metadata: dict[str, str], channels: int) -> tuple[list[list[float]], list[float]] | None:

@@ -11,7 +11,8 @@ from ..checkpoint.probe import weights_name
 from ..request import HIGH, LOW
 from .expert import Expert, load_expert
 from .host import Host
-from .text_encoder import TextEncoder, is_umt5_xxl, load_text_encoder
+from .text_encoder import TextEncoder
+from .umt5 import is_for_host, load_text_encoder
 from .vae import WanVAE, load_vae
 
 DEMO = Path(__file__).resolve().parent.parent.parent / "models" / "demo"
@@ -55,10 +56,23 @@ def load(host: Host, high: Path | None = None, low: Path | None = None, text_enc
 
 
 def _open_text_encoder(path: Path, host: Host) -> TextEncoder | Any:
-    """Load UMT5-XXL by the host where it can, so that it is paged and quantised there; else by this pack."""
-    if host.clip is not None and is_umt5_xxl(path):
+    """Load UMT5-XXL by the host where it reads the file, so that it is paged and quantised there; else by this pack."""
+    if host.clip is not None and is_for_host(path):
         return host.clip(path)
     return TextEncoder(*load_text_encoder(path, host))
+
+
+def load_notes(high: Path | None, low: Path | None) -> list[str]:
+    """Return what to say about experts that load: `pair_warnings`, and that of an all-in-one checkpoint a part is used.
+
+    None stands for the bundled file.
+    """
+    notes = pair_warnings(high, low)
+    for path in dict.fromkeys(path for path in (high, low) if path is not None):
+        if besides := library.suitability(path).besides:
+            notes.append(f"{weights_name(path)} is an all-in-one checkpoint. Its transformer is used, not what it has "
+                         f"besides ({', '.join(besides[:4])}): choose the text encoder and the VAE in their lists.")
+    return notes
 
 
 def pair_warnings(high: Path | None, low: Path | None) -> list[str]:

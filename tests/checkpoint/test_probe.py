@@ -193,7 +193,7 @@ def test_vaes(tmp_path: Path) -> None:
     assert (diffusers.kind, diffusers.layout) == (ModelKind.VAE_WAN21, KeyLayout.DIFFUSERS)
     gguf_vae = probe_checkpoint(saved_gguf(tmp_path / "vae.gguf", {k: v for k, v in tensors.items() if v.dim() <= 2} | {
         "decoder.head.0.gamma": zeros(32), "encoder.conv1.weight": zeros(8, 8), "conv2.weight": zeros(16, 16)}))
-    assert "in GGUF, which is read for experts only" in sentence(gguf_vae, Slot.VAE)
+    assert "in GGUF, which is read for experts and text encoders only" in sentence(gguf_vae, Slot.VAE)
 
 
 def test_text_encoders(tmp_path: Path) -> None:
@@ -209,10 +209,10 @@ def test_text_encoders(tmp_path: Path) -> None:
     check_slot(probe_checkpoint(saved(tmp_path, umt5 | vocabulary)), Slot.TEXT)
     found = probe_checkpoint(saved(tmp_path, official))
     assert (found.kind, found.layout) == (ModelKind.UMT5, KeyLayout.OFFICIAL)
-    assert "under the official code's names" in sentence(found, Slot.TEXT)
+    assert "or put spiece.model beside it" in sentence(found, Slot.TEXT)
     found = probe_checkpoint(saved_gguf(tmp_path / "umt5.gguf", llama))
     assert (found.kind, found.layout) == (ModelKind.UMT5, KeyLayout.GGUF)
-    assert "in GGUF" in sentence(found, Slot.TEXT)
+    assert "or put spiece.model beside it" in sentence(found, Slot.TEXT)
 
 
 def test_something_else(tmp_path: Path) -> None:
@@ -236,11 +236,12 @@ def test_prefixed_and_diffusers_layouts(tmp_path: Path) -> None:
     assert {found.kind for found in (native, prefixed, diffusers)} == {ModelKind.WAN22_I2V_EXPERT}
 
 
-def test_a_checkpoint_with_everything_is_no_expert(tmp_path: Path) -> None:
+def test_a_checkpoint_with_everything_is_the_expert_in_it(tmp_path: Path) -> None:
     tensors = {f"model.diffusion_model.{k}": v for k, v in expert().items()}
     found = probe_checkpoint(saved(tmp_path, tensors | {"first_stage_model.conv1.weight": zeros(4)}))
-    assert found.kind is ModelKind.OTHER_WAN
-    assert "it has a part called first_stage_model" in sentence(found, Slot.HIGH)
+    assert (found.kind, found.besides) == (ModelKind.WAN22_I2V_EXPERT, ("first_stage_model",))
+    assert set(found.header.shapes) == set(tensors)
+    check_slot(found, Slot.HIGH)
 
 
 def quant_marks(tensors: Tensors, settings: dict[str, object], dtype: torch.dtype) -> Tensors:

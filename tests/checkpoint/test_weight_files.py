@@ -15,7 +15,7 @@ from pipeline.checkpoint.safetensors_file import read_header, read_tensors
 from pipeline.models import load as bundled
 from pipeline.models.expert import load_expert
 from pipeline.models.host import plain_host
-from pipeline.models.text_encoder import load_text_encoder
+from pipeline.models.umt5 import load_text_encoder
 from pipeline.models.vae import load_vae
 
 

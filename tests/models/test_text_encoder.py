@@ -7,7 +7,8 @@ import torch
 
 from pipeline.models import load as bundled
 from pipeline.models.host import plain_host
-from pipeline.models.text_encoder import TextEncoder, count_tokens, encode_prompts, load_text_encoder
+from pipeline.models.text_encoder import TextEncoder, count_tokens, encode_prompts
+from pipeline.models.umt5 import load_text_encoder
 from pipeline.request import RequestError
 
 
