@@ -27,6 +27,7 @@ from pathlib import Path
 
 from devtools.environment import prepare
 from devtools.files import check_output, check_picture, write_new
+from devtools.package_versions import ENGINE, folders_of_other_versions
 from devtools.paths import CACHE, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES, VENV_PYTHON
 from devtools.processes import OPENMP
 from devtools.server import ComfyServer, free_port
@@ -80,8 +81,8 @@ def serve(port: int | None) -> int:
     return 0
 
 
-def run_check(tool: str, arguments: Sequence[str], comfyui: Path) -> int:
-    environ = {**OPENMP, **os.environ, "COMFYUI_PATH": str(comfyui)}
+def run_check(tool: str, arguments: Sequence[str], comfyui: Path, **variables: str) -> int:
+    environ = {**OPENMP, **os.environ, "COMFYUI_PATH": str(comfyui), **variables}
     process = subprocess.Popen([str(VENV_PYTHON), "-m", tool, *arguments], cwd=ROOT, env=environ)
     try:
         return process.wait()
@@ -94,8 +95,19 @@ def run_check(tool: str, arguments: Sequence[str], comfyui: Path) -> int:
 
 def test(pytest_arguments: Sequence[str]) -> int:
     comfyui = prepare(tests=True)
-    return (run_check("ruff", ["check"], comfyui) or run_check("devtools.check_imports", [], comfyui)
-            or run_check("pytest", pytest_arguments, comfyui))
+    failed = (run_check("ruff", ["check"], comfyui) or run_check("devtools.check_imports", [], comfyui)
+              or run_check("pytest", pytest_arguments, comfyui))
+    if failed or pytest_arguments:
+        return failed
+    return test_other_versions(comfyui)
+
+
+def test_other_versions(comfyui: Path) -> int:
+    for folder in folders_of_other_versions():
+        failed = run_check("pytest", ["-q", *ENGINE], comfyui, PYTHONPATH=str(folder))
+        if failed:
+            return failed
+    return 0
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..pipeline import request
 from ..pipeline.host.folders import lora_file
 from ..pipeline.lora.lora import new_loras
+from ..pipeline.lora.peft_config import SIDECAR
 from .sockets import CATEGORY, Loras
 
 
@@ -69,9 +70,13 @@ class LoraNode(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, source: str, source_low: str = "", **given: object) -> list[tuple[int, int]]:
-        """Return size and time of the files in the loras folder, so that a replaced one is read again."""
-        paths = [lora_file(name) for name in (source, source_low) if name]
-        return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths if path)]
+        """Return size and time of the files in the loras folder, so that a replaced one is read again.
+
+        The alpha of a LoRA may be in an adapter_config.json beside it.
+        """
+        found = [path for path in (lora_file(name) for name in (source, source_low) if name) if path]
+        paths = [*found, *(path.parent / SIDECAR for path in found)]
+        return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths if path.is_file())]
 
     @classmethod
     def execute(cls, source: str, scale: float, expert: str, loras: tuple = (), source_low: str = "",

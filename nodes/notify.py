@@ -84,14 +84,14 @@ class Notify(io.ComfyNode):
                 profile: str = DEFAULT_PROFILE) -> io.NodeOutput:
         from ..pipeline.host.folders import system_folder
         from ..pipeline.host.node import errors_on_node, show_text
-        from ..pipeline.host.runs import graph_run, running_node
+        from ..pipeline.host.runs import graph_run, running_node, sent_node
         from ..pipeline.host.video import video_facts
         from ..pipeline.notify.notice import send_callback
         from ..pipeline.notify.outbox import Recipient
 
         with errors_on_node(cls.hidden.unique_id):
             clip = None if video is None else video_facts(video)
-            text = send_callback(system_folder(), graph_run(), running_node(),
+            text = send_callback(system_folder(), graph_run(), sent_node(running_node()),
                                  Recipient(callback_url, profile, signed), clip, report)
             show_text(cls.hidden.unique_id, text)
             return io.NodeOutput()

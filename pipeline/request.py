@@ -103,7 +103,7 @@ def check_prompt_tokens(count: int, which: str) -> None:
 
 def check_image(image: torch.Tensor | None, name: str = "image") -> None:
     """Raise RequestError unless image is one opaque picture: IMAGE (1, H, W, 3), float 0..1, each side >= 32."""
-    if image is None:
+    if image is None or not hasattr(image, "ndim"):
         raise RequestError(f"There is no {name}. Connect a picture, such as the output of Load Image.")
     if image.ndim != 4:
         raise RequestError(f"The {name} has {image.ndim} dimensions; a ComfyUI IMAGE has 4 (batch, height, width, "

@@ -62,7 +62,7 @@ def test_low_noise_guidance_defaults_to_the_other() -> None:
 
 
 @pytest.mark.parametrize(("image", "said"), [
-    (None, "There is no image"),
+    (None, "There is no image"), ("picture.png", "There is no image"),
     (torch.zeros(1, 31, 64, 3), "64x31 pixels; each side must be at least 32"),
     (torch.zeros(1, 64, 64, 4), "alpha channel"),
     (torch.zeros(1, 64, 64, 1), "1 colour channels"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from ..packages import package_fault
 from .errors import CheckpointError, PickleError
 from .folder import INDEX_SUFFIX, is_component, is_pipeline
 from .gguf_file import READABLE
@@ -266,6 +267,8 @@ def _examine(path: Path) -> Suitability:
         return Suitability({slot: f"{error} {ADVICE[slot]}" for slot in Slot}, None)
     except CheckpointError as error:
         return Suitability(dict.fromkeys(Slot, str(error)), None)
+    except ImportError as error:  # of the package that reads this kind of file: the other files are listed still
+        return Suitability(dict.fromkeys(Slot, str(package_fault(error) or error)), None)
     for slot in Slot:
         try:
             check_slot(found, slot)

@@ -29,6 +29,8 @@ MAX_NAME, MAX_ENTRY, MAX_DIMS = 1_000, 1_000, 16
 MAX_NOTES, MAX_METADATA = 10_000, 4_000_000
 """Most names in the metadata (trainers write a hundred), and most bytes of it that are kept; longer values, such as
 the count of every word in a trainer's captions, are skipped."""
+MAX_OTHERS = 500_000
+"""Most bytes of values in the metadata that are no strings."""
 MAX_HEADER = 100_000_000
 """Most bytes of a header, by the format (safetensors, safetensors/src/tensor.rs)."""
 MAX_REMOTE_HEADER = 16 * 2**20
@@ -43,6 +45,8 @@ BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5
 SPACE = re.compile(rb"[ \t\n\r]*")
 PIECE = re.compile(rb'[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*){0,1000}')
 """A piece of a string; bounded, because the regex engine records every repetition of a group."""
+OPENING = re.compile(rb"[\[{]{1,1000}")
+SCALAR = re.compile(rb"-?[0-9][0-9.eE+-]{0,40}|true|false|null|NaN|-?Infinity")
 DTYPE = re.compile(r"[A-Z][A-Z0-9_]{0,19}")
 PAIRS = json.JSONDecoder(object_pairs_hook=list)
 """Decodes objects as lists of pairs, which show a repeated name."""
@@ -203,6 +207,7 @@ class HeaderReader:
     def __init__(self, text: Text, at: int) -> None:
         self.text = text
         self.at = at
+        self.others_left = MAX_OTHERS
 
     def expect(self, wanted: bytes) -> bytes:
         """Read white space and one of the wanted bytes, and return that byte."""
@@ -264,16 +269,22 @@ class HeaderReader:
                 return
 
     def metadata(self) -> dict[str, str]:
-        """Read an object of strings; return those that fit into MAX_METADATA."""
+        """Read an object and return its strings, those that fit into MAX_METADATA; {} for null and the like.
+
+        The format wants strings alone, but files with other values exist: those are returned as their JSON text.
+        """
         found: dict[str, str] = {}
         kept = 0
+        if self._next() != b"{":
+            self._value()
+            return found
         for number, _ in enumerate(self.members()):
             if number == MAX_NOTES:
                 raise ValueError(f"its metadata has more than {MAX_NOTES:,} names")
             begin = self.at
             key = self.string(MAX_NAME)
             self.expect(b":")
-            value = self.string(MAX_METADATA - kept)
+            value = self.string(MAX_METADATA - kept) if self._next() == b'"' else self._value()
             if key is None or value is None:
                 continue
             if key in found:
@@ -281,3 +292,31 @@ class HeaderReader:
             found[key] = value
             kept += self.at - begin
         return found
+
+    def _next(self) -> bytes:
+        """Skip white space, and return the next byte without reading it."""
+        self.at = SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]
+        return self.text[self.at:self.at + 1]
+
+    def _value(self) -> str:
+        """Read a value that is no string, and return its text. Brackets are counted alone, and not kept."""
+        self._next()
+        start, depth = self.at, 0
+        while True:
+            byte = self._next()
+            if byte == b'"':
+                self.string(0)
+            elif run := OPENING.match(self.text, self.at):
+                self.at, depth = run.end(), depth + len(run[0])
+            elif byte and byte in b"]},:" and depth:
+                self.at, depth = self.at + 1, depth - (byte in b"]}")
+            elif scalar := SCALAR.match(self.text, self.at):
+                self.at = scalar.end()
+            else:
+                raise ValueError(f"a value expected at byte {self.at:,} of it")
+            if self.at - start > self.others_left:
+                raise ValueError(f"its metadata has more than {MAX_OTHERS:,} bytes of other values than strings")
+            if depth == 0:
+                break
+        self.others_left -= self.at - start
+        return self.text[start:self.at].decode("utf-8")

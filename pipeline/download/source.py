@@ -28,6 +28,9 @@ _REPO = re.compile(rf"(?:hf:(?://)?)?({_NAME})/({_NAME})(?:@([\w./-]+?))?(?:/(.+
 _AIR = re.compile(r"(?:urn:)?(?:air:)?(?:[\w-]+:)?(?:[\w-]+:)?civitai:(\d+)(?:@(\d+))?(?:\+\d+)?(?:\.\w+)?",
                   re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_NO_SCHEME = re.compile(r"(?://)?((?:www\.)?(?:huggingface\.co|hf\.co|civitai\.(?:com|red|green))(?:[/?#].*)?)",
+                        re.IGNORECASE | re.DOTALL)
+"""A link of these hosts as it is copied from a page, without its https://."""
 _TOKEN_NAMES = ("token", "access_token", "api_key", "apikey")
 
 
@@ -49,7 +52,7 @@ def is_remote(text: str) -> bool:
 
     `owner/repo/file.safetensors` reads as both: look for a file of that name first.
     """
-    text = text.strip()
+    text = _with_scheme(text)
     if _SCHEME.match(text) or _AIR.fullmatch(text) or text.startswith("hf:"):
         return True
     match = _REPO.fullmatch(text)
@@ -58,12 +61,18 @@ def is_remote(text: str) -> bool:
     return match[4] is not None or not match[2].lower().endswith(_WEIGHT_SUFFIXES)
 
 
+def _with_scheme(text: str) -> str:
+    text = text.strip()
+    bare = _NO_SCHEME.fullmatch(text)
+    return f"https://{bare[1]}" if bare else text
+
+
 def parse_source(text: str) -> Remote:
     """Read what a user typed: an https link, `owner/repo`, `owner/repo/file.safetensors`, `urn:air:...:civitai:1@2`.
 
     A revision stands after the repository: `owner/repo@revision`. Raises DownloadError for anything else.
     """
-    text = text.strip()
+    text = _with_scheme(text)
     if air := _AIR.fullmatch(text):
         return _civitai(CIVITAI, air[1], air[2])
     if _SCHEME.match(text) and not text.startswith("hf:"):

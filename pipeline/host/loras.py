@@ -1,20 +1,19 @@
-"""Apply LoRAs with ComfyUI's own arithmetic: to Wan22Model's experts, and as patches on its MODELs."""
+"""Put LoRAs on ComfyUI's MODELs as patches, and fetch them with its progress bar, Stop, folders and keys."""
 
 from __future__ import annotations
 
-import functools
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import comfy.lora
 import comfy.utils
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ..lora.apply import add_loras, open_loras
+from ..lora.arithmetic import ModulePatch, with_changes
 from ..lora.match import LoraFile
-from ..lora.patches import Algebra, to_magnitude
+from ..lora.patches import read_lora
 from ..lora.probe import check_fits
 from ..lora.source import Fetch, lora_fetcher
 from ..models.host import Targets
@@ -24,33 +23,20 @@ from .folders import download_folder, lora_file, system_folder
 from .node import show_text, stop_if_asked
 
 
-class _DoRA(WeightAdapterBase):
-    """DoRA by lora/patches.py `to_magnitude`.
+class _Patch(WeightAdapterBase):
+    """A patch of a LoRA by lora/arithmetic.py, among ComfyUI's own."""
 
-    ComfyUI 0.30's own divides rows by |W| and broadcasts a 1-D m over the wrong axis (its pull requests 15458, 13011).
-    """
+    name = "wan22"
 
-    name = "dora"
-
-    def __init__(self, loaded_keys: set[str], weights: tuple[Any, torch.Tensor]) -> None:
-        """weights: the change, one of ComfyUI's patches, and its magnitudes."""
+    def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
+        """weights: the names of the parts, their tensors, factor and constraint; ComfyUI may replace the tensors."""
         self.loaded_keys, self.weights = loaded_keys, weights
 
-    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, strength_model: float, offset: None,
-                         function: Callable[[torch.Tensor], torch.Tensor], *options: Any) -> torch.Tensor:
+    def calculate_weight(self, weight: torch.Tensor, key: str, strength: float, *options: Any) -> torch.Tensor:
         """See WeightAdapterBase."""
-        change, magnitude = self.weights
-        return to_magnitude(weight, _add([(1.0, change, 1.0, None, function)], weight.clone(), key), magnitude,
-                            strength)
-
-
-def _add(patches: list[tuple[Any, ...]], weight: torch.Tensor, name: str) -> torch.Tensor:
-    """Add ComfyUI's patches to a weight, in place and in its own dtype."""
-    return comfy.lora.calculate_weight(patches, weight, name, intermediate_dtype=weight.dtype)
-
-
-ALGEBRA = Algebra(load=functools.partial(comfy.lora.load_lora, log_missing=False), add=_add,
-                  dora=lambda name, change, magnitude: _DoRA({name}, (change, magnitude)))
+        names, tensors, factor, constraint = self.weights
+        return with_changes(weight, [(strength, ModulePatch(dict(zip(names, tensors, strict=True)), factor,
+                                                            constraint))])
 
 
 def downloader(node_id: str | None) -> Fetch:
@@ -69,7 +55,7 @@ def models_with_loras(models: Mapping[str, Any], loras: Sequence[Lora], node_id:
     transformer = models[HIGH].model.diffusion_model
     files = open_loras(loras, lora_file, downloader(node_id), stop_if_asked,
                        lambda facts: check_fits(facts, transformer.dim, len(transformer.blocks)))
-    return add_loras(models, files, _model_targets, _model_with_patches, ALGEBRA.read)
+    return add_loras(models, files, _model_targets, _model_with_patches, read_lora)
 
 
 def _model_targets(model: Any) -> Targets:
@@ -79,9 +65,11 @@ def _model_targets(model: Any) -> Targets:
 
 def _model_with_patches(model: Any, changes: Mapping[str, Any], file: LoraFile, expert: str) -> Any:
     patched = model.clone()
-    patched.add_patches(changes, file.lora.scale)
+    patched.add_patches({name: _Patch(set(), (tuple(change.parts), tuple(change.parts.values()), change.factor,
+                                              change.constraint)) for name, change in changes.items()},
+                        file.lora.scale)
     # ComfyUI works all weights out anew under a new id; the same file at the same scale gets the same one.
     stat = file.path.stat()
     patched.patches_uuid = uuid.uuid5(model.patches_uuid, f"{file.path} {stat.st_size} {stat.st_mtime_ns} "
-                                                          f"{file.lora.scale!r} {expert}")
+                                                          f"{file.lora.scale!r} {expert} {file.facts.alphas!r}")
     return patched

@@ -12,7 +12,6 @@ import torch
 from ..checkpoint.ram import available_ram
 from ..lora.patches import Change, PatchedParameters
 from ..models.host import Patch
-from .loras import ALGEBRA
 
 MPS_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")
 """Beginnings of PyTorch's messages (aten/src/ATen/mps/MPSAllocator.mm)."""
@@ -41,7 +40,7 @@ class PatchedResident:
         self._layers = {name: m for name, m in module.named_modules() if hasattr(m, "comfy_cast_weights")}
         self._streams = bool(self._layers)
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
-        self._beside = PatchedParameters(module, ALGEBRA)
+        self._beside = PatchedParameters(module)
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """See Resident. Other models are evicted where needed.
@@ -71,7 +70,7 @@ class PatchedResident:
         for name, layer in self._layers.items():
             for part in ("weight", "bias"):
                 found = wanted.pop(f"{name}.{part}", None)
-                setattr(layer, f"{part}_function", [] if found is None else [Change(ALGEBRA, name, found)])
+                setattr(layer, f"{part}_function", [] if found is None else [Change(found)])
         self._beside.put(wanted)
 
     def is_oom(self, error: RuntimeError) -> bool:

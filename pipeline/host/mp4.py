@@ -13,6 +13,7 @@ from ..video.mp4_writer import Written
 from ..video.save import Mp4
 from .files import new_output_file, workflow_metadata
 from .node import errors_on_node, progress, show_text, stop_if_asked
+from .runs import sent_node
 from .video import clip_preview, video_from
 
 Write = Callable[[Mp4, Callable[[int, int], None], Callable[[], None]], Written]
@@ -30,7 +31,7 @@ def save_mp4(hidden: Any, width: int, height: int, values: Mapping[str, Any],
     with errors_on_node(node_id):
         settings = read_settings(values, prompt, hidden.extra_pnginfo, datetime.now())
         graph = None if args.disable_metadata else lambda: workflow_metadata(prompt, hidden.extra_pnginfo)
-        metadata, lacking = settings.metadata(graph, prompt, node_id)
+        metadata, lacking = settings.metadata(graph, prompt, node_id and sent_node(node_id))
         mp4 = Mp4(lambda: new_output_file(settings.filename_prefix, width, height, ".mp4"), settings.encoding, metadata,
                   settings.audio)
         written = write(mp4, progress(), stop_if_asked)

@@ -16,9 +16,10 @@ from ..checkpoint.errors import CheckpointError
 from ..http.errors import DownloadError
 from ..models.expert import Expert
 from ..models.latents import film_strip
+from ..packages import package_fault
 from ..remote.errors import RemoteError
 from ..request import RequestError
-from .runs import graph_run
+from .runs import graph_run, sent_node
 
 OWN_ERRORS = (RequestError, CheckpointError, DownloadError, RemoteError)
 
@@ -80,8 +81,8 @@ def bind_show_text(node_id: str | None) -> Callable[[str], None]:
     server = PromptServer.instance
     if node_id is None or server is None:
         return lambda text: None
-    client = server.client_id
-    return lambda text: server.send_progress_text(text, node_id, client)
+    client, shown = server.client_id, sent_node(node_id)
+    return lambda text: server.send_progress_text(text, shown, client)
 
 
 @contextmanager
@@ -92,3 +93,9 @@ def errors_on_node(node_id: str | None) -> Iterator[None]:
     except OWN_ERRORS as error:
         show_text(node_id, str(error))
         raise
+    except Exception as error:
+        fault = package_fault(error)
+        if fault is None:
+            raise
+        show_text(node_id, str(fault))
+        raise fault from error

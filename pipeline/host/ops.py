@@ -30,9 +30,9 @@ from ..checkpoint.quantised import (
     dequantise_gguf,
     dequantise_scaled,
 )
+from ..lora.patches import read_lora
 from ..models.attention import Attend
 from ..models.host import Host
-from .loras import ALGEBRA
 from .memory import PatchedResident
 
 
@@ -188,4 +188,4 @@ def _attend() -> Attend | None:
 def comfy_host() -> Host:
     """Return ComfyUI as the Host of the models."""
     return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
-                read_lora=ALGEBRA.read, attend=_attend())
+                read_lora=read_lora, attend=_attend())

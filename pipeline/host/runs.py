@@ -25,6 +25,19 @@ def running_node() -> str:
     return "" if node is None else node.node_id
 
 
+def sent_node(node_id: str) -> str:
+    """Return the node of the sent graph that a node stands for: itself, unless another node made it during the run.
+
+    Loops make copies of their nodes, under ids of their own: each copy is shown as the node it was copied from. A node
+    that is shown as no node of the graph stands for the one that made it.
+    """
+    from comfy_execution.progress import get_progress_state
+
+    graph = get_progress_state().dynprompt
+    shown = graph.get_display_node_id(node_id)
+    return shown if shown in graph.get_original_prompt() else graph.get_real_node_id(node_id)
+
+
 def graph_run() -> GraphRun | None:
     """Return the run that the running node is in; None when it cannot be told."""
     from comfy_execution.utils import get_executing_context

@@ -22,7 +22,7 @@ from ..http.policy import policy_from_environment
 from ..http.secrets import Tokens
 from ..node_inputs import NodeInputs
 from ..request import AUTO, DEFAULT_MIN_MATCH, DEFAULT_SCALE, Lora
-from .adapters import DIFFERENCES, DOWN, GLORA_PARTS, HADA, MID, UP, Adapter, Shape, adapter_of
+from .adapters import Shape, used_parts
 from .expert import choose_expert
 from .lora import new_loras
 from .match import ExpertKeys, LoraFile, Match, check_match, experts_of, keys_for_expert, parts_of
@@ -56,18 +56,6 @@ def expert_shapes(sizes: TransformerShape) -> dict[str, Shape]:
         alone[f"{block}.modulation"] = (1, 6, dim)
     return {**with_bias, **alone, **{f"{module}.bias": shape[:1] for module, shape in with_bias.items()}}
 
-TAKEN = {
-    Adapter.LORA: (UP, DOWN, MID, "reshape_weight"),
-    Adapter.DORA: (UP, DOWN, MID, "reshape_weight"),
-    Adapter.LOHA: (*HADA, "hada_t1", "hada_t2"),
-    Adapter.LOKR: ("lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
-    Adapter.OFT: ("oft_blocks", "rescale"),
-    Adapter.GLORA: GLORA_PARTS,
-    Adapter.DIFFERENCE: (),
-}
-"""Kind of patch -> the parts that ComfyUI's comfy/weight_adapter/ reads, beside those of every kind."""
-OF_ALL = ("alpha", "dora_scale", *DIFFERENCES)
-OF_BIAS = ("diff_b", "b_norm")
 
 
 @cache
@@ -76,23 +64,18 @@ def _shapes(demo: bool) -> dict[str, Shape]:
 
 
 def _used(chosen: ExpertKeys, shapes: Mapping[str, Shape], targets: Mapping[str, Shape]) -> set[str]:
-    """Return the parts that ComfyUI's load_lora would use, each `module.part`."""
-    used = set()
-    for module, parts in parts_of(chosen.keys, shapes).items():
-        kind = adapter_of(parts) if module in targets else None
-        if kind is not None:
-            used |= {f"{module}.{part}" for part in parts if part in (*TAKEN[kind], *OF_ALL)
-                     and (part not in OF_BIAS or f"{module}.bias" in targets)}
-    return used
+    """Return the parts that would be used, each `module.part`."""
+    return {f"{module}.{part}" for module, parts in parts_of(chosen.keys, shapes).items() if module in targets
+            for part in used_parts(parts, f"{module}.bias" in targets)}
 
 
-def predict_match(lora: Lora, header: FileHeader, name: str) -> tuple[LoraFile, dict[str, Match]]:
+def predict_match(lora: Lora, header: FileHeader, name: str, local: bool = False) -> tuple[LoraFile, dict[str, Match]]:
     """Return the LoRA with its expert chosen, and its match with each expert that it is for, by HIGH and LOW.
 
-    name: the file's, with the folders before it. Raises CheckpointError or RequestError for a file that is no LoRA, or
-    no LoRA for these models; `match.check_match` decides whether enough matches.
+    name: the file's, with the folders before it. local: see `probe_lora`. Raises CheckpointError or RequestError for a
+    file that is no LoRA, or no LoRA for these models; `match.check_match` decides whether enough matches.
     """
-    facts = probe_lora(header)
+    facts = probe_lora(header, local)
     demo = facts.width == DEMO_WIDTH
     sizes, targets = DEMO if demo else A14B, _shapes(demo)
     check_fits(facts, sizes.dim, sizes.num_layers)
@@ -145,6 +128,8 @@ class _Header:
     size: int | None
     name: str
     """The file's name, with the folders before it."""
+    local: bool = False
+    """The file is in the loras folder."""
 
 
 def _look(read: Read, size: int | None, name: str) -> _Header:
@@ -182,7 +167,7 @@ def check_loras(inputs: NodeInputs, find: Find, downloads: Path, own: Path, loca
 def _open_header(lora: Lora, find: Find, downloads: Path, own: Path, ask: bool) -> _Header:
     path = find(lora.source)
     if path is not None:
-        return _Header(read_header(path), path.stat().st_size, lora.source)
+        return _Header(read_header(path), path.stat().st_size, lora.source, local=True)
     if not is_remote(lora.source):
         raise no_such_file(lora.source)
     return _PEEKS.peek(lora.source, folder=downloads, policy=policy_from_environment(),
@@ -190,7 +175,7 @@ def _open_header(lora: Lora, find: Find, downloads: Path, own: Path, ask: bool) 
 
 
 def _check(lora: Lora, there: _Header) -> LoraCheck:
-    file, matches = predict_match(lora, there.header, there.name)
+    file, matches = predict_match(lora, there.header, there.name, there.local)
     facts, warning = file.facts, ""
     try:
         for expert, match in matches.items():

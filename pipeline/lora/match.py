@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.errors import CheckpointError
+from ..checkpoint.errors import CheckpointError, quoted
 from ..checkpoint.safetensors_file import read_tensors
 from ..request import BOTH, EXPERTS, Lora, RequestError
-from .adapters import Shape, adapter_of, patch_shape
+from .adapters import OF_BIAS, Shape, adapter_of, patch_shape
+from .alpha import missing_factors
 from .names import IMAGE_PROJECTION, LoraKey, split
 from .probe import LoraFacts, check_fits
 
 if TYPE_CHECKING:
+    import torch
+
     from ..models.host import ReadLora, Targets
 
 NO_PLACE = {
@@ -127,7 +130,7 @@ def keys_for_expert(name: str, named: Mapping[str, LoraKey], shapes: Mapping[str
     misfits = _misfits(parts_of(keys, shapes), targets)
     # A LoRA for text to video changes the input layer too; the rest of it can be used.
     other_input = frozenset(tensor for tensor, key in keys.items() if key.module == INPUT_LAYER
-                            and INPUT_LAYER in misfits and key.part != "diff_b")
+                            and INPUT_LAYER in misfits and key.part not in OF_BIAS)
     for module, (sizes, wanted) in misfits.items():
         if module != INPUT_LAYER:
             raise RequestError(f"{name} does not fit: its {module} changes a matrix of {sizes[0]} x {sizes[1]}, "
@@ -166,11 +169,32 @@ def read_changes(file: LoraFile, expert: str, targets: Targets, read_lora: ReadL
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     chosen = keys_for_expert(file.name, split(tensors), shapes, expert,
                              {module: shape for module, (_, shape) in targets.items()})
+    _check_finite(file.name, tensors, chosen.keys)
+    modules: dict[str, dict[str, torch.Tensor]] = {}
+    for name, key in chosen.keys.items():
+        if key.part in (parts := modules.setdefault(key.module, {})):
+            raise CheckpointError(f"{file.name} holds two patches for {quoted(key.module)} of the {expert}-noise "
+                                  "expert: it is several LoRAs in one file. Save each on its own.")
+        parts[key.part] = tensors[name]
+    factors, said = missing_factors(file.facts.alphas, chosen.keys.values(), modules)
     try:
-        changes, used = read_lora({f"{key.module}.{key.part}": tensors[name] for name, key in chosen.keys.items()},
-                                  targets)
+        changes, used = read_lora(modules, targets, factors)
     except ValueError as error:
         raise CheckpointError(f"{file.name} is damaged: {error}. Fetch it again, or choose another.") from error
     match = chosen.match(used)
     check_match(file, expert, match)
-    return changes, f"{describe_match(file, expert, match)}."
+    if file.lora.scale == 0.0 or not changes:
+        said += "; it changes nothing at scale 0" if changes else "; it changes nothing"
+    elif all(change.changes_nothing() for change in changes.values()):
+        said += "; it changes nothing, because all its changes are zero"
+    return changes, f"{describe_match(file, expert, match)}{said}."
+
+
+def _check_finite(file: str, tensors: Mapping[str, torch.Tensor], names: Iterable[str]) -> None:
+    """Raise CheckpointError for the first tensor with NaN or an infinite number in it."""
+    for name in names:
+        tensor = tensors[name]
+        tensor = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor  # fp8
+        if tensor.is_floating_point() and tensor.numel() and not all(map(isfinite, map(float, tensor.aminmax()))):
+            raise CheckpointError(f"{file} is damaged: its tensor {quoted(name)} holds NaN or infinite numbers. Fetch "
+                                  "it again; if they are still there, its training went wrong: choose another.")

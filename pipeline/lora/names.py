@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 
@@ -89,6 +89,7 @@ IMAGE_PROJECTION = re.compile(r"img_emb\.|\.cross_attn\.(?:k|v|norm_k)_img$")
 PART = re.compile(
     r"""(?:
     [._]lora[._](?P<kohya>up|down|mid)(?:\.weight)?
+    | [._]lora[._](?P<lora_alpha>alpha)
     | \.lora_(?P<peft>[AB])(?:\.(?!weight$|bias$)[\w-]{1,60})?(?:\.weight)?
     | \.lora_B(?:\.[\w-]{1,60})?(?P<bias>\.bias)
     | \.lora_linear_layer\.(?P<linear>up|down)\.weight
@@ -97,7 +98,13 @@ PART = re.compile(
     | \.(?P<same>alpha|dora_scale|diff|diff_b|set_weight|reshape_weight|w_norm|b_norm|lokr_w[12](?:_[ab])?|lokr_t2
                 |hada_w[12]_[ab]|hada_t[12]|oft_blocks|rescale|[ab][12]\.weight)
     )$""", re.VERBOSE)
-MAX_PART = 120
+FOREIGN = re.compile(
+    r"""\.(?P<part>(?:adamss|beft|boft|bone|c3a|deft|delora|fourierft|frod|glora|gralora|hira|hra|ia3|lily|ln_tuning|miss
+    |oft|osf|peanut|psoft|pvera_lambda|randlora|road|shira|supertuning|tinylora|unilora|vblora|vera_lambda|waveft)_\w{1,40}
+    |lora_\w{1,40}|on_input|scalar|bm|lokr_t1|lambda_layer|[pq]_layer)(?:\.[\w-]{1,60}){0,2}$""", re.VERBOSE)
+"""Parts of adapters that are not applied: PEFT's other types (src/peft/tuners/*/model.py, `prefix`), such as AdaLoRA's
+lora_E, LyCORIS' (IA)3 (`on_input`), T-LoRA (`p_layer`) and its trained scalar."""
+MAX_PART = 180
 """Longest part in characters, with an adapter's name in it."""
 
 
@@ -115,13 +122,17 @@ class LoraKey:
     module: str
     known: bool
     part: str
+    name: str = field(default="", compare=False)
+    """The module's name as the file has it, prefix and all."""
 
 
 def _part(found: re.Match[str]) -> str:
     if found["peft"]:
         return {"A": "lora_down.weight", "B": "lora_up.weight"}[found["peft"]]
     if found["bias"]:
-        return "diff_b"
+        return "lora_up.bias"
+    if found["lora_alpha"]:
+        return "alpha"
     if found["magnitude"] is not None:
         return "dora_scale"
     return found["same"] or f"lora_{found['kohya'] or found['linear']}.weight"
@@ -142,6 +153,7 @@ def _split(name: str) -> LoraKey | None:
     if found is None:
         return None
     stem, part = name[:found.start()], ""
+    whole = stem
     if found["modulation"]:  # `blocks.0.diff_m` changes `blocks.0.modulation` (WanVideoWrapper's LoRA loader)
         stem, part = f"{stem}.modulation", "diff"
     style: Style | None = None
@@ -150,7 +162,30 @@ def _split(name: str) -> LoraKey | None:
         stem = stem[prefix.end():]
         style, expert = style or PREFIXES[prefix[0]][0], expert or PREFIXES[prefix[0]][1]
     module, known = _module(stem)
-    return LoraKey(style or Style.BARE, expert, module, known, part or _part(found))
+    return LoraKey(style or Style.BARE, expert, module, known, part or _part(found), whole)
+
+
+def foreign_part(name: str) -> str | None:
+    """Return the part, such as `oft_R`, of a Wan module's tensor that is of an adapter not applied here."""
+    found = FOREIGN.search(name, max(len(name) - MAX_PART, 0))
+    if found is None or PART.search(name, max(len(name) - MAX_PART, 0)):
+        return None
+    return found["part"] if _module(without_prefix(name[:found.start()]))[1] else None
+
+
+def without_prefix(module: str) -> str:
+    """Return a module's name in a file without what stands before the model's own names."""
+    while prefix := PREFIX.match(module):
+        module = module[prefix.end():]
+    return module
+
+
+def diffusers_name(module: str) -> str:
+    """Return diffusers' name of a module by its official one; other names as they are."""
+    block = BLOCK.fullmatch(module)
+    if block is None:
+        return OUTSIDE.get(module, module)
+    return f"{block[1]}.{block[2]}.{IN_BLOCKS.get(block[3], block[3])}"
 
 
 def split(names: Iterable[str]) -> dict[str, LoraKey]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from ..checkpoint.detect import VARIANTS, detect
@@ -19,7 +19,8 @@ from ..checkpoint.header import Header
 from ..checkpoint.kinds import ModelKind
 from ..checkpoint.library import CALLED
 from .adapters import Adapter, Shape, adapter_of, patch_shape
-from .names import IMAGE_PROJECTION, LoraKey, Style, split
+from .alpha import AlphaSource, RankedPatch, alpha_source, ranked_patch
+from .names import IMAGE_PROJECTION, LoraKey, Style, foreign_part, split
 
 ENOUGH = 4_000
 """Most names to search; LoRAs have fewer modules."""
@@ -94,6 +95,8 @@ class LoraFacts:
     blocks: int
     channels: int | None
     made_for: str
+    alphas: AlphaSource = field(default_factory=AlphaSource)
+    """Where the strength of modules without an alpha tensor comes from."""
 
 
 Group = dict[str, Shape]
@@ -162,8 +165,8 @@ def _base(header: Header, facts: Mapping[str, int], width: int | None, channels:
     return " ".join(word for word in ("Wan", generation, task, size) if word)
 
 
-def probe_lora(header: Header) -> LoraFacts:
-    """Return the facts of a LoRA for Wan.
+def probe_lora(header: Header, local: bool = False) -> LoraFacts:
+    """Return the facts of a LoRA for Wan. `local`: an adapter_config.json beside the file counts.
 
     Raises CheckpointError for a file that is no LoRA, for a LoRA of another family of models, and for a damaged one: a
     part without its counterpart, or modules of models of different widths.
@@ -172,6 +175,10 @@ def probe_lora(header: Header) -> LoraFacts:
     keys = split(header.shapes)
     groups = _grouped(header, keys)
     kinds = {place: adapter_of(parts) for place, parts in groups.items()}
+    if foreign := next(filter(None, map(foreign_part, header.shapes)), None):
+        raise CheckpointError(f"{name} is of an adapter type that is not applied here: it has {foreign}. Choose a "
+                              "LoRA, DoRA, LoHa, LoKr, GLoRA, OFT or BOFT as LyCORIS and kohya write them, or have its "
+                              "trainer merge it into a whole difference (diff).")
     if not any(kinds.values()):
         raise CheckpointError(f"{name} is {describe_other_file(header)}, not a LoRA. {ADVICE}")
     by_place = {(key.expert, key.module): key for key in keys.values()}
@@ -184,6 +191,7 @@ def probe_lora(header: Header) -> LoraFacts:
     ranks: set[int] = set()
     widths: Counter[int] = Counter()
     channels = None
+    ranked: list[RankedPatch] = []
     for place, parts in groups.items():
         adapter = kinds[place]
         if adapter is None:
@@ -193,6 +201,7 @@ def probe_lora(header: Header) -> LoraFacts:
         except ValueError as error:
             raise CheckpointError(f"{name} is damaged: {quoted(place[1])} {error}. Fetch it again.") from error
         ranks |= {found.rank} if found.rank is not None else set()
+        ranked += filter(None, [ranked_patch(by_place[place], parts)])
         if by_place[place].known:
             widths.update(_widths(place[1], found.sizes))
         if place[1] == "patch_embedding":
@@ -201,6 +210,11 @@ def probe_lora(header: Header) -> LoraFacts:
         two = " and ".join(map(str, sorted(widths)[:2]))
         raise CheckpointError(f"{name} is damaged: its modules are for models of different widths, {two}. "
                               "Fetch it again.")
+    try:
+        alphas = alpha_source(header.path, header.metadata, ranked, local)
+    except ValueError as error:
+        raise CheckpointError(f"{name} {error}. Choose another file, or save it anew with its trainer.") from error
+    _check_biases(header, keys, alphas)
     width = next(iter(widths), None)
     changed = [by_place[place] for place, adapter in kinds.items() if adapter is not None]
     modules = Counter(_part_of_model(key) for key in changed)
@@ -216,7 +230,16 @@ def probe_lora(header: Header) -> LoraFacts:
         blocks=max(blocks, default=-1) + 1,
         channels=channels,
         made_for=_base(header, modules, width, channels, (key.module for key in changed)),
+        alphas=alphas,
     )
+
+
+def _check_biases(header: Header, keys: Mapping[str, LoraKey], alphas: AlphaSource) -> None:
+    """Raise CheckpointError for biases saved whole, as PEFT's `bias` setting does."""
+    whole = next((name for name in header.shapes if name.endswith(".bias") and name not in keys), None)
+    if whole is not None and any(config.biases for config in alphas.configs.values()):
+        raise CheckpointError(f"{header.path.name} holds whole biases, such as {quoted(whole)}, because it was trained "
+                              "with PEFT's bias setting; they are not applied here. Save it anew with bias='none'.")
 
 
 def check_fits(facts: LoraFacts, width: int, num_layers: int) -> None:

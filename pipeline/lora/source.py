@@ -58,7 +58,7 @@ def open_lora(lora: Lora, find: Find, fetch: Fetch, stop: Stop, check: Check) ->
     path = find(lora.source)
     if path is not None:
         header = read_header(path)
-        facts = probe_lora(header)
+        facts = probe_lora(header, local=True)
         check(facts)
         _check_hash(lora, path, stop)
         return _with_expert(lora, path, facts, header, lora.source)

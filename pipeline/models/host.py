@@ -63,11 +63,13 @@ class HostLinear(Protocol):
 
 Targets = Mapping[str, tuple[str, tuple[int, ...]]]
 """Original name of a module, or of a bias with `.bias` -> name and shape of the parameter that a LoRA changes."""
-ReadLora = Callable[[dict[str, torch.Tensor], Targets], tuple[dict[str, Any], set[str]]]
-"""(a LoRA's tensors, targets) -> (parameter -> change, names of the tensors used).
+ReadLora = Callable[[Mapping[str, Mapping[str, torch.Tensor]], Targets, Mapping[str, float]],
+                    tuple[dict[str, Any], set[str]]]
+"""(a LoRA's tensors by module and part, targets, alpha / rank of modules without an alpha tensor) -> (parameter ->
+change, names of the tensors used, each `module.part`).
 
-The tensors have ComfyUI's names without a prefix, `blocks.0.self_attn.q.lora_up.weight`. Raises ValueError, with a
-clause, for a change that does not fit its parameter.
+Parts have ComfyUI's names, such as `lora_up.weight`. Raises ValueError, with a clause, for a change that does not fit
+its parameter.
 """
 
 

@@ -29,7 +29,7 @@ RETRYABLE = (ErrorKind.RATE_LIMIT, ErrorKind.TRANSIENT)
 FALLBACK_KINDS = (ErrorKind.AUTH, ErrorKind.QUOTA, ErrorKind.VALIDATION, ErrorKind.RATE_LIMIT, ErrorKind.TRANSIENT,
                   ErrorKind.PROVIDER_FAILED, ErrorKind.BUDGET)
 """Kinds after which the next provider is asked; BUDGET because it may be cheaper. Content refusals (POLICY) are never
-retry_while_held elsewhere."""
+retried elsewhere."""
 
 
 class RemoteError(ValueError):

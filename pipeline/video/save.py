@@ -23,8 +23,10 @@ def count_frames(latent: dict[str, Any]) -> int:
 
     Raises RequestError for latents of another model.
     """
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if not isinstance(samples, torch.Tensor):
+        raise RequestError("There is no latent. Connect the Wan 2.2 Sampler, or Load Latent (Wan 2.2).")
     check_finished(latent)
-    samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != CHANNELS:
         raise RequestError(f"The latent has the shape {tuple(samples.shape)}; a Wan 2.2 A14B clip has (1, {CHANNELS}, "
                            "time, height, width). Connect the Wan 2.2 Sampler.")
@@ -75,6 +77,8 @@ def save_clip(mp4: Mp4, images: torch.Tensor, on_frame: Callable[[int, int], Non
     on_frame(done, total) is called for each frame; stop() is called often, and raises to end the run. Raises
     RequestError when the frames cannot be a video or the file cannot be written; then no file is left.
     """
+    if not isinstance(images, torch.Tensor):
+        raise RequestError("There are no images. Connect Decode, or another node that gives frames.")
     if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (3, 4):
         raise RequestError(f"The images have the shape {tuple(images.shape)}; a clip needs frames of 3 colours "
                            "(count, height, width, 3).")

@@ -46,8 +46,8 @@ def read_sound(audio: Mapping[str, Any] | None) -> tuple[Sound | None, str]:
         waveform, rate = audio["waveform"], int(audio["sample_rate"])
         dimensions = waveform.ndim
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"The audio is no AUDIO of ComfyUI's ({error!r}): it needs a waveform and a sample_rate. "
-                           "Connect Load Audio or a node like it.") from error
+        raise RequestError(f"The audio is not an AUDIO of ComfyUI ({error!r}): it needs a waveform and a "
+                           "sample_rate. Connect Load Audio or a node like it.") from error
     if dimensions not in (1, 2, 3):
         raise RequestError(f"The audio's waveform has the shape {tuple(waveform.shape)}; an AUDIO has (batch, "
                            "channels, samples).")

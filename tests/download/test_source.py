@@ -38,6 +38,10 @@ HUB = "https://huggingface.co"
     ("urn:air:wan22:lora:civitai:12@345", "https://civitai.com/api/download/models/345"),
     ("air:wan22:lora:civitai:12@345", "https://civitai.com/api/download/models/345"),
     ("wan22:lora:civitai:12@345+6.safetensor", "https://civitai.com/api/download/models/345"),
+    ("civitai.com/models/12?modelVersionId=345", "https://civitai.com/api/download/models/345"),
+    ("www.civitai.com/api/download/models/345", "https://civitai.com/api/download/models/345"),
+    ("huggingface.co/owner/repo/blob/main/f.safetensors", f"{HUB}/owner/repo/resolve/main/f.safetensors"),
+    ("//www.HuggingFace.co/owner/repo/resolve/main/f.safetensors", f"{HUB}/owner/repo/resolve/main/f.safetensors"),
 ])
 def test_a_source_that_names_a_file(typed: str, link: str) -> None:
     remote = parse_source(typed)
@@ -52,6 +56,10 @@ def test_a_source_that_names_a_file(typed: str, link: str) -> None:
     (f"{HUB}/owner/repo/tree/main/high", f"{HUB}/owner/repo/tree/main/high", HUB_REPO, "main", "high"),
     ("https://civitai.com/models/12/name", "https://civitai.com/models/12", CIVITAI_MODEL, "main", ""),
     ("urn:air:wan22:lora:civitai:12", "https://civitai.com/models/12", CIVITAI_MODEL, "main", ""),
+    ("civitai.com/models/12", "https://civitai.com/models/12", CIVITAI_MODEL, "main", ""),
+    ("  Civitai.red/models/12/name ", "https://civitai.red/models/12", CIVITAI_MODEL, "main", ""),
+    ("hf.co/owner/repo", f"{HUB}/owner/repo/tree/main", HUB_REPO, "main", ""),
+    ("huggingface.company/repo", f"{HUB}/huggingface.company/repo/tree/main", HUB_REPO, "main", ""),
 ])
 def test_a_source_that_must_be_looked_up(typed: str, link: str, look_up: str, revision: str, folder: str) -> None:
     remote = parse_source(typed)
@@ -79,6 +87,8 @@ def test_a_file_name_is_no_remote(typed: str) -> None:
     ("https://a.example/f?Token=hunter2", "the link holds a token"),
     ("https://a.example/f?API_Key=hunter2", "the link holds a token"),
     ("https://civitai.com/images/12", "not the page of a model"),
+    ("civitai.com/models/1?token=hunter2", "the link holds a token"),
+    ("civitai.com", "not the page of a model"),
     ("https://civitai.com/models/12?modelVersionId=x", "no number"),
     (f"{HUB}/owner/repo/discussions/1", "neither a file nor a repository"),
     ("https://", "names no server"),

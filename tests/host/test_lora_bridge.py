@@ -63,7 +63,7 @@ def test_the_same_loras_again_change_no_weight(models: dict[str, Any]) -> None:
     pair = (Lora(PAIR["high"], 1.0, "high"), Lora(PAIR["low"], 1.0, "low"))
     before = core_velocity(models[HIGH])
     first, report = models_with_loras(models, pair, None)
-    assert [line.partition(": ")[2] for line in report] == ["150 of 150 keys.", "150 of 150 keys."]
+    assert all("150 of 150 keys; alpha 8 from its tensors" in line for line in report)
     with_pair = core_velocity(first[HIGH])
     assert (with_pair - before).abs().max() > 0.01
     merged = query(models[HIGH])

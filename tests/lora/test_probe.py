@@ -50,7 +50,8 @@ def lora(module: str, inputs: int = 5120, outputs: int = 5120, rank: int = 4) ->
     ("diffusion_model.head.head.diff", Style.COMFYUI, None, "head.head", "diff"),
     ("diffusion_model.blocks.1.norm3.diff_b", Style.COMFYUI, None, "blocks.1.norm3", "diff_b"),
     ("diffusion_model.blocks.1.diff_m", Style.COMFYUI, None, "blocks.1.modulation", "diff"),
-    ("diffusion_model.blocks.2.self_attn.o.lora_B.bias", Style.COMFYUI, None, "blocks.2.self_attn.o", "diff_b"),
+    ("diffusion_model.blocks.2.self_attn.o.lora_B.bias", Style.COMFYUI, None, "blocks.2.self_attn.o",
+     "lora_up.bias"),
     ("diffusion_model.transformer_1.blocks.0.attn1.to_q.lora_A.weight", Style.COMFYUI, "high",
      "blocks.0.self_attn.q", "lora_down.weight"),
     ("transformer.blocks.7.attn2.to_out.0.lora_B.weight", Style.DIFFUSERS, None, "blocks.7.cross_attn.o",
@@ -338,6 +339,16 @@ def test_real_file_names(tmp_path: Path, name: str, expert: str | None) -> None:
     ("flow_below_yellow", None), ("wan22_low_angle_shot", None), ("wan22_LowAngle_high_noise", "high"),
     ("wan_high_heels_LOW", "low"), ("wan22_high_and_low", None), ("wan22_high_noise_low_noise", None),
     ("low-poly", None), ("H264_l33t", None), ("hnl", None), ("", None),
+    ("orbit_Hnoise", "high"), ("OrbitLnoise_v2", "low"), ("wan22-h-noise", "high"), ("Wan2.2_HiNoise", "high"),
+    ("style_lo_noise", "low"), ("denoise", None), ("modelNoise", None), ("XLnoise", None), ("PIXELNOISE", None),
+    ("Wan22_orbit_HI", "high"), ("orbit_LO_v1", "low"), ("wan2.2 orbit hi", "high"), ("wan22_lo_e40", "low"),
+    ("W22_HNv2", "high"), ("wan22_HI_LO", None), ("hi-res", None), ("wan22_hi-res_fix", None), ("wan_lo-fi", None),
+    ("WAN22_LO_FI", None), ("HiDream_wan", None), ("wan_HI_DREAM", None), ("wan22_say_hi", None), ("hi", None),
+    ("wan_hi_there", None), ("wan22_lo_mejor", None), ("low_angle", None), ("wan22_HV15", None), ("wan22_HIP", None),
+    ("角色_高噪", "high"), ("wan2.2-低噪声-v1", "low"), ("高噪音 lora", "high"), ("運鏡_低噪聲", "low"),
+    ("低雜訊", "low"), ("カメラ高ノイズ", "high"), ("低ﾉｲｽﾞ", "low"), ("카메라_고노이즈", "high"), ("저노이즈", "low"),
+    ("降低噪点", None), ("提高噪点", None), ("高清", None), ("低角度", None), ("高噪_低噪", None),
+    ("wan2.2_运镜_高", "high"),
 ])
 def test_words_in_names(name: str, expert: str | None) -> None:
     assert expert_in_name(name) == expert
@@ -363,6 +374,15 @@ def test_prefixes_and_notes_come_before_the_name(tmp_path: Path) -> None:
     assert choose_expert(plain, "x", {base: "wan2.2_i2v_high_noise_14B_fp16.safetensors"}) == (
         "high", "it was trained on the high-noise expert")
     assert choose_expert(plain, "x", {base: "wan2.2_i2v_low_noise_14B_fp16.safetensors"}) == ("both", NO_CLUE)
+
+
+@pytest.mark.parametrize(("key", "value", "expert"), [
+    ("ss_output_name", "orbit_Lnoise", "low"), ("ss_output_name", "运镜_高噪", "high"), ("name", "Wan22 LO", "low"),
+    ("modelspec.title", "カメラ低ノイズ", "low"), ("ss_sd_model_name", "wan2.2_i2v_Hnoise.safetensors", "high"),
+])
+def test_names_in_the_metadata(tmp_path: Path, key: str, value: str, expert: str) -> None:
+    facts = probed(tmp_path, lora("blocks.0.self_attn.q", 8, 8))
+    assert choose_expert(facts, "x", {key: value})[0] == expert
 
 
 def test_the_parts_are_named_as_comfyui_names_them() -> None:

@@ -86,7 +86,7 @@ def test_the_node_tells_what_fitted_and_the_network_is_asked_once(comfy: ComfyCl
     first = comfy.finish(changed(graph, "sampler", seed=11))
     said = "\n".join(first.texts("sampler"))
     for noise, path in LORAS.items():
-        assert f"{path.name}, scale 1, {noise}-noise expert: 150 of 150 keys." in said
+        assert f"{path.name}, scale 1, {noise}-noise expert: 150 of 150 keys; alpha" in said
     sent = {noise: file.sent for noise, file in shelf.items()}
     again = comfy.finish(changed(graph, "sampler", seed=12))
     assert "150 of 150" in "\n".join(again.texts("sampler"))

@@ -246,7 +246,7 @@ def test_a_provider_that_stays_away_leaves_the_job_to_be_resumed(server: Provide
                          ids=["text", "list", "malformed", "reset", "cut", "502", "no id", "too late", "endless"])
 def test_a_submit_without_a_usable_answer_is_never_repeated(server: ProviderServer, runner: Runner, fault) -> None:
     """It is looked for in the provider's history, where there is one; else the user is told, and a re-run too."""
-    runner.change(timeouts=replace(PATIENT, submit=5.0))
+    runner.change(timeouts=replace(PATIENT, submit=1.0))
     server.fail("submit", fault)
     if server.provider in KNOWS_HISTORY:
         assert runner.make().job.state == JobState.DONE

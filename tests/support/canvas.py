@@ -22,6 +22,14 @@ HEAR_THE_END = """() => {
     for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
         window.app.api.addEventListener(kind, event => { window.ended = [kind, event.detail] }, {once: true});
 }"""
+DEPRECATIONS = """() => {
+    const warn = console.warn;
+    console.warn = (...words) => {
+        const ours = new Error().stack.includes('/extensions/') && /deprecat/i.test(words.join(' '));
+        (ours ? console.error : warn)(...words);
+    };
+}"""
+"""Warnings that something is deprecated are faults when a script of the pack is their cause."""
 PATIENCE = 180_000
 """Milliseconds that anything may take on the page; far more than it needs, for machines that are busy otherwise."""
 NODES_2, PALETTE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette"
@@ -38,6 +46,7 @@ class Canvas:
         self.page = browser.new_page(viewport={"width": 1500, "height": 950})
         self.page.set_default_timeout(PATIENCE)
         self.page.route(lambda url: not url.startswith((server.url, "blob:", "data:")), lambda route: route.abort())
+        self.page.add_init_script(f"({DEPRECATIONS})()")
         self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.settle(**settings)
@@ -57,6 +66,7 @@ class Canvas:
         """Load the page, or load it again."""
         self.page.goto(self.server.url, wait_until="domcontentloaded")
         self.page.wait_for_function(READY)
+        self.page.evaluate("() => { window.LiteGraph.alwaysRepeatWarnings = true }")  # else of a cause the first only
 
     def load(self, workflow: dict[str, Any]) -> None:
         """Open a workflow in canvas format."""

@@ -218,9 +218,9 @@ def test_sound_that_no_file_takes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("audio", "said"), [
-    ({}, "no AUDIO of ComfyUI's"), ({"waveform": noise(1, 2, 9)}, "sample_rate"), ("sound.wav", "no AUDIO"),
-    ({"waveform": None, "sample_rate": 44100}, "no AUDIO"),
-    ({"waveform": noise(1, 2, 9), "sample_rate": "x"}, "no AUDIO"),
+    ({}, "not an AUDIO of ComfyUI"), ({"waveform": noise(1, 2, 9)}, "sample_rate"), ("sound.wav", "not an AUDIO"),
+    ({"waveform": None, "sample_rate": 44100}, "not an AUDIO"),
+    ({"waveform": noise(1, 2, 9), "sample_rate": "x"}, "not an AUDIO"),
     ({"waveform": noise(1, 2, 9), "sample_rate": 0}, "sample_rate is 0; choose 1 to 768000"),
     ({"waveform": noise(1, 1, 2, 9), "sample_rate": 44100}, r"shape \(1, 1, 2, 9\)"),
 ], ids=str)
@@ -329,6 +329,18 @@ def test_frames_that_are_not_numbers(tmp_path: Path, value: float) -> None:
 def test_frames_of_another_scale(tmp_path: Path, images: torch.Tensor, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         written(tmp_path, images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_other_nodes_hand_out_instead(tmp_path: Path) -> None:
+    """A muted or bypassed node may hand out nothing at all."""
+    mp4 = Mp4(numbered(tmp_path))
+    for images in (None, [], "frames"):
+        with pytest.raises(RequestError, match="There are no images"):
+            save_clip(mp4, images, lambda done, total: None)
+    for latent in (None, {}, {"samples": None}, torch.zeros(1)):
+        with pytest.raises(RequestError, match="There is no latent"):
+            decode_to_mp4(mp4, None, latent, lambda done, total: None)
     assert list(tmp_path.iterdir()) == []
 
 

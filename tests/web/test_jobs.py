@@ -58,7 +58,7 @@ def canvas(browser: Any, shop: Outside) -> Iterator[Canvas]:
 
 
 def open_tab(canvas: Canvas) -> None:
-    canvas.page.locator(f".{TAB}-tab-button").click()
+    canvas.page.locator(f".{TAB}-tab-button, [data-testid={TAB}-tab-button]").click()
     canvas.page.locator(".wan22-jobs").wait_for()
 
 

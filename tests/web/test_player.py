@@ -200,7 +200,7 @@ def test_two_clips_at_the_same_frame(canvas: Canvas):
     assert levels(canvas, made, 9) == both
     names = [option.inner_text() for option in made.query_selector_all("[aria-label^='Clip to'] option")]
     assert len(names) == len(titles(canvas)) and re.fullmatch(r"clip_\d+_\.mp4", names[0]), names
-    made.query_selector("[aria-label^=How]").select_option("wipe")
+    made.query_selector("[aria-label^=Layout]").select_option("wipe")
     right = made.query_selector_all(".wan22-player-screen")[1]
     edges = []
     for place in (0.25, 0.75):
@@ -227,7 +227,7 @@ def test_it_comes_back_with_its_tab(canvas: Canvas, server: ComfyServer):
     assert levels(canvas, made, 4) == [pytest.approx(level(4, 1), abs=NEAR // 2)]
     fault = player(canvas, "HEVC").query_selector("p")
     fault.wait_for_element_state("visible")
-    assert fault.inner_text() == f"{lost['filename']} is not there any more: it was moved or deleted."
+    assert fault.inner_text() == f"{lost['filename']} is gone: it was moved or deleted."
     canvas.errors[:] = [error for error in canvas.errors if lost["filename"] not in error]  # Chromium tells of a 404
 
 

@@ -71,7 +71,9 @@ function after(object, name, then) {
  * @returns {{inputs: Record<string, unknown>, linked: string[]}}
  */
 export function readInputs(node, names) {
-    const linked = names.filter((name) => node.inputs?.some((input) => input.name === name && input.link != null));
+    const isLinked = (input, slot) => node.isInputConnected?.(slot) ?? input.link != null;
+    const linkedInputs = (node.inputs ?? []).filter(isLinked).map((input) => input.name);
+    const linked = names.filter((name) => linkedInputs.includes(name));
     const typed = (widget) => names.includes(widget.name) && !linked.includes(widget.name);
     const widgets = (node.widgets ?? []).filter(typed);
     return { inputs: Object.fromEntries(widgets.map((widget) => [widget.name, widget.value])), linked };

@@ -309,4 +309,7 @@ def test_new_mp4_nodes_start_as_settled_and_loaded_ones_do_not(canvas: Canvas) -
     sent = canvas.prompt()["1"]
     for node in (drawn, sent):
         assert {name: node["inputs"][name] for name in settled} == {name: start[name] for name in settled}
+    page.evaluate("async () => { try { await window.app.loadApiJson(null, 'broken') } catch {} }")
+    added = page.evaluate(ADDED, ["Wan22SaveMP4"])
+    assert {name: added[name] for name in settled} == settled
     assert not canvas.errors

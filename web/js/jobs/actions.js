@@ -49,8 +49,8 @@ export async function resume(job) {
 }
 
 /** Open a workflow in which the user settles whether the provider accepted a job. @param {Job} job */
-export function settle(job) {
-    app.loadApiJson(resumeGraph(job, ""), text("jobs.settle.name", { job: job.id.slice(0, 8) }));
+export async function settle(job) {
+    await app.loadApiJson(resumeGraph(job, ""), text("jobs.settle.name", { job: job.id.slice(0, 8) }));
     for (const node of app.graph.nodes) if (node.type === "Wan22ResumeRemoteClip") node.showAdvanced = true;
     toast("info", text("jobs.settle.title"), text("jobs.settle.how", { provider: job.provider }), 30000);
 }
@@ -90,6 +90,6 @@ export async function loadWorkflow(job) {
     const { workflow, graph, shortened } = await request(`jobs/${encodeURIComponent(job.id)}/workflow`);
     const name = text("jobs.workflow.name", { job: job.id.slice(0, 8) });
     if (workflow) await app.loadGraphData(workflow, true, true, name);
-    else app.loadApiJson(graph, name);
+    else await app.loadApiJson(graph, name);
     if (shortened) toast("warn", text("jobs.workflow.shortened"), text("jobs.workflow.shortenedHow"), 15000);
 }

@@ -13,7 +13,7 @@ const WIDGETS = {
 const INPUTS = await api.fetchApi(`/object_info/${NODES[0]}`).then((answer) => answer.json())
     .then((nodes) => nodes[NODES[0]].input.optional).catch(() => ({}));
 const TYPES = { FLOAT: "slider", COMBO: "combo", BOOLEAN: "boolean" };
-let isLoading = false;
+let promptsLoading = 0;
 
 /** Kept among ComfyUI's own settings: they are only what a new node starts with. */
 export const NEW_MP4 = Object.entries(WIDGETS).filter(([, widget]) => INPUTS[widget]).map(([id, widget]) => {
@@ -21,22 +21,29 @@ export const NEW_MP4 = Object.entries(WIDGETS).filter(([, widget]) => INPUTS[wid
     return { id, type: TYPES[type], defaultValue, ...(options ? { options } : { attrs: { min, max, step } }) };
 });
 
-/** Note while a prompt in API format is loaded: its nodes are created like those that the user adds. */
+/**
+ * Count the prompts in API format that are being loaded: their nodes are created like those that the user adds. Newer
+ * frontends queue a load and return a promise of its end; before them it was done when the call returned.
+ */
 export function watchLoading() {
     const load = app.loadApiJson;
     app.loadApiJson = function (...given) {
-        isLoading = true;
+        const ended = () => promptsLoading--;
+        let loading;
+        promptsLoading++;
         try {
-            return load.apply(this, given);
+            loading = load.apply(this, given);
         } finally {
-            isLoading = false;
+            if (typeof loading?.then === "function") loading.then(ended, ended);
+            else ended();
         }
+        return loading;
     };
 }
 
 /** Set the widgets of a node that the user adds to the settings; nodes of a workflow keep their values. */
 export function setDefaults(node) {
-    if (!NODES.includes(node.comfyClass) || app.configuringGraph || isLoading) return;
+    if (!NODES.includes(node.comfyClass) || app.configuringGraph || promptsLoading) return;
     for (const { id } of NEW_MP4) {
         const widget = node.widgets.find((widget) => widget.name === WIDGETS[id]);
         const value = app.extensionManager.setting.get(id);
