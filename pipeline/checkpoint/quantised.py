@@ -21,8 +21,12 @@ from .scales import NAMES, block_sizes
 GGUF, SCALES_OF_ITS_OWN = "gguf", "scales"
 """Formats that are not ComfyUI's; the second is a matrix with one scale a matrix, row or block (scales.py)."""
 FP8_FORMATS = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
-SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale")
+SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "weight_s_rel", "weight_s_channel",
+          "weight_codebook", "weight_zeros")
 """Tensors beside a quantised weight, by ComfyUI's present names."""
+TWO_IN_A_BYTE = ("nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16")
+ATTENTION_SETTINGS = ".comfy_attention.config"
+"""Tensors of JSON beside an attention, for ComfyUI's own kernels: dropped, because attention is chosen by the Host."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str], p
     `prefix`: what the names in the metadata have before those of the tensors. Scales without a weight stay, so that the
     check for unknown names reports them. Raises CheckpointError when the quantisation settings cannot be read.
     """
-    tensors = dict(tensors)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(ATTENTION_SETTINGS)}
     try:
         formats = _legacy_formats(tensors) or _header_formats(metadata, prefix)
         formats |= _entries(tensors)
@@ -118,7 +122,7 @@ def find_quantised(tensors: dict[str, torch.Tensor], metadata: dict[str, str], p
                 raise CheckpointError(f"{layer} is quantised as {name} but has no scale that fits. "
                                       "Fetch the file again, or choose another.")
             name = SCALES_OF_ITS_OWN
-        columns = data.shape[1] * (2 if name in ("nvfp4", "convrot_w4a4") else 1)
+        columns = data.shape[1] * (2 if name in TWO_IN_A_BYTE else 1)
         found[f"{layer}.weight"] = QuantisedWeight(name, data, (data.shape[0], columns), scales, rest)
     return found
 

@@ -87,13 +87,16 @@ class PatchedResident:
 
     def available_bytes(self) -> int:
         """See Resident. PyTorch's cached memory counts as available."""
-        return comfy.model_management.get_free_memory(self.patcher.load_device)
+        return _free_memory(self.patcher.load_device)
 
 
 def device_memory() -> tuple[int, int]:
     """Return the device's free and total memory in bytes; of the RAM when there is no GPU."""
     device = comfy.model_management.get_torch_device()
+    return _free_memory(device), comfy.model_management.get_total_memory(device)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Return ComfyUI's figure in bytes; before ComfyUI 0.35 that of the RAM is the machine's, also in a container."""
     free = comfy.model_management.get_free_memory(device)
-    if comfy.model_management.is_device_cpu(device):
-        free = min(free, available_ram())  # ComfyUI's figure is of the machine, also in a container
-    return free, comfy.model_management.get_total_memory(device)
+    return min(free, available_ram()) if comfy.model_management.is_device_cpu(device) else free

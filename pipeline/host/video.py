@@ -30,7 +30,8 @@ def video_facts(video: Any) -> dict[str, Any]:
     """
     width, height = video.get_dimensions()
     source = video.get_stream_source() if hasattr(video, "get_active_trim_window") else None
-    whole = isinstance(source, str) and video.get_active_trim_window() == (0.0, 0.0)
+    whole = (isinstance(source, str) and video.get_active_trim_window() == (0.0, 0.0)
+             and video_from(Path(source)).get_dimensions() == (width, height))  # ComfyUI 0.35 crops as it reads
     shown = shown_in_output(Path(source)) if whole else None
     return {"width": width, "height": height, "frames": video.get_frame_count(),
             "fps": round(float(video.get_frame_rate()), 3),

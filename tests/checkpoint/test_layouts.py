@@ -79,6 +79,29 @@ def test_layout(name: str, inside_comfyui: bool, weights: dict[str, torch.Tensor
     assert error(velocity(load_expert(path, host)), original) <= most
 
 
+def test_a_format_that_newer_comfyuis_read(weights: dict[str, torch.Tensor], original: torch.Tensor,
+                                           tmp_path: Path) -> None:
+    """It is read where ComfyUI knows it, with all of its scales, and refused by its name elsewhere."""
+    host = comfy_host()
+    from comfy.quant_ops import QUANT_ALGOS
+
+    path = tmp_path / "expert.safetensors"
+    if "asym_w4a8_int8" in QUANT_ALGOS:
+        layouts.by_comfy("AsymW4A8Int8Layout", {"format": "asym_w4a8_int8"})(weights, path)
+        assert error(velocity(load_expert(path, host)), original) <= 0.2
+    else:
+        layouts.w4a8(weights, path)
+        with pytest.raises(CheckpointError, match="This ComfyUI does not read asym_w4a8_int8 weights"):
+            load_expert(path, host)
+
+
+def test_settings_of_comfyuis_attention_are_left_aside(weights: dict[str, torch.Tensor], original: torch.Tensor,
+                                                       tmp_path: Path) -> None:
+    settings = torch.tensor(list(b'{"kernel": "sage"}'), dtype=torch.uint8)
+    save_file({**weights, "blocks.0.self_attn.comfy_attention.config": settings}, tmp_path / "expert.safetensors")
+    assert error(velocity(load_expert(tmp_path / "expert.safetensors", plain_host())), original) == 0
+
+
 GGUF = {
     "F32": 1e-6, "F16": 1e-6, "BF16": 0.02, "Q8_0": 0.02, "Q5_1": 0.08, "Q5_0": 0.08, "Q4_1": 0.15, "Q4_0": 0.15,
 }

@@ -420,3 +420,18 @@ def test_our_requirements_are_the_same_in_both_files_and_never_torch():
     listed = project.partition("dependencies = [")[2].partition("]")[0]
     assert wanted == [line.strip(' ",') for line in listed.splitlines() if line.strip()]
     assert not any(name.startswith("torch") for name in wanted)
+
+
+@pytest.mark.parametrize("version, words", [
+    ("9.9.9", "ComfyUI 9.9.9 comes from https://github.com/comfyanonymous/ComfyUI alone"),
+    ("v0.33", "COMFYUI_VERSION is 'v0.33'. Give a release such as 0.30.0.")])
+def test_another_comfyui_comes_from_its_repository_alone(version: str, words: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "devtools", tmp_path / "devtools")
+    (tmp_path / ".comfyui").mkdir()
+    code = ("from devtools.environment import local_comfyui; from devtools.fetch import fetch_comfyui; "
+            "print(local_comfyui()); fetch_comfyui(local_comfyui())")
+    environ = {"COMFYUI_VERSION": version, "PATH": ""}  # no git
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert run.stdout.startswith(str(tmp_path / ".comfyui" / f"ComfyUI-{version}"))
+    assert words in run.stderr and run.returncode
+    assert not list((tmp_path / ".comfyui").iterdir())

@@ -98,6 +98,18 @@ def by_comfy(layout: str, entry: dict[str, object], **options: object) -> Callab
     return write
 
 
+def w4a8(weights: Weights, path: Path) -> None:
+    """The names and shapes of ComfyUI's asym_w4a8_int8 (comfy/ops.py since 0.33), with zeros for values."""
+    found = dict(weights)
+    for layer in _packed(weights):
+        rows, columns = found[f"{layer}.weight"].shape
+        found |= {f"{layer}.weight": torch.zeros(rows, columns // 2, dtype=torch.int8),
+                  f"{layer}.weight_s_rel": torch.zeros(rows, columns // 16, dtype=FP8),
+                  f"{layer}.weight_s_channel": torch.zeros(rows), f"{layer}.weight_codebook": torch.zeros(16),
+                  f"{layer}.comfy_quant": _entry(format="asym_w4a8_int8")}
+    save_file(found, path)
+
+
 def diffusers_folder(shards: int) -> Callable[[Weights, Path], None]:
     """As save_pretrained writes it, in that many shards."""
 
