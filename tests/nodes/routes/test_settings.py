@@ -205,6 +205,23 @@ def test_the_dialog_has_the_rows_of_every_provider_and_service(canvas: Canvas) -
     canvas.page.keyboard.press("Escape")
 
 
+def test_a_switch_and_the_keyboards_focus_are_seen(canvas: Canvas) -> None:
+    """With the colours of any of ComfyUI's frontends."""
+    canvas.open()
+    open_dialog(canvas)
+    row(canvas, "Keys.Callback").locator("input").focus()
+    colours = row(canvas, "Sending.LocalOnly").locator("input").evaluate("""input => {
+        const colour = (one, name) => getComputedStyle(one)[name];
+        const seen = [colour(input, 'backgroundColor'), '', colour(document.activeElement, 'outlineColor')];
+        input.checked = true;
+        seen[1] = colour(input, 'backgroundColor');
+        input.checked = false;
+        return [...seen, colour(document.activeElement, 'outlineStyle')];
+    }""")
+    assert "rgba(0, 0, 0, 0)" not in colours and colours[0] != colours[1] and colours[3] == "solid", colours
+    assert not canvas.errors
+
+
 def test_a_key_goes_in_by_the_dialog_works_and_is_seen_nowhere(canvas: Canvas, outside: Outside) -> None:
     answers: list[str] = []
     canvas.page.on("requestfinished", lambda request: answers.append(request.response().text())
