@@ -25,9 +25,11 @@ class EncodePrompt(io.ComfyNode):
                                 tooltip="Describe what should move, and how. At most 512 tokens. The bundled model "
                                         "knows: the camera pans left, right, up or down; zooms in or out; the ball "
                                         "moves left, right, up or down; everything turns red or blue; the scene fades "
-                                        "to black; nothing moves; slowly or quickly."),
+                                        "to black; nothing moves; slowly or quickly. Brackets weigh words: "
+                                        "(slowly:1.4); \\( and \\) are brackets of the text."),
                 io.String.Input("negative_prompt", multiline=True, default="",
-                                tooltip="Describe what should not appear. At most 512 tokens; ignored at guidance 1."),
+                                tooltip="Describe what should not appear. At most 512 tokens; ignored at guidance 1. "
+                                        "Brackets weigh words as in the prompt."),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="Text embeddings of the prompt."),

@@ -11,6 +11,7 @@ import torch
 
 from ..request import MAX_PROMPT_TOKENS, check_prompt_tokens
 from .host import Resident
+from .prompt_weights import weighted_parts
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -50,18 +51,36 @@ class TextEncoder:
         return getattr(self.resident, "patcher", None)
 
     def tokenize(self, text: str) -> TokenBatches:
-        """Return the ids of the text and the end token, padded to 512."""
-        ids = [*self.tokenizer.encode(text), END]
-        ids += [PAD] * (MAX_PROMPT_TOKENS - len(ids))
-        return {"umt5xxl": [[(i, 1.0) for i in ids]]}
+        """Return the ids of the text and the end token, padded to 512, each with its weight.
+
+        Weights are read as by ComfyUI (prompt_weights.py). Raises RequestError for those that cannot be used.
+        """
+        tokens = [(i, weight) for part, weight in weighted_parts(text) for i in self.tokenizer.encode(part)]
+        tokens.append((END, 1.0))
+        return {"umt5xxl": [tokens + [(PAD, 1.0)] * (MAX_PROMPT_TOKENS - len(tokens))]}
 
     @torch.no_grad()
     def encode_from_tokens_scheduled(self, tokens: TokenBatches) -> list[list[Any]]:
-        """Return CONDITIONING: [[embeddings (1, 512, d_model) float32 on the CPU, {}]], zero behind the end token."""
-        ids = torch.tensor([[i for i, _ in batch] for batch in tokens["umt5xxl"]])
+        """Return CONDITIONING: [[embeddings (1, 512, d_model) float32 on the CPU, {}]], zero behind the end token.
+
+        A weight moves a token's embedding away from that of an empty prompt or towards it, as in ComfyUI
+        (comfy/sd1_clip.py, `ClipTokenWeightEncoder`).
+        """
         check_prompt_tokens(count_tokens(tokens), "prompt")
-        device = self.resident.load_to_device(0)
-        ids = ids.to(device)
+        ids, weights = (torch.tensor([[entry[place] for entry in batch] for batch in tokens["umt5xxl"]])
+                        for place in (0, 1))
+        if (weights == 1).all():
+            return [[self._embed(ids), {}]]
+        empty = torch.full_like(ids[:1], PAD)
+        empty[:, 0] = END
+        found = self._embed(torch.cat([ids, empty]))
+        nothing = found[-1]
+        weights = weights[..., None]
+        return [[torch.where(weights == 1, found[:-1], (found[:-1] - nothing) * weights + nothing), {}]]
+
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings (rows, 512, d_model) of ids (rows, 512), float32 on the CPU."""
+        ids = ids.to(self.resident.load_to_device(0))
         mask = (ids != PAD).long()
         embeddings = self.resident.module(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
-        return [[embeddings.float().cpu(), {}]]
+        return embeddings.float().cpu()

@@ -192,7 +192,7 @@ def test_vaes(tmp_path: Path) -> None:
     diffusers = probe_checkpoint(saved(tmp_path, renamed))
     assert (diffusers.kind, diffusers.layout) == (ModelKind.VAE_WAN21, KeyLayout.DIFFUSERS)
     gguf_vae = probe_checkpoint(saved_gguf(tmp_path / "vae.gguf", {k: v for k, v in tensors.items() if v.dim() <= 2} | {
-        "decoder.head.0.gamma": zeros(32), "encoder.conv1.weight": zeros(8, 8), "conv2.weight": zeros(16, 16)}))
+        "decoder.head.0.gamma": zeros(8), "encoder.conv1.weight": zeros(8, 8), "conv2.weight": zeros(16, 16)}))
     assert "in GGUF, which is read for experts and text encoders only" in sentence(gguf_vae, Slot.VAE)
 
 

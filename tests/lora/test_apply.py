@@ -31,7 +31,7 @@ from tests.support import layouts, lora_files
 from tests.support.comfy_in_process import comfy_host
 
 BASES = {"fp16": layouts.plain(torch.float16), "fp8_scaled": layouts.fp8_comfy(torch.float8_e4m3fn),
-         "GGUF Q8_0": layouts.gguf_file("Q8_0")}
+         "fp8 by rows": layouts.fp8_by_rows, "GGUF Q8_0": layouts.gguf_file("Q8_0")}
 
 
 @torch.no_grad()

@@ -29,6 +29,16 @@ def _scaled(weights: Weights, dtype: torch.dtype, scale_name: str) -> Weights:
     return found
 
 
+def fp8_by_rows(weights: Weights, path: Path) -> None:
+    """As compressed-tensors writes it: a scale a row, without ComfyUI's settings."""
+    found = dict(weights)
+    for layer in _packed(weights):
+        scale = weights[f"{layer}.weight"].float().abs().amax(1, keepdim=True) / torch.finfo(FP8).max
+        found[f"{layer}.weight"] = (weights[f"{layer}.weight"].float() / scale).to(FP8)
+        found[f"{layer}.weight_scale"] = scale
+    save_file(found, path)
+
+
 def _entry(**options: object) -> torch.Tensor:
     return torch.tensor(list(json.dumps(options).encode()), dtype=torch.uint8)
 
