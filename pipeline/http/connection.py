@@ -231,7 +231,7 @@ class Adapter(HTTPAdapter):
         return pool
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        """Return the path and query that are asked for; requests' own takes slashes away where there are two."""
+        """Return the path and query that are asked for; requests 2.32 takes a double slash away."""
         return "/" + request.url.partition("://")[2].partition("/")[2]
 
     def cert_verify(self, *_: Any) -> None:
