@@ -11,7 +11,7 @@ import torch
 
 from ..files.atomic import advice_on
 from ..models.latents import CHANNELS
-from ..models.vae import FRAMES_A_LATENT, WanVAE
+from ..models.vae import FRAMES_A_LATENT, PIXELS_A_LATENT, WanVAE
 from ..request import RequestError, check_pixel_type
 from ..sampling.resume import check_finished
 from .encoding import REFUSE, Encoding
@@ -56,6 +56,18 @@ def stream_frames(vae: Any, latent: dict[str, Any]) -> Iterator[torch.Tensor]:
         else:
             decoded = vae.decode(clip)
             yield decoded.reshape(-1, *decoded.shape[-3:])
+
+
+def size_of_images(images: Any) -> tuple[int, int]:
+    """Return width and height of an IMAGE in pixels; zeros for what `save_clip` refuses."""
+    shape = getattr(images, "shape", ())
+    return (shape[2], shape[1]) if len(shape) == 4 else (0, 0)
+
+
+def size_of_latent(latent: Any) -> tuple[int, int]:
+    """Return width and height of a LATENT's frames in pixels; zeros for what `decode_to_mp4` refuses."""
+    shape = getattr(latent.get("samples") if isinstance(latent, dict) else None, "shape", ())
+    return (shape[4] * PIXELS_A_LATENT, shape[3] * PIXELS_A_LATENT) if len(shape) == 5 else (0, 0)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from pipeline.request import RequestError
 from pipeline.video.encoding import CODECS, PIX_FMTS, Encoding
 from pipeline.video.mp4_settings import Mp4Settings
 from pipeline.video.provenance import ai_generated, request_of
-from pipeline.video.save import Mp4, decode_frames, decode_to_mp4, save_clip
+from pipeline.video.save import Mp4, decode_frames, decode_to_mp4, save_clip, size_of_images, size_of_latent
 from pipeline.video.sound import read_sound
 from pipeline.video.yuv import to_rgb, to_yuv
 
@@ -244,6 +244,14 @@ def test_audio_of_every_shape_that_nodes_hand_out(tmp_path: Path, shape: tuple[i
     assert re.search(said, made.note) and bool(made.note) == bool(said)
     with av.open(str(made.path)) as container:
         assert [s.codec_context.channels for s in container.streams.audio] == ([channels] if channels else [])
+
+
+@pytest.mark.parametrize("odd", [None, "clip", {}, {"samples": None}, torch.zeros(3)], ids=str)
+def test_what_is_no_clip_has_no_size(odd: object) -> None:
+    """Nodes ask for the size, for %width% in the name, before the clip itself is checked."""
+    assert size_of_images(odd) == size_of_latent(odd) == (0, 0)
+    assert size_of_images(torch.zeros(2, 48, 80, 3)) == (80, 48)
+    assert size_of_latent({"samples": torch.zeros(1, 16, 2, 6, 10)}) == (80, 48)
 
 
 @pytest.mark.parametrize(("dtype", "scale", "zero"), [
