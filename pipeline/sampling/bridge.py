@@ -49,7 +49,7 @@ def check_models(models: Mapping[str, ModelFacts], positive: list[list[Any]], ne
                                f"{'one' if model.image_projection else 'none'}. Load "
                                f"wan2.2_i2v_{which}_noise_14B.")
         for name, conditioning in (("positive", positive), ("negative", negative)):
-            found = next((e.shape[-1] for e, _ in conditioning if e.shape[-1] != model.text_dim), None)
+            found = next((e.shape[-1] for e, _ in conditioning if model.text_dim not in (None, e.shape[-1])), None)
             if found is not None:
                 raise RequestError(f"The {name} text embeddings are {found} wide, the {which}-noise MODEL reads "
                                    f"{model.text_dim}. Use the text encoder that belongs to it: umt5_xxl for Wan 2.2.")
@@ -91,7 +91,9 @@ def check_latent(latent: dict[str, Any] | None, condition: Condition, sampling: 
                  ) -> None:
     """Raise RequestError as `sample_stages` does for a latent or hooks that do not fit, before anything else."""
     check_hooks(hooks, sampling)
-    check_start(_given(latent, sampling, condition.latent_shape), hooks)
+    given = _given(latent, sampling, condition.latent_shape)
+    if not steps_of(sampling).start:  # the second stage starts from what the first left, whatever a hook says
+        check_start(given, hooks)
 
 
 def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
