@@ -15,7 +15,7 @@ import torch
 
 from ..request import RequestError, check_image, check_num_frames, check_size
 from .latents import normalise
-from .vae import WanVAE
+from .vae import WanVAE, check_vae
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height:
         check_image(last_image, "last_image")
     check_size(width, height)
     check_num_frames(num_frames)
+    check_vae(vae)
     clip = torch.full((num_frames, height, width, 3), 0.5)
     clip[:1] = fit(image.float().cpu(), width, height)
     if last_image is not None:

@@ -24,6 +24,7 @@ from devtools.paths import ROOT
 from pipeline.files.atomic import advice_on, new_file
 from pipeline.files.names import fill_in, name_fault
 from pipeline.models import load as bundled
+from pipeline.models.condition import encode_first_frame
 from pipeline.models.host import plain_host
 from pipeline.models.vae import WanVAE, load_vae
 from pipeline.request import RequestError
@@ -244,6 +245,15 @@ def test_audio_of_every_shape_that_nodes_hand_out(tmp_path: Path, shape: tuple[i
     assert re.search(said, made.note) and bool(made.note) == bool(said)
     with av.open(str(made.path)) as container:
         assert [s.codec_context.channels for s in container.streams.audio] == ([channels] if channels else [])
+
+
+def test_no_vae(tmp_path: Path) -> None:
+    latent = {"samples": torch.zeros(1, 16, 1, 4, 4)}
+    for decode in (lambda: decode_frames(None, latent, lambda done, total: None),
+                   lambda: decode_to_mp4(Mp4(numbered(tmp_path)), None, latent, lambda done, total: None),
+                   lambda: encode_first_frame(None, torch.zeros(1, 64, 64, 3), 64, 64, 5)):
+        with pytest.raises(RequestError, match="There is no VAE"):
+            decode()
 
 
 @pytest.mark.parametrize("odd", [None, "clip", {}, {"samples": None}, torch.zeros(3)], ids=str)
