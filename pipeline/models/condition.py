@@ -1,6 +1,6 @@
-"""What a clip is told of its frames: which are known, as a mask, and the latents of what they show.
+"""The condition of a clip: a mask of the frames that are known, and the latents of what they show.
 
-As the experts take it: of a first frame, a clip that shows the picture and then grey (wan/image2video.py of
+The experts take it so: of a first frame, a clip that shows the picture and then grey (wan/image2video.py of
 github.com/Wan-Video/Wan2.2); with a last frame, a second picture at its very end (diffusers,
 WanImageToVideoPipeline.prepare_latents with last_image).
 """
