@@ -534,6 +534,10 @@ def test_a_name_that_no_disk_takes() -> None:
     assert "300 bytes long; 200 are the most" in name_fault(prefix)
     assert name_fault("\u96ea" * 67) and not name_fault("\u96ea" * 66)
     assert not name_fault("/".join(["a" * 100] * 5))
+    for odd in ("a\0b", "a\ud800"):
+        assert "no disk takes" in name_fault(odd)
+        assert fill_in("%Text.text%", {"1": {"class_type": "Text", "inputs": {"text": odd}}}, None,
+                       datetime(2026, 3, 5)) in ("a_b", "a_")
 
 
 def test_names_as_windows_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
