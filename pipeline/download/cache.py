@@ -47,7 +47,7 @@ class Entry:
     etag: str | None
     last_modified: str | None
     name: str
-    """See file_name.full_name."""
+    """See source.full_name."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Partial:
         self.folder = folder
         self.path = folder / f"{name}.part"
         self._note = folder / f"{name}.json"
-        self._lock = threading.Lock()
+        self._lock, self._noting = threading.Lock(), threading.Lock()
         self.validator: str | None = None
         self.size: int | None = None
         self.ranges = Ranges()
@@ -159,14 +159,16 @@ class Partial:
             return self.ranges.total
 
     def keep(self) -> None:
-        """Make the bytes that are there last, then note them."""
-        with self._lock:
-            ranges = list(self.ranges)
-        sync(self.path)
-        temporary = self._note.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"validator": self.validator, "size": self.size, "ranges": ranges}), "utf-8")
-        retry_while_held(lambda: temporary.replace(self._note))
-        self.noted = Ranges(ranges).total
+        """Make the bytes that are there last, then note them; one thread after the other."""
+        with self._noting:
+            with self._lock:
+                ranges = list(self.ranges)
+            sync(self.path)
+            note = json.dumps({"validator": self.validator, "size": self.size, "ranges": ranges})
+            temporary = self._note.with_suffix(".tmp")
+            temporary.write_text(note, "utf-8")
+            retry_while_held(lambda: temporary.replace(self._note))
+            self.noted = Ranges(ranges).total
 
     def discard(self) -> None:
         """Throw the bytes and the note away."""

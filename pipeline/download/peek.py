@@ -25,7 +25,7 @@ from .source import Remote, full_name, parse_source
 
 T = TypeVar("T")
 Look = Callable[[Read, "int | None", str], T]
-"""(read, size in bytes or None, name with folders) -> what was found; see online.Inspect."""
+"""(read, size in bytes or None, name with folders) -> what was found; see fetch.Inspect."""
 SECONDS = 20.0
 """That a server may take for it all."""
 FRESH = 60.0

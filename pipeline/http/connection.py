@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
-from .address import Address, Url
+from .address import Address, Url, may_be_public
 from .environment import shown_proxy
 from .errors import DownloadError, TransientError
 from .policy import Policy
@@ -77,7 +77,13 @@ class Dialer:
             return self._routes.setdefault(url.origin, Route(addresses, proxy))
 
     def _addresses_behind_proxy(self, url: Url) -> list[Address]:
-        """Return the addresses as far as they can be looked up here in time; [] when not."""
+        """Return the addresses as far as they can be looked up here in time; [] when not.
+
+        Raises DownloadError for addresses that are not public, and for a name that only a local network has: the proxy
+        would look it up in its own.
+        """
+        if not may_be_public(url.host):
+            return self.policy.addresses(url)
         if time.monotonic() < _unanswered.get(url.host, 0.0):
             return []
         try:
@@ -229,6 +235,10 @@ class Adapter(HTTPAdapter):
         pool = manager.connection_from_host(host, port, "https", {"ssl_context": context})
         pool.dialer = self._dialer
         return pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Return the path and query that are asked for; requests 2.32 takes a double slash away."""
+        return "/" + request.url.partition("://")[2].partition("/")[2]
 
     def cert_verify(self, *_: Any) -> None:
         """Leave certificates to the pool's TLS context."""

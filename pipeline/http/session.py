@@ -183,7 +183,7 @@ class Session:
             raise DownloadError(f"{url} is not asked for: {OFFLINE_VARIABLE} is set. Clear it to use the network.")
         proxy = self._dialer.route(url).proxy
         request = requests.Request(method, url.text, {**HEADERS, "Host": url.authority, **headers}, data=body).prepare()
-        request.url = url.text  # as it was given: requests would quote it anew, and a signature may depend on that
+        request.url = url.text  # requests would quote it anew, and a signature may depend on that
         timeouts = self.policy.timeouts
         with _lost_from(url), _unlogged():
             response = self._requests.send(

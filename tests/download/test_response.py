@@ -114,6 +114,12 @@ def test_a_redirect_in_utf_8_is_followed(hostile: HostileServer, tmp_path: Path)
     assert get(hostile, tmp_path) == b"weights"
 
 
+def test_a_path_arrives_as_the_link_has_it(hostile: HostileServer, tmp_path: Path) -> None:
+    """A file store's names may begin with a slash."""
+    hostile.routes["//folder//f"] = File(b"weights")
+    assert get(hostile, tmp_path, "https://a.example//folder//f") == b"weights"
+
+
 def test_redirects_are_followed_to_the_fifth(hostile: HostileServer, tmp_path: Path) -> None:
     for number in range(1, 6):
         hostile.routes[f"/{number}"] = redirect(f"/{number + 1}", code=[301, 302, 303, 307, 308][number - 1])

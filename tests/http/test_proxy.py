@@ -93,6 +93,16 @@ def test_addresses_of_this_network_stay_refused(start: Callable[..., ProxyServer
     assert proxy.heads == []
 
 
+@pytest.mark.parametrize("host", ["localhost", "files.localhost", "nas.local", "metadata.example.internal", "nas.lan",
+                                  "router.home.arpa", "intranet"])
+def test_names_of_local_networks_are_not_the_proxys_to_look_up(start: Callable[..., ProxyServer], tmp_path: Path,
+                                                                host: str) -> None:
+    proxy = start()
+    with pytest.raises(DownloadError, match=host):
+        fetch(f"https://{host}/f", folder=tmp_path, policy=behind(), tokens=Tokens({}))
+    assert proxy.heads == []
+
+
 def test_hosts_of_no_proxy_are_reached_directly(hostile: HostileServer, start: Callable[..., ProxyServer],
                                                 tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = start()

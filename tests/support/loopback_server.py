@@ -75,7 +75,8 @@ class Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         raw, owner = self.read_body(), self.server.owner
-        self.seen = Seen(time.monotonic(), self.headers.get("Host", ""), self.command, self.path,
+        target = self.requestline.split()[1]  # `path` has lost a double slash at its start
+        self.seen = Seen(time.monotonic(), self.headers.get("Host", ""), self.command, target,
                          {name.lower(): value for name, value in self.headers.items()}, raw or b"")
         with owner.lock:
             owner.seen.append(self.seen)
