@@ -37,10 +37,9 @@ class DecodeToMP4(Mp4Node):
     @classmethod
     def execute(cls, vae: Any, latent: dict, **values: Any) -> io.NodeOutput:
         from ..pipeline.host.mp4 import save_mp4
-        from ..pipeline.models.vae import PIXELS_A_LATENT
-        from ..pipeline.video.save import decode_to_mp4
+        from ..pipeline.video.save import decode_to_mp4, size_of_latent
 
-        height, width = (side * PIXELS_A_LATENT for side in latent["samples"].shape[-2:])
+        width, height = size_of_latent(latent)
         video, preview = save_mp4(cls.hidden, width, height, values,
                                   lambda mp4, on_frame, stop: decode_to_mp4(mp4, vae, latent, on_frame, stop))
         return io.NodeOutput(video, ui=preview)

@@ -63,7 +63,7 @@ class LoraNode(io.ComfyNode):
             return True
         try:
             new_loras(source, request.DEFAULT_SCALE, expert, request.DEFAULT_MIN_MATCH, sha256, source_low,
-                              sha256_low)
+                      sha256_low)
         except ValueError as error:
             return str(error)
         return True
@@ -83,4 +83,4 @@ class LoraNode(io.ComfyNode):
                 exact_scale: float = 0.0, sha256: str = "", sha256_low: str = "",
                 min_match: float = request.DEFAULT_MIN_MATCH) -> io.NodeOutput:
         return io.NodeOutput((*loras, *new_loras(source, exact_scale or scale, expert, min_match, sha256,
-                                                         source_low, sha256_low)))
+                                                 source_low, sha256_low)))

@@ -31,9 +31,9 @@ class SaveMP4(Mp4Node):
     @classmethod
     def execute(cls, images: Any, **values: Any) -> io.NodeOutput:
         from ..pipeline.host.mp4 import save_mp4
-        from ..pipeline.video.save import save_clip
+        from ..pipeline.video.save import save_clip, size_of_images
 
-        height, width = images.shape[-3:-1]
+        width, height = size_of_images(images)
         video, preview = save_mp4(cls.hidden, width, height, values,
                                   lambda mp4, on_frame, stop: save_clip(mp4, images, on_frame, stop))
         return io.NodeOutput(video, ui=preview)

@@ -1,1 +1,1 @@
-"""What the nodes do: describe a clip, load weights, sample latents, write frames. Imports nothing heavy by itself."""
+"""The work of the nodes: describe a clip, load weights, sample latents, write frames. Imports nothing heavy."""

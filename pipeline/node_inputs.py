@@ -20,7 +20,7 @@ class NodeInputs:
 
 
 def read_inputs(body: bytes, kinds: Mapping[str, type]) -> NodeInputs:
-    """The inputs in {"inputs": {name: value}, "linked": [names]}, JSON.
+    """Return the inputs in {"inputs": {name: value}, "linked": [names]}, JSON.
 
     kinds: every input that there is -> str, int, float or bool. What is not in the body has no value either. Raises
     ValueError, with a sentence that repeats nothing of the body, for anything else.

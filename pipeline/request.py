@@ -1,4 +1,4 @@
-"""What a clip is: the one vocabulary of every node, local or remote, with its ranges and its errors.
+"""A clip as it is asked for: the one vocabulary of every node, local or remote, with its ranges and its errors.
 
 Guidance and the most steps are those of the hosted Wan 2.2 image-to-video APIs; the fewest steps are those of the
 four-step distilled LoRAs. Frame counts and sizes follow from the Wan VAE (Wan2.2, wan/modules/vae2_1.py: 4 frames and

@@ -29,6 +29,8 @@ DTYPES = {
     "U64": torch.uint64,
 }
 """safetensors' name of a dtype -> torch's (safetensors/bindings/python, torch.py)."""
+if hasattr(torch, "float8_e8m0fnu"):  # the scales of MXFP8; since PyTorch 2.7
+    DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 CHUNK = 1 << 24
 """Bytes read at once."""
 

@@ -25,8 +25,9 @@ SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "w
           "weight_codebook", "weight_zeros")
 """Tensors beside a quantised weight, by ComfyUI's present names."""
 TWO_IN_A_BYTE = ("nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16")
-ATTENTION_SETTINGS = ".comfy_attention.config"
-"""Tensors of JSON beside an attention, for ComfyUI's own kernels: dropped, because attention is chosen by the Host."""
+ATTENTION_SETTINGS = "comfy_attention.config"
+"""End of the names of tensors of JSON for ComfyUI's own attention kernels. They are dropped: the Host chooses the
+attention."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,6 @@ GGUF_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat1
 """GGUF's types that are plain dtypes."""
 
 
-SETTINGS = "comfy_attention.config"
-"""End of the names of tensors that hold settings of ComfyUI's attention, not weights."""
-
-
 def read_weights(path: Path, prefix: str = "") -> tuple[dict[str, Weight], dict[str, str]]:
     """Return the weights under the file's own names, memory-mapped, and its metadata.
 
@@ -38,10 +34,8 @@ def read_weights(path: Path, prefix: str = "") -> tuple[dict[str, Weight], dict[
             metadata |= read_gguf_header(file).metadata
             continue
         header = read_header(file)
-        tensors = {name: tensor for name, tensor in _behind(prefix, read_tensors(file)).items()
-                   if not name.endswith(SETTINGS)}
         try:
-            weights |= find_quantised(tensors, header.metadata, prefix)
+            weights |= find_quantised(_behind(prefix, read_tensors(file)), header.metadata, prefix)
         except CheckpointError as error:  # it knows the tensors alone
             raise CheckpointError(f"{file.name}: {error}") from error
         metadata |= header.metadata

@@ -19,8 +19,9 @@ from .errors import CheckpointError, mapping_error, quoted
 from .header import MIN_BYTES, OPENING_BYTES, FileHeader, check_opening, read_opening
 
 if TYPE_CHECKING:
-    Text = bytes | mmap.mmap
     import torch
+
+    Text = bytes | mmap.mmap
 
 MAX_TENSORS = 16_384
 """Most tensors in a file. A Wan expert has 1,100, quantised 2,500; a LoRA with every part of every module 4,000."""

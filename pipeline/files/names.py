@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"%([^%]+)%")
 _DATE_PART = re.compile(r"d+|h+|m+|M+|s+|y+|.", re.DOTALL)
 MAX_BYTES = 200
 """Longest name of a folder or a file, in bytes of UTF-8: disks take 255, and a number and a suffix follow."""
-_UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+_UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f\ud800-\udfff]')
 _UNFIT_IN_DATE = re.compile(r'[?<>\\:*|"\x00-\x1f\x7f]')
 """A slash in a date makes a folder, as in core's own save nodes."""
 _UNFIT_ON_WINDOWS = re.compile(r'[?<>:*|"\x00-\x1f]')
@@ -27,6 +27,8 @@ def name_fault(prefix: str, called: str = "filename_prefix") -> str:
 
     called: the input that holds the prefix.
     """
+    if "\0" in prefix or not _is_text(prefix):
+        return f"{called} is {prefix!r}, which no disk takes as a name. Type it anew."
     path, windows = PurePosixPath(prefix.replace("\\", "/")), PureWindowsPath(prefix)
     if not prefix.strip() or not path.name or path.is_absolute() or windows.drive or ".." in path.parts:
         return (f"{called} is {prefix!r}; give a name inside ComfyUI's output folder, with or without folders, "
@@ -36,6 +38,11 @@ def name_fault(prefix: str, called: str = "filename_prefix") -> str:
         return (f"{called} makes a name that is {longest} bytes long; {MAX_BYTES} are the most. Shorten it, or "
                 "take a %Node.widget% with a shorter value, such as the seed.")
     return ""
+
+
+def _is_text(name: str) -> bool:
+    """Return False for a name with half of a surrogate pair, which JSON can bring and UTF-8 cannot hold."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str, Any] | None,

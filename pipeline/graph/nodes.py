@@ -13,7 +13,7 @@ PREFIX = "Wan22"
 
 
 def is_link(value: Any) -> bool:
-    """Return whether an input's value is a link to another node's output, by ComfyUI's own rule (graph_utils.py)."""
+    """Return True when an input's value is a link to another node's output, by ComfyUI's own rule (graph_utils.py)."""
     return (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
             and isinstance(value[1], int | float))
 
@@ -24,7 +24,7 @@ def node_type(node: dict[str, Any]) -> str:
 
 
 def is_ours(node: dict[str, Any]) -> bool:
-    """Return whether a node is of this pack."""
+    """Return True for a node of this pack."""
     return node_type(node).startswith(PREFIX)
 
 

@@ -22,7 +22,7 @@ class GraphRun:
     prompt_id: str
     graph: Graph
     extra_data: Mapping[str, Any]
-    """What was sent with the graph: create_time in milliseconds; from a canvas, its workflow."""
+    """The data sent with the graph: create_time in milliseconds; from a canvas, its workflow."""
     outputs: tuple[str, ...] = ()
     """Ids of the nodes that are run for their own sake."""
 
@@ -38,7 +38,7 @@ class GraphRun:
         return {"workflow": saved} if saved else {"graph": self.graph}
 
     def takes(self, node_id: str, output: int) -> bool:
-        """Return whether any node takes this output; True for a node that is not in the graph, because another one
+        """Return True when any node takes this output, and for a node that is not in the graph, because another one
         made it during the run and nobody can tell."""
         return node_id not in self.graph or any(
             value == [node_id, output] for node in self.graph.values() for value in node["inputs"].values())
@@ -51,7 +51,7 @@ def read_item(item: Sequence[Any]) -> GraphRun:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended."""
+    """The end of a run."""
 
     message: str = SUCCESS
     """SUCCESS, ERROR or INTERRUPTED."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def is_linked(output: int) -> bool:
-    """Return whether anything in the running graph takes this output of the running node."""
+    """Return True when anything in the running graph takes this output of the running node."""
     run = graph_run()
     return run is None or run.takes(running_node(), output)
 
@@ -47,7 +47,7 @@ def graph_run() -> GraphRun | None:
 
 
 def run_is_over(prompt_id: str) -> bool:
-    """Return whether a run that began has left ComfyUI's queue."""
+    """Return True when a run that began has left ComfyUI's queue."""
     return all(item[1] != prompt_id for item in _running_items())
 
 

@@ -80,10 +80,8 @@ Wrapper = Callable[[Callable[..., torch.Tensor], dict[str, Any]], torch.Tensor]
 def _wrapper(stage: Stage, other: Wrapper | None) -> Wrapper:
     """Return a stage's wrap as ComfyUI's model_function_wrapper, round one that another node has set.
 
-    It takes one branch of guidance at a time.
-
-    ComfyUI's models give the clean latents x0 = x - sigma v, and take both branches as one batch
-    (comfy/samplers.py, calc_cond_batch).
+    It takes one branch of guidance at a time. ComfyUI's models give the clean latents x0 = x - sigma v, and take both
+    branches as one batch (comfy/samplers.py, calc_cond_batch).
     """
 
     def wrapper(apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What the pack does once, as ComfyUI loads it. Imports nothing heavy, and no start waits for it."""
+"""Copy the sample pictures and resume callbacks, once, as ComfyUI loads the pack. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -57,7 +57,6 @@ def expert_shapes(sizes: TransformerShape) -> dict[str, Shape]:
     return {**with_bias, **alone, **{f"{module}.bias": shape[:1] for module, shape in with_bias.items()}}
 
 
-
 @cache
 def _shapes(demo: bool) -> dict[str, Shape]:
     return expert_shapes(DEMO if demo else A14B)
@@ -88,6 +87,7 @@ def predict_match(lora: Lora, header: FileHeader, name: str, local: bool = False
         chosen = keys_for_expert(file.name, named, header.shapes, expert, targets)
         matches[expert] = chosen.match(_used(chosen, header.shapes, targets))
     return file, matches
+
 
 INPUTS = {"source": str, "source_low": str, "expert": str, "sha256": str, "sha256_low": str, "min_match": float,
           "ask": bool, "ask_low": bool}

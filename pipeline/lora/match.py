@@ -49,7 +49,7 @@ class LoraFile:
 
 @dataclass(frozen=True)
 class Match:
-    """How many tensors of a LoRA file fit one expert."""
+    """The number of tensors of a LoRA file that fit one expert."""
 
     used: int
     no_place: Mapping[str, int]

@@ -1,6 +1,6 @@
-"""What a clip is told of its frames: which are known, as a mask, and the latents of what they show.
+"""The condition of a clip: a mask of the frames that are known, and the latents of what they show.
 
-As the experts take it: of a first frame, a clip that shows the picture and then grey (wan/image2video.py of
+The experts take it so: of a first frame, a clip that shows the picture and then grey (wan/image2video.py of
 github.com/Wan-Video/Wan2.2); with a last frame, a second picture at its very end (diffusers,
 WanImageToVideoPipeline.prepare_latents with last_image).
 """
@@ -15,7 +15,7 @@ import torch
 
 from ..request import RequestError, check_image, check_num_frames, check_size
 from .latents import normalise
-from .vae import WanVAE
+from .vae import WanVAE, check_vae
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height:
         check_image(last_image, "last_image")
     check_size(width, height)
     check_num_frames(num_frames)
+    check_vae(vae)
     clip = torch.full((num_frames, height, width, 3), 0.5)
     clip[:1] = fit(image.float().cpu(), width, height)
     if last_image is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..request import MAX_PROMPT_TOKENS, check_prompt_tokens
+from ..request import MAX_PROMPT_TOKENS, RequestError, check_prompt_tokens
 from .host import Resident
 from .prompt_weights import weighted_parts
 
@@ -24,8 +24,12 @@ TokenBatches = dict[str, list[list[tuple[int, float]]]]
 def encode_prompts(clip: Any, prompt: str, negative_prompt: str) -> tuple[list[list[Any]], list[list[Any]]]:
     """Encode both prompts to CONDITIONING, with a TextEncoder or a CLIP of ComfyUI's loaders.
 
-    Raises RequestError for a prompt over 512 tokens, before either is encoded.
+    Raises RequestError for no encoder, as some checkpoints have none, and for a prompt over 512 tokens, before either
+    is encoded.
     """
+    if clip is None:
+        raise RequestError("There is no text encoder: the file that clip comes from holds none. Connect Load Wan 2.2, "
+                           "or Load CLIP with umt5_xxl and the type wan.")
     texts = {"prompt": prompt, "negative prompt": negative_prompt}
     tokens = {which: clip.tokenize(text) for which, text in texts.items()}
     for which, of_text in tokens.items():

@@ -43,6 +43,13 @@ SHARES = (0.9, 0.4, 0.0)
 """Shares of the free memory to fill, tried in this order; the last gives the smallest tiles."""
 
 
+def check_vae(vae: Any) -> None:
+    """Raise RequestError for no VAE, which is what ComfyUI's loaders give of a checkpoint without one."""
+    if vae is None:
+        raise RequestError("There is no VAE: the file that vae comes from holds none. Connect Load Wan 2.2, or Load "
+                           "VAE with wan_2.1_vae.")
+
+
 class WanVAE:
     """A VAE for a VAE socket, with the methods that ComfyUI's VAE nodes call."""
 

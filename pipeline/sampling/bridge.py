@@ -24,10 +24,10 @@ from .schedule import sigmas_of, spans, steps_of
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a program tells of a model that it has loaded; None where it cannot."""
+    """Facts of a model that a program has loaded; None where it cannot tell."""
 
     called: str
-    """What the program takes it for."""
+    """The program's name of its kind."""
     latent_channels: int
     in_channels: int | None
     image_projection: bool
@@ -49,7 +49,7 @@ def check_models(models: Mapping[str, ModelFacts], positive: list[list[Any]], ne
                                f"{'one' if model.image_projection else 'none'}. Load "
                                f"wan2.2_i2v_{which}_noise_14B.")
         for name, conditioning in (("positive", positive), ("negative", negative)):
-            found = next((e.shape[-1] for e, _ in conditioning if e.shape[-1] != model.text_dim), None)
+            found = next((e.shape[-1] for e, _ in conditioning if model.text_dim not in (None, e.shape[-1])), None)
             if found is not None:
                 raise RequestError(f"The {name} text embeddings are {found} wide, the {which}-noise MODEL reads "
                                    f"{model.text_dim}. Use the text encoder that belongs to it: umt5_xxl for Wan 2.2.")
@@ -66,7 +66,7 @@ class Stage:
     """Of every step's start and of the end, (len(steps) + 1,), float32."""
     guidance_scale: float
     noise: torch.Tensor
-    """What the stage adds to `latents`, (1, 16, T, h, w); zeros when they hold leftover noise already."""
+    """Noise that the stage adds to `latents`, (1, 16, T, h, w); zeros when they hold leftover noise already."""
     latents: torch.Tensor
     """Raw, with leftover noise as ComfyUI's samplers leave it; zeros for a clip from noise alone."""
     positive: list[list[Any]]
@@ -91,7 +91,9 @@ def check_latent(latent: dict[str, Any] | None, condition: Condition, sampling: 
                  ) -> None:
     """Raise RequestError as `sample_stages` does for a latent or hooks that do not fit, before anything else."""
     check_hooks(hooks, sampling)
-    check_start(_given(latent, sampling, condition.latent_shape), hooks)
+    given = _given(latent, sampling, condition.latent_shape)
+    if not steps_of(sampling).start:  # the second stage starts from what the first left, whatever a hook says
+        check_start(given, hooks)
 
 
 def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
@@ -105,7 +107,7 @@ def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
 
 
 def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor | None:
-    """What the stages go on from: raw latents (1, 16, T, h, w), or None for noise alone."""
+    """Return raw latents (1, 16, T, h, w) to go on from, or None for noise alone."""
     if steps_of(sampling).start:
         return leftover_of(latent, sampling, shape)
     return start_of(latent, sampling, shape)
@@ -146,7 +148,7 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
 
 def _start(given: torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], sigmas: torch.Tensor, hooks: Hooks,
            ) -> tuple[torch.Tensor, torch.Tensor, range]:
-    """Raw latents and noise of the first stage, as Stage has them, and the steps to take."""
+    """Return raw latents and noise of the first stage, as Stage has them, and the steps to take."""
     steps = steps_of(sampling)
     if given is not None:
         return given, torch.zeros(shape) if steps.start else new_noise(shape, sampling.seed), steps
@@ -162,7 +164,7 @@ def _start(given: torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...
 
 
 def _parts(steps: range, hooks: Hooks) -> list[range]:
-    """The steps that are sampled in one go: all, or one by one when latents may change between them."""
+    """Return the steps that are sampled in one go: all, or one by one when latents may change between them."""
     if hooks.after_step is unchanged:
         return [steps] if steps else []
     return [range(step, step + 1) for step in steps]
@@ -173,7 +175,7 @@ def _wrap_of(hooks: Hooks, expert: str) -> Callable[[Velocity, int], Velocity]:
 
 
 def _after_step(hooks: Hooks, step: int, sigma_next: float, latents: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    """Raw latents with leftover noise after the hook; untouched, to the bit, when it leaves them as they are."""
+    """Return raw latents with leftover noise after the hook; the same bits when it leaves them as they are."""
     before = normalise(latents) * (1.0 - sigma_next)
     after = hooks.after_step(step, sigma_next, before, clean)
     return latents if after is before else denormalise(after / (1.0 - sigma_next))

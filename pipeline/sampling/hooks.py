@@ -19,7 +19,7 @@ POSITIVE, NEGATIVE, PAIR = "positive", "negative", "pair"
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What an expert reads beside the noisy latents, the timestep and the text."""
+    """The inputs of an expert beside the noisy latents, the timestep and the text."""
 
     condition: torch.Tensor
     """(1, 20, T, h, w): 4 mask channels, 1 where a frame is known, then the 16 normalised latents of what is known."""

@@ -24,7 +24,7 @@ _STEP, _SCHEDULE, _DONE = "wan22.step", "wan22.schedule", "wan22.steps_done"
 
 
 def save_latent(new_path: Callable[[], Path], latent: dict[str, Any], metadata: dict[str, str]) -> Path:
-    """Write a LATENT and text metadata under a name of `new_path`, as `new_file` asks for one; the file's path.
+    """Write a LATENT and text metadata under a name of `new_path`, which `new_file` calls; return the path.
 
     Raises RequestError when the disk refuses; nothing is left behind then.
     """
@@ -53,7 +53,7 @@ def save_latent(new_path: Callable[[], Path], latent: dict[str, Any], metadata: 
 
 
 def load_latent(path: Path) -> dict[str, Any]:
-    """The LATENT of a file of `save_latent` or of core's Save Latent. Raises RequestError for any other file."""
+    """Return the LATENT in a file of `save_latent` or of core's Save Latent. Raises RequestError for any other file."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -37,7 +37,7 @@ def pass_bytes(expert: Expert, latent_shape: tuple[int, ...]) -> int:
 
 
 def new_noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Noise (1, 16, T, h, w), float32, from the CPU's generator: a seed gives the same clip on every device."""
+    """Return noise (1, 16, T, h, w), float32, from the CPU's generator: a seed gives the same clip on every device."""
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
 
 
@@ -117,7 +117,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
 
 def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]],
            ) -> dict[str, dict[str, torch.Tensor]]:
-    """Text embeddings by expert and branch of guidance."""
+    """Return the text embeddings by expert and branch of guidance."""
     found = {}
     for which, expert in model.experts.items():
         texts = (text_embeddings(positive, expert.text_dim, "positive"),
@@ -128,7 +128,7 @@ def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any
 
 def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...],
            ) -> Unfinished | torch.Tensor | None:
-    """What the clip goes on from: a state between two steps, raw latents to change, or None for noise alone."""
+    """Return what the clip goes on from: a state between two steps, raw latents to change, or None for noise."""
     start = steps_of(sampling).start
     if start:
         return state_of(latent, sampling, shape, start, float(sigmas_of(sampling)[start]))
@@ -144,7 +144,7 @@ def check_start(given: object, hooks: Hooks) -> None:
 
 def _start(given: Unfinished | torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], scheduler: Any,
            hooks: Hooks) -> tuple[torch.Tensor, range]:
-    """Normalised latents (1, 16, T, h, w) of the first step, and the steps to take.
+    """Return normalised latents (1, 16, T, h, w) of the first step, and the steps to take.
 
     They are a state between two steps, whose history the scheduler gets back; or noise; or a given clip on the
     straight path to it, s n + (1 - s) x; or what the hook makes of the noise.

@@ -32,10 +32,10 @@ def settings_fault(values: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Mp4Settings:
-    """What Save MP4 and Decode to MP4 are set to.
+    """The settings of Save MP4 and Decode to MP4.
 
-    filename_prefix: with its tokens replaced. kept: one of provenance.METADATA. marked: whether the file says that the
-    clip is AI-generated. audio: an AUDIO or None.
+    filename_prefix: with its tokens replaced. kept: one of provenance.METADATA. marked: True when the file shall say
+    that the clip is AI-generated. audio: an AUDIO or None.
     """
 
     filename_prefix: str

@@ -11,7 +11,7 @@ import torch
 
 from ..files.atomic import advice_on
 from ..models.latents import CHANNELS
-from ..models.vae import FRAMES_A_LATENT, WanVAE
+from ..models.vae import FRAMES_A_LATENT, PIXELS_A_LATENT, WanVAE, check_vae
 from ..request import RequestError, check_pixel_type
 from ..sampling.resume import check_finished
 from .encoding import REFUSE, Encoding
@@ -39,6 +39,7 @@ def decode_frames(vae: Any, latent: dict[str, Any], on_piece: Callable[[int, int
     Raises RequestError for latents of another model.
     """
     count_frames(latent)
+    check_vae(vae)
     samples = latent["samples"]
     clips = vae.decode(samples, on_piece) if isinstance(vae, WanVAE) else vae.decode(samples)
     return clips.reshape(-1, *clips.shape[-3:])
@@ -56,6 +57,18 @@ def stream_frames(vae: Any, latent: dict[str, Any]) -> Iterator[torch.Tensor]:
         else:
             decoded = vae.decode(clip)
             yield decoded.reshape(-1, *decoded.shape[-3:])
+
+
+def size_of_images(images: Any) -> tuple[int, int]:
+    """Return width and height of an IMAGE in pixels; zeros for what `save_clip` refuses."""
+    shape = getattr(images, "shape", ())
+    return (shape[2], shape[1]) if len(shape) == 4 else (0, 0)
+
+
+def size_of_latent(latent: Any) -> tuple[int, int]:
+    """Return width and height of a LATENT's frames in pixels; zeros for what `decode_to_mp4` refuses."""
+    shape = getattr(latent.get("samples") if isinstance(latent, dict) else None, "shape", ())
+    return (shape[4] * PIXELS_A_LATENT, shape[3] * PIXELS_A_LATENT) if len(shape) == 5 else (0, 0)
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,7 @@ def decode_to_mp4(mp4: Mp4, vae: Any, latent: dict[str, Any], on_frame: Callable
     The file is that of `decode_frames` and `save_clip`, byte for byte. Raises as these do.
     """
     total = count_frames(latent)
+    check_vae(vae)
     return _write(mp4, stream_frames(vae, latent), total, "the latent is", on_frame, stop)
 
 

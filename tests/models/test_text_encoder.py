@@ -50,6 +50,11 @@ def test_the_vectors_of_an_embedding_count_as_tokens() -> None:
     assert count_tokens({"umt5xxl": [batch]}) == 4
 
 
+def test_no_encoder() -> None:
+    with pytest.raises(RequestError, match="There is no text encoder"):
+        encode_prompts(None, "up", "")
+
+
 def test_any_text_is_readable(encoder: TextEncoder) -> None:
     """Byte fallback: no character is unknown."""
     ids = [i for i, _ in encoder.tokenize("Ein Ballon über \u6771\u4eac \N{BALLOON}")["umt5xxl"][0]]

@@ -24,13 +24,14 @@ from devtools.paths import ROOT
 from pipeline.files.atomic import advice_on, new_file
 from pipeline.files.names import fill_in, name_fault
 from pipeline.models import load as bundled
+from pipeline.models.condition import encode_first_frame
 from pipeline.models.host import plain_host
 from pipeline.models.vae import WanVAE, load_vae
 from pipeline.request import RequestError
 from pipeline.video.encoding import CODECS, PIX_FMTS, Encoding
 from pipeline.video.mp4_settings import Mp4Settings
 from pipeline.video.provenance import ai_generated, request_of
-from pipeline.video.save import Mp4, decode_frames, decode_to_mp4, save_clip
+from pipeline.video.save import Mp4, decode_frames, decode_to_mp4, save_clip, size_of_images, size_of_latent
 from pipeline.video.sound import read_sound
 from pipeline.video.yuv import to_rgb, to_yuv
 
@@ -244,6 +245,23 @@ def test_audio_of_every_shape_that_nodes_hand_out(tmp_path: Path, shape: tuple[i
     assert re.search(said, made.note) and bool(made.note) == bool(said)
     with av.open(str(made.path)) as container:
         assert [s.codec_context.channels for s in container.streams.audio] == ([channels] if channels else [])
+
+
+def test_no_vae(tmp_path: Path) -> None:
+    latent = {"samples": torch.zeros(1, 16, 1, 4, 4)}
+    for decode in (lambda: decode_frames(None, latent, lambda done, total: None),
+                   lambda: decode_to_mp4(Mp4(numbered(tmp_path)), None, latent, lambda done, total: None),
+                   lambda: encode_first_frame(None, torch.zeros(1, 64, 64, 3), 64, 64, 5)):
+        with pytest.raises(RequestError, match="There is no VAE"):
+            decode()
+
+
+@pytest.mark.parametrize("odd", [None, "clip", {}, {"samples": None}, torch.zeros(3)], ids=str)
+def test_what_is_no_clip_has_no_size(odd: object) -> None:
+    """Nodes ask for the size, for %width% in the name, before the clip itself is checked."""
+    assert size_of_images(odd) == size_of_latent(odd) == (0, 0)
+    assert size_of_images(torch.zeros(2, 48, 80, 3)) == (80, 48)
+    assert size_of_latent({"samples": torch.zeros(1, 16, 2, 6, 10)}) == (80, 48)
 
 
 @pytest.mark.parametrize(("dtype", "scale", "zero"), [
@@ -516,6 +534,10 @@ def test_a_name_that_no_disk_takes() -> None:
     assert "300 bytes long; 200 are the most" in name_fault(prefix)
     assert name_fault("\u96ea" * 67) and not name_fault("\u96ea" * 66)
     assert not name_fault("/".join(["a" * 100] * 5))
+    for odd in ("a\0b", "a\ud800"):
+        assert "no disk takes" in name_fault(odd)
+        assert fill_in("%Text.text%", {"1": {"class_type": "Text", "inputs": {"text": odd}}}, None,
+                       datetime(2026, 3, 5)) in ("a_b", "a_")
 
 
 def test_names_as_windows_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
