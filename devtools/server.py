@@ -84,8 +84,8 @@ class ComfyServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _wait_until_ready(self, patience: float = 300) -> None:
-        deadline = time.monotonic() + patience
+    def _wait_until_ready(self, timeout: float = 300) -> None:
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 self.request("/system_stats", timeout=5)
@@ -95,7 +95,7 @@ class ComfyServer:
             if not self.running():
                 raise DevError(f"ComfyUI stopped while it was starting:\n{tail(self.log)}")
             if time.monotonic() > deadline:
-                raise DevError(f"ComfyUI did not start within {patience:.0f} seconds:\n{tail(self.log)}")
+                raise DevError(f"ComfyUI did not start within {timeout:.0f} seconds:\n{tail(self.log)}")
         if self.with_pack and "(IMPORT FAILED)" in self.log.read_text("utf-8", errors="replace"):
             raise DevError(f"ComfyUI started but could not load this node pack:\n{tail(self.log, 40)}")
 
