@@ -11,7 +11,7 @@ import pytest
 
 from devtools.paths import ROOT
 from devtools.workflow import Workflow
-from tests.support.canvas import TIMEOUT, READY
+from tests.support.canvas import READY, TIMEOUT
 from tests.support.comfy_client import ComfyClient, added
 
 # No strong blue: Chromium without a GPU shows it darker, and green bluer, whatever the file (libyuv's factor for blue
