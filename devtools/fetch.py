@@ -75,7 +75,7 @@ def verify_sha256(file: Path, expected: str) -> None:
 
 
 def unpack_folder(archive: Path, folder: str, target: Path) -> Path:
-    """Write the files below `folder` of a tar archive into `target`. Raises DevError for an archive that would do more."""
+    """Write the files below `folder` of a tar into `target`. Raises DevError for an archive that would do more."""
     with tarfile.open(archive) as tar:
         for member in tar:
             if not member.name.startswith(folder + "/"):
