@@ -13,6 +13,10 @@ EXPLICIT = re.compile(
     | (?:(?<![提升增])(高)|(?<![降减減压壓])低) [\s_.-]* (?:噪|ノイズ|[雜杂][訊讯音])
     | (?:(고)|저) [\s_.-]* 노이즈""", re.VERBOSE)
 """high noise, Hnoise, hi-noise; 高噪, 高噪声, 高ノイズ, 高雜訊, 고노이즈; not 降低噪点, which means to lower noise."""
+BOTH_NOISES = re.compile(
+    r"""high [\W_]* (?:and|n)? [\W_]* low [\s_.-]* noise | low [\W_]* (?:and|n)? [\W_]* high [\s_.-]* noise
+    | 高 [\W_]* 低 | 低 [\W_]* 高""", re.VERBOSE | re.IGNORECASE)
+"""high_low_noise, High & Low Noise, 高低噪: both experts before one word for noise."""
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 OTHER_SENSES = {
     "angle", "camera", "contrast", "cut", "def", "definition", "density", "detail", "details", "dream", "dynamic",
@@ -41,6 +45,8 @@ def expert_in_name(text: str) -> str | None:
     `highres`, `low angle`, `lo-fi` and `HiDream` do not count.
     """
     text = unicodedata.normalize("NFKC", text)
+    if BOTH_NOISES.search(text):
+        return None
     if EXPLICIT.search(text):
         return _only(_high_or_low(match) for match in EXPLICIT.finditer(text))
     if any(True for _ in _words(text)):

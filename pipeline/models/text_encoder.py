@@ -35,8 +35,12 @@ def encode_prompts(clip: Any, prompt: str, negative_prompt: str) -> tuple[list[l
 
 
 def count_tokens(tokens: TokenBatches) -> int:
-    """Return the tokens of the longest batch, with the end token and without padding."""
-    return max(sum(entry[0] != PAD for entry in batch) for batches in tokens.values() for batch in batches)
+    """Return the tokens of the longest batch, with the end token and without padding.
+
+    ComfyUI's tokenizers put the vectors of an `embedding:name` in place of ids; each counts as one token.
+    """
+    return max(sum(not isinstance(entry[0], int) or entry[0] != PAD for entry in batch)
+               for batches in tokens.values() for batch in batches)
 
 
 class TextEncoder:

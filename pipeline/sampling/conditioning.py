@@ -29,7 +29,7 @@ WITHOUT_EFFECT: Mapping[str, Callable[[Any], bool]] = {
 
 
 def text_embeddings(conditioning: list[list[Any]], text_dim: int, which: str) -> torch.Tensor:
-    """Return the text embeddings (1, 512, text_dim) of a CONDITIONING, filled up with zeros.
+    """Return the text embeddings (1, 512, text_dim) of a CONDITIONING, float32 on the CPU, filled up with zeros.
 
     ComfyUI allows longer padding; the model was trained on 512 with zeros behind the text (wan/modules/model.py).
     Raises RequestError for embeddings of another model, for text beyond 512 tokens, and for every option that would
@@ -56,7 +56,7 @@ def text_embeddings(conditioning: list[list[Any]], text_dim: int, which: str) ->
     if unread:
         raise RequestError(f"The {which} conditioning brings {', '.join(sorted(unread))}, which this sampler does not "
                            f"read: the clip would be made without. {THE_BRIDGE}")
-    kept = embeddings[:, :MAX_PROMPT_TOKENS]
+    kept = embeddings[:, :MAX_PROMPT_TOKENS].float().cpu()  # that of two encoders may be of two dtypes and devices
     return torch.nn.functional.pad(kept, (0, 0, 0, MAX_PROMPT_TOKENS - kept.shape[1]))
 
 

@@ -85,6 +85,7 @@ def restore(scheduler: Any, remembered: dict[str, torch.Tensor]) -> None:
         else:
             setattr(scheduler, attribute, value.item() if attribute in _COUNTS else value)
 
+
 def _leftover_samples(latents: torch.Tensor, sigma: float) -> torch.Tensor:
     return denormalise(latents / (1.0 - sigma))
 
@@ -106,9 +107,12 @@ class StepsDone:
 
 
 def steps_done(latent: dict[str, Any]) -> StepsDone | None:
-    """Return how far an unfinished clip is; None for a finished one, and for one whose samples another node changed."""
-    known = latent.get(STEPS_DONE)
-    return known if known is not None and torch.equal(known.samples, latent["samples"]) else None
+    """Return how far an unfinished clip is; None for a finished one, and for one whose samples another node changed.
+
+    Samples that were only moved to another device or cast to another dtype are the same.
+    """
+    known, samples = latent.get(STEPS_DONE), latent["samples"]
+    return known if known is not None and torch.equal(known.samples.to(samples), samples) else None
 
 
 def check_finished(latent: dict[str, Any]) -> None:
@@ -125,7 +129,7 @@ def _samples(latent: dict[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
     if tuple(samples.shape) != tuple(shape):
         raise RequestError(f"The latent has the shape {tuple(samples.shape)}; the clip of this first_frame has "
                            f"{tuple(shape)}. Give both the same size and num_frames.")
-    if "noise_mask" in latent:
+    if latent.get("noise_mask") is not None:
         raise RequestError("The latent has a noise mask, which this sampler does not read: it redraws the whole clip. "
                            "Connect the latent without Set Latent Noise Mask.")
     return samples.float().cpu()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     import numpy as np
+    import torch
     from av import AudioStream, Packet
     from av.container import OutputContainer
 
@@ -35,17 +36,20 @@ class Sound:
 def read_sound(audio: Mapping[str, Any] | None) -> tuple[Sound | None, str]:
     """Return the sound of an AUDIO {"waveform": (B, C, T), "sample_rate"}, and a sentence on any part that is left out.
 
-    (C, T) and (T,), which some nodes hand out, are one clip; of several clips the first is taken. None for no AUDIO and
-    for one without a sample. Raises RequestError for any other value, and for channels that AAC has no layout for.
+    (C, T) and (T,), which some nodes hand out, are one clip; of several clips the first is taken. Whole numbers are
+    PCM, whose full scale is that of their dtype. None for no AUDIO and for one without a sample. Raises RequestError
+    for any other value, and for channels that AAC has no layout for.
     """
     import numpy as np
+    import torch
 
     if audio is None:
         return None, ""
     try:
         waveform, rate = audio["waveform"], int(audio["sample_rate"])
+        waveform = torch.from_numpy(waveform) if isinstance(waveform, np.ndarray) else waveform
         dimensions = waveform.ndim
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"The audio is not an AUDIO of ComfyUI ({error!r}): it needs a waveform and a "
                            "sample_rate. Connect Load Audio or a node like it.") from error
     if dimensions not in (1, 2, 3):
@@ -61,8 +65,25 @@ def read_sound(audio: Mapping[str, Any] | None) -> tuple[Sound | None, str]:
         raise RequestError(f"The audio has {clips.shape[1]} channels; an MP4 takes {', '.join(map(str, LAYOUTS))}. Mix "
                            "it down to stereo first.")
     note = f"The audio has {len(clips)} clips; the file has the sound of the first." if len(clips) > 1 else ""
-    samples = np.nan_to_num(clips[0].float().cpu().numpy(), nan=0.0, posinf=1.0, neginf=-1.0)
+    samples = np.nan_to_num(_as_float(clips[0]).cpu().numpy(), nan=0.0, posinf=1.0, neginf=-1.0)
     return Sound(samples.clip(-1, 1), rate), note
+
+
+def _as_float(samples: torch.Tensor) -> torch.Tensor:
+    """Return samples as float32, of whole numbers in -1..1; uint8 is PCM around 128, as in WAV files.
+
+    Raises RequestError for a dtype that no sound has.
+    """
+    import torch
+
+    if samples.is_floating_point():
+        return samples.float()
+    if samples.dtype == torch.uint8:
+        return (samples.float() - 128) / 128
+    if samples.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
+        raise RequestError(f"The audio's waveform holds {str(samples.dtype).removeprefix('torch.')}; an AUDIO holds "
+                           "floats of -1 to 1.")
+    return samples.float() / -float(torch.iinfo(samples.dtype).min)
 
 
 class SoundTrack:

@@ -576,6 +576,8 @@ def test_a_gguf_type_nobody_knows(tmp_path: Path) -> None:
     ("wan_low_vram_highres.safetensors", None),
     ("wan_high_quality_low_noise.safetensors", "low"),
     ("high_and_low.safetensors", None),
+    ("wan2.2_high_low_noise.safetensors", None), ("Wan22 High & Low Noise.safetensors", None),
+    ("LowHighNoise_v1.safetensors", None), ("wan22_高低噪_v1.safetensors", None),
     ("", None),
 ])
 def test_noise_in_names(name: str, noise: str | None) -> None:

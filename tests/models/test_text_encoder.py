@@ -44,6 +44,12 @@ def test_too_long(encoder: TextEncoder, which: str) -> None:
         encode_prompts(encoder, *texts)
 
 
+def test_the_vectors_of_an_embedding_count_as_tokens() -> None:
+    """As ComfyUI's tokenizers give them for `embedding:name`: tensors (comfy/sd1_clip.py), among ids and padding."""
+    batch = [(5, 1.0), (torch.ones(128), 1.0), (torch.zeros(128), 1.0), (1, 1.0), *[(0, 1.0)] * 508]
+    assert count_tokens({"umt5xxl": [batch]}) == 4
+
+
 def test_any_text_is_readable(encoder: TextEncoder) -> None:
     """Byte fallback: no character is unknown."""
     ids = [i for i, _ in encoder.tokenize("Ein Ballon über \u6771\u4eac \N{BALLOON}")["umt5xxl"][0]]

@@ -26,6 +26,12 @@ def test_text_is_cut_or_filled_to_512_tokens() -> None:
         assert torch.equal(text_embeddings(conditioning(padded), DIM, "positive"), TEXT)
 
 
+def test_embeddings_of_every_encoder_are_of_one_dtype() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        found = text_embeddings(conditioning(TEXT.to(dtype)), DIM, "positive")
+        assert found.dtype == torch.float32 and torch.equal(found, TEXT)
+
+
 @pytest.mark.parametrize("options", [
     {"strength": 1.0}, {"start_percent": 0.0, "end_percent": 1.0}, {"clip_start_percent": 0.0},
     {"attention_mask": torch.ones(1, 512)}, {"hooks": None}, {"set_area_to_bounds": False},

@@ -248,13 +248,15 @@ def test_a_half_done_clip_does_not_decode_to_grain(loaded: tuple, inputs: tuple,
         save_latent(lambda: tmp_path / "half.latent", half, {})
         half = load_latent(tmp_path / "half.latent")
     said = r"4 of 10 steps are done; it would decode to noise\. Finish it first: .*'low-noise only'"
-    for decode in (lambda: decode_frames(loaded[2], half, lambda done, total: None), lambda: count_frames(half)):
+    cast = half | {"samples": half["samples"].half()}  # as nodes for half-precision latents hand it on
+    for decode in (lambda: decode_frames(loaded[2], half, lambda done, total: None), lambda: count_frames(half),
+                   lambda: count_frames(cast)):
         with pytest.raises(RequestError, match=said):
             decode()
     with pytest.raises(RequestError, match="4 steps are done"):
         sample_latent(loaded[0], *inputs, settings(denoise=0.5), latent=half)
     # core's KSampler (Advanced) finishes it and hands every other key on
-    finished = half | {"samples": half["samples"] * 0.5}
+    finished = half | {"samples": half["samples"] * 0.5, "noise_mask": None}
     assert count_frames(finished) == FRAMES
     sample_latent(loaded[0], *inputs, settings(denoise=0.5), latent=finished)
 

@@ -23,13 +23,14 @@ HEAR_THE_END = """() => {
         window.app.api.addEventListener(kind, event => { window.ended = [kind, event.detail] }, {once: true});
 }"""
 DEPRECATIONS = """() => {
-    const warn = console.warn;
+    const warn = console.warn, between = /console.warn|warnDeprecated|at get |ReactiveHandler/;
     console.warn = (...words) => {
-        const ours = new Error().stack.includes('/extensions/') && /deprecat/i.test(words.join(' '));
+        const cause = new Error().stack.split('\\n').slice(1).find(line => !between.test(line)) ?? '';
+        const ours = cause.includes('/extensions/') && /deprecat/i.test(words.join(' '));
         (ours ? console.error : warn)(...words);
     };
 }"""
-"""Warnings that something is deprecated are faults when a script of the pack is their cause."""
+"""Warnings that something is deprecated are faults when the line that causes them is of the pack's scripts."""
 TIMEOUT = 180_000
 """Milliseconds that anything may take on the page; far more than it needs, for machines that are busy otherwise."""
 NODES_2, PALETTE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette"

@@ -31,6 +31,7 @@ from pipeline.video.encoding import CODECS, PIX_FMTS, Encoding
 from pipeline.video.mp4_settings import Mp4Settings
 from pipeline.video.provenance import ai_generated, request_of
 from pipeline.video.save import Mp4, decode_frames, decode_to_mp4, save_clip
+from pipeline.video.sound import read_sound
 from pipeline.video.yuv import to_rgb, to_yuv
 
 
@@ -222,6 +223,8 @@ def test_sound_that_no_file_takes(tmp_path: Path) -> None:
     ({"waveform": None, "sample_rate": 44100}, "not an AUDIO"),
     ({"waveform": noise(1, 2, 9), "sample_rate": "x"}, "not an AUDIO"),
     ({"waveform": noise(1, 2, 9), "sample_rate": 0}, "sample_rate is 0; choose 1 to 768000"),
+    ({"waveform": noise(1, 2, 9), "sample_rate": float("inf")}, "not an AUDIO"),
+    ({"waveform": torch.ones(1, 2, 9, dtype=torch.bool), "sample_rate": 44100}, "waveform holds bool"),
     ({"waveform": noise(1, 1, 2, 9), "sample_rate": 44100}, r"shape \(1, 1, 2, 9\)"),
 ], ids=str)
 def test_what_is_no_audio(tmp_path: Path, audio: Any, said: str) -> None:
@@ -241,6 +244,18 @@ def test_audio_of_every_shape_that_nodes_hand_out(tmp_path: Path, shape: tuple[i
     assert re.search(said, made.note) and bool(made.note) == bool(said)
     with av.open(str(made.path)) as container:
         assert [s.codec_context.channels for s in container.streams.audio] == ([channels] if channels else [])
+
+
+@pytest.mark.parametrize(("dtype", "scale", "zero"), [
+    (torch.int16, 2**15, 0), (torch.int32, 2**31, 0), (torch.int8, 2**7, 0), (torch.uint8, 2**7, 2**7),
+], ids=str)
+def test_sound_in_whole_numbers_is_as_loud_as_in_floats(dtype: torch.dtype, scale: int, zero: int) -> None:
+    """Some loaders hand PCM on as it is; cut off at 1 it would be noise at full volume."""
+    floats = torch.tensor([[[0.5, -0.25, 0.0, -1.0]]], dtype=torch.float64)
+    whole = (floats * scale + zero).to(dtype)
+    for waveform in (whole, whole.numpy()):
+        sound, note = read_sound({"waveform": waveform, "sample_rate": 48000})
+        assert sound.samples.tolist() == floats[0].tolist() and note == ""
 
 
 def test_metadata_that_cannot_be_made_costs_no_clip(tmp_path: Path) -> None:

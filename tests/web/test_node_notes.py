@@ -201,5 +201,5 @@ def test_workflows_are_the_same_with_and_without_notes(notes: Notes) -> None:
         again = page.evaluate(SAVED)
         assert saved is None or again == saved
         for (kind, values, _), node in zip(again[0], workflow["nodes"], strict=True):  # old files have fewer
-            given = node.get("widgets_values", [])
-            assert values[:len(given)] == given, kind
+            given = node.get("widgets_values") or []  # some frontends say null of a node without widgets
+            assert (values or [])[:len(given)] == given, kind

@@ -209,7 +209,7 @@ def test_a_switch_and_the_keyboards_focus_are_seen(canvas: Canvas) -> None:
     """With the colours of any of ComfyUI's frontends."""
     canvas.open()
     open_dialog(canvas)
-    row(canvas, "Keys.Callback").locator("input").focus()
+    row(canvas, "Budget.Day").locator("input").click()
     colours = row(canvas, "Sending.LocalOnly").locator("input").evaluate("""input => {
         const colour = (one, name) => getComputedStyle(one)[name];
         const seen = [colour(input, 'backgroundColor'), '', colour(document.activeElement, 'outlineColor')];

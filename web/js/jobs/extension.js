@@ -9,18 +9,15 @@ const RUN_EVENTS = ["status", "execution_start", "execution_success", "execution
 const list = new JobList();
 let panel = null;
 
-/** Listen while the tab is closed too: the canvas reports an event without a listener as an error. */
-function listen() {
-    for (const name of ["wan22.jobs", ...RUN_EVENTS]) api.addEventListener(name, () => panel && list.refresh());
-    api.addEventListener("progress_state", ({ detail }) => panel && list.applyProgress(detail));
-    api.addEventListener("reconnected", () => panel && list.load());
-}
+// Before the setup, and while the tab is closed: the canvas reports an event without a listener as an error.
+for (const name of ["wan22.jobs", ...RUN_EVENTS]) api.addEventListener(name, () => panel && list.refresh());
+api.addEventListener("progress_state", ({ detail }) => panel && list.applyProgress(detail));
+api.addEventListener("reconnected", () => panel && list.load());
 
 app.registerExtension({
     name: "wan22.jobs",
     setup() {
         addStyle("jobs");
-        listen();
         app.extensionManager.registerSidebarTab({
             id: "wan22-jobs",
             icon: "pi pi-video",
