@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The one door for newcomers: try, serve and test this node pack with one command.
+"""Try, serve and test this node pack with one command.
 
     python3 dev.py demo [--image FILE] [--prompt TEXT] [--out DIR]
     python3 dev.py serve [--port N]

@@ -1,1 +1,1 @@
-"""What stands behind dev.py: set-up, a ComfyUI to talk to, and the talking. Standard library only."""
+"""The work of dev.py: set up, start a ComfyUI, run workflows. What a user runs needs the standard library only."""

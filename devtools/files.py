@@ -1,4 +1,4 @@
-"""A person's files: looked at before minutes of set-up are spent on them, and never overwritten."""
+"""Check a user's files before minutes of set-up are spent on them, and never overwrite one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UPLOAD_LIMIT = 100_000_000  # of the server
 
 
 def check_picture(path: Path) -> None:
-    """Finds out what can be found out about a picture before minutes of set-up are spent on it."""
+    """Raise DevError for a file that ComfyUI could not read as a picture, as far as its beginning and size tell."""
     try:
         with path.open("rb") as file:
             start = file.read(12)
@@ -27,6 +27,7 @@ def check_picture(path: Path) -> None:
 
 
 def check_output(folder: Path) -> None:
+    """Make a folder; raise DevError unless files can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -35,7 +36,7 @@ def check_output(folder: Path) -> None:
 
 
 def write_new(folder: Path, stem: str, suffix: str, content: bytes) -> Path:
-    """Writes stem.suffix, or stem-2.suffix and so on: a file that is already there is never touched."""
+    """Write stem.suffix, or stem-2.suffix and so on: a file that is already there is never touched."""
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     path = next(path for name in names if not (path := folder / (name + suffix)).exists())
     with path.open("xb") as file:

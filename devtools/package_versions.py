@@ -17,7 +17,7 @@ from .terminal import say
 
 OLDEST = ("diffusers", "transformers", "gguf", "av", "cryptography")
 BESIDE_OLDEST = ("huggingface-hub==0.36.2", "tokenizers==0.21.4", "httpx==0.28.1", "httpcore==1.0.9", "h11==0.16.0")
-"""What the oldest diffusers and transformers import, of which .venv may have other versions or none."""
+"""Packages that the oldest diffusers and transformers import; .venv may have other versions of them, or none."""
 
 NEWEST = ("diffusers==0.42.1", "comfy-kitchen==0.2.40", "comfy-aimdo==0.6.0", "comfyui-frontend-package==1.58.1")
 """Newer than what requirements.txt and the pinned ComfyUI install: people have them for other packs, and with a newer
@@ -32,7 +32,7 @@ NEWEST_COMFYUI = (
     "tests/web/test_jobs.py::test_a_bought_clip_from_the_run_button_to_the_file",
     "tests/web/test_workflows.py::test_it_opens_without_a_fault_and_its_twin_is_what_run_sends",
     "tests/web/test_workflows.py::test_the_blueprint_makes_a_clip_that_plays")
-"""What touches ComfyUI's quantised layers, memory manager and frontend: few tests that say much."""
+"""Tests of ComfyUI's quantised layers, memory manager and frontend: a few that say much."""
 
 
 def folders_of_other_versions() -> Iterator[tuple[Path, tuple[str, ...]]]:

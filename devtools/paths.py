@@ -1,4 +1,4 @@
-"""Where things lie in this checkout."""
+"""Paths of this checkout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def find_checkout(script: str) -> Path:
-    """The folder around this package, by the name it has in the path of the script that runs, if that lies in it.
+    """Return the folder around this package, by its name in the path of the script that runs, if that lies in it.
 
     A checkout that is linked into custom_nodes/ belongs to the ComfyUI around the link, and only the script's path
     still tells of the link: Python resolves it in the paths of the modules that the script imports.

@@ -1,4 +1,4 @@
-"""Running other programs: for their exit status alone, or as a logged step of the set-up."""
+"""Run other programs: for their exit status alone, or as a logged step of the set-up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ one other busy thread on 2 cores the demo then takes 196 s in place of 27 s."""
 
 
 def succeeds(command: Sequence[str], timeout: float | None = None) -> bool:
-    """Runs a command for its exit status alone. Output goes nowhere: a pipe would outlive a timeout."""
+    """Return whether a command ends well. Its output goes nowhere: a pipe would outlive a timeout."""
     environ = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
@@ -26,7 +26,7 @@ def succeeds(command: Sequence[str], timeout: float | None = None) -> bool:
 
 
 def run_logged(command: Sequence[str], what: str) -> None:
-    """Runs a set-up step into the set-up log, showing only the downloads that take a while."""
+    """Run a set-up step, its output into the set-up log; show only long downloads. Raises DevError when it fails."""
     log = CACHE / "setup.log"
     environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUTF8": "1"}
     with log.open("a", encoding="utf-8") as sink:

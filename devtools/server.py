@@ -1,4 +1,4 @@
-"""The real ComfyUI with this pack, started and stopped."""
+"""Start and stop the real ComfyUI with this pack."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .terminal import DevError, tail
 
 @functools.cache
 def has_accelerator() -> bool:
-    """Whether the installed PyTorch can use a GPU; asked in the virtual environment, where PyTorch lives."""
+    """Return whether the PyTorch of the virtual environment can use a GPU."""
     question = "import sys, torch; sys.exit(0 if torch.accelerator.is_available() else 1)"
     return succeeds([str(VENV_PYTHON), "-c", question])
 
 
 def free_port(preferred: int = 0) -> int:
-    """A loopback port nobody listens on: the preferred one, or any for 0. Raises OSError when it is taken."""
+    """Return a loopback port nobody listens on: the preferred one, or any for 0. Raises OSError when it is taken."""
     with socket.socket() as probe:
         if os.name != "nt":  # as the server itself does; on Windows the option would allow a port that is in use
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -52,7 +52,7 @@ class ComfyServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
-        """The command line; also writes the small file that shows ComfyUI this checkout without links or copies."""
+        """Return the command line; write the small file that shows ComfyUI this checkout without links or copies."""
         words = [str(VENV_PYTHON), *filter(None, [self.launcher]), str(self.comfyui / "main.py")]
         words += ["--base-directory", str(self.base)]
         words += ["--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch"]
@@ -84,8 +84,8 @@ class ComfyServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _wait_until_ready(self, patience: float = 300) -> None:
-        deadline = time.monotonic() + patience
+    def _wait_until_ready(self, timeout: float = 300) -> None:
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 self.request("/system_stats", timeout=5)
@@ -95,7 +95,7 @@ class ComfyServer:
             if not self.running():
                 raise DevError(f"ComfyUI stopped while it was starting:\n{tail(self.log)}")
             if time.monotonic() > deadline:
-                raise DevError(f"ComfyUI did not start within {patience:.0f} seconds:\n{tail(self.log)}")
+                raise DevError(f"ComfyUI did not start within {timeout:.0f} seconds:\n{tail(self.log)}")
         if self.with_pack and "(IMPORT FAILED)" in self.log.read_text("utf-8", errors="replace"):
             raise DevError(f"ComfyUI started but could not load this node pack:\n{tail(self.log, 40)}")
 
@@ -103,7 +103,7 @@ class ComfyServer:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Ends the server, by force if it lingers. Safe to call twice."""
+        """End the server, by force if it lingers. Safe to call twice."""
         if self._process is None:
             return
         self._process.terminate()
@@ -114,13 +114,13 @@ class ComfyServer:
             self._process.wait()
 
     def request(self, path: str, body: bytes | None = None, kind: str = "application/json", timeout: int = 60) -> bytes:
-        """One HTTP exchange: GET, or POST when there is a body. An error status raises urllib's HTTPError."""
+        """Return the answer to a GET, or with a body to a POST. Raises urllib's HTTPError for an error status."""
         request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
         with self._http.open(request, timeout=timeout) as answer:
             return answer.read()
 
     def upload_picture(self, picture: Path) -> str:
-        """Puts a picture into the server's input folder; returns the name that LoadImage knows it by."""
+        """Put a picture into the server's input folder; return the name that LoadImage knows it by."""
         boundary = uuid.uuid4().hex
         # A person's file name may hold anything; the server needs a plain one, and only the suffix tells it much.
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="picture{picture.suffix}"'

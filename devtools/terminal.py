@@ -1,4 +1,4 @@
-"""What the person at the keyboard gets to read."""
+"""Print texts, the progress and the end of a log to a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def say(text: str) -> None:
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """The end of a log file and where to read the rest."""
+    """Return the last lines of a log file, and where the rest is."""
     text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text("utf-8", errors="replace")) if log.is_file() else ""
     last = [line for line in text.splitlines() if line.strip()][-lines:]
     return "\n".join([*(f"  | {line}" for line in last), f"The whole log: {log}"])

@@ -1,4 +1,4 @@
-"""The thumbnails of the shipped workflows: clips that the bundled model makes of the sample pictures.
+"""Make the thumbnails of the shipped workflows, of clips that the bundled model makes of the sample pictures.
 
     python3 dev.py thumbnails
 
@@ -43,7 +43,7 @@ SIDE = 384
 
 
 def graph_of(clip: Clip) -> Workflow:
-    """The shipped graph for one clip."""
+    """Return the shipped graph for one clip."""
     picture, prompt, drained = clip
     graph: Workflow = json.loads(DEMO_WORKFLOW.read_text("utf-8"))
     changes = {"LoadImage": {"image": picture}, "Wan22EncodePrompt": {"prompt": prompt}}
@@ -59,7 +59,7 @@ def graph_of(clip: Clip) -> Workflow:
 
 
 def in_one_picture(mp4: bytes) -> np.ndarray:
-    """(H, W, 3) uint8: column x of the frame at the share x / W of the clip."""
+    """Return (H, W, 3) uint8: column x of the frame at the share x / W of the clip."""
     import av
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The API-format twin of every shipped workflow, made from its canvas file by ComfyUI's own canvas in Chromium.
+"""Make the API-format twin of every shipped workflow from its canvas file, by ComfyUI's own canvas in Chromium.
 
     python3 dev.py twins
 """
@@ -27,18 +27,18 @@ comfy_extras/nodes_video.py). A twin is for both, and goes without."""
 
 
 def canvas_files() -> list[Path]:
-    """The shipped workflows in canvas format."""
+    """Return the shipped workflows in canvas format."""
     return sorted(WORKFLOWS.glob("*.json"))
 
 
 def twin_of(canvas: Canvas, path: Path) -> str:
-    """Text of the twin of a canvas file: what Run sends, an input a line."""
+    """Return the text of the twin of a canvas file: what Run sends, an input a line."""
     canvas.load(json.loads(path.read_text("utf-8")))
     return text_of(canvas.prompt())
 
 
 def text_of(graph: dict[str, dict[str, Any]]) -> str:
-    """A graph in API format as JSON that is easy to read and to compare: nodes by number, an input a line."""
+    """Return a graph in API format as JSON that is easy to read and to compare: nodes by number, an input a line."""
     nodes = []
     for node_id in sorted(graph, key=int):
         node = graph[node_id]

@@ -1,4 +1,4 @@
-"""A websocket client, as far as listening to ComfyUI goes."""
+"""A websocket client that can listen to ComfyUI."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class WebSocket:
         return taken
 
     def texts(self) -> Iterator[str]:
-        """Every text message, fragments joined, until the server says goodbye."""
+        """Yield every text message, fragments joined, until the server closes."""
         message, is_text = bytearray(), False
         while True:
             first, second = self._take(2)

@@ -1,4 +1,4 @@
-"""Running a workflow on a server: queue it, follow it, explain what went wrong, fetch what came out."""
+"""Run a workflow on a server: queue it, show its progress, explain its errors, fetch its files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def nodes_of_class(workflow: Workflow, class_type: str) -> list[str]:
 
 
 def run_workflow(server: ComfyServer, workflow: Workflow) -> dict[str, Any]:
-    """Queues a workflow, follows it to its end and returns its outputs by node id."""
+    """Queue a workflow, wait for its end and return its outputs by node id. Raises DevError with its errors."""
     client, bar = uuid.uuid4().hex, ProgressBar()
     with contextlib.closing(WebSocket(server.port, f"/ws?clientId={client}")) as events:
         body = json.dumps({"prompt": workflow, "client_id": client}).encode()
@@ -40,14 +40,17 @@ def run_workflow(server: ComfyServer, workflow: Workflow) -> dict[str, Any]:
         if answer["node_errors"]:  # one branch is refused although others may run
             raise DevError(explain_rejection(answer, workflow))
         try:
-            follow(events.texts(), answer["prompt_id"], workflow, bar)
+            show_progress(events.texts(), answer["prompt_id"], workflow, bar)
         finally:
             bar.end()
     return outputs_of(server, answer["prompt_id"])
 
 
 def outputs_of(server: ComfyServer, prompt_id: str) -> dict[str, Any]:
-    """Outputs of a run that has ended, by node id: the server puts it into its history a moment after it says so."""
+    """Return the outputs of a run that has ended, by node id.
+
+    The server puts the run into its history a moment after it has reported the end.
+    """
     deadline = time.monotonic() + HISTORY_SECONDS
     while time.monotonic() < deadline:
         history = json.loads(server.request(f"/history/{prompt_id}"))
@@ -57,8 +60,8 @@ def outputs_of(server: ComfyServer, prompt_id: str) -> dict[str, Any]:
     raise DevError("The run has ended, but the server does not tell what came out of it.")
 
 
-def follow(texts: Iterator[str], prompt_id: str, workflow: Workflow, bar: ProgressBar) -> None:
-    """Shows the progress of a queued workflow until it is done; raises DevError with the node's message if it fails."""
+def show_progress(texts: Iterator[str], prompt_id: str, workflow: Workflow, bar: ProgressBar) -> None:
+    """Show the progress of a queued workflow until it is done. Raises DevError with the node's message if it fails."""
     done: dict[str, float] = {}
     for event in map(json.loads, texts):
         kind, data = event["type"], event.get("data") or {}
@@ -79,7 +82,7 @@ def follow(texts: Iterator[str], prompt_id: str, workflow: Workflow, bar: Progre
 
 
 def explain_rejection(answer: dict[str, Any], workflow: Workflow) -> str:
-    """What POST /prompt objected to, one line a fault; ComfyUI repeats a fault for every input that a check names."""
+    """Return the errors of POST /prompt, each once, a line each: ComfyUI repeats one for every input that is named."""
     lines = []
     for node_id, node in (answer.get("node_errors") or {}).items():
         for error in node["errors"]:
@@ -94,7 +97,7 @@ def explain_rejection(answer: dict[str, Any], workflow: Workflow) -> str:
 
 
 def explain_failure(data: dict[str, Any], workflow: Workflow) -> str:
-    """A node's own message out of an execution_error event, in at most two lines."""
+    """Return a node's own message from an execution_error event, in at most two lines."""
     lines = [line.strip() for line in data.get("exception_message", "").splitlines() if line.strip()]
     message = "\n".join(lines[:2]) or data.get("exception_type", "unknown error")
     return f"{title_of(workflow, str(data.get('node_id')))}: {message}"

@@ -48,7 +48,7 @@ NOT_IN_DEMO: dict[str, dict[str, Any]] = {
     "Wan22Notify": {"callback_url": "https://example.com/clips"},
 }
 """Nodes that the demo workflow has not -> values that show what they are for."""
-PATIENCE = 1_200_000
+TIMEOUT = 1_200_000
 """Milliseconds for anything: pictures may be taken on a machine that has other work."""
 WIDTH, MARGIN, PLACE = 420, 12, (440, 120)
 """Of a node, around it, and where it is put in the window, clear of the page's own panels; in pixels."""
@@ -145,7 +145,7 @@ def main() -> None:
         with ComfyServer(comfyui, base, base / "log") as server, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             canvas = Canvas(browser, server, **QUIET)
-            canvas.page.set_default_timeout(PATIENCE)
+            canvas.page.set_default_timeout(TIMEOUT)
             picture_all(canvas)
             browser.close()
             if canvas.errors:

@@ -1,4 +1,4 @@
-"""POST /wan22/webhook/{provider}/{job}: a provider's callback about a job; 404 unless a public URL is set."""
+"""POST /wan22/webhook/{provider}/{job}: a provider's webhook about a job; 404 unless a public URL is set."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from aiohttp import web
 
 from .exchange import headers_of, read_body
 
-MOST_CALLBACKS = 16
-"""Callbacks at the same time; the others get a 503, and the provider repeats them."""
+AT_ONCE = 16
+"""Webhooks at the same time; the others get a 503, and the provider repeats them."""
 
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
     """Add the route. folder: the pack's system user directory."""
-    slots = asyncio.Semaphore(MOST_CALLBACKS)
+    slots = asyncio.Semaphore(AT_ONCE)
 
     @routes.post("/wan22/webhook/{provider}/{job}")
-    async def callback(request: web.Request) -> web.Response:
+    async def webhook(request: web.Request) -> web.Response:
         from ...pipeline.remote import signatures
         from ...pipeline.remote.webhooks import receiver
 

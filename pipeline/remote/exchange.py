@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..http.address import parse_url
 from ..http.errors import ConnectionLostError, DownloadError, TransientError
@@ -34,7 +35,8 @@ def exchange(request: Request, policy: Policy, timeout: float, limit: int = MAX_
     Raises NotSentError when the server cannot have had the whole request, NoAnswerError when it may have;
     RemoteError for an address or a certificate that is refused.
     """
-    session = Session(policy)
+    # The answer to a paid request is worth all of its time: it may be silent longer than a download.
+    session = Session(replace(policy, timeouts=replace(policy.timeouts, read=timeout)))
     watchdog = threading.Timer(timeout, session.abort)
     watchdog.daemon = True
     watchdog.start()

@@ -27,7 +27,7 @@ from devtools.paths import ROOT, find_checkout
 from devtools.server import free_port
 from devtools.terminal import DevError, ProgressBar, tail
 from devtools.websocket import WebSocket
-from devtools.workflow import explain_failure, explain_rejection, follow
+from devtools.workflow import explain_failure, explain_rejection, show_progress
 
 # ---- the websocket client, against real servers -----------------------------------------------------------------
 
@@ -187,7 +187,7 @@ def state(value: int, maximum: int, name: str = "running") -> dict:
 def test_progress_off_a_terminal_is_a_line_for_every_tenth(capsys):
     steps = [("progress_state", {"nodes": {"1": state(1, 1, "finished"), "2": state(i, 100)}}) for i in range(101)]
     elsewhere = ("execution_success", {"prompt_id": "another run"})
-    follow(events(*steps[:50], elsewhere, *steps[50:], ("execution_success", {})), "p", WORKFLOW, ProgressBar())
+    show_progress(events(*steps[:50], elsewhere, *steps[50:], ("execution_success", {})), "p", WORKFLOW, ProgressBar())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == " 50 %  Sampler 0/100"
     assert [line.split(" %")[0].strip() for line in lines] == ["50", "60", "70", "80", "90", "100"]
@@ -196,7 +196,7 @@ def test_progress_off_a_terminal_is_a_line_for_every_tenth(capsys):
 def test_an_error_event_becomes_the_nodes_own_message():
     error = {"node_id": "2", "exception_type": "ValueError", "exception_message": "Too big.\n\nUse 480p.\nMore.\n"}
     with pytest.raises(DevError) as raised:
-        follow(events(("execution_error", error)), "p", WORKFLOW, ProgressBar())
+        show_progress(events(("execution_error", error)), "p", WORKFLOW, ProgressBar())
     assert str(raised.value) == "Sampler: Too big.\nUse 480p."
 
 
@@ -207,12 +207,12 @@ def test_an_error_without_a_message_names_its_type():
 
 def test_a_cancelled_run_says_so():
     with pytest.raises(DevError, match="cancelled"):
-        follow(events(("execution_interrupted", {})), "p", WORKFLOW, ProgressBar())
+        show_progress(events(("execution_interrupted", {})), "p", WORKFLOW, ProgressBar())
 
 
 def test_events_that_stop_early_are_an_error():
     with pytest.raises(ConnectionError):
-        follow(events(("execution_start", {})), "p", WORKFLOW, ProgressBar())
+        show_progress(events(("execution_start", {})), "p", WORKFLOW, ProgressBar())
 
 
 def test_a_rejection_is_a_line_for_each_fault():

@@ -19,7 +19,7 @@ from pipeline.remote.job import JobState
 from pipeline.remote.ledger import Ledger
 from pipeline.remote.providers import PROVIDERS
 from tests.support.api_server import Work
-from tests.support.comfy_client import PATIENCE, ComfyClient, Event, RejectedError, clip_workflow, messages
+from tests.support.comfy_client import TIMEOUT, ComfyClient, Event, RejectedError, clip_workflow, messages
 from tests.support.comfy_outside import PACE, PICTURE, Outside, remote_node
 from tests.support.faults import answer, reset
 from tests.support.loopback_server import Request
@@ -149,7 +149,7 @@ def test_stop_reads_as_cancelled(name: str, comfy: ComfyClient, providers: Provi
 
 
 def until(happened: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -189,7 +189,7 @@ def test_an_error_elsewhere_leaves_a_paid_job_alone(outside: Outside, comfy: Com
     at_work = threading.Event()
 
     def refuse_then(request: Request, work: Work) -> None:
-        at_work.wait(PATIENCE)
+        at_work.wait(TIMEOUT)
         answer(401, {"detail": "Unauthenticated"})(request, work)
 
     replicate.fail("submit", refuse_then)
@@ -198,7 +198,7 @@ def test_an_error_elsewhere_leaves_a_paid_job_alone(outside: Outside, comfy: Com
                     event.data["text"] else None)
     assert run.outcome == "execution_error"
     there, ledger = list(fal.jobs.values())[-1], Ledger(outside.own)
-    with ledger.lock(ledger.find(there.id)).acquire(timeout=PATIENCE):
+    with ledger.lock(ledger.find(there.id)).acquire(timeout=TIMEOUT):
         assert ledger.find(there.id).state == JobState.RUNNING and not there.cancelled
     there.script = Script(queued=0, running=0)
     before = fal.accepted

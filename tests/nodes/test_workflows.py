@@ -1,6 +1,6 @@
 """Every shipped workflow: its picture, its twin in API format, and what ComfyUI needs to run it or to ask for models.
 
-That a twin is exactly what Run would send is compared in Chromium (test_browser_workflows.py).
+That a twin is exactly what Run would send is compared in Chromium (tests/web/test_workflows.py).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from tests.support.providers.job import FOREVER, Script
 from tests.support.providers.replicate import ReplicateServer
 from tests.support.runner import CLIP, Runner, Stopped, picture
 
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def runner(server: ReplicateServer, tmp_path: Path) -> Runner:
 
 
 def until(happened: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -56,7 +56,7 @@ def test_a_clip_is_fetched_while_the_graph_computes(server: ReplicateServer, run
         clip = asyncio.create_task(in_own_loop(make_clip([runner.target()], CLIP, picture(), runner.context),
                                                runner.context.abandoned))
         await asyncio.sleep(0)
-        assert done.wait(PATIENCE), "this blocks the loop, as a sampler does"
+        assert done.wait(TIMEOUT), "this blocks the loop, as a sampler does"
         assert (await clip).job.state == JobState.DONE
 
     asyncio.run(graph())

@@ -31,7 +31,7 @@ DEPRECATIONS = """() => {
     };
 }"""
 """Warnings that something is deprecated are faults when the line that causes them is of the pack's scripts."""
-PATIENCE = 180_000
+TIMEOUT = 180_000
 """Milliseconds that anything may take on the page; far more than it needs, for machines that are busy otherwise."""
 NODES_2, PALETTE = "Comfy.VueNodes.Enabled", "Comfy.ColorPalette"
 PLAIN = {NODES_2: False, PALETTE: "dark", "Comfy.TutorialCompleted": True}
@@ -45,7 +45,7 @@ class Canvas:
         self.server = server
         self.errors: list[str] = []
         self.page = browser.new_page(viewport={"width": 1500, "height": 950})
-        self.page.set_default_timeout(PATIENCE)
+        self.page.set_default_timeout(TIMEOUT)
         self.page.route(lambda url: not url.startswith((server.url, "blob:", "data:")), lambda route: route.abort())
         self.page.add_init_script(f"({DEPRECATIONS})()")
         self.page.on("console", self._note)

@@ -31,7 +31,7 @@ from devtools.server import ComfyServer
 from devtools.terminal import tail
 from devtools.workflow import Workflow
 
-PATIENCE = 180.0
+TIMEOUT = 180.0
 """Seconds that one run may take; far more than any needs, for machines that are busy otherwise."""
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 PROGRESS_TEXT, PREVIEW_WITH_METADATA = 3, 4
@@ -177,7 +177,7 @@ class ComfyClient:
 
         `on_event` hears each message of the run as it arrives, so that it can act in the middle of it.
         """
-        run, deadline = Run(prompt_id), time.monotonic() + PATIENCE
+        run, deadline = Run(prompt_id), time.monotonic() + TIMEOUT
         while not run.events or run.outcome not in ENDS:
             event = self._next(deadline)
             if event.data.get("prompt_id", prompt_id) == prompt_id:

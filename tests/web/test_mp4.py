@@ -11,7 +11,7 @@ import pytest
 
 from devtools.paths import ROOT
 from devtools.workflow import Workflow
-from tests.support.canvas import PATIENCE, READY
+from tests.support.canvas import READY, TIMEOUT
 from tests.support.comfy_client import ComfyClient, added
 
 # No strong blue: Chromium without a GPU shows it darker, and green bluer, whatever the file (libyuv's factor for blue
@@ -49,7 +49,7 @@ HAS_SEED = """seed => window.app.graph.nodes.some(node => node.type === 'Wan22Sa
 def page(browser: Any) -> Iterator[Any]:
     """A page on the server's origin."""
     page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(TIMEOUT)
     yield page
     page.close()
 
