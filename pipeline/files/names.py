@@ -59,7 +59,7 @@ def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str,
             return _date(match[1].removeprefix("date:"), now)
         name, _, widget = match[1].partition(".")
         node = (prompt or {}).get(_node_called(name, prompt or {}, extra_pnginfo or {}))
-        value = None if node is None else node["inputs"].get(widget)
+        value = None if node is None else _get(_get(node, "inputs"), widget)
         if value is None or isinstance(value, list):
             return match[0]
         whole = isinstance(value, float) and value.is_integer()  # the canvas writes 5.0 as 5
@@ -70,12 +70,18 @@ def fill_in(prefix: str, prompt: dict[str, Any] | None, extra_pnginfo: dict[str,
 
 
 def _node_called(name: str, prompt: dict[str, Any], extra_pnginfo: dict[str, Any]) -> str | None:
-    drawn = (extra_pnginfo.get("workflow") or {}).get("nodes") or []
-    named = [str(node.get("id")) for node in drawn
-             if (node.get("properties") or {}).get("Node name for S&R") == name]
-    titled = [id_ for id_, node in prompt.items() if (node.get("_meta") or {}).get("title") == name]
-    typed = [id_ for id_, node in prompt.items() if node["class_type"] == name]
+    """Return the id of the node of a name; None for none. What other programs put into a graph may be of any kind."""
+    drawn = _get(_get(extra_pnginfo, "workflow"), "nodes")
+    named = [str(_get(node, "id")) for node in (drawn if isinstance(drawn, list) else ())
+             if _get(_get(node, "properties"), "Node name for S&R") == name]
+    titled = [id_ for id_, node in prompt.items() if _get(_get(node, "_meta"), "title") == name]
+    typed = [id_ for id_, node in prompt.items() if _get(node, "class_type") == name]
     return next(iter([id_ for id_ in named if id_ in prompt] + titled + typed), None)
+
+
+def _get(value: Any, key: str) -> Any:
+    """Return an object's member; None where there is none, and of what is no object."""
+    return value.get(key) if isinstance(value, dict) else None
 
 
 def _date(pattern: str, now: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,15 @@ Write = Callable[[Mp4, Callable[[int, int], None], Callable[[], None]], Written]
 """(all of the file but its frames, on_frame(done, total), stop) -> the file."""
 
 
+def _node_in(prompt: Any, node_id: str | None) -> str | None:
+    """Return the node's id in the graph that was sent; None when nobody can tell, which costs no clip."""
+    if node_id is None or (isinstance(prompt, dict) and node_id in prompt):
+        return node_id
+    with suppress(Exception):  # of an executor that copies nodes in a way of its own
+        return sent_node(node_id)
+    return None
+
+
 def save_mp4(hidden: Any, width: int, height: int, values: Mapping[str, Any],
              write: Write) -> tuple[Any, dict[str, Any] | None]:
     """Have `write` make the file that the node's inputs describe; return it as VIDEO, and its preview.
@@ -31,7 +41,7 @@ def save_mp4(hidden: Any, width: int, height: int, values: Mapping[str, Any],
     with errors_on_node(node_id):
         settings = read_settings(values, prompt, hidden.extra_pnginfo, datetime.now())
         graph = None if args.disable_metadata else lambda: workflow_metadata(prompt, hidden.extra_pnginfo)
-        metadata, lacking = settings.metadata(graph, prompt, node_id and sent_node(node_id))
+        metadata, lacking = settings.metadata(graph, prompt, _node_in(prompt, node_id))
         mp4 = Mp4(lambda: new_output_file(settings.filename_prefix, width, height, ".mp4"), settings.encoding, metadata,
                   settings.audio)
         written = write(mp4, progress(), stop_if_asked)

@@ -23,6 +23,7 @@ WITHOUT_EFFECT: Mapping[str, Callable[[Any], bool]] = {
     "end_percent": lambda value: value >= 1.0,
     "clip_start_percent": lambda value: value <= 0.0,
     "clip_end_percent": lambda value: value >= 1.0,
+    "guidance": lambda value: True,  # FluxGuidance's: no Wan model reads it
     "add_dict": lambda value: not value,
 }
 """Options that change nothing for Wan 2.2 I2V-A14B, and for which values (comfy/samplers.py, comfy/hooks.py)."""

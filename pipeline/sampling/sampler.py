@@ -51,7 +51,7 @@ def check_inputs(model: Wan22Model, positive: list[list[Any]], negative: list[li
                  sampling: Sampling, latent: dict[str, Any] | None, hooks: Hooks = NO_HOOKS) -> None:
     """Raise RequestError as `sample_latent` does, before anything else is done."""
     sampling.check()
-    _texts(model, positive, negative)
+    _texts(model, positive, negative, sampling)
     check_start(_given(latent, sampling, condition.latent_shape), hooks)
 
 
@@ -65,7 +65,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     settings out of range, text embeddings of another model, or a latent that does not fit.
     """
     sampling.check()
-    texts = _texts(model, positive, negative)
+    texts = _texts(model, positive, negative, sampling)
     sigmas, shape = sigmas_of(sampling), condition.latent_shape
     scheduler = new_scheduler(sampling.scheduler, sigmas)
     latents, steps = _start(_given(latent, sampling, shape), sampling, shape, scheduler, hooks)
@@ -115,9 +115,14 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     return {"samples": denormalise(latents)}
 
 
-def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]],
+def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], sampling: Sampling,
            ) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the text embeddings by expert and branch of guidance."""
+    """Return the text embeddings by expert and branch of guidance.
+
+    At guidance 1 the negative conditioning is not read: it may be anything then.
+    """
+    if max(sampling.guidance.values()) == 1.0:
+        negative = positive
     found = {}
     for which, expert in model.experts.items():
         texts = (text_embeddings(positive, expert.text_dim, "positive"),

@@ -34,7 +34,7 @@ def test_embeddings_of_every_encoder_are_of_one_dtype() -> None:
 
 @pytest.mark.parametrize("options", [
     {"strength": 1.0}, {"start_percent": 0.0, "end_percent": 1.0}, {"clip_start_percent": 0.0},
-    {"attention_mask": torch.ones(1, 512)}, {"hooks": None}, {"set_area_to_bounds": False},
+    {"attention_mask": torch.ones(1, 512)}, {"guidance": 3.5}, {"hooks": None}, {"set_area_to_bounds": False},
 ])
 def test_options_without_effect_are_taken(options: dict[str, Any]) -> None:
     assert torch.equal(text_embeddings(conditioning(**options), DIM, "positive"), TEXT)
@@ -45,7 +45,7 @@ def test_options_without_effect_are_taken(options: dict[str, Any]) -> None:
     {"area": (8, 8, 0, 0), "strength": 1.0}, {"control": object()}, {"gligen": ("position",)}, {"hooks": object()},
     {"reference_latents": [torch.zeros(1, 16, 1, 4, 4)]}, {"clip_vision_output": object()},
     {"unclip_conditioning": [1]},
-    {"model_conds": {"c": 1}}, {"guidance": 3.5}, {"some_option_of_tomorrow": 1}, {"clip_start_percent": 0.5},
+    {"model_conds": {"c": 1}}, {"some_option_of_tomorrow": 1}, {"clip_start_percent": 0.5},
     {"add_dict": {"a": 1}}, {"default": True}, {"time_dim_concat": torch.zeros(1, 16, 1, 4, 4)},
 ])
 def test_options_that_would_change_the_clip_are_refused_by_name(options: dict[str, Any]) -> None:

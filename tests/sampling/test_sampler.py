@@ -151,6 +151,15 @@ def test_text_of_another_padding_reads_as_512_tokens(loaded: tuple, inputs: tupl
     assert torch.equal(given, whole)
 
 
+def test_a_negative_prompt_that_is_not_read_may_be_anything(loaded: tuple, inputs: tuple) -> None:
+    positive, _, first = inputs
+    odd = [[torch.ones(1, 900, 7), {"mask": torch.ones(1, 4, 4)}]] * 2
+    unread = Sampling(seed=0, num_inference_steps=4, guidance_scale=1.0)
+    assert torch.equal(sample(loaded[0], positive, odd, first, unread), sample(loaded[0], *inputs, unread))
+    with pytest.raises(RequestError, match="negative conditioning has 2 parts"):
+        sample(loaded[0], positive, odd, first, Sampling(seed=0, num_inference_steps=4, guidance_scale_2=2.0))
+
+
 def test_both_experts_and_the_boundary_matter(loaded: tuple, inputs: tuple) -> None:
     usual, early, late = (sample(loaded[0], *inputs, Sampling(seed=1, num_inference_steps=10, boundary=b))
                           for b in (0.9, 0.96, 0.7))

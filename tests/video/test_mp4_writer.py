@@ -365,6 +365,19 @@ def test_frames_of_another_scale(tmp_path: Path, images: torch.Tensor, said: str
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_frame_that_overshoots_costs_no_clip(tmp_path: Path) -> None:
+    frames = colour_bars(4).clone()
+    frames[2, 5, 5] = 3.5
+    assert len(read(written(tmp_path, frames))) == 4
+
+
+@pytest.mark.parametrize("extra", [{"workflow": "text"}, {"workflow": {"nodes": [5, None, {"properties": 3}]}}, {}])
+def test_a_token_in_a_graph_of_any_kind(extra: dict[str, Any]) -> None:
+    """Clients of the API send what they like beside a graph."""
+    graph = {"1": {"inputs": {"seed": 5}}, "2": {"class_type": "Text", "_meta": "x"}, "3": 7}
+    assert fill_in("%Text.seed%-%Nobody.seed%", graph, extra, datetime(2026, 3, 5)) == "%Text.seed%-%Nobody.seed%"
+
+
 def test_what_other_nodes_hand_out_instead(tmp_path: Path) -> None:
     """A muted or bypassed node may hand out nothing at all."""
     mp4 = Mp4(numbered(tmp_path))
