@@ -89,6 +89,7 @@ def keys(outside: Outside, internet: HostileServer) -> Iterator[None]:
     for noise, links in LINKS.items():
         (lora,) = (BUNDLED / "loras").glob(f"*_{noise}_noise.safetensors")
         internet.routes.update(dict.fromkeys(links, File(lora.read_bytes())))
+    outside.spent_long_ago()  # one of the workflows has a limit for a day
     with outside.keys({name: provider.key for name, provider in outside.providers.items()}):
         yield
 
