@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..download.source import CIVITAI_HOSTS, full_name, is_remote, parse_source
+from ..download.source import CIVITAI_HOSTS, CIVITAI_MODEL, HUB_REPO, full_name, is_remote, parse_source
 from ..http.address import may_be_public, parse_url
 from ..http.errors import DownloadError, redact
 from ..lora.expert import expert_by_name
@@ -126,7 +126,7 @@ def _loras(model: RemoteModel, loras: tuple[Lora, ...], find_lora: FindLora,
     if loras:
         check_takes_loras(model)
     inferred: list[str] = []
-    sent = [(lora, _link(lora, find_lora)) for lora in loras if lora.scale != 0.0]
+    sent = [(lora, _link(model, lora, find_lora)) for lora in loras if lora.scale != 0.0]
     asked = tuple((link, lora.scale, _expert(lora, link, inferred)) for lora, link in sent)
     low, high = model.lora_scales
     for _, scale, _ in asked:
@@ -154,16 +154,21 @@ def _expert(lora: Lora, link: str, inferred: list[str]) -> str:
     return expert
 
 
-def _link(lora: Lora, find_lora: FindLora) -> str:
-    """Return the link of a LoRA. Raises RemoteError (VALIDATION) for a file of this machine."""
+def _link(model: RemoteModel, lora: Lora, find_lora: FindLora) -> str:
+    """Return the link of a LoRA, or its page where the model looks it up.
+
+    Raises RemoteError (VALIDATION) for a file of this machine.
+    """
     if find_lora(lora.source) is not None or not is_remote(lora.source):  # a local sampler takes the file first, too
         raise RemoteError(ErrorKind.VALIDATION, f"The LoRA {lora.source!r} is a file on this machine, which no "
                           "provider can read. Give an https link to it. Nothing was sent.")
-    return _weights_link(lora.source)
+    return _weights_link(lora.source, model.lora_pages)
 
 
-def _weights_link(source: str) -> str:
+def _weights_link(source: str, pages: bool) -> str:
     """Return the https link of a .safetensors file on a public host, without following it.
+
+    pages: a repository of Hugging Face or a page of Civitai is returned as it is.
 
     Raises RemoteError (VALIDATION) for anything else.
     """
@@ -172,7 +177,13 @@ def _weights_link(source: str) -> str:
         url = parse_url(remote.link)
     except DownloadError as error:
         raise RemoteError(ErrorKind.VALIDATION, f"{error} Nothing was sent.") from None
+    if pages and remote.look_up == CIVITAI_MODEL:
+        return url.text
+    if pages and remote.look_up == HUB_REPO and (remote.revision, remote.folder) == ("main", ""):
+        return url.path.strip("/")
     if url.host.removeprefix("www.") in CIVITAI_HOSTS:
+        if pages:
+            return url.text
         raise RemoteError(ErrorKind.VALIDATION, f"{redact(source)}: Civitai gives files to signed-in users alone, and "
                           "a provider is not signed in. Give a link that anybody may open. Nothing was sent.")
     if remote.look_up:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..http.errors import redact
 from .budget import check_limits
+from .catalogue import forget, published_fields
 from .client import ProviderClient
 from .context import RemoteContext
 from .errors import RETRYABLE, ErrorKind, NotAcceptedError, RemoteError
@@ -66,6 +67,8 @@ async def submit_job(job: Job, plan: Plan, picture: bytes, content_type: str, cl
         return context.ledger.get(job.id)
     except RemoteError as error:
         refused = isinstance(error, NotAcceptedError)
+        if refused and error.kind == ErrorKind.VALIDATION:
+            forget()  # the model may have changed within the hour
         # It is also unknown when the disk failed between the request and its record.
         if error.kind == ErrorKind.SUBMIT_UNKNOWN or (context.ledger.get(job.id).sent and not refused):
             job = context.ledger.update(job, state=JobState.SUBMIT_UNKNOWN, error_kind=error.kind.value,
@@ -84,7 +87,7 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: ProviderClient
     """Compare the request with the schema that the provider publishes today. Raises RemoteError (VALIDATION)."""
     provider = client.provider
     try:
-        known = await client.run(provider.fields(plan.model_name))
+        known = await published_fields(client, plan.model_name)
     except RemoteError as error:
         if error.kind == ErrorKind.LOST:
             raise provider.model_gone(plan.model_name) from None
