@@ -10,7 +10,8 @@ from .client import ProviderClient
 MAX_AGE = 3600.0
 """Seconds for which an answer is used: two providers answer with the list of all their models."""
 _lock = threading.Lock()
-_known: dict[tuple[str, str], tuple[float, frozenset[str] | None]] = {}
+_known: dict[tuple[str, str, int], tuple[float, frozenset[str] | None]] = {}
+"""(provider, model, hash of the key: accounts see different models) -> when it was asked for, and the answer."""
 
 
 async def published_fields(client: ProviderClient, model_name: str) -> frozenset[str] | None:
@@ -18,7 +19,7 @@ async def published_fields(client: ProviderClient, model_name: str) -> frozenset
 
     Raises RemoteError, also for a model that is not in the list any more; an error is not kept.
     """
-    asked = (client.provider.name, model_name)
+    asked = (client.provider.name, model_name, client.key.parsed(hash))
     with _lock:
         when, fields = _known.get(asked, (0.0, None))
     if when and time.monotonic() - when < MAX_AGE:

@@ -180,7 +180,7 @@ def _weights_link(source: str, pages: bool) -> str:
     if pages and remote.look_up == CIVITAI_MODEL:
         return url.text
     if pages and remote.look_up == HUB_REPO and (remote.revision, remote.folder) == ("main", ""):
-        return url.path.strip("/")
+        return "/".join(url.path.split("/")[1:3])
     if url.host.removeprefix("www.") in CIVITAI_HOSTS:
         if pages:
             return url.text

@@ -136,8 +136,8 @@ async def _poll_until_finished(job: Job, client: ProviderClient, context: Remote
         if patience.is_over:
             context.ledger.update(job, state=JobState.TIMED_OUT)
             raise RemoteError(ErrorKind.TIMEOUT, f"{title} has not finished the job {job.short_id} after "
-                              f"{timeouts.deadline / 60:.0f} minutes of work. It continues there: run again, or resume "
-                              f"it with the id {job.short_id}.")
+                              f"{timeouts.deadline / 60:.0f} minutes. It continues there: run again, or resume it "
+                              f"with the id {job.short_id}.")
 
 
 async def _poll(job: Job, client: ProviderClient) -> JobStatus:

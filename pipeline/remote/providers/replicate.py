@@ -8,7 +8,7 @@ from typing import Any
 from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
-from ..job import JobState
+from ..job import OVER, JobState
 from ..json_parts import list_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
@@ -105,7 +105,7 @@ class Replicate(Provider):
                 return JobStatus(JobState.LOST, message="its clip was deleted, which Replicate does after an hour")
             return JobStatus(JobState.FAILED, message="it finished without a clip", unbilled=False)
         kind = ErrorKind.POLICY if contains_any(message, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
-        return JobStatus(state, url, error_kind=kind, unbilled=word == UNBILLED,
+        return JobStatus(state, url, error_kind=kind, unbilled=state not in OVER or word == UNBILLED,
                          message=message or ("" if word in STATES else f"status {word!r}"))
 
     def cancel(self, model_name: str, remote_id: str) -> Request | None:
