@@ -37,6 +37,8 @@ class RemoteModel:
     lora_scales: tuple[float, float] = (0.0, 4.0)
     """Lowest and highest scale."""
     negative_prompt: bool = False
+    last_image: str = ""
+    """Parameter for the link of a picture that the clip ends with; "" where it takes none."""
     max_steps: int = 0
     """Most denoising steps; 0: it decides itself."""
     guidance: bool = False

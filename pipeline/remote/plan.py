@@ -39,6 +39,8 @@ class Plan:
     """Input -> a sentence on how it will be ignored or changed."""
     inferred: tuple[str, ...] = ()
     """Sentences on experts that were inferred from a LoRA's file name."""
+    last_image: bool = False
+    """Whether there is a picture that the clip ends with."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -60,11 +62,14 @@ class Plan:
 
 
 def plan_clip(model: RemoteModel, clip: ClipRequest, longer_clips: str,
-              find_lora: FindLora = lambda source: None) -> Plan:
-    """Return the plan of a clip; longer_clips: one of LONGER_CLIPS.
+              find_lora: FindLora = lambda source: None, last_image: bool = False) -> Plan:
+    """Return the plan of a clip; longer_clips: one of LONGER_CLIPS. last_image: whether a last picture is given.
 
-    Raises RemoteError (VALIDATION) for LoRAs or a length that the model cannot do: leaving them out helps nobody.
+    Raises RemoteError (VALIDATION) for LoRAs, a last picture or a length that the model cannot do: leaving them out
+    helps nobody.
     """
+    if last_image:
+        check_takes_last_image(model)
     changes: dict[str, str] = {}
     num_frames, duration = _length(model, clip.num_frames, longer_clips, changes)
     if clip.negative_prompt.strip() and not model.negative_prompt:
@@ -82,7 +87,7 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, longer_clips: str,
     if any(lora.sha256 for lora in clip.loras if lora.scale):
         changes["loras"] = "The provider downloads the LoRA itself and does not check it against your sha256."
     loras, inferred = _loras(model, clip.loras, find_lora)
-    return Plan(model, clip, loras, num_frames, duration, changes, inferred)
+    return Plan(model, clip, loras, num_frames, duration, changes, inferred, last_image)
 
 
 def _length(model: RemoteModel, wanted: int, longer_clips: str, changes: dict[str, str],
@@ -118,6 +123,13 @@ def check_takes_loras(model: RemoteModel) -> None:
     if not model.loras:
         raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes no LoRAs. Choose a model that does, or disconnect "
                           "them. Nothing was sent.")
+
+
+def check_takes_last_image(model: RemoteModel) -> None:
+    """Raise RemoteError (VALIDATION) for a model that takes no picture for the end of the clip."""
+    if not model.last_image:
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes no last_image. Choose a model that does, or "
+                          "disconnect it. Nothing was sent.")
 
 
 def _loras(model: RemoteModel, loras: tuple[Lora, ...], find_lora: FindLora,

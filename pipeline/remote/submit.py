@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,9 @@ from .context import RemoteContext
 from .errors import RETRYABLE, ErrorKind, NotAcceptedError, RemoteError
 from .job import Job, JobState
 from .plan import Plan
-from .price import find_price, sample_body
+from .price import find_price, full_body, sample_body
 from .provider import HistoryEntry
+from .request import Picture
 
 CLOCK_SKEW = 30.0
 """Seconds by which a provider's clock may differ from ours."""
@@ -28,10 +30,11 @@ SUBMIT_WINDOW = 300.0
 """Seconds after the submit within which a job that has no other mark can be ours."""
 
 
-async def submit_job(job: Job, plan: Plan, picture: bytes, content_type: str, client: ProviderClient,
+async def submit_job(job: Job, plan: Plan, pictures: Sequence[Picture], client: ProviderClient,
                      context: RemoteContext) -> Job:
     """Submit the job and return it as accepted.
 
+    pictures: the first, and the last where the plan has one.
     Raises NotAcceptedError, the job stored as failed, when nothing was bought; RemoteError (SUBMIT_UNKNOWN) when even
     the provider's history does not tell; what context.stop raises.
     """
@@ -50,8 +53,8 @@ async def submit_job(job: Job, plan: Plan, picture: bytes, content_type: str, cl
         context.check_wanted()
         context.show_text(f"{provider.title}: uploading the picture.")
         job = context.ledger.update(job, state=JobState.UPLOADING)
-        image_url = await client.run(provider.upload(picture, content_type))
-        body = provider.body(plan, image_url)
+        links = [await client.run(provider.upload(picture.data, picture.content_type)) for picture in pictures]
+        image_url, body = links[0], full_body(provider, plan, *links)
         cost = "price not known" if price is None else f"${price:.3f} ({source})"
         context.show_text(f"{provider.title}: submitting, {cost}.")
         job = context.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),

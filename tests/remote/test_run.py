@@ -94,7 +94,8 @@ def test_every_model_makes_a_clip(name: str, number: int, resolution: str, num_f
         loras = (LORA, Lora("https://weights.example/tint.safetensors", 1.0)) if model.loras > 1 else (
             LORA,) if model.loras else ()
         clip = ClipRequest("a tint", "blurry", loras, resolution, num_frames, 50, 7.5, 11)
-        delivery = runner.make(clip, runner.target(model=model))
+        last = picture(200) if model.last_image else None
+        delivery = runner.make(clip, runner.target(model=model), last_picture=last)
         facts = probe_video(delivery.path)
         assert delivery.job.state == JobState.DONE and facts.codec == "h264" and facts.frames >= num_frames
         (job,) = server.jobs.values()
@@ -102,6 +103,11 @@ def test_every_model_makes_a_clip(name: str, number: int, resolution: str, num_f
         assert str(job.inputs).count("tint.safetensors") == (
             0 if model.loras < 2 else 2 if name == "replicate" or not model.loras_for_both else 1)
         assert not model.loras or LORA.source in str(job.inputs)
+        if last:
+            assert server.uploads[job.inputs[model.last_image]].data == last.data
+        else:
+            with pytest.raises(RemoteError, match="takes no last_image"):
+                runner.make(clip, runner.target(model=model), last_picture=picture(200))
         assert delivery.job.price is None or delivery.job.price > 0
         sent = set(job.inputs) & {"num_inference_steps", "sample_steps", "guidance_scale", "negative_prompt"}
         assert len(delivery.notes) + len(sent) >= 3, "what is not sent is said"

@@ -34,6 +34,7 @@ POLICY_TYPE = "content_policy_violation"
 """`type` of an error that its content rules raise."""
 APP = "fal-ai/wan"
 """Status, result and cancel take the first two parts of the endpoint's name, not the rest."""
+LAST = "end_image_url"
 UNITS = {"second": "second", "seconds": "second", "video": "video", "videos": "video"}
 """Units of a price that say what a clip costs. "compute seconds", "5 seconds" and the like do not."""
 NO_END = (401, 403, 404, 429)
@@ -69,11 +70,11 @@ class Fal(Provider):
     webhook = SignatureScheme(verify, f"{REST}/.well-known/jwks.json", read_jwks, secret=False)
     models = (
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
-                    guidance=True, num_frames=(17, 161),
+                    guidance=True, last_image=LAST, num_frames=(17, 161),
                     prices=dict.fromkeys(("480p", "720p"), Price(second=0.10, source=READ))),
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, max_steps=40, guidance=True,
-                    num_frames=(17, 161), prices=PLAIN),
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", durations=(5,), prices=TURBO),
+                    last_image=LAST, num_frames=(17, 161), prices=PLAIN),
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", last_image=LAST, durations=(5,), prices=TURBO),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:
@@ -193,7 +194,8 @@ def _told(reply: Reply) -> tuple[str, str, str]:
     message = word_part(first, "msg") or word_part(found, "detail")
     error_type = (word_part(first, "type") or word_part(found, "error_type")
                   or reply.headers.get("x-fal-error-type", ""))
-    return message, error_type, ".".join(map(str, list_part(first, "loc")))
+    where = (str(step) for step in list_part(first, "loc") if isinstance(step, (str, int)))
+    return message, error_type, ".".join(where)
 
 
 def _tells_the_end(reply: Reply) -> bool:

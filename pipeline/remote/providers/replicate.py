@@ -50,7 +50,7 @@ class Replicate(Provider):
     history_delay = 60.0
     webhook = SignatureScheme(verify, f"{BASE}/webhooks/default/secret", read_secret, secret=True)
     models = (
-        RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, num_frames=(81, 121),
+        RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, last_image="last_image", num_frames=(81, 121),
                     prices={"480p": Price(clip=0.06, source=READ)}),
         RemoteModel("wan-video/wan-2.2-i2v-a14b", max_steps=50, num_frames=(81, 100)),
     )

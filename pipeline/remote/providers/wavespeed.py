@@ -64,13 +64,15 @@ class WaveSpeed(Provider):
     webhook = SignatureScheme(verify, f"{BASE}/webhook/secret", read_secret, secret=True)
     models = (
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", loras=3, lora_pages=True, negative_prompt=True,
-                    durations=(5, 8),
+                    last_image="last_image", durations=(5, 8),
                     prices={"480p": Price(second=0.04, source=PAGE_READ), "720p": Price(second=0.07, source=READ)}),
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora-ultra-fast", loras=3, lora_pages=True,
-                    negative_prompt=True, durations=(5, 8), prices={"480p": Price(second=0.02, source=READ)}),
+                    negative_prompt=True, last_image="last_image", durations=(5, 8),
+                    prices={"480p": Price(second=0.02, source=READ)}),
         RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video-lora", loras=3, lora_pages=True, durations=(5, 8),
                     prices={"480p": Price(second=0.04, source=READ)}),
-        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}", negative_prompt=True, durations=(5, 8),
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}", negative_prompt=True, last_image="last_image",
+                    durations=(5, 8),
                     prices={"480p": Price(second=0.03, source=CLIENTS), "720p": Price(second=0.06, source=CLIENTS)}),
     )
 
