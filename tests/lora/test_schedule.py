@@ -42,9 +42,14 @@ def test_scales_by_step(schedule: LoraSchedule, wanted: list[float]) -> None:
 
 
 @pytest.fixture(scope="module")
-def clip_of() -> Callable[..., dict]:
+def loaded() -> tuple:
+    return bundled.load(plain_host())
+
+
+@pytest.fixture(scope="module")
+def clip_of(loaded: tuple) -> Callable[..., dict]:
     """Sample 64x64 pixels and 9 frames with LoRAs on the bundled experts."""
-    model, encoder, vae = bundled.load(plain_host())
+    model, encoder, vae = loaded
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     inputs = (*encode_prompts(encoder, "nothing moves", ""), encode_first_frame(vae, image, 64, 64, 9))
 
@@ -59,7 +64,7 @@ def clip_of() -> Callable[..., dict]:
     return run
 
 
-def test_the_clip_follows_the_steps(clip_of: Callable[..., dict]) -> None:
+def test_the_clip_follows_the_steps(clip_of: Callable[..., dict], loaded: tuple) -> None:
     """As by a hook of one's own, and to the same bits in two runs, one an expert."""
     assert len(spans(SAMPLING)[HIGH]) == 3
     fading = LoraSchedule(0.15, 0.85, 0.5, 0.0)
@@ -69,10 +74,13 @@ def test_the_clip_follows_the_steps(clip_of: Callable[..., dict]) -> None:
     assert not torch.allclose(found, clip_of(LoraSchedule())["samples"], atol=0.01)
     half = clip_of(fading, replace(SAMPLING, stage=HIGH_ONLY))
     assert torch.equal(clip_of(fading, replace(SAMPLING, stage=LOW_ONLY), half)["samples"], found)
+    layers = [layer for expert in loaded[0].experts.values() for layer in expert.model.modules()
+              if hasattr(layer, "beside")]
+    assert len(layers) > 100 and all(layer.beside is None for layer in layers), "a LoRA takes memory after the run"
 
 
-def test_the_node_says_in_which_steps() -> None:
-    model, _, _ = bundled.load(plain_host())
+def test_the_node_says_in_which_steps(loaded: tuple) -> None:
+    model, _, _ = loaded
     loras = tuple(replace(lora, schedule=LoraSchedule(0.5, 1.0, 0.5)) for lora in PAIR)
     changed, _ = use_loras(model, loras, bundled_lora, None, lambda: None)
     high, low = describe_schedules(changed.experts, SAMPLING)
