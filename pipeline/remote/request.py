@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from ..lora.lora import check_lora
 from ..request import ALL_STEPS, DEFAULT_MIN_MATCH, MAX_STEPS, ClipRequest, RequestError
@@ -13,6 +13,14 @@ REMOTE_RESOLUTIONS = ("480p", "720p")
 MIN_REMOTE_STEPS = 10
 MAX_REMOTE_SEED = 2**31 - 1
 """Signed 32 bits, the narrowest of the hosted APIs."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it is uploaded: a JPEG or PNG file without metadata."""
+
+    data: bytes
+    content_type: str
 
 
 def check_request(clip: ClipRequest) -> None:
@@ -33,9 +41,9 @@ def check_request(clip: ClipRequest) -> None:
                                "or use Wan 2.2 Sampler.")
 
 
-def request_digest(clip: ClipRequest, picture: bytes) -> str:
-    """Return the SHA-256, in hexadecimal, of what a provider is sent and of the picture's file: the same for the same
-    clip.
+def request_digest(clip: ClipRequest, picture: bytes, last_picture: bytes = b"") -> str:
+    """Return the SHA-256, in hexadecimal, of what a provider is sent and of the pictures' files: the same for the same
+    clip. last_picture: b"" for none.
 
     Settings of a LoRA that never leave this machine stand at their defaults, as in the digests that ledgers hold.
     """
@@ -44,4 +52,5 @@ def request_digest(clip: ClipRequest, picture: bytes) -> str:
     for lora in values["loras"]:
         del lora["schedule"]  # `check_request` lets none pass
     text = json.dumps(values, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode() + b"\0" + hashlib.sha256(picture).digest()).hexdigest()
+    pictures = b"".join(hashlib.sha256(file).digest() for file in (picture, last_picture) if file)
+    return hashlib.sha256(text.encode() + b"\0" + pictures).hexdigest()
