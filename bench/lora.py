@@ -1,6 +1,6 @@
 """How long it takes to put a LoRA on an expert of true width, and to change its strength, beside ComfyUI and diffusers.
 
-usage: lora.py [--blocks 8] [--rank 32] [--loaders ours comfyui diffusers] [--folder DIR] [--json FILE]
+usage: lora.py [--blocks 8] [--rank 32] [--rounds 3] [--loaders ours comfyui diffusers] [--folder DIR] [--json FILE]
 
 Writes an expert (width 5120, feed-forward 13824, random weights) as fp16 and as fp8_scaled, and a LoRA of all linear
 layers of its blocks.
@@ -8,8 +8,8 @@ Each loader, in a process of its own, opens the expert and runs it once; then th
 it is in force ("on"), until it is in force at another strength ("strength"), and until it is gone ("off"): ours
 (`use_loras`, then the resident is brought, of both files), ComfyUI's (what LoraLoaderModelOnly does, then
 load_models_gpu, which merges), diffusers' load_lora_adapter, set_adapters and delete_adapters (needs peft). Then passes
-of a few tokens without and with the LoRA, because ours and diffusers' work it out in each pass: medians of six, three
-before and three after for those without. On a CPU, where ComfyUI's and ours calculate in float32.
+of a few tokens without and with the LoRA, because ours and diffusers' work it out in each pass. Medians of all
+rounds, in which the passes alternate. On a CPU, where ComfyUI's and ours calculate in float32.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def diffusers(expert_file: Path, lora_file: Path) -> Steps:
 
 
 @torch.inference_mode()
-def measure(loader: str, expert: Path, lora: Path) -> dict[str, float]:
+def measure(loader: str, expert: Path, lora: Path, rounds: int) -> dict[str, float]:
     from tests.support.comfy_in_process import import_comfyui
 
     import_comfyui()
@@ -121,48 +121,43 @@ def measure(loader: str, expert: Path, lora: Path) -> dict[str, float]:
     on, strength, off, run, dtype = steps
     g = torch.Generator().manual_seed(0)
     x, text = torch.randn(1, 36, 1, 4, 4, generator=g).to(dtype), torch.randn(1, 512, TEXT, generator=g).to(dtype)
-    found: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
 
-    def timed(name: str, work: Callable[[], None]) -> None:
+    def timed(name: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
-        work()
-        found[name] = time.perf_counter() - start
-
-    passes: dict[str, list[float]] = {"plain_pass_s": [], "lora_pass_s": []}
-
-    def passed(which: str) -> torch.Tensor:
-        for _ in range(3):
-            start = time.perf_counter()
-            answer = run(x, torch.tensor([500.0]), text).float()
-            passes[which].append(time.perf_counter() - start)
+        answer = work()
+        found.setdefault(name, []).append(time.perf_counter() - start)
         return answer
 
-    run(x, torch.tensor([500.0]), text)
-    before = passed("plain_pass_s")
-    timed("on_s", on)
-    with_lora = passed("lora_pass_s")
-    timed("strength_s", strength)
-    weaker = passed("lora_pass_s")
-    timed("off_s", off)
-    after = passed("plain_pass_s")
-    found |= {name: statistics.median(seconds) for name, seconds in passes.items()}
-    found |= {"change": ((with_lora - before).std() / before.std()).item(),
-              "weaker": ((weaker - before).std() / before.std()).item(),
-              "left_over": (after - before).abs().max().item()}
-    return found
+    def passed() -> torch.Tensor:
+        return run(x, torch.tensor([500.0]), text).float()
+
+    before = passed()
+    for _ in range(rounds):
+        timed("plain_pass_s", passed)
+        timed("on_s", on)
+        with_lora = timed("lora_pass_s", passed)
+        timed("strength_s", strength)
+        weaker = timed("lora_pass_s", passed)
+        timed("off_s", off)
+        after = timed("plain_pass_s", passed)
+    return {name: statistics.median(seconds) for name, seconds in found.items()} | {
+        "change": ((with_lora - before).std() / before.std()).item(),
+        "weaker": ((weaker - before).std() / before.std()).item(), "left_over": (after - before).abs().max().item()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loaders", nargs="+", default=list(LOADERS), choices=LOADERS)
     parser.add_argument("--folder", type=Path, help="where to write the files; a temporary folder by default")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=3, metavar=("LOADER", "EXPERT", "LORA"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.one[0], Path(args.one[1]), Path(args.one[2]))))
+        print(json.dumps(measure(args.one[0], Path(args.one[1]), Path(args.one[2]), args.rounds)))
         return
     rows = {}
     print("| loader | on s | strength s | off s | pass s | with LoRA s | of it | change at 0.8 | at 0.5 | left over |")
@@ -170,7 +165,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         experts, lora = write(Path(scratch), args.blocks, args.rank)
         for loader, layout in [(name, layout) for name in args.loaders for layout in LOADERS[name]]:
-            answer = subprocess.run([sys.executable, __file__, "--one", loader, str(experts[layout]), str(lora)],
+            answer = subprocess.run([sys.executable, __file__, "--rounds", str(args.rounds), "--one", loader,
+                                     str(experts[layout]), str(lora)],
                                     stdout=subprocess.PIPE, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
             row = rows[f"{loader}, {layout}"] = json.loads(answer.stdout.splitlines()[-1])
             print(f"| {loader}, {layout} | {row['on_s']:.2f} | {row['strength_s']:.2f} | {row['off_s']:.2f} | "

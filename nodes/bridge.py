@@ -55,7 +55,7 @@ class BridgeSampler(SamplerNode):
             sampling = read_sampling(settings)
             models = {HIGH: model_high, LOW: model_low}
             check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
-            fading = lora_hooks(loras, sampling.num_inference_steps)
+            fading = lora_hooks(loras, sampling)
             check_latent(latent, first_frame, sampling, fading)  # before a LoRA is fetched
             models, fitted = models_with_loras(models, loras, node_id)
             show_text(node_id, "\n".join((describe_run(sampling), *fitted)))

@@ -53,7 +53,7 @@ class Sampler(SamplerNode):
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
-            fading = lora_hooks(loras, sampling.num_inference_steps)
+            fading = lora_hooks(loras, sampling)
             check_inputs(model, positive, negative, first_frame, sampling, latent)  # before a LoRA is fetched
             model, fitted = use_loras(model, loras, lora_file, downloader(node_id), stop_if_asked)
             needs = describe_memory(model, first_frame, sampling, *device_memory())

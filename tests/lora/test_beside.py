@@ -191,11 +191,13 @@ def test_what_is_beside_comes_once(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_compiled_layer_takes_another_strength_as_it_is() -> None:
+def test_another_strength_compiles_nothing_anew() -> None:
     layer = layer_of(plain_host(), stored("fp16"))
     patched, x, change = PatchedModule(layer), random(4, COLUMNS, seed=5), low_rank(4, 1)
+    output = layer["one"](x)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        run = torch.compile(layer["one"], backend="eager", fullgraph=True)
+        run = torch.compile(lambda output: layer["one"].beside.add_to(output.clone(), x), backend="eager",
+                            fullgraph=True)
         for scale in (1.0, 0.5, 0.0):
             patched.put([Patch("one.weight", scale, change)], CPU)
-            assert off(run(x), exact(stored("fp16"), [(scale, change)], torch.zeros(ROWS), x)) < 1e-6
+            assert off(run(output), exact(stored("fp16"), [(scale, change)], torch.zeros(ROWS), x)) < 1e-6

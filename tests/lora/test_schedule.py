@@ -57,7 +57,7 @@ def clip_of(loaded: tuple) -> Callable[..., dict]:
             ) -> dict:
         own = isinstance(schedule, LoraSchedule)
         loras = tuple(replace(lora, schedule=schedule) for lora in PAIR) if own else PAIR
-        hooks = lora_hooks(loras, STEPS) if own else Hooks(lora_scale=schedule)
+        hooks = lora_hooks(loras, SAMPLING) if own else Hooks(lora_scale=schedule)
         changed, _ = use_loras(model, loras, bundled_lora, None, lambda: None)
         return sample_latent(changed, *inputs, sampling, hooks, latent)
 
@@ -87,7 +87,7 @@ def test_the_node_says_in_which_steps(loaded: tuple) -> None:
     assert high == f"{PAIR[0].source}, high-noise expert: in none of its steps, for it acts in steps 4-6 of 6."
     assert low == f"{PAIR[1].source}, low-noise expert: in steps 4-6 of 6, scale 0.67 to 1."
     same, _ = use_loras(model, PAIR, bundled_lora, None, lambda: None)
-    assert describe_schedules(same.experts, SAMPLING) == [] and lora_hooks(PAIR, STEPS) == Hooks()
+    assert describe_schedules(same.experts, SAMPLING) == [] and lora_hooks(PAIR, SAMPLING) == Hooks()
 
 
 @pytest.mark.parametrize("schedule, said", [
@@ -104,8 +104,8 @@ def test_values_out_of_range(schedule: LoraSchedule, said: str) -> None:
 def test_no_step_is_an_error() -> None:
     lora = Lora("https://a.example/b.safetensors?key=hidden", schedule=LoraSchedule(0.98))
     with pytest.raises(RequestError, match=r"LoRA b.safetensors acts from 98.0% to 100.0% of 20 steps, which is no st"):
-        lora_hooks([lora], 20)
-    lora_hooks([replace(lora, scale=0.0)], 20)
+        lora_hooks([lora], replace(SAMPLING, num_inference_steps=20))
+    lora_hooks([replace(lora, scale=0.0)], SAMPLING)
 
 
 def test_who_cannot_follow_the_steps_refuses() -> None:
@@ -113,4 +113,4 @@ def test_who_cannot_follow_the_steps_refuses() -> None:
     with pytest.raises(RequestError, match=r"hosted models keep a LoRA at one scale.*fade_in and fade_out to 0"):
         check_request(ClipRequest("pan", loras=loras))
     with pytest.raises(RequestError, match=r"LoRA on a MODEL keeps its scale in every step.*use Wan 2\.2 Sampler"):
-        check_hooks(lora_hooks(loras, 20), SAMPLING)
+        check_hooks(lora_hooks(loras, SAMPLING), SAMPLING)
