@@ -141,8 +141,9 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
             if hooks.after_step is not unchanged:
                 latents = _after_step(hooks, steps_at_once[-1], float(ends[-1]), latents, clean)
             noise = torch.zeros(condition.latent_shape)
-    if steps.stop < sampling.num_inference_steps:
-        return {"samples": latents, STEPS_DONE: StepsDone(steps.stop, sampling.num_inference_steps, latents)}
+    total = len(sigmas) - 1
+    if steps.stop < total:
+        return {"samples": latents, STEPS_DONE: StepsDone(steps.stop, total, latents)}
     return {"samples": latents}
 
 
