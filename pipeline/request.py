@@ -1,7 +1,7 @@
 """A clip as it is asked for: the one vocabulary of every node, local or remote, with its ranges and its errors.
 
-Guidance is that of the hosted Wan 2.2 image-to-video APIs. Frame counts and sizes follow from the Wan VAE (Wan2.2, wan/modules/vae2_1.py: 4 frames and
-8x8 pixels a latent) and the transformer's 2x2 patches.
+Guidance is that of the hosted Wan 2.2 image-to-video APIs. Frame counts and sizes follow from the Wan VAE (Wan2.2,
+wan/modules/vae2_1.py: 4 frames and 8x8 pixels a latent) and the transformer's 2x2 patches.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from ..models.latents import CHANNELS, denormalise, normalise
 from ..request import RequestError, Sampling
 from .conditioning import check_pictures
 from .hooks import NO_HOOKS, Hooks, Velocity, as_asked, from_noise, unchanged, unwrapped
-from .resume import STEPS_DONE, StepsDone, leftover_of, start_of
+from .resume import SOLVERS_WITHOUT_HISTORY, STEPS_DONE, StepsDone, leftover_of, start_of
 from .sampler import check_start, new_noise, steps_from
 from .schedule import sigmas_of, spans, steps_of
 
@@ -101,7 +101,7 @@ def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
     if hooks.lora_scale is not as_asked:
         raise RequestError("A LoRA on a MODEL keeps its scale in every step. Use Wan 2.2 Sampler for a scale that "
                            "changes.")
-    if hooks.after_step is not unchanged and sampling.scheduler != "euler":
+    if hooks.after_step is not unchanged and sampling.scheduler not in SOLVERS_WITHOUT_HISTORY:
         raise RequestError(f"The steering of latents between steps needs the scheduler euler on a MODEL, whose "
                            f"{sampling.scheduler} starts anew wherever it is interrupted. Choose euler.")
 

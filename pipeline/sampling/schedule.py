@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 NUM_TRAIN_TIMESTEPS = 1000
+ROUNDING = 1e-4
+"""Of a timestep: more than float32 loses. A step that starts at the boundary itself is not left to it."""
 NOISE_ALONE = 0.9
 """At a sigma below this, noise without a clip in it is no start."""
 FEW_STEPS = 8
@@ -67,7 +69,7 @@ def expert_for(timestep: float, boundary: float) -> str:
     The rule of wan/image2video.py and of diffusers' WanImageToVideoPipeline: high-noise iff the timestep at the
     START of the step is at least boundary * 1000.
     """
-    return HIGH if timestep >= boundary * NUM_TRAIN_TIMESTEPS else LOW
+    return HIGH if timestep >= boundary * NUM_TRAIN_TIMESTEPS - ROUNDING else LOW
 
 
 def spans(sampling: Sampling) -> dict[str, range]:
