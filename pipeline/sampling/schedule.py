@@ -102,7 +102,7 @@ def new_scheduler(name: str, sigmas: np.ndarray, noise: torch.Generator | None =
     """Make a diffusers flow-matching scheduler that steps along `sigmas`, a table that ends with 0.
 
     `lcm` draws fresh noise n from `noise` in every step: x' = (1 - s') (x - s v) + s' n, the step that consistency
-    models are distilled for. The others draw none.
+    models are distilled for. The others draw none. Raises ValueError for an unknown name, and for lcm without noise.
 
     The schedulers' own shift stays 1: FlowMatchEulerDiscreteScheduler given a shift applies it to sigma_min too and
     then again to the table, which ends 4 steps at 0.024 instead of 0.625. DPMSolverMultistepScheduler's set_timesteps
@@ -129,6 +129,8 @@ def new_scheduler(name: str, sigmas: np.ndarray, noise: torch.Generator | None =
         scheduler.num_inference_steps = len(sigmas) - 1
         scheduler.sigmas = torch.from_numpy(sigmas).float()
         scheduler.timesteps = scheduler.sigmas[:-1] * NUM_TRAIN_TIMESTEPS
+    elif name == "lcm" and noise is None:
+        raise ValueError("The scheduler lcm draws noise in every step; give it the generator to draw from.")
     elif name == "lcm":
         scheduler = FlowMatchLCMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=1.0)
         scheduler.set_timesteps(sigmas=sigmas[:-1])

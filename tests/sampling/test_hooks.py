@@ -269,7 +269,7 @@ def test_the_negative_pass_in_every_second_step(model: Wan22Model, inputs: tuple
     due = [0, 2, *range(HIGH_STEPS, STEPS, 2)]
     assert branches == [(step, branch) for step in range(STEPS) for branch in (both if step in due else [POSITIVE])]
     apart, size = (normalise(found) - normalise(plain)).abs().mean(), normalise(plain).abs().mean()
-    assert 0 < apart < 0.05 * size
+    assert 0 < apart < 0.1 * size
     by_the_other = sample(model, *inputs, replace(SAMPLING, batched_guidance=not batched), negative_pass_every(2))
     assert torch.allclose(by_the_other, found, atol=1e-3)
 

@@ -22,7 +22,7 @@ def test_four_steps_at_shift_5_are_those_of_the_distilled_models() -> None:
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_step_along_the_table(name: str, steps: int) -> None:
     table = schedule.sigma_table(steps, 5.0)
-    scheduler = schedule.new_scheduler(name, table)
+    scheduler = schedule.new_scheduler(name, table, torch.Generator())
     # UniPC starts a millionth lower, since the logarithm of 1 - 1 has no value.
     np.testing.assert_allclose(scheduler.sigmas.numpy(), table, atol=2e-6 if name == "unipc" else 1e-7)
     assert len(scheduler.timesteps) == steps
@@ -126,3 +126,5 @@ def test_schedulers_solve_a_straight_path_exactly(name: str) -> None:
 def test_unknown_scheduler() -> None:
     with pytest.raises(ValueError, match="choose one of euler, unipc, dpmpp_2m"):
         schedule.new_scheduler("heun", schedule.sigma_table(20, 5.0))
+    with pytest.raises(ValueError, match="lcm draws noise in every step"):
+        schedule.new_scheduler("lcm", schedule.sigma_table(20, 5.0))
