@@ -173,7 +173,7 @@ def test_each_setting_of_the_sampler_matters(comfy: ComfyClient, clip: Workflow)
     graph = latent_graph(clip)
     plain = comfy.latents(comfy.finish(graph), "latents")
     settings = {"guidance_scale": 3.0, "guidance_scale_2": 3.0, "scheduler": "unipc", "shift": 3.0, "boundary": 0.5,
-                "num_inference_steps": 11, "sigma_schedule": "thinned 4 + 10", "negative_pass_every": 2}
+                "num_inference_steps": 11, "sigma_schedule": "lightx2v 4 steps", "negative_pass_every": 2}
     same = [name for name, value in settings.items()
             if np.allclose(comfy.latents(comfy.finish(changed(graph, "sampler", **{name: value})), "latents"), plain)]
     assert same == []
