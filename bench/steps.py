@@ -66,13 +66,12 @@ def listed(name: str, scheduler: str = "euler") -> Way:
 
 
 WAYS = [
-    *(steps(count) for count in (50, 30, 18, 14)),
-    *(steps(count, scheduler) for scheduler in ("unipc", "dpmpp_2m") for count in (30, 18, 14)),
-    *(listed(name, scheduler) for name in (THINNED_18, THINNED_14) for scheduler in ("euler", "unipc", "dpmpp_2m")),
+    *(steps(count, scheduler) for scheduler in ("euler", "dpmpp_2m") for count in (30, 18, 14)),
+    *(listed(name, scheduler) for name in (THINNED_18, THINNED_14) for scheduler in ("euler", "dpmpp_2m")),
     *(Way(f"{scheduler} 30, negative pass every {n}", {"scheduler": scheduler}, n)
       for scheduler, n in (("euler", 2), ("euler", 3), ("dpmpp_2m", 2))),
     Way(f"{THINNED_18}, dpmpp_2m, negative pass every 2", {"sigma_schedule": THINNED_18, "scheduler": "dpmpp_2m"}, 2),
-    *(steps(count, "lcm") for count in (30, 8)),
+    steps(30, "lcm"),
     *(listed(name, scheduler) for name in (LIGHTX2V, TURBO) for scheduler in ("euler", "lcm")),
 ]
 

@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 
-from ..request import RequestError
+from ..request import MAX_NEGATIVE_PASS_EVERY, RequestError
 from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, Velocity
-
-MAX_EVERY = 10
 
 
 def negative_pass_every(every: int, *conditionings: list[list[Any]]) -> Hooks:
@@ -22,8 +20,8 @@ def negative_pass_every(every: int, *conditionings: list[list[Any]]) -> Hooks:
     conditionings: the positive and the negative one. Raises RequestError for one of several parts, each of which is a
     branch of its own, and unless every is 1..10; 1 changes nothing.
     """
-    if not 1 <= every <= MAX_EVERY:
-        raise RequestError(f"negative_pass_every is {every}; choose 1 (every step) to {MAX_EVERY}.")
+    if not 1 <= every <= MAX_NEGATIVE_PASS_EVERY:
+        raise RequestError(f"negative_pass_every is {every}; choose 1 (every step) to {MAX_NEGATIVE_PASS_EVERY}.")
     if every == 1:
         return NO_HOOKS
     parts = max((len(conditioning) for conditioning in conditionings), default=1)
