@@ -70,8 +70,8 @@ def saving_inputs() -> list[io.Input]:
         io.Int.Input("negative_pass_every", default=1, min=1, max=request.MAX_NEGATIVE_PASS_EVERY, optional=True,
                      advanced=True,
                      tooltip="Run the negative pass in every n-th step of an expert, and use what guidance added again "
-                             "in between. 2 saves nearly a quarter of the time. Measured on the bundled, tiny model alone: "
-                             "see the help page."),
+                             "in between. 2 saves nearly a quarter of the time. Measured on the bundled, tiny model "
+                             "alone: see the help page."),
     ]
 
 
