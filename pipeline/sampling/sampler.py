@@ -81,8 +81,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     sigmas, shape = sigmas_of(sampling), condition.latent_shape
     given = _given(latent, sampling, shape)
     latents, steps = _start(given, sampling, shape, hooks)
-    noise = noise_of_steps(shape, sampling.seed, steps.start) if sampling.scheduler == "lcm" else None
-    scheduler = new_scheduler(sampling.scheduler, sigmas, noise)
+    scheduler = _scheduler(sampling.scheduler, sampling, shape, steps.start)
     if isinstance(given, Unfinished):
         restore(scheduler, given.history)
     channels = condition.channels()
@@ -129,6 +128,12 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
         state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
         return unfinished_latent(state, float(sigmas[steps.stop]))
     return {"samples": denormalise(latents)}
+
+
+def _scheduler(name: str, sampling: Sampling, shape: tuple[int, ...], first: int) -> Any:
+    """Return a new scheduler whose first step is `first`, counted from 0, for latents of that shape."""
+    noise = noise_of_steps(shape, sampling.seed, first) if name == "lcm" else None
+    return new_scheduler(name, sigmas_of(sampling), noise)
 
 
 def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], sampling: Sampling,
