@@ -10,7 +10,7 @@ from ..pipeline import request
 from ..pipeline.remote.keys import DEFAULT_PROFILE, profile_fault
 from ..pipeline.remote.plan import LONGER_CLIPS, TRIM
 from ..pipeline.remote.providers import PROVIDERS
-from ..pipeline.remote.request import MAX_REMOTE_SEED, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
+from ..pipeline.remote.request import MAX_REMOTE_SEED, MAX_REMOTE_STEPS, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
 from .remote_inputs import options_input, provider_inputs, read_target
 from .sockets import CATEGORY, Loras, Providers
 
@@ -46,7 +46,7 @@ class RemoteImageToVideo(io.ComfyNode):
                              tooltip="33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames per second). Where clips "
                                      "come in fixed lengths, the next longer one is bought."),
                 io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=MIN_REMOTE_STEPS,
-                             max=request.MAX_STEPS, tooltip="Denoising steps, 10 to 50, if the model takes them."),
+                             max=MAX_REMOTE_STEPS, tooltip="Denoising steps, 10 to 50, if the model takes them."),
                 io.Float.Input("guidance_scale", default=request.DEFAULT_GUIDANCE, min=request.MIN_GUIDANCE,
                                max=request.MAX_GUIDANCE, step=0.1,
                                tooltip="How strictly to follow the prompt, 1 to 10, if the model takes it."),

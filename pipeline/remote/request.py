@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
 from ..lora.lora import check_lora
-from ..request import ALL_STEPS, DEFAULT_MIN_MATCH, MAX_STEPS, ClipRequest, RequestError
+from ..request import ALL_STEPS, DEFAULT_MIN_MATCH, ClipRequest, RequestError
 
 REMOTE_RESOLUTIONS = ("480p", "720p", "580p", "1080p")
-MIN_REMOTE_STEPS = 10
+MIN_REMOTE_STEPS, MAX_REMOTE_STEPS = 10, 50
 MAX_REMOTE_SEED = 2**31 - 1
 """Signed 32 bits, the narrowest of the hosted APIs."""
 
@@ -30,9 +30,9 @@ def check_request(clip: ClipRequest) -> None:
     clip.check()
     if clip.resolution not in REMOTE_RESOLUTIONS:
         raise RequestError(f"resolution is {clip.resolution!r}; choose one of {', '.join(REMOTE_RESOLUTIONS)}.")
-    if clip.num_inference_steps < MIN_REMOTE_STEPS:
+    if not MIN_REMOTE_STEPS <= clip.num_inference_steps <= MAX_REMOTE_STEPS:
         raise RequestError(f"num_inference_steps is {clip.num_inference_steps}; hosted models take "
-                           f"{MIN_REMOTE_STEPS} to {MAX_STEPS}.")
+                           f"{MIN_REMOTE_STEPS} to {MAX_REMOTE_STEPS}.")
     if clip.seed > MAX_REMOTE_SEED:
         raise RequestError(f"seed is {clip.seed}; hosted models take 0 to {MAX_REMOTE_SEED}.")
     for lora in clip.loras:

@@ -41,6 +41,18 @@ def new_noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
 
 
+def noise_of_steps(shape: tuple[int, ...], seed: int, first: int) -> torch.Generator:
+    """Return the generator whose next draw of that shape is the noise of step `first`, counted from 0.
+
+    The seed's initial noise is drawn first and that of each earlier step after it, so that a run which begins at a
+    later step draws what it would have drawn without the stop.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for _ in range(first + 1):
+        torch.randn(shape, generator=generator)
+    return generator
+
+
 def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], condition: Condition,
            sampling: Sampling, hooks: Hooks = NO_HOOKS) -> torch.Tensor:
     """Return raw latents of a whole clip from noise, as `sample_latent` has them: the short way for scripts."""
@@ -67,8 +79,11 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     sampling.check()
     texts = _texts(model, positive, negative, sampling)
     sigmas, shape = sigmas_of(sampling), condition.latent_shape
-    scheduler = new_scheduler(sampling.scheduler, sigmas)
-    latents, steps = _start(_given(latent, sampling, shape), sampling, shape, scheduler, hooks)
+    given = _given(latent, sampling, shape)
+    latents, steps = _start(given, sampling, shape, hooks)
+    scheduler = _scheduler(sampling.scheduler, sampling, shape, steps.start)
+    if isinstance(given, Unfinished):
+        restore(scheduler, given.history)
     channels = condition.channels()
     guidance = guided_in_one_pass if sampling.batched_guidance else guided
     expert_of = {step: expert for expert, span in spans(sampling).items() for step in span}
@@ -114,10 +129,16 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
         latents = denoise(latents, scheduler, steps, predict_for, after_step)
     finally:
         _remove_patches(model)
-    if steps.stop < sampling.num_inference_steps:
+    if steps.stop < len(sigmas) - 1:
         state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
         return unfinished_latent(state, float(sigmas[steps.stop]))
     return {"samples": denormalise(latents)}
+
+
+def _scheduler(name: str, sampling: Sampling, shape: tuple[int, ...], first: int) -> Any:
+    """Return a new scheduler whose first step is `first`, counted from 0, for latents of that shape."""
+    noise = noise_of_steps(shape, sampling.seed, first) if name == "lcm" else None
+    return new_scheduler(name, sigmas_of(sampling), noise)
 
 
 def _remove_patches(model: Wan22Model) -> None:
@@ -158,17 +179,16 @@ def check_start(given: object, hooks: Hooks) -> None:
                            "Disconnect one of them.")
 
 
-def _start(given: Unfinished | torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], scheduler: Any,
-           hooks: Hooks) -> tuple[torch.Tensor, range]:
+def _start(given: Unfinished | torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], hooks: Hooks,
+           ) -> tuple[torch.Tensor, range]:
     """Return normalised latents (1, 16, T, h, w) of the first step, and the steps to take.
 
-    They are a state between two steps, whose history the scheduler gets back; or noise; or a given clip on the
-    straight path to it, s n + (1 - s) x; or what the hook makes of the noise.
+    They are a state between two steps; or noise; or a given clip on the straight path to it, s n + (1 - s) x; or what
+    the hook makes of the noise.
     """
     check_start(given, hooks)
     steps, sigmas = steps_of(sampling), sigmas_of(sampling)
     if isinstance(given, Unfinished):
-        restore(scheduler, given.history)
         return given.latents, steps
     noise = new_noise(shape, sampling.seed)
     if given is not None:

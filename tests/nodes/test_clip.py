@@ -173,10 +173,33 @@ def test_each_setting_of_the_sampler_matters(comfy: ComfyClient, clip: Workflow)
     graph = latent_graph(clip)
     plain = comfy.latents(comfy.finish(graph), "latents")
     settings = {"guidance_scale": 3.0, "guidance_scale_2": 3.0, "scheduler": "unipc", "shift": 3.0, "boundary": 0.5,
-                "num_inference_steps": 11}
+                "num_inference_steps": 11, "sigma_schedule": "lightx2v 4 steps", "negative_pass_every": 2}
     same = [name for name, value in settings.items()
             if np.allclose(comfy.latents(comfy.finish(changed(graph, "sampler", **{name: value})), "latents"), plain)]
     assert same == []
+
+
+def test_sigmas_are_typed_or_come_from_another_node(comfy: ComfyClient, clip: Workflow):
+    graph = changed(latent_graph(clip), "sampler", scheduler="lcm", guidance_scale=1.0)
+    typed = comfy.finish(changed(graph, "sampler", sigmas="1, .95 .9 .5"))
+    assert typed.texts("sampler")[0].startswith("steps 1-3 high-noise, 4-4 low-noise. Only 4 steps, 3 + 1")
+    assert typed.progress("sampler") == [(step, 4) for step in range(1, 5)]
+    graph = added(graph, "list", "ManualSigmas", sigmas="1, .95, .9, .5, 0")
+    linked = comfy.finish(changed(graph, "sampler", sigmas=["list", 0]))
+    assert comfy.latents(linked, "latents").tobytes() == comfy.latents(typed, "latents").tobytes()
+    run = comfy.run(changed(changed(graph, "list", sigmas="1, .95, .9"), "sampler", sigmas=["list", 0]))
+    assert "The SIGMAS in sigmas end at 0.9; a whole list ends at 0." in run.error["exception_message"]
+
+
+@pytest.mark.parametrize("node", ["Wan22Sampler", "Wan22BridgeSampler"])
+def test_new_widgets_come_last(comfy: ComfyClient, node: str):
+    """A saved workflow knows the values of widgets by their place alone."""
+    order = comfy.get(f"/object_info/{node}")[node]["input_order"]
+    assert order["required"][-3:] == ["seed", "num_inference_steps", "guidance_scale"]
+    widgets = [name for name in order["optional"] if name not in ("loras", "latent")]
+    assert widgets[:6] == ["guidance_scale_2", "scheduler", "shift", "boundary", "denoise", "stage"]
+    new = ["sigma_schedule", "sigmas", "negative_pass_every"]
+    assert widgets[6:] == (["batched_guidance", *new] if node == "Wan22Sampler" else new)
 
 
 def test_guidance_scale_2_of_zero_is_guidance_scale(comfy: ComfyClient, clip: Workflow):
