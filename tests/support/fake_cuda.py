@@ -43,9 +43,10 @@ class _FusedAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if func is not torch.nn.functional.scaled_dot_product_attention or args[0].device.type != "cuda":
-            return func(*args, **kwargs)
-        return _fused_attention(*args, **kwargs)
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            query = args[0] if args else kwargs["query"]
+            func = _fused_attention if query.device.type == "cuda" else func
+        return func(*args, **kwargs)
 
 
 def _fused_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
