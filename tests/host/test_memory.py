@@ -178,8 +178,8 @@ def test_full_size_needs_what_was_measured(loaded: tuple) -> None:
     model: Wan22Model = loaded[0]
     first = known_ends(torch.zeros(1, 16, 21, 60, 104))
     said = describe_memory(model, first, Sampling(0), 10**9, 10**9)
-    assert said.startswith("needs 10.6 MB + 369 MB,")
-    assert "+ 738 MB," in describe_memory(model, first, Sampling(0, batched_guidance=True), 10**9, 10**9)
+    assert said.startswith("needs 10.6 MB + 319 MB,")
+    assert "+ 637 MB," in describe_memory(model, first, Sampling(0, batched_guidance=True), 10**9, 10**9)
 
 
 def test_read_ahead_reads(tmp_path: Path) -> None:
