@@ -75,7 +75,7 @@ def write_text_encoder(path: Path, dtype: torch.dtype) -> Path:
     for name, value in model.state_dict().items():
         if name == "encoder.embed_tokens.weight":
             continue
-        packed = ".SelfAttention." in name and "bias" not in name or ".DenseReluDense." in name
+        packed = (".SelfAttention." in name and "bias" not in name) or ".DenseReluDense." in name
         entries[name] = (dtype if packed or dtype.itemsize > 1 else torch.float16, tuple(value.shape))
         if packed and dtype.itemsize == 1:
             entries[f"{name.removesuffix('weight')}scale_weight"] = (torch.float32, ())

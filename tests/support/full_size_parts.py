@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from pipeline.models.condition import known_ends
 from pipeline.models.expert import Expert
-from pipeline.models.host import Host, plain_host
 from pipeline.models.vae import WanVAE
 from pipeline.models.vae_decoder import decode_pieces
 from pipeline.sampling.denoise import velocity_of
@@ -17,13 +14,7 @@ from pipeline.sampling.sampler import pass_bytes
 from tests.support.fake_cuda import DEVICE, FakeCuda, Peak
 
 SIZES = {"480p": (832, 480), "720p": (1280, 720)}
-FP8 = torch.float8_e4m3fn
 TEXT = (1, 512, 4096)
-
-
-def host_of(gpu: FakeCuda) -> Host:
-    """Return the host of scripts on the device, which has been entered; fp8 is calculated in float16, as in ComfyUI."""
-    return replace(plain_host(str(DEVICE)), compute_dtype=lambda stored: torch.float16 if stored == FP8 else stored)
 
 
 def latents_of(width: int, height: int, num_frames: int) -> torch.Tensor:
