@@ -24,13 +24,15 @@ from pipeline.models.condition import encode_first_frame, known_ends
 from pipeline.models.expert import Expert, load_expert
 from pipeline.models.host import plain_host
 from pipeline.models.load import Wan22Model
-from pipeline.models.memory import Fit, fit
+from pipeline.models.memory import RESERVED, Fit, fit
 from pipeline.models.text_encoder import TextEncoder, encode_prompts
+from pipeline.models.tiles import DecodeMemory, choose_grid
 from pipeline.models.umt5 import load_text_encoder
 from pipeline.models.vae import (
     CACHE_BYTES_A_PIXEL,
     DECODE_BYTES_A_PIXEL,
     ENCODE_BYTES_A_PIXEL,
+    SHARES,
     TILE,
     WanVAE,
     load_vae,
@@ -98,7 +100,9 @@ def test_the_device_refuses_what_a_gpu_refuses(gpu: FakeCuda, operation: str) ->
 def test_the_device_counts_its_bytes_and_has_no_more(gpu: FakeCuda) -> None:
     with gpu.peak() as peak:
         first = torch.ones(1000, 1000).to(DEVICE, torch.bfloat16)
-        assert (first + 1 + first).cpu().sum() == 0 and gpu.live == 2_000_000
+        back = (first + 1 + first).cpu()
+        assert back.sum() == 0
+        assert gpu.live == 2_000_000
         first = first[:1]
         assert gpu.live == 2_000_000, "a view keeps the whole"
     assert peak.bytes == 6_000_000
@@ -192,21 +196,24 @@ def test_a_frame_that_does_not_fit_is_encoded_in_tiles(gpu: FakeCuda, vae_file: 
     assert peak.bytes == pytest.approx(ENCODE_BYTES_A_PIXEL * TILE**2, rel=CLOSE)
 
 
-DEVICES = {  # GB of the device: fp8_scaled at 480p x 81 and 720p x 81, fp16 at 480p x 81 and 720p x 81
-    8: ("streams", "too little", "streams", "too little"),
-    12: ("streams", "streams", "streams", "streams"),
-    16: ("streams", "streams", "streams", "streams"),
-    24: ("fits", "fits", "streams", "streams"),
-    32: ("fits", "fits", "streams", "streams"),
-    80: ("fits", "fits", "fits", "fits"),
+DEVICES = {  # GB: fp8_scaled at 480p x 81 and 720p x 81, fp16 at both, tiles of decoding at both
+    8: ("streams", "too little", "streams", "too little", 1, 4),
+    12: ("streams", "streams", "streams", "streams", 1, 1),
+    16: ("streams", "streams", "streams", "streams", 1, 1),
+    24: ("fits", "fits", "streams", "streams", 1, 1),
+    32: ("fits", "fits", "streams", "streams", 1, 1),
+    80: ("fits", "fits", "fits", "fits", 1, 1),
 }
 
 
 @pytest.mark.parametrize("gigabytes", DEVICES)
-def test_what_fits_a_device(gigabytes: int) -> None:
-    found = [fit(weights, round(activations * GB), gigabytes * GB).value
-             for weights in (14_527_052_360, 28_577_925_136) for activations in (3.76, 8.67)]
-    assert tuple(found) == DEVICES[gigabytes]
+def test_what_fits_a_device_what_streams_and_what_tiles(gigabytes: int) -> None:
+    found = [fit(weights, activations * GB // 100, gigabytes * GB).value
+             for weights in (14_527_052_360, 28_577_925_136) for activations in (376, 867)]
+    need = DecodeMemory(DECODE_BYTES_A_PIXEL * 64, CACHE_BYTES_A_PIXEL * 64)
+    free = int(SHARES[0] * (gigabytes * GB - RESERVED - VAE_BYTES))
+    grids = [choose_grid(height // 8, width // 8, free, need) for width, height in SIZES.values()]
+    assert (*found, *(len(list(grid.tiles())) for grid in grids)) == DEVICES[gigabytes]
 
 
 @pytest.mark.parametrize(("gigabytes", "size"), [(8, "480p"), (12, "720p"), (24, "720p")])
