@@ -142,11 +142,19 @@ class CastingLinear(nn.Linear):
 
 
 def plain_host(device: str = "cpu") -> Host:
-    """Return a host that keeps everything on one device: float32 on the CPU, elsewhere the weights' own dtype."""
+    """Return a host that keeps everything on one device: float32 on the CPU, elsewhere the weights' own dtype.
+
+    fp8, in which nothing can be added, is calculated in float16, as by ComfyUI.
+    """
     target = torch.device(device)
 
     def adopt(module: nn.Module) -> Resident:
         return PlainResident(module.to(target), target)
 
+    def compute_dtype(stored: torch.dtype) -> torch.dtype:
+        if target.type == "cpu":
+            return torch.float32
+        return stored if stored.itemsize > 1 else torch.float16
+
     return Host(linear=lambda compute: partial(CastingLinear, compute_dtype=compute), adopt=adopt,
-                compute_dtype=lambda stored: torch.float32 if target.type == "cpu" else stored)
+                compute_dtype=compute_dtype)
