@@ -22,7 +22,7 @@ from typing import Any
 from .environment import local_comfyui
 from .paths import ROOT
 
-OF_COMFYUI = ("comfy", "comfy_api", "comfy_execution", "comfy_kitchen", "execution", "folder_paths", "latent_preview",
+OF_COMFYUI = ("comfy", "comfy_aimdo", "comfy_api", "comfy_execution", "comfy_kitchen", "execution", "folder_paths", "latent_preview",
               "server")
 
 

@@ -34,6 +34,7 @@ from ..lora.patches import read_lora
 from ..models.attention import Attend
 from ..models.host import Host
 from .memory import PatchedResident
+from .weight_files import file_mapper
 
 
 class _GGUFLayout(QuantizedLayout):
@@ -187,5 +188,5 @@ def _attend() -> Attend | None:
 
 def comfy_host() -> Host:
     """Return ComfyUI as the Host of the models."""
-    return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
-                read_lora=read_lora, attend=_attend())
+    return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, map_file=file_mapper(),
+                clip=_clip, read_lora=read_lora, attend=_attend())

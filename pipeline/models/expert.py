@@ -67,7 +67,7 @@ def load_expert(path: Path, host: Host) -> Expert:
     """
     facts = probe_checkpoint(path)
     config = transformer_config(facts)
-    weights, metadata = read_weights(path, PREFIX if facts.besides else "")
+    weights, metadata = read_weights(path, PREFIX if facts.besides else "", host.map_file)
     weights = _rename_to_diffusers(weights)
     model = _empty(config)
     check_weights(path.name, WHAT, model.state_dict(), weights)

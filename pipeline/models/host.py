@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ..checkpoint.mmap import MapFile, map_read_only
 from ..checkpoint.quantised import QuantisedWeight, Weight, check_unpackable, dequantise
 from ..checkpoint.ram import available_ram
 from .attention import Attend
@@ -83,6 +84,8 @@ class Host:
     """Dtype of the weights -> compute dtype."""
     adopt: Callable[[nn.Module], Resident]
     """Puts a module under the host's memory management."""
+    map_file: MapFile = map_read_only
+    """Maps a weight file of a model that may be larger than the device's memory."""
     clip: Callable[[Path], Any] | None = None
     """The host's loader of a UMT5-XXL file, whose result has the two calls of `TextEncoder`; None: it has none."""
     read_lora: ReadLora | None = None
