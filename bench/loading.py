@@ -225,8 +225,8 @@ def compare_pairs(folder: Path) -> list[dict[str, Any]]:
         for loader in PAIR[layout]:
             found = [in_own_process("--one-pair", loader, *paths) for _ in range(2)][-1]
             rows.append({"layout": layout, "gib": paths[0].stat().st_size / 2**30, "loader": loader} | found)
-            told = f"{found['error']} |" if "error" in found else f"{found['opening_s']:.2f} | {found['anonymous_gib']:.2f}"
-            print(f"| {layout} | {rows[-1]['gib']:.1f} | {loader} | {told} |", flush=True)
+            told = "{opening_s:.2f} | {anonymous_gib:.2f}" if "opened" in found else "{error} | "
+            print(f"| {layout} | {rows[-1]['gib']:.1f} | {loader} | {told.format(**found)} |", flush=True)
     return rows
 
 

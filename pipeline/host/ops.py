@@ -15,8 +15,6 @@ import comfy.model_management
 import comfy.ops
 import folder_paths
 import torch
-from comfy.cli_args import args
-from comfy.ldm.modules import attention
 from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
 from comfy_kitchen.tensor.base import BaseLayoutParams
 
@@ -31,8 +29,8 @@ from ..checkpoint.quantised import (
     dequantise_scaled,
 )
 from ..lora.patches import read_lora
-from ..models.attention import Attend
 from ..models.host import Host
+from .attention import usual_attention
 from .memory import PatchedResident
 from .weight_files import file_mapper
 
@@ -172,21 +170,7 @@ def _clip(path: Path) -> Any:
                               clip_type=comfy.sd.CLIPType.WAN)
 
 
-def _attend() -> Attend | None:
-    """Return ComfyUI's attention unless it is PyTorch's scaled_dot_product_attention, which diffusers uses; else None.
-
-    It is another one by ComfyUI's flags (--use-sage-attention and the like), or on GPUs whose
-    scaled_dot_product_attention holds the whole matrix at once (Apple's, some of AMD's).
-    """
-    chosen = attention.optimized_attention
-    asked_for = args.use_split_cross_attention or args.use_quad_cross_attention
-    on_cpu = comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device())
-    if chosen is attention.attention_pytorch or (on_cpu and not asked_for):
-        return None
-    return lambda query, key, value, heads, mask: chosen(query, key, value, heads, mask=mask)
-
-
 def comfy_host() -> Host:
     """Return ComfyUI as the Host of the models."""
     return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, map_file=file_mapper(),
-                clip=_clip, read_lora=read_lora, attend=_attend())
+                clip=_clip, read_lora=read_lora, attend=usual_attention())
