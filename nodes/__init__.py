@@ -17,5 +17,5 @@ from .resume_remote_clip import ResumeRemoteClip
 from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
-NODES = [Load, Attention, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent,
-         Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip, Notify]
+NODES = [Load, Attention, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent,
+         LoadLatent, Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip, Notify]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,20 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
               "mxfp8": comfy.model_management.supports_mxfp8_compute,
               **dict.fromkeys(FP8_FORMATS, comfy.model_management.supports_fp8_compute)}
     apple = comfy.model_management.is_device_mps(device)
-    emulated = {name for name, supported in native.items() if not supported(device)}
+    emulated = frozenset(name for name, supported in native.items() if not supported(device))
+    return _linear_class(compute, apple, emulated)
 
-    class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
+
+@cache
+def _linear_class(compute: torch.dtype, apple: bool, emulated: frozenset[str]) -> type[torch.nn.Module]:
+    """Return one class for all experts of a kind, so that they share compiled code (models/compile.py)."""
+
+    class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=set(emulated)).Linear):
         _stored: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
+
+        @torch.compiler.disable
+        def forward(self, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+            return super().forward(x, *args, **options)
 
         def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
             # Moved back to the CPU, the weights are the file's mapped pages again: a copy would fill the RAM.
