@@ -276,4 +276,4 @@ def test_another_attention_makes_the_same_clip_and_an_override_has_to_be_one(com
     graph = added(graph, "core", "UNETLoader", unet_name=models_of_comfyui["high"], weight_dtype="default")
     run = comfy.run(changed(graph, "attention", override_from=["core", 0]))
     assert run.outcome == "execution_error"
-    assert "override_from has no attention override" in run.events[-1]["data"]["exception_message"]
+    assert "override_from has no attention override" in run.error["exception_message"]
