@@ -29,8 +29,8 @@ from ..checkpoint.quantised import (
     dequantise_gguf,
     dequantise_scaled,
 )
-from ..lora.patches import read_lora
 from ..models.host import Host
+from ..models.patches import Beside
 from .attention import usual_attention
 from .memory import PatchedResident
 from .weight_files import file_mapper
@@ -114,10 +114,13 @@ def _linear_class(compute: torch.dtype, apple: bool, emulated: frozenset[str]) -
 
     class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=set(emulated)).Linear):
         _stored: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
+        compute_dtype = compute
+        beside: Beside | None = None
 
         @torch.compiler.disable
         def forward(self, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-            return super().forward(x, *args, **options)
+            output = super().forward(x, *args, **options)
+            return output if self.beside is None else self.beside.add_to(output, x)
 
         def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
             # Moved back to the CPU, the weights are the file's mapped pages again: a copy would fill the RAM.
@@ -184,4 +187,4 @@ def _clip(path: Path) -> Any:
 def comfy_host() -> Host:
     """Return ComfyUI as the Host of the models."""
     return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, map_file=file_mapper(),
-                clip=_clip, read_lora=read_lora, attend=usual_attention())
+                clip=_clip, attend=usual_attention())

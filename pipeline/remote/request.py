@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from ..lora.lora import check_lora
-from ..request import DEFAULT_MIN_MATCH, MAX_STEPS, ClipRequest, RequestError
+from ..request import ALL_STEPS, DEFAULT_MIN_MATCH, MAX_STEPS, ClipRequest, RequestError
 
 REMOTE_RESOLUTIONS = ("480p", "720p")
 MIN_REMOTE_STEPS = 10
@@ -35,6 +35,10 @@ def check_request(clip: ClipRequest) -> None:
         raise RequestError(f"seed is {clip.seed}; hosted models take 0 to {MAX_REMOTE_SEED}.")
     for lora in clip.loras:
         check_lora(lora)
+        if lora.schedule != ALL_STEPS:
+            raise RequestError("A LoRA acts in some of the steps, or fades; hosted models keep a LoRA at one scale in "
+                               "all of them. Set its start_percent to 0, end_percent to 1, fade_in and fade_out to 0, "
+                               "or use Wan 2.2 Sampler.")
 
 
 def request_digest(clip: ClipRequest, picture: bytes, last_picture: bytes = b"") -> str:
@@ -44,6 +48,9 @@ def request_digest(clip: ClipRequest, picture: bytes, last_picture: bytes = b"")
     Settings of a LoRA that never leave this machine stand at their defaults, as in the digests that ledgers hold.
     """
     sent = tuple(replace(lora, sha256=None, min_match=DEFAULT_MIN_MATCH) for lora in clip.loras if lora.scale)
-    text = json.dumps(asdict(replace(clip, loras=sent)), sort_keys=True, ensure_ascii=True)
+    values = asdict(replace(clip, loras=sent))
+    for lora in values["loras"]:
+        del lora["schedule"]  # `check_request` lets none pass
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True)
     pictures = b"".join(hashlib.sha256(file).digest() for file in (picture, last_picture) if file)
     return hashlib.sha256(text.encode() + b"\0" + pictures).hexdigest()

@@ -83,6 +83,8 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     def predict_for(step: int) -> Predict:
         which = expert_of[step]
         expert = model.experts[which]
+        if step > steps[0] and expert_of[step - 1] != which:
+            _remove_patches(model)
         device = expert.resident.device
         texts_there = {branch: text.to(device, expert.compute_dtype) for branch, text in texts[which].items()}
         one_pass = velocity_of(expert.model, texts_there)
@@ -113,7 +115,10 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
                                "does not suit this GPU.")
         return hooks.after_step(step, sigma_next, x, clean)
 
-    latents = denoise(latents, scheduler, steps, predict_for, after_step)
+    try:
+        latents = denoise(latents, scheduler, steps, predict_for, after_step)
+    finally:
+        _remove_patches(model)
     if steps.stop < sampling.num_inference_steps:
         state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
         return unfinished_latent(state, float(sigmas[steps.stop]))
@@ -128,6 +133,12 @@ def _transformer_options(x: torch.Tensor, timestep: torch.Tensor, branch: str, s
     """
     return {"cond_or_uncond": COND_OR_UNCOND[branch], "sigmas": (timestep / NUM_TRAIN_TIMESTEPS).reshape(1),
             "sample_sigmas": sigmas.to(x.device), "grid_sizes": (x.shape[2], x.shape[3] // 2, x.shape[4] // 2)}
+
+
+def _remove_patches(model: Wan22Model) -> None:
+    """Free the device memory that LoRAs take beside the experts, which the host does not see."""
+    for expert in model.experts.values():
+        expert.resident.remove_patches()
 
 
 def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], sampling: Sampling,
