@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..checkpoint.mmap import read_ahead
+from ..models.attention import TransformerOptions, use_attention
 from ..models.condition import Condition
 from ..models.expert import HEAD_DIM, Expert
 from ..models.latents import denormalise, normalise
@@ -18,9 +19,12 @@ from .conditioning import text_embeddings
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
 from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, from_noise
 from .resume import Unfinished, history, restore, schedule_of, start_of, state_of, unfinished_latent
-from .schedule import new_scheduler, sigmas_of, spans, steps_of
+from .schedule import NUM_TRAIN_TIMESTEPS, new_scheduler, sigmas_of, spans, steps_of
 
 ADVICE = "Lower the size or num_frames, switch batched_guidance off, or choose a smaller file (fp8_scaled, GGUF)."
+
+COND_OR_UNCOND = {POSITIVE: [0], NEGATIVE: [1], PAIR: [0, 1]}
+"""Branch of guidance -> ComfyUI's numbers of the texts in its batch."""
 
 
 def describe_memory(model: Wan22Model, condition: Condition, sampling: Sampling, free: int, total: int) -> str:
@@ -105,6 +109,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
             def run(need: int) -> torch.Tensor:
                 room[which] = need
                 expert.resident.load_to_device(need, patches)
+                use_attention(expert.model, expert.attend, _transformer_options(x, timestep, branch, scheduler.sigmas))
                 return one_pass(x, timestep, branch, inputs)
 
             need = max(pass_bytes(expert, tuple(x.shape)), room.get(which, 0))
@@ -139,6 +144,16 @@ def _scheduler(name: str, sampling: Sampling, shape: tuple[int, ...], first: int
     """Return a new scheduler whose first step is `first`, counted from 0, for latents of that shape."""
     noise = noise_of_steps(shape, sampling.seed, first) if name == "lcm" else None
     return new_scheduler(name, sigmas_of(sampling), noise)
+
+
+def _transformer_options(x: torch.Tensor, timestep: torch.Tensor, branch: str, sigmas: torch.Tensor,
+                         ) -> TransformerOptions:
+    """Return what ComfyUI tells attention overrides of a pass (comfy/samplers.py; comfy/ldm/wan/model.py).
+
+    x: latents (B, 16, T, h, w); timestep 0..1000; sigmas of the whole schedule.
+    """
+    return {"cond_or_uncond": COND_OR_UNCOND[branch], "sigmas": (timestep / NUM_TRAIN_TIMESTEPS).reshape(1),
+            "sample_sigmas": sigmas.to(x.device), "grid_sizes": (x.shape[2], x.shape[3] // 2, x.shape[4] // 2)}
 
 
 def _remove_patches(model: Wan22Model) -> None:

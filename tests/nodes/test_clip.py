@@ -285,3 +285,18 @@ def test_cores_vae_works_in_our_nodes(comfy: ComfyClient, clip: Workflow, models
     assert np.abs(ours - cores).max() <= 1
     ours, cores = (comfy.latents(run, f"{source} latents") for source in ("sampler", "core sampler"))
     assert np.abs(ours - cores).max() < 1e-4 * ours.std()
+
+
+def test_another_attention_makes_the_same_clip_and_an_override_has_to_be_one(comfy: ComfyClient, clip: Workflow,
+                                                                             models_of_comfyui: dict[str, str]):
+    graph = added(latent_graph(clip), "attention", "Wan22Attention", model=["load", 0], attention="split")
+    other = {**graph["sampler"]["inputs"], "model": ["attention", 0]}
+    graph = added(graph, "other sampler", "Wan22Sampler", **other)
+    graph = added(graph, "other latents", "SaveLatent", samples=["other sampler", 0], filename_prefix="latents/other")
+    run = comfy.finish(graph)
+    usual, split = (comfy.latents(run, name) for name in ("latents", "other latents"))
+    assert 0 < np.abs(usual - split).max() < 1e-3 * usual.std()
+    graph = added(graph, "core", "UNETLoader", unet_name=models_of_comfyui["high"], weight_dtype="default")
+    run = comfy.run(changed(graph, "attention", override_from=["core", 0]))
+    assert run.outcome == "execution_error"
+    assert "override_from has no attention override" in run.error["exception_message"]
