@@ -60,7 +60,7 @@ def ours(expert_file: Path, lora_file: Path) -> Steps:
     expert.resident.load_to_device(0)
 
     def put(*loras: Lora) -> None:
-        model, _ = use_loras(Wan22Model(expert, expert), loras, host, Path, None, lambda: None)
+        model, _ = use_loras(Wan22Model(expert, expert), loras, Path, None, lambda: None)
         expert.resident.load_to_device(0, model.high.patches)
 
     return (lambda: put(Lora(str(lora_file), 0.8, "high")), lambda: put(Lora(str(lora_file), 0.5, "high")), put,

@@ -44,7 +44,6 @@ class Sampler(SamplerNode):
         from ..pipeline.host.loras import downloader, lora_file
         from ..pipeline.host.memory import device_memory
         from ..pipeline.host.node import errors_on_node, progress_with_preview, show_text, stop_if_asked
-        from ..pipeline.host.ops import comfy_host
         from ..pipeline.lora.apply import use_loras
         from ..pipeline.sampling.hooks import observe
         from ..pipeline.sampling.sampler import check_inputs, describe_memory, sample_latent
@@ -54,8 +53,7 @@ class Sampler(SamplerNode):
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
             check_inputs(model, positive, negative, first_frame, sampling, latent)  # before a LoRA is fetched
-            model, fitted = use_loras(model, loras, comfy_host(), lora_file,
-                                      downloader(node_id), stop_if_asked)
+            model, fitted = use_loras(model, loras, lora_file, downloader(node_id), stop_if_asked)
             needs = describe_memory(model, first_frame, sampling, *device_memory())
             show_text(node_id, "\n".join((describe_run(sampling), needs, *fitted)))
             hooks = observe(before_pass=lambda step, expert: stop_if_asked(),

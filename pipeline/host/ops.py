@@ -30,9 +30,9 @@ from ..checkpoint.quantised import (
     dequantise_gguf,
     dequantise_scaled,
 )
-from ..lora.patches import read_lora
 from ..models.attention import Attend
 from ..models.host import Host
+from ..models.patches import Beside
 from .memory import PatchedResident
 
 
@@ -108,6 +108,12 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
 
     class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
         _stored: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
+        compute_dtype = compute
+        beside: Beside | None = None
+
+        def forward(self, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+            output = super().forward(x, *args, **options)
+            return output if self.beside is None else self.beside.add_to(output, x)
 
         def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
             # Moved back to the CPU, the weights are the file's mapped pages again: a copy would fill the RAM.
@@ -188,4 +194,4 @@ def _attend() -> Attend | None:
 def comfy_host() -> Host:
     """Return ComfyUI as the Host of the models."""
     return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
-                read_lora=read_lora, attend=_attend())
+                attend=_attend())

@@ -23,8 +23,9 @@ from ..checkpoint.probe import CheckpointFacts, probe_checkpoint
 from ..checkpoint.quantised import Weight, dequantise, stored_dtype
 from ..checkpoint.read import check_weights, read_weights
 from .attention import HostAttention
-from .host import Host, HostLinear, Patch, Resident
+from .host import Host, HostLinear, Resident
 from .layers import linear_names, replace_linear
+from .patches import Patch
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,9 @@ memory manager.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,18 +18,7 @@ from torch import nn
 from ..checkpoint.quantised import QuantisedWeight, Weight, check_unpackable, dequantise
 from ..checkpoint.ram import available_ram
 from .attention import Attend
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A change to one parameter of a module while it runs."""
-
-    parameter: str
-    scale: float
-    change: Any
-    """An object of the host's, from `Host.read_lora`."""
-    lora: Any = None
-    """The request.Lora that the change is of."""
+from .patches import Beside, Patch, PatchedLayer, PatchedModule
 
 
 class Resident(Protocol):
@@ -54,23 +44,11 @@ class Resident(Protocol):
         """Return the bytes of the device's memory that a pass may use now."""
 
 
-class HostLinear(Protocol):
+class HostLinear(PatchedLayer, Protocol):
     """A linear layer of the host's that keeps its weight as it is stored."""
 
     def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """Set the weight (out, in), quantised or not, and the bias (out,)."""
-
-
-Targets = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Original name of a module, or of a bias with `.bias` -> name and shape of the parameter that a LoRA changes."""
-ReadLora = Callable[[Mapping[str, Mapping[str, torch.Tensor]], Targets, Mapping[str, float]],
-                    tuple[dict[str, Any], set[str]]]
-"""(a LoRA's tensors by module and part, targets, alpha / rank of modules without an alpha tensor) -> (parameter ->
-change, names of the tensors used, each `module.part`).
-
-Parts have ComfyUI's names, such as `lora_up.weight`. Raises ValueError, with a clause, for a change that does not fit
-its parameter.
-"""
 
 
 @dataclass(frozen=True)
@@ -85,8 +63,6 @@ class Host:
     """Puts a module under the host's memory management."""
     clip: Callable[[Path], Any] | None = None
     """The host's loader of a UMT5-XXL file, whose result has the two calls of `TextEncoder`; None: it has none."""
-    read_lora: ReadLora | None = None
-    """Reads a LoRA's tensors as changes; None: the host applies no LoRAs."""
     attend: Attend | None = None
     """The experts' attention; None: diffusers', which is PyTorch's scaled_dot_product_attention."""
 
@@ -98,8 +74,12 @@ class PlainResident:
     module: nn.Module
     device: torch.device
 
+    def __post_init__(self) -> None:
+        self._patched = PatchedModule(self.module)
+
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
-        """See Resident. There are never patches, because this host reads no LoRAs."""
+        """See Resident."""
+        self._patched.put(patches, self.device)
         return self.device
 
     def is_oom(self, error: RuntimeError) -> bool:
@@ -123,6 +103,12 @@ class CastingLinear(nn.Linear):
     """A linear layer that keeps its weight as stored, and casts or dequantises it for each call."""
 
     quantised: QuantisedWeight | None = None
+    beside: Beside | None = None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, compute_dtype: torch.dtype) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.compute_dtype = compute_dtype
+        self.weight_function: list[Callable[[torch.Tensor], torch.Tensor]] = []
 
     def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """See HostLinear. Raises CheckpointError for a format that only ComfyUI dequantises."""
@@ -141,8 +127,11 @@ class CastingLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = dequantise(self.weight if self.quantised is None else self.quantised, x.dtype)
+        for change in self.weight_function:
+            weight = change(weight)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return nn.functional.linear(x, weight, bias)
+        output = nn.functional.linear(x, weight, bias)
+        return output if self.beside is None else self.beside.add_to(output, x)
 
 
 def plain_host(device: str = "cpu") -> Host:
@@ -152,5 +141,5 @@ def plain_host(device: str = "cpu") -> Host:
     def adopt(module: nn.Module) -> Resident:
         return PlainResident(module.to(target), target)
 
-    return Host(linear=lambda compute: CastingLinear, adopt=adopt,
+    return Host(linear=lambda compute: partial(CastingLinear, compute_dtype=compute), adopt=adopt,
                 compute_dtype=lambda stored: torch.float32 if target.type == "cpu" else stored)

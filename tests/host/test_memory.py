@@ -13,9 +13,10 @@ import torch
 from pipeline.checkpoint.mmap import read_ahead
 from pipeline.models import load as bundled
 from pipeline.models.condition import encode_first_frame
-from pipeline.models.host import Patch, PlainResident, plain_host
+from pipeline.models.host import PlainResident, plain_host
 from pipeline.models.load import Wan22Model
 from pipeline.models.memory import preflight
+from pipeline.models.patches import Patch
 from pipeline.models.text_encoder import encode_prompts
 from pipeline.models.vae import WanVAE
 from pipeline.request import RequestError, Sampling

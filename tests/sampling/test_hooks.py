@@ -197,7 +197,7 @@ def test_a_lora_that_fades_out(inputs: tuple) -> None:
     high, low = (Lora(next(FOLDER.glob(f"*_{half}_noise.safetensors")).name, 1.0, half) for half in (HIGH, LOW))
 
     def run(loras: tuple[Lora, ...], hooks: Hooks = NO_HOOKS) -> torch.Tensor:
-        changed, _ = use_loras(model, loras, host, bundled_lora, None, lambda: None)
+        changed, _ = use_loras(model, loras, bundled_lora, None, lambda: None)
         return sample(changed, *inputs, SAMPLING, hooks)
 
     without, with_high, with_both = run(()), run((high,)), run((high, low))
