@@ -68,10 +68,9 @@ def device_gib(environ: dict[str, str]) -> tuple[bool, float]:
     return seen, gib or psutil.virtual_memory().total / 2**30
 
 
-def check_modules(folder: str | None) -> None:
-    """Raise DevError for modules that are missing, beside those in a folder."""
-    if folder:
-        sys.path.insert(1, folder)
+def check_modules(folders: str) -> None:
+    """Raise DevError for modules that are neither installed nor in some folders, joined as in PYTHONPATH."""
+    sys.path[1:1] = filter(None, folders.split(os.pathsep))
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise DevError(f"This Python lacks {', '.join(missing)}. Install what requirements.txt and ComfyUI's "
@@ -88,7 +87,7 @@ def report(options: argparse.Namespace, environ: dict[str, str]) -> None:
         raise DevError("PyTorch sees no GPU here. --small tries everything on the CPU.")
     with tempfile.TemporaryDirectory(prefix="wan22-gpu-", dir=scratch_folder(options.small, options.scratch),
                                      ignore_cleanup_errors=True) as scratch:
-        found = Report()
+        found = Report(notes=["The model is tiny: the times tell nothing."] if options.small else [])
         secrets = [scratch, str(ROOT), environ["COMFYUI_PATH"]]
 
         def publish(news: str) -> None:
@@ -97,12 +96,15 @@ def report(options: argparse.Namespace, environ: dict[str, str]) -> None:
 
         setting = Setting(Path(scratch), options.small, not seen, start + 60 * options.minutes, environ)
         wanted = [part for part in parts(gib) if part.name in options.only]
-        found.ending = "Interrupted."
         try:
             measure(wanted, setting, found, publish)
-            found.ending = "" if setting.left() > 0 else f"The {options.minutes:g} minutes were over."
-            found.facts["measured in"] = f"{time.monotonic() - start:.0f} s"
+        except BaseException:
+            found.notes.append("Interrupted.")
+            raise
         finally:
+            if setting.left() <= 0:
+                found.notes.append(f"The {options.minutes:g} minutes were over.")
+            found.facts["measured in"] = f"{time.monotonic() - start:.0f} s"
             text = found.text(secrets)
             options.out.write_text(text, "utf-8")
             say(f"\n{text}\nThe report is in {options.out}. Read it before you paste it.")
@@ -146,7 +148,7 @@ def main() -> int:
             os.environ.update(taken)
             environ = {**OPENMP, **os.environ, "COMFYUI_PATH": str(local_comfyui()), "HF_HUB_OFFLINE": "1",
                        "PYTHONUTF8": "1"}
-            check_modules(taken.get("PYTHONPATH"))
+            check_modules(taken.get("PYTHONPATH", ""))
             report(options, environ)
     except DevError as error:
         print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import tarfile
@@ -19,7 +20,7 @@ PACKAGES = ("diffusers", "gguf", "torchsde", "trampoline", "comfy-kitchen", "com
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LEFT_OUT = ("comfy_kitchen/backends/hip/_C.abi3.so",)
 """Large, and for AMD's GPUs alone."""
-SOURCE = ("comfy", "comfy_execution", "comfy_extras", "utils", "*.py")
+SOURCE = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "utils", "*.py")
 """Of ComfyUI, what is imported; its tokenizers are not."""
 LARGEST_SOURCE = 400_000
 
@@ -65,4 +66,5 @@ def unpack(folder: Path, into: Path) -> dict[str, str]:
         raise DevError(f"There is no {FILE} in the folder of --take. --collect makes it.")
     with tarfile.open(file) as packed:
         packed.extractall(into, filter="data")
-    return {"PYTHONPATH": str(into / "site"), "COMFYUI_PATH": str(into / "comfyui")}
+    paths = [str(into / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths), "COMFYUI_PATH": str(into / "comfyui")}

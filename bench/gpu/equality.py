@@ -20,9 +20,9 @@ from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import HIGH, LOW, Sampling
 from pipeline.sampling.sampler import sample
 
-WIDTH, HEIGHT, FRAMES = 128, 128, 9
+WIDTH, HEIGHT, FRAMES = 96, 96, 5
 PROMPTS = ("the camera zooms in", "nothing moves")
-SAMPLING = Sampling(seed=3, num_inference_steps=8)
+SAMPLING = Sampling(seed=3, num_inference_steps=6)
 
 
 @dataclass(frozen=True)

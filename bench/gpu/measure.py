@@ -15,10 +15,11 @@ from typing import Any
 import comfy.sd
 import comfy.utils
 import torch
+from torch.autograd import DeviceType
 
 from bench import mp4
 from bench.gpu.clock import Clock, EnoughError
-from bench.gpu.device import PeakMemory, synchronize
+from bench.gpu.device import PeakMemory, is_gpu, synchronize
 from bench.gpu.equality import equality
 from bench.gpu.plan import OURS, Found, Row, Size
 from bench.gpu.weights import LORA_RANK, Weights, make_weights
@@ -211,9 +212,9 @@ def profile(bench: Bench, row: Row, engine: str) -> Found:
 
     with suppress(EnoughError):
         run(tick)
-    on_device = comfy.model_management.get_torch_device().type != "cpu"
-    spent = {event.key: (event.self_device_time_total if on_device else event.self_cpu_time_total, event.count)
-             for event in profiler.key_averages()}
+    # On a GPU the kernels themselves: the calls that start them would count their time again.
+    spent = {event.key: (event.self_device_time_total if is_gpu() else event.self_cpu_time_total, event.count)
+             for event in profiler.key_averages() if (event.device_type != DeviceType.CPU) == is_gpu()}
     total = sum(microseconds for microseconds, _ in spent.values()) or 1.0
     longest = sorted(spent.items(), key=lambda item: -item[1][0])[:OPERATIONS]
     return Found(facts={name[:NAME_CHARACTERS]: f"{time / 1000:.1f} ms, {100 * time / total:.1f} %, {count} times"

@@ -15,17 +15,17 @@ QUOTED = re.compile(r"""(["'])(?:[A-Za-z]:)?[\\/][^"'\n]*[\\/]([^"'\\/\n]+)\1"""
 FOLDERS = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][^\\/\s:*?\"'<>|()]+)+[\\/](?=[^\\/\s])")
 """Absolute paths up to the last name: in quotes, where folders may hold spaces, and in the open."""
 SECRET = re.compile(r"\b(hf_|r8_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]+")
-LONGEST_ERROR = 160
+LONGEST_ERROR, LONGEST_LINE = 160, 200
 COLUMNS = ("", "ours s", "ComfyUI s", "ours / ComfyUI", "first: ours s", "first: ComfyUI s", "ours GiB", "ComfyUI GiB",
            "ours TFLOP/s", "ComfyUI TFLOP/s")
 SLOWER = 1.05
 """Times of ComfyUI's from which on a row is named at the top."""
 EXPLANATION = """\
-Random weights in the layout of `fp8_scaled`, random text and pictures. *A pass* is a step at guidance 1; at more, a step
-has two. *s* is the median after the first, which also loads the weights; for *Change of expert*, what the step with the
-new expert takes longer than those around it. *GiB* is the peak of PyTorch's tensors and, in brackets, of all that is
-taken from the device, by other programs too. *The bundled model*: the distance of each result from that of plain PyTorch
-on the CPU in float32, over the length of that."""
+Random weights in the layout of `fp8_scaled`, random text and pictures. *A pass* is a step at guidance 1; at more, a
+step has two. *s* is the median after the first, which also loads the weights; for *Change of expert*, what the step
+with the new expert takes longer than those around it. *GiB* is the peak of PyTorch's tensors and, in brackets, of all
+that is taken from the device, by other programs too. *The bundled model*: the distance of each result from that of
+plain PyTorch on the CPU in float32, over the length of that."""
 
 
 @dataclass
@@ -37,8 +37,8 @@ class Report:
     parts: list[Part] = field(default_factory=list)
     found: dict[tuple[str, str, str], Found] = field(default_factory=dict)
     """By the names of part, row and engine."""
-    ending: str = ""
-    """Why it is not whole; empty when it is."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on the whole, such as why it is not complete."""
 
     def text(self, secrets: Sequence[str]) -> str:
         """Return the report; `secrets` are further texts that it must not hold."""
@@ -52,8 +52,8 @@ class Report:
     def news(self, part: Part, row: Row, engine: str) -> str:
         """Return a line on one row of one engine."""
         one = self.found[part.name, row.name, engine]
-        values = [f"{name} {value:.3g}" for name, value in one.values.items()]
-        return f"{part.name}: {row.name}, {engine}: {one.error or ', '.join([*values, *map(': '.join, one.facts.items())])}"
+        told = [f"{name} {value:.3g}" for name, value in one.values.items()] or list(map(" ".join, one.facts.items()))
+        return f"{part.name}: {row.name}, {engine}: {one.error or ', '.join(told)}"[:LONGEST_LINE]
 
     def _of(self, part: Part, row: Row) -> dict[str, Found]:
         return {engine: self.found[key] for engine in ENGINES if (key := (part.name, row.name, engine)) in self.found}
@@ -72,8 +72,7 @@ class Report:
         missing = [name for name, found in rows if len(found) < len(ENGINES)]
         if missing:
             lines.append(f"- Not measured: {'; '.join(missing)}.")
-        if self.ending:
-            lines.append(f"- {self.ending}")
+        lines += [f"- {note}" for note in self.notes]
         return lines or ["Every row was measured; none was slower than ComfyUI by more than 5 %."]
 
     def _tables(self, part: Part) -> list[str]:

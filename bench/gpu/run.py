@@ -25,6 +25,8 @@ from devtools.terminal import DevError
 
 ROW_SECONDS = 240.0
 """After which a row of one engine is given up."""
+ENDING_SECONDS = 20.0
+"""That a process may take to end."""
 ERROR_LINES = 8
 """Of what a process printed before it ended."""
 MEMORY_DISK = Path("/dev/shm")
@@ -67,7 +69,8 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps it; nobody waits for that
+            self._process.wait(ENDING_SECONDS)
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
