@@ -5,7 +5,7 @@ In your ComfyUI, or else in one that it fetches:
     python3 dev.py gpu
 
 On a machine with PyTorch and CUDA and without internet: here, with the Python of dev.py, fill a folder with what such a
-machine lacks (27 MB, ignored by git); take it along in the checkout; there run the second line, in at most 570 s.
+machine lacks (25 MB, ignored by git); take it along in the checkout; there run the second line, in at most 570 s.
 
     .venv/bin/python bench/gpu --collect .gpu
     python3 bench/gpu --take .gpu
@@ -136,6 +136,7 @@ def main() -> int:
 
         work()
         return 0
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the report must print on any terminal
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         if options.collect:

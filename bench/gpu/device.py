@@ -79,7 +79,7 @@ def _version(package: str) -> str:
 
 def _own_version() -> str:
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    commit = _printed("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    commit = _printed("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD") if (ROOT / ".git").exists() else ""
     return f"{version[1] if version else ''} {commit}".strip()
 
 
@@ -122,7 +122,7 @@ def _copy_rate(device: torch.device, pinned: bool) -> float:
 
 
 class PeakMemory:
-    """The most memory in use while a block runs, in GiB; nothing on a CPU. A context manager.
+    """The most memory in use while a block runs, in GiB, without what `hold` took; nothing on a CPU. A context manager.
 
     `torch`: of PyTorch's tensors, exact. `device`: taken from the device by all programs, what PyTorch keeps for later
     and the weights under ComfyUI's dynamic VRAM included; looked at a hundred times a second.
@@ -147,9 +147,9 @@ class PeakMemory:
         self._done.set()
         self._watch.join()
         self._look_once()
-        total = torch.cuda.mem_get_info(self._device)[1]
-        self.values = {"torch": torch.cuda.max_memory_allocated(self._device) / GIB,
-                       "device": (total - self._least_free) / GIB}
+        total, held = torch.cuda.mem_get_info(self._device)[1], sum(tensor.nbytes for tensor in _held)
+        self.values = {"torch": (torch.cuda.max_memory_allocated(self._device) - held) / GIB,
+                       "device": (total - self._least_free - held) / GIB}
 
     def _look(self) -> None:
         while not self._done.wait(SAMPLE_SECONDS):
@@ -165,7 +165,11 @@ def empty_device() -> None:
     comfy.model_management.soft_empty_cache()
 
 
-def hold(gib: float) -> torch.Tensor:
-    """Take memory of the device that nothing else can use as long as the result is kept."""
-    size = int(gib * GIB) if is_gpu() else 0
-    return torch.empty(size, dtype=torch.uint8, device=comfy.model_management.get_torch_device())
+def hold(gib: float) -> None:
+    """Take memory of the device that nothing else can use until the process ends."""
+    if gib and is_gpu():
+        device = comfy.model_management.get_torch_device()
+        _held.append(torch.empty(int(gib * GIB), dtype=torch.uint8, device=device))
+
+
+_held: list[torch.Tensor] = []

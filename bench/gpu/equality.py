@@ -87,8 +87,13 @@ def _comfyui() -> dict[str, Any]:
         return ksampler_stages(models, wanted.positive, wanted.negative, wanted.condition, SAMPLING,
                                lambda: None).float().cpu()
 
-    dtype = models[HIGH].model.manual_cast_dtype or models[HIGH].model.get_dtype()
-    return {"sample": sampled, "encode": vae.encode, "decode": vae.decode, "dtypes": _named(dtype, vae.vae_dtype)}
+    return {"sample": sampled, "encode": vae.encode, "decode": vae.decode,
+            "dtypes": _named(compute_dtype(models[HIGH]), vae.vae_dtype)}
+
+
+def compute_dtype(model: Any) -> torch.dtype:
+    """Return the dtype that a MODEL computes in."""
+    return model.model.manual_cast_dtype or model.model.get_dtype()
 
 
 def _named(*dtypes: torch.dtype) -> str:

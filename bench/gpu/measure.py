@@ -20,7 +20,7 @@ from torch.autograd import DeviceType
 from bench import mp4
 from bench.gpu.clock import Clock, EnoughError
 from bench.gpu.device import PeakMemory, is_gpu, synchronize
-from bench.gpu.equality import equality
+from bench.gpu.equality import compute_dtype, equality
 from bench.gpu.plan import OURS, Found, Row, Size
 from bench.gpu.weights import LORA_RANK, Weights, make_weights
 from bench.ksampler import ksampler_stages
@@ -30,7 +30,7 @@ from pipeline.models.condition import Condition, known_ends
 from pipeline.models.expert import load_expert
 from pipeline.models.load import Wan22Model
 from pipeline.models.vae import WanVAE, load_vae
-from pipeline.request import HIGH, HIGH_ONLY, Lora, Sampling
+from pipeline.request import HIGH, HIGH_ONLY, LOW, Lora, Sampling
 from pipeline.sampling.hooks import observe
 from pipeline.sampling.sampler import sample
 
@@ -79,13 +79,17 @@ class Bench:
     def model(self) -> Wan22Model:
         """Both experts, opened by us."""
         host = comfy_host()
-        return Wan22Model(load_expert(self.files.high, host), load_expert(self.files.low, host))
+        model = Wan22Model(load_expert(self.files.high, host), load_expert(self.files.low, host))
+        logging.warning("The experts compute in %s", model.high.compute_dtype)
+        return model
 
     @cached_property
     def models(self) -> dict[str, Any]:
         """Both experts as ComfyUI's MODELs, by HIGH and LOW."""
-        return {expert: comfy.sd.load_diffusion_model(str(file))
-                for expert, file in zip(self.model.experts, (self.files.high, self.files.low), strict=True)}
+        models = {HIGH: comfy.sd.load_diffusion_model(str(self.files.high)),
+                  LOW: comfy.sd.load_diffusion_model(str(self.files.low))}
+        logging.warning("The experts compute in %s", compute_dtype(models[HIGH]))
+        return models
 
     @cached_property
     def vae(self) -> WanVAE:

@@ -64,7 +64,7 @@ def work(orders: dict[str, Any]) -> None:
     log = Lines()
     logging.getLogger().addHandler(log)
     logging.getLogger().setLevel(logging.INFO)
-    held = device.hold(orders["held_gib"])
+    device.hold(orders["held_gib"])
     bench = Bench(Path(orders["scratch"]), SMALL if orders["small"] else FULL)
     answer({"facts": device.describe() if orders["describe"] else {}})
     with torch.inference_mode():  # as ComfyUI runs a graph
@@ -81,7 +81,6 @@ def work(orders: dict[str, Any]) -> None:
             answer({**asdict(found), "last": last})
             if last:
                 break
-    del held
 
 
 def failed(error: Exception, lines: Iterable[str]) -> Found:
