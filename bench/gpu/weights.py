@@ -54,6 +54,7 @@ def make_weights(folder: Path, size: Size) -> tuple[Weights, str]:
     if shutil.disk_usage(folder).free > high.stat().st_size + SPARE_BYTES:
         fill(write_expert(low, FP8, **size.expert))
     else:
+        low.unlink(missing_ok=True)  # of a process that was ended
         os.link(high, low)
     if not size.bundled_vae:
         fill(write_vae(vae, torch.bfloat16))
