@@ -64,6 +64,17 @@ def random_weights(blocks: int) -> dict[str, torch.Tensor]:
     return half
 
 
+def scaled_to_fp8(half: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights with the linear layers of the blocks in fp8, each with its scale."""
+    eight: dict[str, torch.Tensor] = {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
+    for name, weight in half.items():
+        packed = is_packed(name, tuple(weight.shape))
+        eight[name] = (weight * 4000).to(torch.float8_e4m3fn) if packed else weight
+        if packed:
+            eight[name.replace(".weight", ".scale_weight")] = torch.tensor(1 / 4000)
+    return eight
+
+
 def write(folder: Path, blocks: int) -> dict[str, Path]:
     """The three files, all of random weights."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
@@ -74,13 +85,7 @@ def write(folder: Path, blocks: int) -> dict[str, Path]:
              "Q4_K": folder / "expert_Q4_K.gguf"}
     names, half = shapes(blocks), random_weights(blocks)
     save_file(half, files["fp16"])
-    eight: dict[str, torch.Tensor] = {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
-    for name, weight in half.items():
-        packed = is_packed(name, names[name])
-        eight[name] = (weight * 4000).to(torch.float8_e4m3fn) if packed else weight
-        if packed:
-            eight[name.replace(".weight", ".scale_weight")] = torch.tensor(1 / 4000)
-    save_file(eight, files["fp8_scaled"])
+    save_file(scaled_to_fp8(half), files["fp8_scaled"])
     writer = GGUFWriter(str(files["Q4_K"]), "wan")
     kind = GGMLQuantizationType.Q4_K
     values, size = GGML_QUANT_SIZES[kind]

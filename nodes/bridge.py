@@ -45,6 +45,7 @@ class BridgeSampler(SamplerNode):
         from ..pipeline.host.loras import models_with_loras
         from ..pipeline.host.node import errors_on_node, show_text
         from ..pipeline.host.sampling import model_facts, stage_runner
+        from ..pipeline.lora.schedule import lora_hooks
         from ..pipeline.request import HIGH, LOW
         from ..pipeline.sampling.bridge import check_latent, check_models, sample_stages
         from ..pipeline.sampling.schedule import describe_run
@@ -54,7 +55,8 @@ class BridgeSampler(SamplerNode):
             sampling = read_sampling(settings)
             models = {HIGH: model_high, LOW: model_low}
             check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
-            check_latent(latent, first_frame, sampling)  # before a LoRA is fetched
+            fading = lora_hooks(loras, sampling)
+            check_latent(latent, first_frame, sampling, fading)  # before a LoRA is fetched
             models, fitted = models_with_loras(models, loras, node_id)
             show_text(node_id, "\n".join((describe_run(sampling), *fitted)))
             run = stage_runner(models, sampling)

@@ -45,17 +45,21 @@ class Sampler(SamplerNode):
         from ..pipeline.host.memory import device_memory
         from ..pipeline.host.node import errors_on_node, progress_with_preview, show_text, stop_if_asked
         from ..pipeline.lora.apply import use_loras
-        from ..pipeline.sampling.hooks import observe
+        from ..pipeline.lora.schedule import describe_schedules, lora_hooks
+        from ..pipeline.sampling.hooks import combine, observe
         from ..pipeline.sampling.sampler import check_inputs, describe_memory, sample_latent
         from ..pipeline.sampling.schedule import describe_run
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
+            fading = lora_hooks(loras, sampling)
             check_inputs(model, positive, negative, first_frame, sampling, latent)  # before a LoRA is fetched
             model, fitted = use_loras(model, loras, lora_file, downloader(node_id), stop_if_asked)
             needs = describe_memory(model, first_frame, sampling, *device_memory())
-            show_text(node_id, "\n".join((describe_run(sampling), needs, *fitted)))
-            hooks = observe(before_pass=lambda step, expert: stop_if_asked(),
-                            after_step=progress_with_preview(model.high, sampling.num_inference_steps))
+            show_text(node_id, "\n".join((describe_run(sampling), needs, *fitted,
+                                          *describe_schedules(model.experts, sampling))))
+            hooks = combine(fading, observe(
+                before_pass=lambda step, expert: stop_if_asked(),
+                after_step=progress_with_preview(model.high, sampling.num_inference_steps)))
             return io.NodeOutput(sample_latent(model, positive, negative, first_frame, sampling, hooks, latent))

@@ -198,12 +198,39 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class LoraSchedule:
+    """In which of a clip's steps a LoRA acts, and how its scale rises and falls there.
+
+    `start_percent` and `end_percent`, 0..1 as in ComfyUI's nodes, are shares of the clip's steps. `fade_in` and
+    `fade_out`, 0..1, are shares of the steps between them.
+    """
+
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    fade_in: float = 0.0
+    fade_out: float = 0.0
+
+    def check(self) -> None:
+        """Raise RequestError for the first value out of its range."""
+        if not 0.0 <= self.start_percent < self.end_percent <= 1.0:
+            raise RequestError(f"The LoRA acts from start_percent {self.start_percent:g} to end_percent "
+                               f"{self.end_percent:g}; choose 0 to 1, the start below the end (0 is before the first "
+                               "step, 1 after the last).")
+        if not (self.fade_in >= 0.0 and self.fade_out >= 0.0 and self.fade_in + self.fade_out <= 1.0 + 1e-9):
+            raise RequestError(f"The LoRA's fade_in is {self.fade_in:g} and its fade_out {self.fade_out:g}; choose 0 "
+                               "to 1 for each, and at most 1 for both together.")
+
+
+ALL_STEPS = LoraSchedule()
+
+
+@dataclass(frozen=True)
 class Lora:
     """A LoRA as it is asked for; nothing of it has been read yet.
 
     `source` is a link or the name of a file in ComfyUI's loras folder. `scale` is -4..4. `expert` is one of
     LORA_EXPERTS; `auto` is settled by what the file says of itself. `sha256`, in hexadecimal, is what the file's bytes
-    must hash to. `min_match`, 0..1, is the share of its keys that must fit the expert.
+    must hash to. `min_match`, 0..1, is the share of its keys that must fit the expert. `schedule`: its scale by step.
     """
 
     source: str
@@ -211,6 +238,7 @@ class Lora:
     expert: str = AUTO
     sha256: str | None = None
     min_match: float = DEFAULT_MIN_MATCH
+    schedule: LoraSchedule = ALL_STEPS
 
     def check(self) -> None:
         """Raise RequestError for the first value out of its range."""
@@ -227,6 +255,7 @@ class Lora:
                                "is 64 hexadecimal digits, as `sha256sum` and Civitai show it.")
         if not 0.0 <= self.min_match <= 1.0:
             raise RequestError(f"The LoRA's min_match is {self.min_match:g}; choose 0 to 1.")
+        self.schedule.check()
 
 
 def check_prompt(text: str, which: str) -> None:

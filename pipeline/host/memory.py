@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import comfy.model_management
 import comfy.model_patcher
 import torch
-from comfy.patcher_extension import CallbacksMP
 
 from ..checkpoint.ram import available_ram
 from ..models.patches import Patch, PatchedModule
@@ -38,15 +36,14 @@ class PatchedResident:
         )
         self.device = self.patcher.load_device
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
-        self._streams = len(self._strays) < sum(1 for _ in module.modules())
+        self._streams = any(hasattr(m, "comfy_cast_weights") for m in module.modules())
         self._patched = PatchedModule(module)
-        self.patcher.add_callback(CallbacksMP.ON_DETACH, _freeing(self._patched))
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """See Resident. Other models are evicted where needed.
 
         A module with ComfyUI's linear layers is loaded as far as it fits, and streams the rest from RAM; what patches
-        put beside the layers is on the device while it is loaded.
+        put beside the layers stays on the device, uncounted by ComfyUI, until `remove_patches` is called.
         """
         device = self.patcher.load_device
         own = sum(p.nbytes for m in self._strays for p in m.parameters(recurse=False)) if self._streams else 0
@@ -59,6 +56,10 @@ class PatchedResident:
                 tensor.data = tensor.data.to(device)
         self._patched.put(patches, device)
         return device
+
+    def remove_patches(self) -> None:
+        """See Resident."""
+        self._patched.put((), self.device)
 
     def is_oom(self, error: RuntimeError) -> bool:
         """See Resident. CUDA can report it late, by another class of error, and Apple's GPUs have no class for it."""
@@ -75,16 +76,6 @@ class PatchedResident:
     def available_bytes(self) -> int:
         """See Resident. PyTorch's cached memory counts as available."""
         return _free_memory(self.patcher.load_device)
-
-
-def _freeing(patched: PatchedModule) -> Callable[[Any, bool], None]:
-    """Return what ComfyUI calls when it unloads a module, and, with False, also on the way to loading it."""
-
-    def on_detach(patcher: Any, unpatch_all: bool) -> None:
-        if unpatch_all:
-            patched.remove_beside()
-
-    return on_detach
 
 
 def device_memory() -> tuple[int, int]:

@@ -34,6 +34,9 @@ class Resident(Protocol):
         Exactly these patches are in force afterwards. Call it before every use: the host may evict the module.
         """
 
+    def remove_patches(self) -> None:
+        """Put no patch in force, and free what they hold on the device. Call it after the last use."""
+
     def is_oom(self, error: RuntimeError) -> bool:
         """True when an error of a run means that the device is out of memory."""
 
@@ -81,6 +84,10 @@ class PlainResident:
         """See Resident."""
         self._patched.put(patches, self.device)
         return self.device
+
+    def remove_patches(self) -> None:
+        """See Resident."""
+        self._patched.put((), self.device)
 
     def is_oom(self, error: RuntimeError) -> bool:
         """True for PyTorch's own out-of-memory error."""

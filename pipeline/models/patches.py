@@ -156,7 +156,7 @@ class PatchedModule:
         self._others = PatchedParameters(module)
 
     def put(self, patches: Iterable[Patch], device: torch.device) -> None:
-        """Put exactly these patches in force; what is beside the layers goes to the device and stays there."""
+        """Put exactly these patches in force; what is beside the layers is on the device from then on."""
         wanted = _by_parameter(patches)
         for name, layer in self._layers.items():
             of_weight, of_bias = wanted.pop(f"{name}.weight", []), wanted.pop(f"{name}.bias", [])
@@ -181,11 +181,6 @@ class PatchedModule:
                 numbers = sum(matrix.numel() for _, change in beside for matrix in change.low_rank()[:2])
                 found += (numbers + (layer.out_features if of_bias else 0)) * layer.compute_dtype.itemsize
         return found
-
-    def remove_beside(self) -> None:
-        """Free what is beside the layers, until `put` is called again."""
-        for layer in self._layers.values():
-            layer.beside = None
 
 
 def _by_parameter(patches: Iterable[Patch]) -> dict[str, list[tuple[float, Change]]]:

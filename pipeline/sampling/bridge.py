@@ -99,8 +99,8 @@ def check_latent(latent: dict[str, Any] | None, condition: Condition, sampling: 
 def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
     """Raise RequestError for what the sampler of another program cannot do."""
     if hooks.lora_scale is not as_asked:
-        raise RequestError("A LoRA on a MODEL keeps its scale in every step. Use Wan 2.2 Sampler for a scale that "
-                           "changes.")
+        raise RequestError("A LoRA on a MODEL keeps its scale in every step. Set its start_percent to 0, end_percent "
+                           "to 1, fade_in and fade_out to 0, or use Wan 2.2 Sampler.")
     if hooks.after_step is not unchanged and sampling.scheduler != "euler":
         raise RequestError(f"The steering of latents between steps needs the scheduler euler on a MODEL, whose "
                            f"{sampling.scheduler} starts anew wherever it is interrupted. Choose euler.")

@@ -79,6 +79,8 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     def predict_for(step: int) -> Predict:
         which = expert_of[step]
         expert = model.experts[which]
+        if step > steps[0] and expert_of[step - 1] != which:
+            _remove_patches(model)
         device = expert.resident.device
         texts_there = {branch: text.to(device, expert.compute_dtype) for branch, text in texts[which].items()}
         one_pass = velocity_of(expert.model, texts_there)
@@ -108,11 +110,20 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
                                "does not suit this GPU.")
         return hooks.after_step(step, sigma_next, x, clean)
 
-    latents = denoise(latents, scheduler, steps, predict_for, after_step)
+    try:
+        latents = denoise(latents, scheduler, steps, predict_for, after_step)
+    finally:
+        _remove_patches(model)
     if steps.stop < sampling.num_inference_steps:
         state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
         return unfinished_latent(state, float(sigmas[steps.stop]))
     return {"samples": denormalise(latents)}
+
+
+def _remove_patches(model: Wan22Model) -> None:
+    """Free the device memory that LoRAs take beside the experts, which the host does not see."""
+    for expert in model.experts.values():
+        expert.resident.remove_patches()
 
 
 def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], sampling: Sampling,
