@@ -94,9 +94,9 @@ class Report:
 
 
 def ratio_of(found: Mapping[str, Found]) -> float | None:
-    """Return our seconds over ComfyUI's; None when one of them is missing."""
-    seconds = [found[engine].values.get("seconds") for engine in ENGINES if engine in found]
-    return seconds[0] / seconds[1] if len(seconds) == 2 and all(seconds) else None
+    """Return our seconds over ComfyUI's; None where one is missing, or a difference came out below 0."""
+    seconds = [found[engine].values.get("seconds", 0.0) for engine in ENGINES if engine in found]
+    return seconds[0] / seconds[1] if len(seconds) == 2 and min(seconds) > 0 else None
 
 
 def _figures(name: str, found: Mapping[str, Found]) -> list[str]:
