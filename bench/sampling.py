@@ -31,12 +31,12 @@ from tests.support.comfy_in_process import comfy_host, import_comfyui  # noqa: E
 import_comfyui()
 
 import comfy.model_management  # noqa: E402
-import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel  # noqa: E402
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from bench.ksampler import ksampler  # noqa: E402
 from pipeline.models import load as bundled  # noqa: E402
 from pipeline.models.compile import check_compiler, compile_blocks  # noqa: E402
 from pipeline.models.condition import encode_first_frame  # noqa: E402
@@ -45,7 +45,6 @@ from pipeline.models.host import plain_host  # noqa: E402
 from pipeline.models.latents import normalise  # noqa: E402
 from pipeline.models.load import Wan22Model  # noqa: E402
 from pipeline.request import Sampling  # noqa: E402
-from pipeline.sampling.bridge import with_condition  # noqa: E402
 from pipeline.sampling.hooks import observe  # noqa: E402
 from pipeline.sampling.sampler import sample  # noqa: E402
 from pipeline.sampling.schedule import new_scheduler, sigmas_of  # noqa: E402
@@ -124,11 +123,7 @@ def main() -> None:
                     latents=noise.to(device), callback_on_step_end=on_step).frames.cpu()
 
     def by_comfyui(tick: Callable[[], None]) -> torch.Tensor:
-        guider = comfy.samplers.CFGGuider(core)
-        guider.set_conds(with_condition(positive, first), with_condition(negative, first))
-        guider.set_cfg(GUIDANCE)
-        found = guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas,
-                              callback=lambda *_: tick(), disable_pbar=True, seed=0)
+        found = ksampler(core, positive, negative, first, sigmas, GUIDANCE, noise, torch.zeros_like(noise), tick)
         return normalise(found.float().cpu())
 
     engines = {"ours": ours, "diffusers": by_diffusers, "comfyui": by_comfyui}

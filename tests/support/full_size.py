@@ -46,12 +46,15 @@ def write(path: Path, entries: Entries, contents: Mapping[str, bytes] | None = N
     return path
 
 
-def write_expert(path: Path, dtype: torch.dtype) -> Path:
-    """Write an expert, 28.6 GB; of a dtype of one byte as Comfy-Org's fp8_scaled, 14.3 GB."""
+def write_expert(path: Path, dtype: torch.dtype, **sizes: int) -> Path:
+    """Write an expert, 28.6 GB; of a dtype of one byte as Comfy-Org's fp8_scaled, 14.3 GB.
+
+    sizes: what differs from EXPERT, for a smaller one.
+    """
     from diffusers import WanTransformer3DModel
 
     with torch.device("meta"):
-        model = WanTransformer3DModel(**EXPERT)
+        model = WanTransformer3DModel(**{**EXPERT, **sizes})
     shapes = {original_name(name): tuple(value.shape) for name, value in model.named_parameters()}
     if dtype.itemsize > 1:
         return write(path, {name: (dtype, shape) for name, shape in shapes.items()})
@@ -96,10 +99,13 @@ def write_vae(path: Path, dtype: torch.dtype) -> Path:
     return write(path, {official[name]: (dtype, tuple(value.shape)) for name, value in vae.state_dict().items()})
 
 
-def write_lora(path: Path, rank: int) -> Path:
-    """Write a LoRA of a rank on every linear layer of the blocks, float16, as ComfyUI and lightx2v name them."""
+def write_lora(path: Path, rank: int, **sizes: int) -> Path:
+    """Write a LoRA of a rank on every linear layer of the blocks, float16, as ComfyUI and lightx2v name them.
+
+    sizes: as of `write_expert`.
+    """
     entries: Entries = {}
-    for name, shape in read_header(write_expert(path, torch.float16)).shapes.items():
+    for name, shape in read_header(write_expert(path, torch.float16, **sizes)).shapes.items():
         if name.startswith("blocks.") and name.endswith(".weight") and len(shape) == 2:
             module = f"diffusion_model.{name.removesuffix('.weight')}"
             entries[f"{module}.lora_up.weight"] = (torch.float16, (shape[0], rank))
