@@ -117,7 +117,7 @@ def test_a_failed_pass_gets_twice_the_room_and_so_do_the_next(loaded: tuple) -> 
 
 
 def test_two_failed_passes_end_the_run_with_the_figures(loaded: tuple) -> None:
-    said = r"too little memory .* the high-noise expert, which needs about 541 kB.*Lower the size"
+    said = r"too little memory .* the high-noise expert, which needs about 467 kB.*Lower the size"
     with running_out(loaded[0].high.model, 2), pytest.raises(RequestError, match=said):
         clip(loaded)
 
