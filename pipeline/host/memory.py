@@ -12,9 +12,11 @@ import torch
 from ..checkpoint.ram import available_ram
 from ..lora.patches import Change, PatchedParameters
 from ..models.host import Patch
+from .prefetch import BlockPrefetch
 
-MPS_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")
-"""Beginnings of PyTorch's messages (aten/src/ATen/mps/MPSAllocator.mm)."""
+OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size", "VRAM grow failed", "Fault failed: 2")
+"""Beginnings of messages that have no class of their own: PyTorch's (aten/src/ATen/mps/MPSAllocator.mm), and those of
+ComfyUI's allocator (comfy_aimdo, vram_buffer.py and model_vbar.py)."""
 
 
 class _Holder(torch.nn.Module):
@@ -41,6 +43,7 @@ class PatchedResident:
         self._streams = bool(self._layers)
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
         self._beside = PatchedParameters(module)
+        self._prefetch = BlockPrefetch(module, self.device) if self._streams and self.patcher.is_dynamic() else None
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """See Resident. Other models are evicted where needed.
@@ -74,12 +77,14 @@ class PatchedResident:
         self._beside.put(wanted)
 
     def is_oom(self, error: RuntimeError) -> bool:
-        """See Resident. CUDA can report it late, by another class of error, and Apple's GPUs have no class for it."""
-        return comfy.model_management.is_oom(error) or str(error).startswith(MPS_OUT_OF_MEMORY)
+        """See Resident. CUDA can report it late, by another class of error, and some have no class for it."""
+        return comfy.model_management.is_oom(error) or str(error).startswith(OUT_OF_MEMORY)
 
     def free_memory(self, activation_bytes: int) -> None:
-        """See Resident. This module's own layers are unloaded too, and stream from then on."""
+        """See Resident. This module's own layers are unloaded too, and stream from then on, one after the other."""
         device = self.patcher.load_device
+        if self._prefetch is not None:
+            self._prefetch.enabled = False
         comfy.model_management.soft_empty_cache()
         comfy.model_management.free_memory(activation_bytes, device)
         if self._streams and not comfy.model_management.is_device_cpu(device):

@@ -57,7 +57,7 @@ class Resident(Protocol):
 class HostLinear(Protocol):
     """A linear layer of the host's that keeps its weight as it is stored."""
 
-    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+    def assign_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """Set the weight (out, in), quantised or not, and the bias (out,)."""
 
 
@@ -124,7 +124,7 @@ class CastingLinear(nn.Linear):
 
     quantised: QuantisedWeight | None = None
 
-    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+    def assign_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """See HostLinear. Raises CheckpointError for a format that only ComfyUI dequantises."""
         if isinstance(weight, QuantisedWeight):
             check_unpackable(weight)
