@@ -24,7 +24,7 @@ class BlockPrefetch:
     Weights that find no room go through ComfyUI's two buffers, each of a block then: 1.4 GB together for a 14B expert
     in 2 bytes, instead of 0.3 GB for two layers. `enabled` is for when that is too much.
 
-    It holds no module, as a circle of references would keep a model's memory for longer than the model lives.
+    Between passes it holds no module: a circle of references would keep the memory of a model that is gone.
     """
 
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
@@ -37,6 +37,8 @@ class BlockPrefetch:
             block.register_forward_pre_hook(self._fetch)
 
     def _begin(self, module: torch.nn.Module, inputs: object) -> None:
+        if self._queue is not None:  # Stop, a BaseException, ends a pass without its hooks
+            self._end(module, inputs, None)
         options = {"prefetch_dynamic_vbars": self.enabled}
         self._queue = comfy.model_prefetch.make_prefetch_queue(repeated_blocks(module), self._device, options)
 
@@ -45,7 +47,7 @@ class BlockPrefetch:
             comfy.model_prefetch.prefetch_queue_pop(self._queue, self._device, block)
 
     def _end(self, module: torch.nn.Module, inputs: object, output: object) -> None:
-        """Let go of the last block's weights; after a pass that failed or was stopped, which has no output, of all."""
+        """Let go of the last block's weights; after a pass that failed, and so has no output, of all."""
         if output is None:
             release_weights(module)
         elif self._queue is not None:

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from tests.support.comfy_in_process import import_comfyui
-from tests.support.pretended_gpu import GPU, PretendedGPU, put_on_gpu
+from tests.support.pretended_gpu import GPU, pretended_gpu, put_on_gpu
 
 PAGE = 1 << 20
 """Bytes; the real one's are 32 MiB, for layers that are that much larger than the bundled model's."""
@@ -55,7 +55,7 @@ class Page:
 
 @dataclass
 class Vbar:
-    """Virtual memory of a model's weights. Pages from the watermark on are out of use until the model is next loaded."""
+    """Virtual memory of a model's weights. Pages from the watermark on are out of use until ComfyUI loads the model."""
 
     memory: Memory
     pages: list[Page]
@@ -87,6 +87,7 @@ class CastBuffer:
     memory: Memory
     size: int
     used: int = 0
+    """Bytes from its start to the end of the last tensor in it."""
 
 
 @dataclass
@@ -106,9 +107,14 @@ class Library:
     cast_buffers: dict[int, CastBuffer] = field(default_factory=dict)
     registered: dict[int, int] = field(default_factory=dict)
     """Pinned memory: address -> bytes."""
-    faults: int = 0
     refused: int = 0
+    """Faults for which there was no room."""
     lost: int = 0
+    """Pages that were taken away at a fault."""
+    prepared: int = 0
+    """How often ComfyUI made a model ready to run."""
+    events: list[tuple[str, ...]] = field(default_factory=list)
+    """What was done in which order: ("fault", address), ("copy", stream), ("wait", stream, other stream)."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -136,6 +142,7 @@ class Library:
         return self.vbars[handle].memory.address
 
     def vbar_prioritize(self, context: int, handle: int, *clamp: int) -> None:
+        self.prepared += 1
         vbar = self.vbars.pop(handle)
         vbar.watermark = len(vbar.pages)
         self._add_vbar(handle, vbar)
@@ -143,7 +150,7 @@ class Library:
     def vbar_fault(self, context: int, handle: int, offset: int, size: int, signature: Any) -> int:
         vbar = self.vbars[handle]
         numbers = range(offset // PAGE, -(-(offset + size) // PAGE))
-        self.faults += 1
+        self.events.append(("fault", vbar.memory.address + offset))
         for other in self.vbars.values():
             for number in range(len(other.pages)):
                 if other.pages[number].resident and self._random.random() < self.loss:
@@ -246,13 +253,20 @@ class Library:
         return self.cast_buffers[handle].memory.address
 
     def vrambuf_grow(self, handle: int, size: int) -> bool:
-        buffer = self.cast_buffers[handle]
-        buffer.used = max(buffer.used, size)
-        return size <= buffer.size
+        return size <= self.cast_buffers[handle].size
 
     def vrambuf_destroy(self, handle: int) -> bool:
         self.cast_buffers.pop(handle, None)
         return True
+
+    def tensor_at(self, address: int, size: int, device: torch.device) -> torch.Tensor:
+        """As comfy_aimdo.torch.get_tensor_from_raw_ptr."""
+        assert device == GPU, device
+        for buffer in self.cast_buffers.values():
+            end = address + size - buffer.memory.address
+            if size <= end <= buffer.size:
+                buffer.used = max(buffer.used, end)
+        return put_on_gpu(torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8))
 
     # of the CUDA runtime, by torch.cuda.cudart()
 
@@ -268,18 +282,19 @@ class Library:
 
 @dataclass(eq=False)
 class Stream:
-    """A stream on which everything is done at once; `waited`: names of the streams it has waited for."""
+    """A stream on which everything is done at once."""
 
     name: str
-    waited: list[str] = field(default_factory=list)
+    events: list[tuple[str, ...]]
 
     def wait_stream(self, other: Stream) -> None:
-        self.waited.append(other.name)
+        self.events.append(("wait", self.name, other.name))
 
     def synchronize(self) -> None:
         pass
 
     def __enter__(self) -> Stream:
+        self.events.append(("copy", self.name))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -304,12 +319,12 @@ def dynamic_vram(library: Library, memory: int = 8 << 30, pinned: int = 64 << 20
     import comfy_aimdo.torch
     import comfy_aimdo.vram_buffer
 
-    computing = Stream("computing")
+    computing, *others = (Stream(name, library.events) for name in ("computing", "first", "second"))
     changes = {
         **{(module, "lib"): library for module in (comfy_aimdo.control, comfy_aimdo.host_buffer,
                                                    comfy_aimdo.model_vbar, comfy_aimdo.vram_buffer)},
         (comfy_aimdo.control, "devctxs"): [library.get_devctx(0)],
-        (comfy_aimdo.torch, "get_tensor_from_raw_ptr"): _tensor_at,
+        (comfy_aimdo.torch, "get_tensor_from_raw_ptr"): library.tensor_at,
         (torch.cuda, "cudart"): lambda: library,
         (comfy.memory_management, "aimdo_enabled"): True,
         (comfy.model_patcher, "CoreModelPatcher"): comfy.model_patcher.ModelPatcherDynamic,
@@ -324,8 +339,8 @@ def dynamic_vram(library: Library, memory: int = 8 << 30, pinned: int = 64 << 20
             "should_use_fp16", "should_use_bf16", "supports_fp8_compute", "supports_nvfp4_compute",
             "supports_mxfp8_compute")},
         (management, "current_loaded_models"): [],
-        (management, "NUM_STREAMS"): 2,
-        (management, "STREAMS"): {GPU: [Stream("first"), Stream("second")]},
+        (management, "NUM_STREAMS"): len(others),
+        (management, "STREAMS"): {GPU: others},
         (management, "stream_counters"): {},
         (management, "current_stream"): lambda device: computing,
         (management, "STREAM_AIMDO_CAST_BUFFERS"): {},
@@ -334,14 +349,10 @@ def dynamic_vram(library: Library, memory: int = 8 << 30, pinned: int = 64 << 20
         (management, "MAX_PINNED_MEMORY"): pinned,
         (management, "TOTAL_PINNED_MEMORY"): 0,
     }
-    with pytest.MonkeyPatch.context() as patch, PretendedGPU():
+    with pytest.MonkeyPatch.context() as patch, pretended_gpu():
         for (module, name), value in changes.items():
             patch.setattr(module, name, value)
         yield library
         management.free_memory(1e30, GPU)
         management.reset_cast_buffers()
 
-
-def _tensor_at(address: int, size: int, device: torch.device) -> torch.Tensor:
-    assert device == GPU, device
-    return put_on_gpu(torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8))

@@ -8,8 +8,10 @@ a real GPU. The numbers are the CPU's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -21,7 +23,7 @@ CPU = torch.device("cpu")
 MIXED = {torch.Tensor.copy_, torch.Tensor.__getitem__, torch.Tensor.__setitem__, torch.Tensor.data.__set__}
 """Functions that take tensors of two devices."""
 TO_HOST = {torch.Tensor.cpu}
-NOT_OF_GPUS = {torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr.__call__}
+NOT_OF_GPUS = {torch.Tensor.numpy, torch.Tensor.__array__}
 
 
 def put_on_gpu(tensor: torch.Tensor) -> torch.Tensor:
@@ -60,8 +62,20 @@ def _device(given: Any) -> torch.device | None:
     return given if isinstance(given, torch.device) else None
 
 
-class PretendedGPU(TorchFunctionMode):
-    """In force in a `with` block, in the thread that entered it."""
+@contextmanager
+def pretended_gpu() -> Iterator[None]:
+    """Pretend a GPU in a block, for the thread that entered it."""
+    make = torch.Tensor._make_wrapper_subclass
+
+    def make_on_cpu(*args: Any, device: torch.device, **options: Any) -> torch.Tensor:
+        return make(*args, device=_to_cpu(device), **options)
+
+    with pytest.MonkeyPatch.context() as patch, _PretendedGPU():
+        patch.setattr(torch.Tensor, "_make_wrapper_subclass", staticmethod(make_on_cpu))
+        yield
+
+
+class _PretendedGPU(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple = (),
                            kwargs: dict[str, Any] | None = None) -> Any:
