@@ -88,17 +88,46 @@ def test_two_clips_in_turn(pressure: str, wanted: tuple[torch.Tensor, torch.Tens
     assert not library.registered, "pinned memory is given back"
 
 
-def test_everything_is_taken_away_between_steps(wanted: tuple[torch.Tensor, torch.Tensor]) -> None:
-    import comfy.model_management
+def unloaded(loaded: tuple) -> None:
+    import comfy.model_management as management
 
-    def taken_away(step: int, sigma: float, latents: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        comfy.model_management.unload_all_models() if step % 2 else comfy.model_management.free_memory(
-            1e30, comfy.model_management.get_torch_device())
-        return latents
+    management.free_memory(1e30, management.get_torch_device())
 
+
+def emptied(loaded: tuple) -> None:
+    """As when other packs ask for more memory than the weights on pages have."""
+    for expert in loaded[0].experts.values():
+        expert.resident.patcher.partially_unload(None, 1e30)
+
+
+def pushed_back(loaded: tuple) -> None:
+    encode_prompts(loaded[1], "another model runs", "")
+
+
+def after_a_node(loaded: tuple) -> None:
+    """As ComfyUI does."""
+    import comfy.model_management as management
+    import comfy.model_prefetch
+
+    management.reset_cast_buffers()
+    comfy.model_prefetch.cleanup_prefetch_queues()
+
+
+@pytest.mark.parametrize("happens", [unloaded, emptied, pushed_back, after_a_node])
+def test_an_expert_is_made_ready_again(happens: Callable[[tuple], None], wanted: tuple[torch.Tensor, torch.Tensor],
+                                       ) -> None:
     with dynamic_vram(Library()) as library:
-        assert all(map(torch.equal, clip(bundled.load(comfy_host()), Hooks(after_step=taken_away)), wanted))
-        assert library.prepared == 2 + STEPS + 1
+        loaded = bundled.load(comfy_host())
+
+        def after_step(step: int, sigma: float, latents: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+            happens(loaded)
+            prepared.append(library.prepared)
+            return latents
+
+        prepared: list[int] = []
+        assert all(map(torch.equal, clip(loaded, Hooks(after_step=after_step)), wanted))
+        each = 2 if happens is pushed_back else 1
+        assert [later - before for before, later in pairwise(prepared)] == [each] * (STEPS - 1)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -300,8 +329,7 @@ def test_stop_in_the_middle_of_a_pass(by_comfyui: bool) -> None:
             velocity(expert)
         stop.remove()
         if by_comfyui:
-            management.reset_cast_buffers()
-            comfy.model_prefetch.cleanup_prefetch_queues()
+            after_a_node(())
             assert not library.pins
         assert torch.equal(velocity(expert), wanted)
         assert not library.pins and not comfy.model_prefetch.PREFETCH_QUEUES
