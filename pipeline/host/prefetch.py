@@ -43,15 +43,12 @@ class BlockPrefetch:
         self._queue = comfy.model_prefetch.make_prefetch_queue(repeated_blocks(module), self._device, options)
 
     def _fetch(self, block: torch.nn.Module, inputs: object) -> None:
-        if not torch.compiler.is_compiling():  # a compiled block has its hooks inside; its layers fetch for themselves
-            comfy.model_prefetch.prefetch_queue_pop(self._queue, self._device, block)
+        comfy.model_prefetch.prefetch_queue_pop(self._queue, self._device, block)
 
     def _end(self, module: torch.nn.Module, inputs: object, output: object) -> None:
         """Let go of the last block's weights; after a pass that failed, and so has no output, of all."""
         if output is None:
             release_weights(module)
-        elif self._queue is not None:
-            comfy.model_prefetch.prefetch_queue_pop(self._queue, self._device, None)
         self._queue = None
         comfy.model_prefetch.cleanup_prefetch_queues()
 

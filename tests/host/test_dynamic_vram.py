@@ -25,8 +25,9 @@ from pipeline.sampling.hooks import NO_HOOKS, Hooks
 from pipeline.sampling.sampler import sample
 from tests.lora.test_apply import lora_file
 from tests.support import layouts, lora_files
+from tests.support.aimdo_in_memory import PAGE, Library
 from tests.support.comfy_in_process import comfy_host, import_comfyui
-from tests.support.dynamic_vram import PAGE, Library, dynamic_vram
+from tests.support.dynamic_vram import dynamic_vram
 
 STEPS = 4
 INT8 = {"format": "int8_tensorwise"}
@@ -36,10 +37,12 @@ FILES: dict[str, Callable[[layouts.Weights, Path], None]] = {
     "int8": layouts.by_comfy("TensorWiseINT8Layout", INT8, per_channel=True), "Q8_0.gguf": layouts.gguf_file("Q8_0"),
     "Q4_0.gguf": layouts.gguf_file("Q4_0"),
 }
-PRESSURE = {
-    "all fits": lambda: Library(), "some fits": lambda: Library(room=6), "nothing fits": lambda: Library(room=0),
-    "pages are lost": lambda: Library(loss=0.03, seed=1), "few fit and some are lost": lambda: Library(8, 0.03, seed=2),
+PRESSURE: dict[str, tuple[dict[str, Any], int]] = {
+    "all fits": ({}, 64 << 20), "some fits": ({"room": 6}, 64 << 20), "nothing fits": ({"room": 0}, 64 << 20),
+    "pages are lost": ({"loss": 0.03, "seed": 1}, 64 << 20),
+    "little of all": ({"room": 8, "loss": 0.03, "seed": 2}, 1 << 20),
 }
+"""Options of Library, and bytes of RAM that may be pinned."""
 
 
 def clip(loaded: tuple, hooks: Hooks = NO_HOOKS) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,10 +80,12 @@ def wanted() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("pressure", PRESSURE)
 def test_two_clips_in_turn(pressure: str, wanted: tuple[torch.Tensor, torch.Tensor]) -> None:
-    with dynamic_vram(PRESSURE[pressure]()) as library:
+    options, pinned = PRESSURE[pressure]
+    with dynamic_vram(Library(**options), pinned) as library:
         loaded = bundled.load(comfy_host())
         for _ in range(2):
             assert all(map(torch.equal, clip(loaded), wanted))
+            assert 0 < sum(library.registered.values()) <= pinned
         assert (library.refused > 0) == (library.room < 100)
         assert (library.lost > 0) == (library.loss > 0)
         assert not library.pins

@@ -1,7 +1,7 @@
-"""ComfyUI's dynamic VRAM, its default on NVIDIA, on the CPU: the library of its allocator in plain memory.
+"""ComfyUI's dynamic VRAM, its default on NVIDIA, on the CPU.
 
-Above the C functions of comfy_aimdo (github.com/Comfy-Org/comfy-aimdo, src/) everything is ComfyUI's and comfy_aimdo's
-own Python. Weights come to a pretended GPU page by page, as they are used, and pages are taken away again.
+All is ComfyUI's and comfy_aimdo's own Python, on the library of tests/support/aimdo_in_memory.py. Weights come to a
+pretended GPU page by page, as they are used, and pages are taken away again.
 
 What passes here is not proved on a GPU where it depends on real page faults and their time, on streams that run beside
 each other (here every copy is done at once), on pinned memory (here it is counted only), or on PyTorch's allocator
@@ -10,274 +10,19 @@ taking pages away while a layer runs.
 
 from __future__ import annotations
 
-import ctypes
-import itertools
-import mmap
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 import torch
 
+from tests.support.aimdo_in_memory import Library
 from tests.support.comfy_in_process import import_comfyui
-from tests.support.pretended_gpu import GPU, pretended_gpu, put_on_gpu
+from tests.support.pretended_gpu import GPU, pretended_gpu
 
-PAGE = 1 << 20
-"""Bytes; the real one's are 32 MiB, for layers that are that much larger than the bundled model's."""
-GARBAGE = 0xFF
-"""Not a number in every float type, so that whoever reads memory that was taken away is seen."""
-SUCCESS, OUT_OF_MEMORY = 0, 1
-HANDLES = itertools.count(1)
-
-
-class Memory:
-    """Some bytes with an address."""
-
-    def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, max(size, 1))
-        self._view = (ctypes.c_uint8 * len(self._map)).from_buffer(self._map)
-        self.address = ctypes.addressof(self._view)
-
-    def spoil(self, begin: int, end: int) -> None:
-        """Put garbage in place of some bytes."""
-        ctypes.memset(self.address + begin, GARBAGE, end - begin)
-
-
-@dataclass
-class Page:
-    serial: int = 0
-    resident: bool = False
-    pins: int = 0
-
-
-@dataclass
-class Vbar:
-    """Virtual memory of a model's weights. Pages from the watermark on are out of use until ComfyUI loads the model."""
-
-    memory: Memory
-    pages: list[Page]
-    watermark: int
-
-    def evict(self, number: int) -> bool:
-        """Take the memory of a page away; return whether it had some and could lose it."""
-        page = self.pages[number]
-        gone = page.resident and not page.pins
-        if gone:
-            page.resident = False
-            self.memory.spoil(number * PAGE, (number + 1) * PAGE)
-        return gone
-
-    @property
-    def resident(self) -> int:
-        return sum(page.resident for page in self.pages)
-
-
-@dataclass
-class HostBuffer:
-    memory: Memory
-    reserved: int
-    size: int = 0
-
-
-@dataclass
-class CastBuffer:
-    memory: Memory
-    size: int
-    used: int = 0
-    """Bytes from its start to the end of the last tensor in it."""
-
-
-@dataclass
-class Library:
-    """comfy_aimdo's C functions, by their names.
-
-    `room`: pages that weights may have, all models together. `loss`: probability that a page is taken away at a fault,
-    as by activations that grow; `seed`: of that.
-    """
-
-    room: int = 1 << 20
-    loss: float = 0.0
-    seed: int = 0
-    vbars: dict[int, Vbar] = field(default_factory=dict)
-    """By handle, those first that lose their pages last."""
-    host_buffers: dict[int, HostBuffer] = field(default_factory=dict)
-    cast_buffers: dict[int, CastBuffer] = field(default_factory=dict)
-    registered: dict[int, int] = field(default_factory=dict)
-    """Pinned memory: address -> bytes."""
-    refused: int = 0
-    """Faults for which there was no room."""
-    lost: int = 0
-    """Pages that were taken away at a fault."""
-    prepared: int = 0
-    """How often ComfyUI made a model ready to run."""
-    events: list[tuple[str, ...]] = field(default_factory=list)
-    """What was done in which order: ("fault", address), ("copy", stream), ("wait", stream, other stream)."""
-
-    def __post_init__(self) -> None:
-        self._random = random.Random(self.seed)
-
-    @property
-    def pins(self) -> int:
-        """Pages that nobody may take away now, each counted as often as it is held."""
-        return sum(page.pins for vbar in self.vbars.values() for page in vbar.pages)
-
-    def get_devctx(self, device: int) -> int:
-        return 1 + device
-
-    # vbars: src/model-vbar.c
-
-    def vbar_allocate(self, context: int, size: int, device: int) -> int:
-        pages = -(-size // PAGE)
-        memory = Memory(pages * PAGE)
-        return self._add_vbar(next(HANDLES), Vbar(memory, [Page() for _ in range(pages)], pages))
-
-    def _add_vbar(self, handle: int, vbar: Vbar) -> int:
-        self.vbars = {handle: vbar, **self.vbars}
-        return handle
-
-    def vbar_get(self, context: int, handle: int) -> int:
-        return self.vbars[handle].memory.address
-
-    def vbar_prioritize(self, context: int, handle: int, *clamp: int) -> None:
-        self.prepared += 1
-        vbar = self.vbars.pop(handle)
-        vbar.watermark = len(vbar.pages)
-        self._add_vbar(handle, vbar)
-
-    def vbar_fault(self, context: int, handle: int, offset: int, size: int, signature: Any) -> int:
-        vbar = self.vbars[handle]
-        numbers = range(offset // PAGE, -(-(offset + size) // PAGE))
-        self.events.append(("fault", vbar.memory.address + offset))
-        for other in self.vbars.values():
-            for number in range(len(other.pages)):
-                if other.pages[number].resident and self._random.random() < self.loss:
-                    self.lost += other.evict(number)
-        if not self._make_room(vbar, numbers):
-            self.refused += 1
-            return OUT_OF_MEMORY
-        for i, number in enumerate(numbers):
-            page = vbar.pages[number]
-            page.serial += not page.resident
-            page.resident = True
-            page.pins += 1
-            signature[i] = page.serial
-        return SUCCESS
-
-    def _make_room(self, vbar: Vbar, numbers: range) -> bool:
-        """Take pages away, of models that were loaded earlier first, then of this one behind those it needs."""
-        absent = sum(not vbar.pages[number].resident for number in numbers)
-        for other in reversed(self.vbars.values()):
-            while other.watermark > (numbers.stop if other is vbar else 0):
-                if sum(each.resident for each in self.vbars.values()) + absent <= self.room:
-                    break
-                other.watermark -= 1
-                other.evict(other.watermark)
-        if sum(each.resident for each in self.vbars.values()) + absent > self.room:
-            vbar.watermark = min(vbar.watermark, numbers.start)
-        return numbers.stop <= vbar.watermark
-
-    def vbar_unpin(self, context: int, handle: int, offset: int, size: int) -> None:
-        vbar = self.vbars[handle]
-        for number in range(offset // PAGE, min(-(-(offset + size) // PAGE), len(vbar.pages))):
-            vbar.pages[number].pins = max(0, vbar.pages[number].pins - 1)
-            if number >= vbar.watermark:
-                vbar.evict(number)
-
-    def vbar_loaded_size(self, context: int, handle: int) -> int:
-        return self.vbars[handle].resident * PAGE
-
-    def vbar_free_memory(self, context: int, handle: int, size: int) -> int:
-        vbar, freed = self.vbars[handle], 0
-        while freed < size and vbar.watermark > 0:
-            vbar.watermark -= 1
-            freed += PAGE * vbar.evict(vbar.watermark)
-        return freed
-
-    def vbar_get_nr_pages(self, context: int, handle: int) -> int:
-        return len(self.vbars[handle].pages)
-
-    def vbar_get_residency(self, context: int, handle: int, flags: Any, size: int) -> None:
-        for number, page in enumerate(self.vbars[handle].pages[:size]):
-            flags[number] = page.resident | 2 * (page.pins > 0)
-
-    def vbar_free(self, context: int, handle: int) -> None:
-        self.vbars.pop(handle, None)
-
-    def vbars_analyze(self, context: int, only_dirty: bool) -> int:
-        return sum(vbar.resident for vbar in self.vbars.values()) * PAGE
-
-    def vbars_reset_watermark_limits(self, context: int) -> None:
-        """There are no limits here: ComfyUI sets none."""
-
-    # host buffers: src/hostbuf.c
-
-    def hostbuf_allocate(self, prewarm: int, reserved: int, mark_cold: bool) -> int:
-        handle = next(HANDLES)
-        self.host_buffers[handle] = HostBuffer(Memory(reserved + prewarm), reserved + prewarm)
-        return handle
-
-    def hostbuf_get_raw_address(self, handle: int) -> int:
-        return self.host_buffers[handle].memory.address
-
-    def hostbuf_extend(self, handle: int, size: int, reallocate: bool, register: bool, delta: Any) -> int:
-        buffer = self.host_buffers[handle]
-        assert not reallocate and not register, "ComfyUI registers by cudaHostRegister"
-        if buffer.size + size > buffer.reserved:
-            return 0
-        delta._obj.value = size
-        buffer.size += size
-        return buffer.memory.address + buffer.size - size
-
-    def hostbuf_truncate(self, handle: int, size: int, unregister: bool) -> bool:
-        buffer = self.host_buffers[handle]
-        if size >= buffer.size or (unregister and self.cudaHostUnregister(buffer.memory.address + size)):
-            return False
-        buffer.memory.spoil(size, buffer.size)
-        buffer.size = size
-        return True
-
-    def hostbuf_free(self, handle: int) -> None:
-        self.host_buffers.pop(handle, None)
-
-    # buffers for weights that find no room: src/vrambuf.c
-
-    def vrambuf_create(self, device: int, size: int) -> int:
-        handle = next(HANDLES)
-        self.cast_buffers[handle] = CastBuffer(Memory(size), size)
-        return handle
-
-    def vrambuf_get(self, handle: int) -> int:
-        return self.cast_buffers[handle].memory.address
-
-    def vrambuf_grow(self, handle: int, size: int) -> bool:
-        return size <= self.cast_buffers[handle].size
-
-    def vrambuf_destroy(self, handle: int) -> bool:
-        self.cast_buffers.pop(handle, None)
-        return True
-
-    def tensor_at(self, address: int, size: int, device: torch.device) -> torch.Tensor:
-        """As comfy_aimdo.torch.get_tensor_from_raw_ptr."""
-        assert device == GPU, device
-        for buffer in self.cast_buffers.values():
-            end = address + size - buffer.memory.address
-            if size <= end <= buffer.size:
-                buffer.used = max(buffer.used, end)
-        return put_on_gpu(torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8))
-
-    # of the CUDA runtime, by torch.cuda.cudart()
-
-    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
-        if address in self.registered:
-            return 712  # cudaErrorHostMemoryAlreadyRegistered
-        self.registered[address] = size
-        return 0
-
-    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
-        return 0 if self.registered.pop(address, None) else 713  # cudaErrorHostMemoryNotRegistered
+MEMORY = 8 << 30
+"""Bytes that ComfyUI takes the GPU to have, all free: the library alone says what fits."""
 
 
 @dataclass(eq=False)
@@ -302,8 +47,8 @@ class Stream:
 
 
 @contextmanager
-def dynamic_vram(library: Library, memory: int = 8 << 30, pinned: int = 64 << 20) -> Iterator[Library]:
-    """Run a block with ComfyUI as it is on an NVIDIA GPU of that much memory, in bytes, but for its numbers.
+def dynamic_vram(library: Library, pinned: int = 64 << 20) -> Iterator[Library]:
+    """Run a block with ComfyUI as it is on an NVIDIA GPU, but for its numbers.
 
     They are as on the CPU: float32, without fp8 matrix products. `pinned`: bytes of RAM that may be pinned. Models of
     the block are not to be used outside of it.
@@ -313,15 +58,17 @@ def dynamic_vram(library: Library, memory: int = 8 << 30, pinned: int = 64 << 20
     import comfy.memory_management
     import comfy.model_management as management
     import comfy.model_patcher
+    import comfy.model_prefetch
     import comfy_aimdo.control
     import comfy_aimdo.host_buffer
+    import comfy_aimdo.model_mmap
     import comfy_aimdo.model_vbar
     import comfy_aimdo.torch
     import comfy_aimdo.vram_buffer
 
     computing, *others = (Stream(name, library.events) for name in ("computing", "first", "second"))
     changes = {
-        **{(module, "lib"): library for module in (comfy_aimdo.control, comfy_aimdo.host_buffer,
+        **{(module, "lib"): library for module in (comfy_aimdo.control, comfy_aimdo.host_buffer, comfy_aimdo.model_mmap,
                                                    comfy_aimdo.model_vbar, comfy_aimdo.vram_buffer)},
         (comfy_aimdo.control, "devctxs"): [library.get_devctx(0)],
         (comfy_aimdo.torch, "get_tensor_from_raw_ptr"): library.tensor_at,
@@ -329,12 +76,13 @@ def dynamic_vram(library: Library, memory: int = 8 << 30, pinned: int = 64 << 20
         (comfy.memory_management, "aimdo_enabled"): True,
         (comfy.model_patcher, "CoreModelPatcher"): comfy.model_patcher.ModelPatcherDynamic,
         (attention, "optimized_attention"): attention.attention_pytorch,
+        (comfy.model_prefetch, "PREFETCH_QUEUES"): [],
         (management, "cpu_state"): management.CPUState.GPU,
         (management, "vram_state"): management.VRAMState.NORMAL_VRAM,
         (management, "get_torch_device"): lambda: GPU,
-        (management, "get_total_memory"): lambda device=None: memory,
+        (management, "get_total_memory"): lambda device=None: MEMORY,
         (management, "get_free_memory"): lambda device=None, torch_free_too=False: (
-            (memory, memory) if torch_free_too else memory),
+            (MEMORY, MEMORY) if torch_free_too else MEMORY),
         **{(management, name): lambda *_, **__: False for name in (
             "should_use_fp16", "should_use_bf16", "supports_fp8_compute", "supports_nvfp4_compute",
             "supports_mxfp8_compute")},
@@ -352,7 +100,9 @@ def dynamic_vram(library: Library, memory: int = 8 << 30, pinned: int = 64 << 20
     with pytest.MonkeyPatch.context() as patch, pretended_gpu():
         for (module, name), value in changes.items():
             patch.setattr(module, name, value)
-        yield library
-        management.free_memory(1e30, GPU)
-        management.reset_cast_buffers()
+        try:
+            yield library
+        finally:
+            management.free_memory(1e30, GPU)
+            management.reset_cast_buffers()
 
