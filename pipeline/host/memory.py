@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
+import comfy_aimdo.model_vbar
 import torch
 
 from ..checkpoint.ram import available_ram
@@ -117,6 +119,11 @@ def device_memory() -> tuple[int, int]:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Return ComfyUI's figure in bytes; before ComfyUI 0.35 that of the RAM is the machine's, also in a container."""
+    """Return ComfyUI's figure in bytes, with the weights that give way by themselves under dynamic VRAM.
+
+    Before ComfyUI 0.35 that of the RAM is the machine's, also in a container.
+    """
     free = comfy.model_management.get_free_memory(device)
-    return min(free, available_ram()) if comfy.model_management.is_device_cpu(device) else free
+    if comfy.model_management.is_device_cpu(device):
+        return min(free, available_ram())
+    return free + (comfy_aimdo.model_vbar.vbars_analyze(device.index) if comfy.memory_management.aimdo_enabled else 0)

@@ -22,7 +22,7 @@ from tests.support.comfy_in_process import import_comfyui
 from tests.support.pretended_gpu import GPU, pretended_gpu
 
 MEMORY = 8 << 30
-"""Bytes that ComfyUI takes the GPU to have, all free: the library alone says what fits."""
+"""Bytes that the GPU says it has; the library alone decides what fits."""
 
 
 @dataclass(eq=False)
@@ -66,6 +66,10 @@ def dynamic_vram(library: Library, pinned: int = 64 << 20) -> Iterator[Library]:
     import comfy_aimdo.torch
     import comfy_aimdo.vram_buffer
 
+    def free(device: torch.device | None = None, torch_free_too: bool = False) -> int | tuple[int, int]:
+        left = MEMORY - library.vbars_analyze(library.get_devctx(0), False)
+        return (left, 0) if torch_free_too else left
+
     computing, *others = (Stream(name, library.events) for name in ("computing", "first", "second"))
     changes = {
         **{(module, "lib"): library for module in (comfy_aimdo.control, comfy_aimdo.host_buffer, comfy_aimdo.model_mmap,
@@ -81,8 +85,7 @@ def dynamic_vram(library: Library, pinned: int = 64 << 20) -> Iterator[Library]:
         (management, "vram_state"): management.VRAMState.NORMAL_VRAM,
         (management, "get_torch_device"): lambda: GPU,
         (management, "get_total_memory"): lambda device=None: MEMORY,
-        (management, "get_free_memory"): lambda device=None, torch_free_too=False: (
-            (MEMORY, MEMORY) if torch_free_too else MEMORY),
+        (management, "get_free_memory"): free,
         **{(management, name): lambda *_, **__: False for name in (
             "should_use_fp16", "should_use_bf16", "supports_fp8_compute", "supports_nvfp4_compute",
             "supports_mxfp8_compute")},
