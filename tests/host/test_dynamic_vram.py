@@ -242,8 +242,7 @@ def fail_once(patch: pytest.MonkeyPatch, of: Any, name: str, error: Exception,
     patch.setattr(of, name, maybe)
 
 
-@pytest.mark.parametrize("room", [0, 100])
-@pytest.mark.parametrize("name", ["blocks.1.ffn.net.2", "proj_out"])
+@pytest.mark.parametrize("name, room", [("blocks.1.ffn.net.2", 0), ("proj_out", 0), ("proj_out", 100)])
 @pytest.mark.parametrize("runs_out", [runs_out_computing, runs_out_on_a_weight, runs_out_fetching])
 def test_after_a_pass_that_ran_out_of_memory(runs_out: Callable[..., None], name: str, room: int,
                                              monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,6 @@ def dynamic_vram(library: Library, pinned: int = 64 << 20) -> Iterator[Library]:
         (comfy.memory_management, "aimdo_enabled"): True,
         (comfy.model_patcher, "CoreModelPatcher"): comfy.model_patcher.ModelPatcherDynamic,
         (attention, "optimized_attention"): attention.attention_pytorch,
-        (comfy.model_prefetch, "PREFETCH_QUEUES"): [],
         (management, "cpu_state"): management.CPUState.GPU,
         (management, "vram_state"): management.VRAMState.NORMAL_VRAM,
         (management, "get_torch_device"): lambda: GPU,
@@ -108,4 +107,5 @@ def dynamic_vram(library: Library, pinned: int = 64 << 20) -> Iterator[Library]:
         finally:
             management.free_memory(1e30, GPU)
             management.reset_cast_buffers()
+            comfy.model_prefetch.cleanup_prefetch_queues()
 
