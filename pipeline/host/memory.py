@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import comfy.memory_management
 import comfy.model_management
@@ -12,8 +11,7 @@ import comfy_aimdo.model_vbar
 import torch
 
 from ..checkpoint.ram import available_ram
-from ..lora.patches import Change, PatchedParameters
-from ..models.host import Patch
+from ..models.patches import Patch, PatchedModule
 from .prefetch import BlockPrefetch
 
 OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size", "VRAM grow failed", "Fault failed: 2")
@@ -41,57 +39,47 @@ class PatchedResident:
             offload_device=comfy.model_management.unet_offload_device(),
         )
         self.device = self.patcher.load_device
-        self._layers = {name: m for name, m in module.named_modules() if hasattr(m, "comfy_cast_weights")}
-        self._streams = bool(self._layers)
-        self._room = 0
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
-        self._beside = PatchedParameters(module)
+        self._streams = any(hasattr(m, "comfy_cast_weights") for m in module.modules())
+        self._patched = PatchedModule(module)
+        self._room = 0
         self._prefetch = BlockPrefetch(module, self.device) if self._streams and self.patcher.is_dynamic() else None
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """See Resident. Other models are evicted where needed.
 
-        A module with ComfyUI's linear layers is loaded as far as it fits, and streams the rest from RAM.
+        A module with ComfyUI's linear layers is loaded as far as it fits, and streams the rest from RAM; what patches
+        put beside the layers stays on the device, uncounted by ComfyUI, until `remove_patches` is called.
         """
         device = self.patcher.load_device
-        if not self._is_ready(activation_bytes):
-            self._load(activation_bytes)
-        self._patch(patches)
+        need = activation_bytes + self._patched.bytes_to_place(patches, device)
+        if not self._is_ready(need):
+            self._load(need)
+        self._patched.put(patches, device)
         return device
 
-    def _is_ready(self, activation_bytes: int) -> bool:
+    def _is_ready(self, need: int) -> bool:
         """True under dynamic VRAM, which fetches weights as they are used, when a module was prepared for this node's
         run and nothing was since: ComfyUI would prepare it anew, in 50 ms for a 14B expert and with a line in its log.
         """
         newest, model = comfy.model_management.current_loaded_models[:1], self.patcher.model
         return (self.patcher.is_dynamic() and [loaded.model for loaded in newest] == [self.patcher]
-                and activation_bytes <= self._room and model.model_loaded_weight_memory > 0
+                and need <= self._room and model.model_loaded_weight_memory > 0
                 and model.dynamic_pins[self.device].get("active", False))
 
-    def _load(self, activation_bytes: int) -> None:
+    def _load(self, need: int) -> None:
         own = sum(p.nbytes for m in self._strays for p in m.parameters(recurse=False)) if self._streams else 0
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes + own,
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=need + own,
                                                force_full_load=not self._streams)
-        self._room = activation_bytes
+        self._room = need
         # ComfyUI streams its own layers only; everything else has to be on the device.
         for module in self._strays:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 tensor.data = tensor.data.to(self.device)
 
-    def _patch(self, patches: Sequence[Patch]) -> None:
-        """Put exactly these patches in force.
-
-        ComfyUI's layers apply theirs at each use, so that changing a LoRA reloads nothing. The few other parameters,
-        mostly norms, are replaced, and restored later.
-        """
-        wanted: dict[str, list[tuple[float, Any]]] = {}
-        for patch in patches:
-            wanted.setdefault(patch.parameter, []).append((patch.scale, patch.change))
-        for name, layer in self._layers.items():
-            for part in ("weight", "bias"):
-                found = wanted.pop(f"{name}.{part}", None)
-                setattr(layer, f"{part}_function", [] if found is None else [Change(found)])
-        self._beside.put(wanted)
+    def remove_patches(self) -> None:
+        """See Resident."""
+        self._patched.put((), self.device)
 
     def is_oom(self, error: RuntimeError) -> bool:
         """See Resident. CUDA can report it late, by another class of error, and some have no class for it."""

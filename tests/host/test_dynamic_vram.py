@@ -173,7 +173,7 @@ def test_loras(name: str, tmp_path: Path) -> None:
     def answers() -> list[torch.Tensor]:
         host = comfy_host()
         expert = load_expert(file, host)
-        changed = [apply_loras(Wan22Model(expert, expert), [lora], host)[0].high for lora in strengths]
+        changed = [apply_loras(Wan22Model(expert, expert), [lora])[0].high for lora in strengths]
         return [velocity(each) for each in (expert, changed[0], changed[0], changed[1], expert, changed[0])]
 
     wanted = answers()
