@@ -1,5 +1,6 @@
 """The nodes as the canvas shows them: schemas and tooltips, with one call into the pipeline each."""
 
+from .attention import Attention
 from .bridge import BridgeSampler
 from .decode import Decode
 from .decode_to_mp4 import DecodeToMP4
@@ -16,5 +17,5 @@ from .resume_remote_clip import ResumeRemoteClip
 from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
-NODES = [Load, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent,
-         Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip, Notify]
+NODES = [Load, Attention, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent,
+         LoadLatent, Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip, Notify]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..request import ALL_STEPS, Lora, RequestError, Sampling
 from ..sampling.hooks import Hooks
-from ..sampling.schedule import sigmas_of, spans
+from ..sampling.schedule import spans, step_count
 from .source import link_name
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def lora_hooks(loras: Sequence[Lora], sampling: Sampling) -> Hooks:
 
     Raises RequestError for a LoRA that acts in no step at all.
     """
-    total = _total(sampling)
+    total = step_count(sampling)
     for lora in loras:
         if lora.scale and not steps_of_lora(lora, total):
             raise RequestError(f"The LoRA {link_name(lora.source)} acts from {lora.schedule.start_percent:.1%} to "
@@ -57,17 +57,12 @@ def describe_schedules(experts: Mapping[str, Expert], sampling: Sampling) -> lis
 
     experts: by HIGH and LOW.
     """
-    said, total = [], _total(sampling)
+    said, total = [], step_count(sampling)
     for which, span in spans(sampling).items():
         for lora in dict.fromkeys(patch.lora for patch in experts[which].patches):
             if lora.schedule != ALL_STEPS:
                 said.append(f"{link_name(lora.source)}, {which}-noise expert: {_describe(lora, span, total)}.")
     return said
-
-
-def _total(sampling: Sampling) -> int:
-    """Return the number of a clip's steps, those of both experts and both stages."""
-    return len(sigmas_of(sampling)) - 1
 
 
 def _describe(lora: Lora, span: range, total: int) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ..checkpoint.mmap import MapFile, map_read_only
 from ..checkpoint.quantised import QuantisedWeight, Weight, check_unpackable, dequantise
 from ..checkpoint.ram import available_ram
 from .attention import Attend
@@ -64,6 +65,8 @@ class Host:
     """Dtype of the weights -> compute dtype."""
     adopt: Callable[[nn.Module], Resident]
     """Puts a module under the host's memory management."""
+    map_file: MapFile = map_read_only
+    """Maps a weight file of a model that may be larger than the device's memory."""
     clip: Callable[[Path], Any] | None = None
     """The host's loader of a UMT5-XXL file, whose result has the two calls of `TextEncoder`; None: it has none."""
     attend: Attend | None = None
@@ -132,6 +135,7 @@ class CastingLinear(nn.Linear):
             self.quantised = replace(self.quantised, data=fn(self.quantised.data), scales=scales)
         return super()._apply(fn, recurse)
 
+    @torch.compiler.disable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = dequantise(self.weight if self.quantised is None else self.quantised, x.dtype)
         for change in self.weight_function:
@@ -142,11 +146,19 @@ class CastingLinear(nn.Linear):
 
 
 def plain_host(device: str = "cpu") -> Host:
-    """Return a host that keeps everything on one device: float32 on the CPU, elsewhere the weights' own dtype."""
+    """Return a host that keeps everything on one device: float32 on the CPU, elsewhere the weights' own dtype.
+
+    fp8, in which nothing can be added, is calculated in float16, as by ComfyUI.
+    """
     target = torch.device(device)
 
     def adopt(module: nn.Module) -> Resident:
         return PlainResident(module.to(target), target)
 
+    def compute_dtype(stored: torch.dtype) -> torch.dtype:
+        if target.type == "cpu":
+            return torch.float32
+        return stored if stored.itemsize > 1 else torch.float16
+
     return Host(linear=lambda compute: partial(CastingLinear, compute_dtype=compute), adopt=adopt,
-                compute_dtype=lambda stored: torch.float32 if target.type == "cpu" else stored)
+                compute_dtype=compute_dtype)

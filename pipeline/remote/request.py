@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 from ..lora.lora import check_lora
-from ..request import ALL_STEPS, DEFAULT_MIN_MATCH, MAX_STEPS, ClipRequest, RequestError
+from ..request import ALL_STEPS, DEFAULT_MIN_MATCH, ClipRequest, RequestError
 
-REMOTE_RESOLUTIONS = ("480p", "720p")
-MIN_REMOTE_STEPS = 10
+REMOTE_RESOLUTIONS = ("480p", "720p", "580p", "1080p")
+MIN_REMOTE_STEPS, MAX_REMOTE_STEPS = 10, 50
 MAX_REMOTE_SEED = 2**31 - 1
 """Signed 32 bits, the narrowest of the hosted APIs."""
 
@@ -28,9 +30,9 @@ def check_request(clip: ClipRequest) -> None:
     clip.check()
     if clip.resolution not in REMOTE_RESOLUTIONS:
         raise RequestError(f"resolution is {clip.resolution!r}; choose one of {', '.join(REMOTE_RESOLUTIONS)}.")
-    if clip.num_inference_steps < MIN_REMOTE_STEPS:
+    if not MIN_REMOTE_STEPS <= clip.num_inference_steps <= MAX_REMOTE_STEPS:
         raise RequestError(f"num_inference_steps is {clip.num_inference_steps}; hosted models take "
-                           f"{MIN_REMOTE_STEPS} to {MAX_STEPS}.")
+                           f"{MIN_REMOTE_STEPS} to {MAX_REMOTE_STEPS}.")
     if clip.seed > MAX_REMOTE_SEED:
         raise RequestError(f"seed is {clip.seed}; hosted models take 0 to {MAX_REMOTE_SEED}.")
     for lora in clip.loras:
@@ -41,14 +43,15 @@ def check_request(clip: ClipRequest) -> None:
                                "or use Wan 2.2 Sampler.")
 
 
-def request_digest(clip: ClipRequest, picture: bytes, last_picture: bytes = b"") -> str:
+def request_digest(clip: ClipRequest, picture: bytes, last_picture: bytes = b"",
+                   options: Mapping[str, object] = MappingProxyType({})) -> str:
     """Return the SHA-256, in hexadecimal, of what a provider is sent and of the pictures' files: the same for the same
-    clip. last_picture: b"" for none.
+    clip. last_picture: b"" for none. options: see Target.
 
     Settings of a LoRA that never leave this machine stand at their defaults, as in the digests that ledgers hold.
     """
     sent = tuple(replace(lora, sha256=None, min_match=DEFAULT_MIN_MATCH) for lora in clip.loras if lora.scale)
-    values = asdict(replace(clip, loras=sent))
+    values = asdict(replace(clip, loras=sent)) | ({"options": dict(options)} if options else {})
     for lora in values["loras"]:
         del lora["schedule"]  # `check_request` lets none pass
     text = json.dumps(values, sort_keys=True, ensure_ascii=True)

@@ -17,7 +17,7 @@ from ..models.latents import CHANNELS, denormalise, normalise
 from ..request import RequestError, Sampling
 from .conditioning import check_pictures
 from .hooks import NO_HOOKS, Hooks, Velocity, as_asked, from_noise, unchanged, unwrapped
-from .resume import STEPS_DONE, StepsDone, leftover_of, start_of
+from .resume import SOLVERS_WITHOUT_HISTORY, STEPS_DONE, StepsDone, leftover_of, start_of
 from .sampler import check_start, new_noise, steps_from
 from .schedule import sigmas_of, spans, steps_of
 
@@ -101,7 +101,7 @@ def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
     if hooks.lora_scale is not as_asked:
         raise RequestError("A LoRA on a MODEL keeps its scale in every step. Set its start_percent to 0, end_percent "
                            "to 1, fade_in and fade_out to 0, or use Wan 2.2 Sampler.")
-    if hooks.after_step is not unchanged and sampling.scheduler != "euler":
+    if hooks.after_step is not unchanged and sampling.scheduler not in SOLVERS_WITHOUT_HISTORY:
         raise RequestError(f"The steering of latents between steps needs the scheduler euler on a MODEL, whose "
                            f"{sampling.scheduler} starts anew wherever it is interrupted. Choose euler.")
 
@@ -141,8 +141,9 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
             if hooks.after_step is not unchanged:
                 latents = _after_step(hooks, steps_at_once[-1], float(ends[-1]), latents, clean)
             noise = torch.zeros(condition.latent_shape)
-    if steps.stop < sampling.num_inference_steps:
-        return {"samples": latents, STEPS_DONE: StepsDone(steps.stop, sampling.num_inference_steps, latents)}
+    total = len(sigmas) - 1
+    if steps.stop < total:
+        return {"samples": latents, STEPS_DONE: StepsDone(steps.stop, total, latents)}
     return {"samples": latents}
 
 
