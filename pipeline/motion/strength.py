@@ -30,7 +30,7 @@ class Strength:
 
 
 STRENGTHS: Mapping[str, Strength] = {
-    "bundled demo model (0.9, 0.5)": Strength(0.9, 0.5),
+    "bundled demo model (0.9, 0.3)": Strength(0.9, 0.3),
     "Wan 2.2, camera (0.986, 0.964)": Strength(0.986, 0.964),
     "Wan 2.2, object (0.979, 0.949)": Strength(0.979, 0.949),
 }
