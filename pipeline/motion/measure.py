@@ -6,6 +6,7 @@ then all by Gauss-Newton steps on the difference of their brightness, in which p
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -69,15 +70,17 @@ class Deviation:
                 f"{self.largest * width:.1f} px apart")
 
 
-def deviation(images: torch.Tensor, motion: Motion) -> Deviation:
-    """Measure the frames of a clip (F, H, W, 3) against the path of its motion: both in the same way.
+def check_frames(motion: Motion, latent_shape: tuple[int, ...]) -> None:
+    """Raise RequestError for the latents (1, 16, T, h, w) of a clip that is not of the motion's size and length."""
+    if motion.latent_shape != tuple(latent_shape):
+        *_, length, height, width = latent_shape
+        raise RequestError(f"The motion is for {motion.num_frames} frames of {motion.width}x{motion.height}, the "
+                           f"latent is of {4 * (length - 1) + 1} of {8 * width}x{8 * height}. Connect the motion that "
+                           "the sampler had.")
 
-    Raises RequestError for frames of another clip.
-    """
-    if images.shape[:3] != (motion.num_frames, motion.height, motion.width):
-        raise RequestError(f"The motion is for {motion.num_frames} frames of {motion.width}x{motion.height}, the clip "
-                           f"has {len(images)} of {images.shape[2]}x{images.shape[1]}. Connect the motion that the "
-                           "sampler had.")
+
+def deviation(images: torch.Tensor, motion: Motion) -> Deviation:
+    """Measure the frames of a clip (F, H, W, 3) against the path of its motion: both in the same way."""
     asked, found = moves_of(motion.animatic.images), moves_of(images)
     apart = [math.hypot(a.x - b.x, a.y - b.y) for a, b in zip(asked, found, strict=True)]
     return Deviation(asked[-1], found[-1], max(apart))
@@ -99,14 +102,14 @@ def moves_of(images: torch.Tensor) -> list[Move]:
     size = (round(height * share), round(width * share))
     frames = F.interpolate(images[chosen].mean(-1)[:, None], size, mode="bilinear", antialias=True, align_corners=False)
     moves = [Move()]
-    for before, after in zip(frames[:-1], frames[1:], strict=True):
+    for before, after in itertools.pairwise(frames):
         moves.append(moves[-1].then(align(before[0], after[0])))
     return moves
 
 
 def align(before: torch.Tensor, after: torch.Tensor) -> Move:
     """Return where the content of one frame (H, W) is in the next."""
-    height, width = before.shape
+    width = before.shape[1]
     right, down = phase_correlation(before, after)
     found = torch.tensor([1.0, 0.0, right / width, down / width])  # scale cos, scale sin, x, y in widths
     for level in LEVELS:
