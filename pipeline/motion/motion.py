@@ -6,6 +6,7 @@ The clip of warped pictures (the animatic) and the pixels of it that hold are wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -189,7 +190,9 @@ class _Layers:
         self.at_rest = fit(motion.image, motion.width, motion.height)[0]
         self.masks = [Picture(moved.mask[None, ..., None]) for moved in motion.objects]
         if motion.objects:
-            cut = torch.stack([moved.mask for moved in motion.objects]).amax(0)
+            masks = torch.stack([moved.mask for moved in motion.objects]).amax(0, keepdim=True)
+            rim = math.ceil(frame.crop[2] / frame.width)  # a pixel of the frame: edges of an object are half its own
+            cut = F.max_pool2d(masks, 2 * rim + 1, 1, rim)[0]
             self.cut = Picture(cut[None, ..., None])
             self.behind = Picture(fill_holes(motion.image[0], cut == 0)[None])
 
