@@ -177,10 +177,11 @@ def test_a_clip_follows_its_path_against_its_prompt(loaded: tuple) -> None:
 
     mask = torch.zeros(1, 160, 192)
     mask[:, 60:100, 60:100] = 1
-    image = torch.where(mask[..., None] > 0, torch.tensor([1.0, 0.9, 0.1]), 0.4 * image)
+    ground = torch.nn.functional.interpolate(coarse[..., :5, :6], (160, 192), mode="bicubic").clamp(0, 1).movedim(1, -1)
+    image = torch.where(mask[..., None] > 0, torch.tensor([1.0, 0.9, 0.1]), 0.5 * ground)
     still = stay(loaded[2], image, 128, 128, 17, strength)
-    moved = move_object(still, mask, read_object_path('{"keyframes": [{"t": 0}, {"t": 1, "x": 0.25}]}'), strength)
+    moved = move_object(still, mask, read_object_path('{"keyframes": [{"t": 0}, {"t": 1, "x": 0.234375}]}'), strength)
     clip = clip_of(loaded, moved, "nothing moves")
     yellow = (clip[..., 0] > 0.6) & (clip[..., 1] > 0.5) & (clip[..., 2] < 0.4)
     middles = [frame.nonzero()[:, 1].float().mean() for frame in yellow[[0, -1]]]
-    assert float(middles[1] - middles[0]) == pytest.approx(32, abs=4)
+    assert float(middles[1] - middles[0]) == pytest.approx(30, abs=4)
