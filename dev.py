@@ -128,8 +128,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     commands = parser.add_subparsers(dest="command", required=True)
     demo_parser = commands.add_parser("demo", help="animate a picture with the bundled model")
     demo_parser.add_argument("--image", type=Path, metavar="FILE", help="the picture (default: the bundled one)")
-    demo_parser.add_argument("--camera", metavar="PATH", help='where the camera goes, such as "pan left" (default: "zoom in"; '
-                             "with a prompt, where that says)")
+    demo_parser.add_argument("--camera", metavar="PATH",
+                             help='where the camera goes, such as "pan left" (default: "zoom in", or by the prompt)')
     demo_parser.add_argument("--prompt", metavar="TEXT", help="what should happen (default: the camera moves)")
     demo_parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "output", help="where the MP4 goes")
     serve_parser = commands.add_parser("serve", help="open ComfyUI's canvas with this pack")
