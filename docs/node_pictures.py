@@ -37,6 +37,8 @@ LATENT = "wan22/latents/cat-high-noise_00001_.latent"
 NOT_IN_DEMO: dict[str, dict[str, Any]] = {
     "Wan22Lora": {"source": "wan2.2_i2v_demo_drain_colours_high_noise.safetensors",
                   "source_low": "wan2.2_i2v_demo_drain_colours_low_noise.safetensors"},
+    "Wan22CameraPath": {},
+    "Wan22MoveObject": {},
     "Wan22ImageFromURL": {"url": "https://example.com/cat.jpg"},
     "Wan22BridgeSampler": {"num_inference_steps": 20, "guidance_scale": 3.5},
     "Wan22SaveLatent": {"name": "cat-high-noise"},
