@@ -86,7 +86,7 @@ class Bench:
         """Return frames (F, H, W, 3)."""
         sampling = Sampling(seed=1, num_inference_steps=self.steps)
         first = encode_first_frame(self.vae, motion.animatic.images[:1], SIDE, SIDE, FRAMES)
-        hooks = time_to_move(motion, sampling, motion.latent_shape) if steered else NO_HOOKS
+        hooks = time_to_move(motion, sampling, first) if steered else NO_HOOKS
         texts = encode_prompts(self.encoder, prompt, "")
         frames = self.vae.decode(sample(self.model, *texts, first, sampling, hooks))[0]
         self.sheet += [torch.cat(list(clip[:: FRAMES // 4]), 1) for clip in (motion.animatic.images, frames)]
