@@ -96,7 +96,7 @@ def test_as_the_paper_has_it_and_in_two_runs_to_the_same_bits(loaded: tuple, inp
     assert steered_steps(motion, torch.from_numpy(sigmas_of(sampling))) == range(2, 4)
     found = sample(loaded[0], *inputs, sampling, following(motion, inputs, sampling))
     assert torch.allclose(found, by_the_paper(loaded, inputs, motion, sampling), atol=2e-4)
-    longer = replace(motion, strength=Strength(0.96, 0.85), _latents=[])  # held beyond the change of experts
+    longer = replace(motion, strength=Strength(0.96, 0.85), _made={})  # held beyond the change of experts
     whole = sample(loaded[0], *inputs, sampling, following(longer, inputs, sampling))
     assert not torch.equal(whole, found)
     for one, wanted in ((motion, found), (longer, whole)):
@@ -112,7 +112,7 @@ def test_as_the_paper_has_it_and_in_two_runs_to_the_same_bits(loaded: tuple, inp
 def test_what_steers_nothing_changes_no_bit(loaded: tuple, inputs: tuple, motion: Motion, picture: torch.Tensor,
                                             ) -> None:
     plain = sample(loaded[0], *inputs, SAMPLING)
-    off = replace(motion, strength=Strength(1.0, 1.0), _latents=[])
+    off = replace(motion, strength=Strength(1.0, 1.0), _made={})
     empty = stay(loaded[2], picture, SIDE, SIDE, FRAMES, STRENGTH)
     for nothing in (off, empty):
         assert torch.equal(sample(loaded[0], *inputs, SAMPLING, following(nothing, inputs)), plain)
@@ -141,13 +141,13 @@ def test_the_same_on_comfyuis_own_sampling(loaded: tuple, inputs: tuple, motion:
 
 
 def test_a_motion_that_no_step_would_follow(motion: Motion, inputs: tuple, picture: torch.Tensor) -> None:
-    camera = replace(motion, strength=STRENGTHS["Wan 2.2, camera (0.986, 0.964)"], _latents=[])
+    camera = replace(motion, strength=STRENGTHS["Wan 2.2, camera (0.986, 0.964)"], _made={})
     following(camera, inputs, replace(SAMPLING, num_inference_steps=20))
     four = Sampling(seed=0, num_inference_steps=4, guidance_scale=1.0)
     with pytest.raises(RequestError, match=r"from sigma 0\.986 to 0\.964, and no step starts there: they start at 1, "
                                            r"0\.938, 0\.833, 0\.625\. Choose custom weak_sigma"):
         following(camera, inputs, four)
-    following(replace(motion, strength=Strength(0.95, 0.7), _latents=[]), inputs, four)
+    following(replace(motion, strength=Strength(0.95, 0.7), _made={}), inputs, four)
     with pytest.raises(RequestError, match="for 9 frames of 32x32, first_frame for 13 of 48x32"):
         time_to_move(motion, SAMPLING, known_ends(torch.zeros(1, 16, 4, 4, 6)))
     closer = read_camera_path('{"keyframes": [{"t": 0, "zoom": 1.3}]}')
@@ -167,7 +167,8 @@ def clip_of(loaded: tuple, motion: Motion, prompt: str) -> torch.Tensor:
     model, encoder, vae = loaded
     sampling = replace(SAMPLING, seed=1)
     first = encode_first_frame(vae, motion.animatic.images[:1], 128, 128, 17)
-    latents = sample(model, *encode_prompts(encoder, prompt, ""), first, sampling, following(motion, (first,), sampling))
+    hooks = following(motion, (first,), sampling)
+    latents = sample(model, *encode_prompts(encoder, prompt, ""), first, sampling, hooks)
     return vae.decode(latents)[0]
 
 
