@@ -1,6 +1,6 @@
 """How closely clips of the bundled model follow camera paths and object paths, over ten pictures.
 
-usage: camera.py [--pictures 10] [--steps 16] [--sheet FILE.png]
+usage: camera.py [--pictures 10] [--steps 10] [--sheet FILE.png]
 
 Three sample pictures and drawn ones, at 128x128 pixels and 33 frames, each with: pans in eight directions, zooms in and
 out and a roll with the prompt "nothing moves"; a pan that the prompt contradicts; a static path against a prompt that
@@ -147,7 +147,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
