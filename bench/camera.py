@@ -34,8 +34,7 @@ from pipeline.models.host import plain_host  # noqa: E402
 from pipeline.models.text_encoder import encode_prompts  # noqa: E402
 from pipeline.motion.measure import deviation  # noqa: E402
 from pipeline.motion.motion import Motion, move_camera, move_object, stay  # noqa: E402
-from pipeline.motion.path import CAMERA_FIELDS, OBJECT_FIELDS  # noqa: E402
-from pipeline.motion.path import Path as MotionPath  # noqa: E402
+from pipeline.motion.path import CAMERA_FIELDS, OBJECT_FIELDS, MotionPath  # noqa: E402
 from pipeline.motion.strength import STRENGTHS  # noqa: E402
 from pipeline.request import Sampling  # noqa: E402
 from pipeline.sampling.hooks import NO_HOOKS  # noqa: E402

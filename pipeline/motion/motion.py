@@ -20,7 +20,7 @@ from ..models.vae import check_vae
 from ..request import RequestError, check_image, check_num_frames, check_size
 from .camera import Camera, Frame, cameras, seen_points
 from .depth import nearness_of, shown_points
-from .path import AT_REST, CAMERA_FIELDS, Path
+from .path import AT_REST, CAMERA_FIELDS, MotionPath
 from .strength import FREE, Strength
 from .warp import Picture, fill_holes, inside
 
@@ -31,7 +31,7 @@ class MovedObject:
 
     mask: torch.Tensor
     """(H, W), 0..1, in the size of the picture."""
-    path: Path
+    path: MotionPath
     strength: Strength
 
 
@@ -64,7 +64,7 @@ class Motion:
     width: int
     height: int
     num_frames: int
-    path: Path
+    path: MotionPath
     strength: Strength
     """Of what the camera shows. Strength(weak, FREE) leaves the background free."""
     depth: torch.Tensor | None = None
@@ -104,7 +104,7 @@ class Motion:
         return self._made["latents"]
 
 
-def move_camera(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int, path: Path,
+def move_camera(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int, path: MotionPath,
                 strength: Strength, depth: torch.Tensor | None = None) -> Motion:
     """Return the motion of a camera over a picture. Raises RequestError for inputs that cannot be used."""
     check_image(image)
@@ -118,7 +118,7 @@ def move_camera(vae: Any, image: torch.Tensor | None, width: int, height: int, n
     return Motion(vae, image.float().cpu(), width, height, num_frames, path, strength, depth)
 
 
-def move_object(motion: Motion, mask: torch.Tensor, path: Path, strength: Strength) -> Motion:
+def move_object(motion: Motion, mask: torch.Tensor, path: MotionPath, strength: Strength) -> Motion:
     """Return the motion with an object of the picture on a path of its own, in front of earlier ones.
 
     mask: MASK (1, H, W) in the size of the picture, 1 being the object. Raises RequestError for another.
