@@ -22,8 +22,8 @@ from typing import Any
 from .environment import local_comfyui
 from .paths import ROOT
 
-OF_COMFYUI = ("comfy", "comfy_api", "comfy_execution", "comfy_kitchen", "execution", "folder_paths", "latent_preview",
-              "server")
+OF_COMFYUI = ("comfy", "comfy_aimdo", "comfy_api", "comfy_execution", "comfy_kitchen", "execution", "folder_paths",
+              "latent_preview", "server")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ OBJECTS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
         "set_conds": (2, ()), "set_cfg": (1, ()), "sample": (4, ("callback", "disable_pbar", "seed"))},
     "comfy.utils.ProgressBar": {"update_absolute": (3, ())},
     "comfy.weight_adapter.base.WeightAdapterBase": {"calculate_weight": (6, ())},
+    "comfy_aimdo.model_mmap.ModelMMAP": {"get": (0, ()), "get_file_handle": (0, ())},
     "comfy_api.latest.InputImpl.VideoFromFile": {
         "get_components": (0, ()), "get_dimensions": (0, ()), "get_frame_count": (0, ()), "get_frame_rate": (0, ()),
         "get_stream_source": (0, ())},

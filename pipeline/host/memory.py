@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import torch
 
 from ..checkpoint.ram import available_ram
-from ..lora.patches import Change, PatchedParameters
-from ..models.host import Patch
+from ..models.patches import Patch, PatchedModule
 
 MPS_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")
 """Beginnings of PyTorch's messages (aten/src/ATen/mps/MPSAllocator.mm)."""
@@ -37,41 +35,31 @@ class PatchedResident:
             offload_device=comfy.model_management.unet_offload_device(),
         )
         self.device = self.patcher.load_device
-        self._layers = {name: m for name, m in module.named_modules() if hasattr(m, "comfy_cast_weights")}
-        self._streams = bool(self._layers)
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
-        self._beside = PatchedParameters(module)
+        self._streams = any(hasattr(m, "comfy_cast_weights") for m in module.modules())
+        self._patched = PatchedModule(module)
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """See Resident. Other models are evicted where needed.
 
-        A module with ComfyUI's linear layers is loaded as far as it fits, and streams the rest from RAM.
+        A module with ComfyUI's linear layers is loaded as far as it fits, and streams the rest from RAM; what patches
+        put beside the layers stays on the device, uncounted by ComfyUI, until `remove_patches` is called.
         """
         device = self.patcher.load_device
         own = sum(p.nbytes for m in self._strays for p in m.parameters(recurse=False)) if self._streams else 0
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes + own,
+        beside = self._patched.bytes_to_place(patches, device)
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes + own + beside,
                                                force_full_load=not self._streams)
         # ComfyUI streams its own layers only; everything else has to be on the device.
         for module in self._strays:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 tensor.data = tensor.data.to(device)
-        self._patch(patches)
+        self._patched.put(patches, device)
         return device
 
-    def _patch(self, patches: Sequence[Patch]) -> None:
-        """Put exactly these patches in force.
-
-        ComfyUI's layers apply theirs at each use, so that changing a LoRA reloads nothing. The few other parameters,
-        mostly norms, are replaced, and restored later.
-        """
-        wanted: dict[str, list[tuple[float, Any]]] = {}
-        for patch in patches:
-            wanted.setdefault(patch.parameter, []).append((patch.scale, patch.change))
-        for name, layer in self._layers.items():
-            for part in ("weight", "bias"):
-                found = wanted.pop(f"{name}.{part}", None)
-                setattr(layer, f"{part}_function", [] if found is None else [Change(found)])
-        self._beside.put(wanted)
+    def remove_patches(self) -> None:
+        """See Resident."""
+        self._patched.put((), self.device)
 
     def is_oom(self, error: RuntimeError) -> bool:
         """See Resident. CUDA can report it late, by another class of error, and Apple's GPUs have no class for it."""

@@ -40,8 +40,9 @@ UNITS = {"second": "second", "seconds": "second", "video": "video", "videos": "v
 NO_END = (401, 403, 404, 429)
 """HTTP statuses of a result that say nothing of how its job ended."""
 READ = "fal.ai's own list (llms.txt), read 2026-09"
-TURBO = {"480p": Price(clip=0.05, source=READ), "720p": Price(clip=0.10, source=READ)}
-PLAIN = {"480p": Price(second=0.04, source=READ), "720p": Price(second=0.08, source=READ)}
+SIZES = ("480p", "580p", "720p")
+TURBO = {size: Price(clip=usd, source=READ) for size, usd in zip(SIZES, (0.05, 0.075, 0.10), strict=True)}
+PLAIN = {size: Price(second=usd, source=READ) for size, usd in zip(SIZES, (0.04, 0.06, 0.08), strict=True)}
 
 
 def verify(request: WebhookRequest, keys: SigningKeys, now: float) -> str:
@@ -70,11 +71,12 @@ class Fal(Provider):
     webhook = SignatureScheme(verify, f"{REST}/.well-known/jwks.json", read_jwks, secret=False)
     models = (
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
-                    guidance=True, last_image=LAST, num_frames=(17, 161),
-                    prices=dict.fromkeys(("480p", "720p"), Price(second=0.10, source=READ))),
+                    guidance=True, last_image=LAST, num_frames=(17, 161), resolutions=SIZES,
+                    prices=dict.fromkeys(SIZES, Price(second=0.10, source=READ))),
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, max_steps=40, guidance=True,
-                    last_image=LAST, num_frames=(17, 161), prices=PLAIN),
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", last_image=LAST, durations=(5,), prices=TURBO),
+                    last_image=LAST, num_frames=(17, 161), resolutions=SIZES, prices=PLAIN),
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", last_image=LAST, durations=(5,),
+                    resolutions=SIZES, prices=TURBO),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:
