@@ -43,25 +43,29 @@ class BridgeSampler(SamplerNode):
 
     @classmethod
     def execute(cls, model_high: object, model_low: object, positive: list, negative: list, first_frame: object,
-                latent: dict | None = None, loras: tuple = (), negative_pass_every: int = 1, **settings: Any,
-                ) -> io.NodeOutput:
+                latent: dict | None = None, loras: tuple = (), negative_pass_every: int = 1, motion: object = None,
+                **settings: Any) -> io.NodeOutput:
         from ..pipeline.host.loras import models_with_loras
-        from ..pipeline.host.node import errors_on_node, show_text
+        from ..pipeline.host.node import errors_on_node, progress, show_text
         from ..pipeline.host.sampling import model_facts, stage_runner
         from ..pipeline.lora.schedule import lora_hooks
         from ..pipeline.request import HIGH, LOW
         from ..pipeline.sampling import negative_pass
         from ..pipeline.sampling.bridge import check_latent, check_models, sample_stages
-        from ..pipeline.sampling.hooks import combine
+        from ..pipeline.sampling.hooks import NO_HOOKS, combine
         from ..pipeline.sampling.schedule import describe_run
+        from ..pipeline.sampling.time_to_move import time_to_move
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
             models = {HIGH: model_high, LOW: model_low}
             check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
+            steering = NO_HOOKS
+            if motion is not None:
+                steering = time_to_move(motion, sampling, first_frame, progress())
             hooks = combine(lora_hooks(loras, sampling),
-                            negative_pass.negative_pass_every(negative_pass_every, positive, negative))
+                            negative_pass.negative_pass_every(negative_pass_every, positive, negative), steering)
             check_latent(latent, first_frame, sampling, hooks)  # before a LoRA is fetched
             models, fitted = models_with_loras(models, loras, node_id)
             show_text(node_id, "\n".join((describe_run(sampling), *fitted)))

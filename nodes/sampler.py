@@ -42,22 +42,27 @@ class Sampler(SamplerNode):
 
     @classmethod
     def execute(cls, model: object, positive: list, negative: list, first_frame: object, latent: dict | None = None,
-                loras: tuple = (), negative_pass_every: int = 1, **settings: Any) -> io.NodeOutput:
+                loras: tuple = (), negative_pass_every: int = 1, motion: object = None, **settings: Any,
+                ) -> io.NodeOutput:
         from ..pipeline.host.loras import downloader, lora_file
         from ..pipeline.host.memory import device_memory
-        from ..pipeline.host.node import errors_on_node, progress_with_preview, show_text, stop_if_asked
+        from ..pipeline.host.node import errors_on_node, progress, progress_with_preview, show_text, stop_if_asked
         from ..pipeline.lora.apply import use_loras
         from ..pipeline.lora.schedule import describe_schedules, lora_hooks
         from ..pipeline.sampling import negative_pass
-        from ..pipeline.sampling.hooks import combine, observe
+        from ..pipeline.sampling.hooks import NO_HOOKS, combine, observe
         from ..pipeline.sampling.sampler import check_inputs, describe_memory, sample_latent
         from ..pipeline.sampling.schedule import describe_run, step_count
+        from ..pipeline.sampling.time_to_move import time_to_move
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
             fading = lora_hooks(loras, sampling)
-            check_inputs(model, positive, negative, first_frame, sampling, latent)  # before a LoRA is fetched
+            steering = NO_HOOKS
+            if motion is not None:
+                steering = time_to_move(motion, sampling, first_frame, progress())
+            check_inputs(model, positive, negative, first_frame, sampling, latent, steering)  # before a LoRA is fetched
             fewer_passes = negative_pass.negative_pass_every(negative_pass_every)
             model, fitted = use_loras(model, loras, lora_file, downloader(node_id), stop_if_asked)
             needs = describe_memory(model, first_frame, sampling, *device_memory())
@@ -65,5 +70,5 @@ class Sampler(SamplerNode):
                                           *describe_schedules(model.experts, sampling))))
             hooks = combine(fading, observe(
                 before_pass=lambda step, expert: stop_if_asked(),
-                after_step=progress_with_preview(model.high, step_count(sampling))), fewer_passes)
+                after_step=progress_with_preview(model.high, step_count(sampling))), fewer_passes, steering)
             return io.NodeOutput(sample_latent(model, positive, negative, first_frame, sampling, hooks, latent))

@@ -71,12 +71,12 @@ def _sampler(sampling: Sampling, stage: Stage) -> Any:
     none at all. UniPC itself begins with a step of order 1, x0 + (sigma' / sigma) (x - x0) for a flow model: Euler's.
     Its lcm begins anew with each stage, and would draw the same noise again.
     """
-    if sampling.scheduler == "lcm":
+    if stage.scheduler == "lcm":
         generator = noise_of_steps(tuple(stage.noise.shape), sampling.seed, stage.steps.start)
         return comfy.samplers.ksampler("lcm", {"noise_sampler": lambda sigma, sigma_next: torch.randn(
             stage.noise.shape, generator=generator).to(sigma.device)})
-    one_step = sampling.scheduler == "unipc" and len(stage.steps) == 1
-    return comfy.samplers.sampler_object("euler" if one_step else SAMPLERS[sampling.scheduler])
+    one_step = stage.scheduler == "unipc" and len(stage.steps) == 1
+    return comfy.samplers.sampler_object("euler" if one_step else SAMPLERS[stage.scheduler])
 
 
 Wrapper = Callable[[Callable[..., torch.Tensor], dict[str, Any]], torch.Tensor]

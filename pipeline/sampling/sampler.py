@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -130,11 +131,18 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
                                "does not suit this GPU.")
         return hooks.after_step(step, sigma_next, x, clean)
 
+    current = sampling.scheduler
     try:
-        latents = denoise(latents, scheduler, steps, predict_for, after_step)
+        for name, part in groupby(steps, lambda step: hooks.scheduler(step, sampling.scheduler)):
+            first, *others = part
+            if name != current:
+                scheduler, current = _scheduler(name, sampling, shape, first), name
+            latents = denoise(latents, scheduler, range(first, first + 1 + len(others)), predict_for, after_step)
     finally:
         _remove_patches(model)
     if steps.stop < len(sigmas) - 1:
+        if current != sampling.scheduler:
+            scheduler = _scheduler(sampling.scheduler, sampling, shape, steps.stop)
         state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
         return unfinished_latent(state, float(sigmas[steps.stop]))
     return {"samples": denormalise(latents)}
