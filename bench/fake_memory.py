@@ -141,8 +141,8 @@ def devices(folder: Path) -> list[dict[str, Row | str | int]]:
     paths = {name: full_size.write_expert(folder / f"{name}.safetensors", DTYPES[name])
              for name in ("fp8_scaled", "fp16")}
     vae = full_size.write_vae(folder / "vae.safetensors", torch.bfloat16)
-    return [{"device": total, "clip": f"{size} x 81", "vae": vae_in_comfyui(vae, width, height, total * 10**9),
-             **{name: pass_in_comfyui(path, latents_of(width, height, 81), total * 10**9)
+    return [{"device": total, "clip": f"{size} x 81", "vae": vae_in_comfyui(vae, width, height, total * 2**30),
+             **{name: pass_in_comfyui(path, latents_of(width, height, 81), total * 2**30)
                 for name, path in paths.items()}}
             for total in DEVICES for size, (width, height) in SIZES.items()]
 
@@ -171,7 +171,7 @@ def main() -> None:
         for row in text:
             print(f"| {row['part']} | {gigabytes(row['weights'])} | {gigabytes(row['measured'])} |")
         found = devices(folder)
-    columns = ["GB", "clip", "fp8_scaled", "weights + pass", "fp16", "weights + pass", "first frame", "decode"]
+    columns = ["GiB", "clip", "fp8_scaled", "weights + pass", "fp16", "weights + pass", "first frame", "decode"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for row in found:
         cells = [row["device"], row["clip"]]

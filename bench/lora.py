@@ -104,8 +104,8 @@ def diffusers(expert_file: Path, lora_file: Path) -> Steps:
         model = WanTransformer3DModel.from_single_file(str(expert_file), config=folder, torch_dtype=torch.float16)
 
     def on() -> None:
-        model.load_lora_adapter(WanLoraLoaderMixin.lora_state_dict(str(lora_file)), prefix="transformer",
-                                adapter_name="one")
+        model.load_lora_adapter(WanLoraLoaderMixin.lora_state_dict(str(lora_file.parent), weight_name=lora_file.name),
+                                prefix="transformer", adapter_name="one")
         model.set_adapters("one", 0.8)
 
     return (on, lambda: model.set_adapters("one", 0.5), lambda: model.delete_adapters("one"),

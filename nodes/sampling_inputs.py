@@ -57,6 +57,11 @@ def sampling_inputs(scheduler_note: str) -> list[io.Input]:
 
 def saving_inputs() -> list[io.Input]:
     """Return the widgets for fewer passes. They come last: saved workflows know widgets by their place."""
+    sigmas = io.String.Input(
+        "sigmas", default="", optional=True, advanced=True,
+        tooltip="A list of your own in place of sigma_schedule, num_inference_steps and shift: where each step starts, "
+                "falling from 1, such as 1, 0.9375, 0.8333, 0.625. Or connect SIGMAS, such as those of BasicScheduler. "
+                "Empty: none.")
     return [
         io.Combo.Input("sigma_schedule", options=list(request.SIGMA_SCHEDULES), default=request.OFFICIAL, optional=True,
                        advanced=True,
@@ -64,12 +69,7 @@ def saving_inputs() -> list[io.Input]:
                                "4 + 10: that many of these steps, which of 30 saves 40 % and 53 % of the time; best "
                                "with dpmpp_2m. lightx2v and TurboDiffusion: for these distilled weights. Measured on "
                                "the bundled, tiny model alone: see the help page."),
-        io.MultiType.Input(
-            io.String.Input("sigmas", default="", optional=True, advanced=True,
-                            tooltip="A list of your own in place of sigma_schedule, num_inference_steps and shift: "
-                                    "where each step starts, falling from 1, such as 1, 0.9375, 0.8333, 0.625. Or "
-                                    "connect SIGMAS, such as those of BasicScheduler. Empty: none."),
-            types=[io.Sigmas]),
+        io.MultiType.Input(sigmas, types=[io.Sigmas], tooltip=sigmas.tooltip),
         io.Int.Input("negative_pass_every", default=1, min=1, max=request.MAX_NEGATIVE_PASS_EVERY, optional=True,
                      advanced=True,
                      tooltip="Run the negative pass in every n-th step of an expert, and use what guidance added again "

@@ -129,8 +129,11 @@ def _linear_class(compute: torch.dtype, apple: bool, emulated: frozenset[str]) -
                 return self
             return super()._apply(fn, recurse)
 
-        def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
-            """See HostLinear. Raises CheckpointError for a format that this ComfyUI or this device cannot use."""
+        def assign_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+            """See HostLinear. Raises CheckpointError for a format that this ComfyUI or this device cannot use.
+
+            ComfyUI's `set_weight` stays what it is: small layers of a model under dynamic VRAM get theirs by it.
+            """
             if apple and _holds_fp8(weight):
                 raise CheckpointError("The weights are fp8, which Apple's GPUs cannot use. Choose an fp16 or GGUF "
                                       "file.")

@@ -51,7 +51,7 @@ class Resident(Protocol):
 class HostLinear(PatchedLayer, Protocol):
     """A linear layer of the host's that keeps its weight as it is stored."""
 
-    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+    def assign_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """Set the weight (out, in), quantised or not, and the bias (out,)."""
 
 
@@ -120,7 +120,7 @@ class CastingLinear(nn.Linear):
         self.compute_dtype = compute_dtype
         self.weight_function: list[Callable[[torch.Tensor], torch.Tensor]] = []
 
-    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+    def assign_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """See HostLinear. Raises CheckpointError for a format that only ComfyUI dequantises."""
         if isinstance(weight, QuantisedWeight):
             check_unpackable(weight)

@@ -15,7 +15,7 @@ def negative_pass_every(every: int, *conditionings: list[list[Any]]) -> Hooks:
 
     In a step between, with c its positive velocity, the negative one is taken for c - (c' - u'), c' and u' being those
     of the last step with both, so that the guided velocity is c + (g - 1) (c' - u'). To take it for u' instead would
-    multiply by g what c has changed since: 36 dB in place of 45 (bench/steps.py, n = 2).
+    multiply by g what c has changed since. bench/steps.py measures it.
 
     conditionings: the positive and the negative one. Raises RequestError for one of several parts, each of which is a
     branch of its own, and unless every is 1..10; 1 changes nothing.

@@ -53,7 +53,7 @@ def stored(layout: str) -> Weight:
 def layer_of(host: Host, weight: Weight, compute: torch.dtype = torch.float32) -> torch.nn.Module:
     """A module with one linear layer, called `one`."""
     layer = host.linear(compute)(COLUMNS, ROWS, bias=True)
-    layer.set_weight(weight, random(ROWS, seed=8).half())
+    layer.assign_weight(weight, random(ROWS, seed=8).half())
     return torch.nn.ModuleDict({"one": layer})
 
 

@@ -116,7 +116,7 @@ def test_the_device_counts_its_bytes_and_has_no_more(gpu: FakeCuda) -> None:
 CLIPS = {
     "fp16": (832, 480, 81, Sampling(seed=0, num_inference_steps=4, scheduler="euler", guidance_scale=1.0)),
     "bf16": (1280, 720, 33, Sampling(seed=0, num_inference_steps=4, scheduler="unipc", batched_guidance=True)),
-    "fp8_scaled": (832, 480, 49, Sampling(seed=0, num_inference_steps=4, scheduler="dpmpp_2m", guidance_scale_2=1.0)),
+    "fp8_scaled": (832, 480, 49, Sampling(seed=0, num_inference_steps=4, scheduler="dpmpp_2m", guidance_scale=1.0)),
 }
 """Dtype of all weights -> width, height and frames of a clip, and how it is sampled."""
 
@@ -169,8 +169,8 @@ def test_a_pass_takes_what_is_estimated(loaded: tuple, size: str, num_frames: in
         assert both.bytes == pytest.approx(2 * estimate, rel=CLOSE)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "dtype"), [("480p", torch.bfloat16), ("720p", torch.bfloat16),
+                                            ("480p", torch.float32)])
 def test_the_vae_takes_what_is_estimated(gpu: FakeCuda, size: str, dtype: torch.dtype, folder: Path) -> None:
     """Encoding, decoding whole, and decoding in tiles whose caches stay on the device or do not."""
     path = full_size.write_vae(folder / f"vae_{size}.safetensors", dtype)
@@ -193,33 +193,34 @@ def test_a_frame_that_does_not_fit_is_encoded_in_tiles(gpu: FakeCuda, vae_file: 
     gpu.total = 4 * GB
     with gpu.peak() as peak:
         assert vae.encode(torch.zeros(5, 720, 1280, 3)).shape == (1, 16, 2, 90, 160)
-    assert peak.bytes == pytest.approx(ENCODE_BYTES_A_PIXEL * TILE**2, rel=CLOSE)
+    largest = ENCODE_BYTES_A_PIXEL * TILE**2
+    assert 0.7 * largest < peak.bytes <= largest, "tiles of one size that cover the frame are a little smaller"
 
 
-DEVICES = {  # GB: fp8_scaled at 480p x 81 and 720p x 81, fp16 at both, tiles of decoding at both
-    8: ("streams", "too little", "streams", "too little", 1, 4),
+DEVICES = {  # GiB: fp8_scaled at 480p x 81 and 720p x 81, fp16 at both, tiles of decoding at both
+    8: ("streams", "too little", "streams", "too little", 1, 3),
     12: ("streams", "streams", "streams", "streams", 1, 1),
     16: ("streams", "streams", "streams", "streams", 1, 1),
     24: ("fits", "fits", "streams", "streams", 1, 1),
-    32: ("fits", "fits", "streams", "streams", 1, 1),
+    32: ("fits", "fits", "fits", "streams", 1, 1),
     80: ("fits", "fits", "fits", "fits", 1, 1),
 }
 
 
 @pytest.mark.parametrize("gigabytes", DEVICES)
 def test_what_fits_a_device_what_streams_and_what_tiles(gigabytes: int) -> None:
-    found = [fit(weights, activations * GB // 100, gigabytes * GB).value
+    found = [fit(weights, activations * GB // 100, gigabytes * 2**30).value
              for weights in (14_527_052_360, 28_577_925_136) for activations in (376, 867)]
     need = DecodeMemory(DECODE_BYTES_A_PIXEL * 64, CACHE_BYTES_A_PIXEL * 64)
-    free = int(SHARES[0] * (gigabytes * GB - RESERVED - VAE_BYTES))
+    free = int(SHARES[0] * (gigabytes * 2**30 - RESERVED - VAE_BYTES))
     grids = [choose_grid(height // 8, width // 8, free, need) for width, height in SIZES.values()]
     assert (*found, *(len(list(grid.tiles())) for grid in grids)) == DEVICES[gigabytes]
 
 
-@pytest.mark.parametrize(("gigabytes", "size"), [(8, "480p"), (12, "720p"), (24, "720p")])
+@pytest.mark.parametrize(("gigabytes", "size"), [(12, "720p"), (24, "480p")])
 def test_comfyui_keeps_to_the_device(gigabytes: int, size: str, expert_files: dict[str, Path], lora_file: Path) -> None:
     """ComfyUI's manager without dynamic VRAM loads as much of an expert as leaves room for the pass."""
-    gpu = FakeCuda(gigabytes * GB)
+    gpu = FakeCuda(gigabytes * 2**30)
     with comfy_on(gpu) as host:
         model = Wan22Model(*(load_expert(expert_files["fp8_scaled"], host) for _ in range(2)))
         model, _ = use_loras(model, [Lora(str(lora_file), 1.0)], Path, None, None)

@@ -196,7 +196,7 @@ def test_new_widgets_come_last(comfy: ComfyClient, node: str):
     """A saved workflow knows the values of widgets by their place alone."""
     order = comfy.get(f"/object_info/{node}")[node]["input_order"]
     assert order["required"][-3:] == ["seed", "num_inference_steps", "guidance_scale"]
-    widgets = [name for name in order["optional"] if name not in ("loras", "latent")]
+    widgets = [name for name in order["optional"] if name not in ("loras", "latent", "motion")]
     assert widgets[:6] == ["guidance_scale_2", "scheduler", "shift", "boundary", "denoise", "stage"]
     new = ["sigma_schedule", "sigmas", "negative_pass_every"]
     assert widgets[6:] == (["batched_guidance", *new] if node == "Wan22Sampler" else new)

@@ -79,8 +79,17 @@ def test_a_failure_that_only_the_result_tells_is_an_end(server: FalServer, runne
 
 
 @fal
+def test_an_error_of_the_model_without_a_body_is_an_end_too(server: FalServer, runner: Runner) -> None:
+    server.fail("result", answer(500, "Internal Server Error"))
+    with pytest.raises(RemoteError):
+        runner.make()
+    assert runner.context.ledger.jobs()[0].state == JobState.FAILED
+
+
+@fal
 def test_a_gateways_error_is_no_end(server: FalServer, runner: Runner) -> None:
     server.fail("result", answer(502, "<html>Bad Gateway</html>"), times=3)
+    server.fail("result", answer(409))
     server.fail("result", answer(400, {"detail": "Request is still in progress"}))
     assert runner.make().job.state == JobState.DONE and server.accepted == 1
 

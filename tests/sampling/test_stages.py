@@ -216,6 +216,7 @@ def test_denoise_starts_on_the_straight_path_to_noise(model: Wan22Model, inputs:
 
     class TruePath(torch.nn.Module):
         config = model.low.model.config
+        blocks = ()
 
         def forward(self, stacked: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, return_dict: bool,
                     ) -> tuple[torch.Tensor]:

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
@@ -123,8 +124,9 @@ class FakeCuda(TorchDispatchMode):
         self._count(func, found)
         if asked is None or asked.type != "cpu":
             return found
-        with unset_fake_temporarily():
-            return torch.zeros(found.shape, dtype=found.dtype)
+        with unset_fake_temporarily():  # numpy's zeros take no memory before they are written
+            zeros = torch.from_numpy(np.zeros(found.numel() * found.dtype.itemsize, np.uint8))
+            return zeros.view(found.dtype).view(found.shape)
 
     def _count(self, func: Any, found: Any) -> None:
         """Count the storages that an operation made. Raises OutOfMemoryError when there is no room for one."""

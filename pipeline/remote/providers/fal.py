@@ -39,6 +39,8 @@ UNITS = {"second": "second", "seconds": "second", "video": "video", "videos": "v
 """Units of a price that say what a clip costs. "compute seconds", "5 seconds" and the like do not."""
 NO_END = (401, 403, 404, 429)
 """HTTP statuses of a result that say nothing of how its job ended."""
+AGAIN = (408, 409, 502, 503, 504)
+"""HTTP statuses after which its client asks again, the last three when they come from the gateway."""
 READ = "fal.ai's own list (llms.txt), read 2026-09"
 SIZES = ("480p", "580p", "720p")
 TURBO = {size: Price(clip=usd, source=READ) for size, usd in zip(SIZES, (0.05, 0.075, 0.10), strict=True)}
@@ -88,7 +90,7 @@ class Fal(Provider):
             return self.error(ErrorKind.RATE_LIMIT, reply, message)
         if error_type == POLICY_TYPE:
             return self.error(ErrorKind.POLICY, reply, message)
-        if again != "false" and (reply.good or reply.status >= 500 or reply.status == 408 or again == "true"):
+        if again != "false" and (reply.good or reply.status >= 500 or reply.status in AGAIN or again == "true"):
             return self.error(ErrorKind.TRANSIENT, reply, message)
         if contains_any(message, "balance", "locked"):
             return self.error(ErrorKind.QUOTA, reply, message)
@@ -205,9 +207,9 @@ def _tells_the_end(reply: Reply) -> bool:
 
     A gateway's 502 to 504 has neither a body of fal's nor a request id (fal_client 1.0.3, `_is_ingress_error`).
     """
-    if reply.good or reply.status in NO_END:
+    if reply.status < 400 or reply.status in NO_END:
         return False
-    return "x-fal-request-id" in reply.headers or any(_told(reply))
+    return reply.status not in AGAIN or "x-fal-request-id" in reply.headers or any(_told(reply))
 
 
 def _failed(message: str, error_type: str, status: int = 500) -> JobStatus:
