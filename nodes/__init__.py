@@ -1,6 +1,7 @@
 """The nodes as the canvas shows them: schemas and tooltips, with one call into the pipeline each."""
 
 from .bridge import BridgeSampler
+from .camera_path import CameraPath
 from .decode import Decode
 from .decode_to_mp4 import DecodeToMP4
 from .encode_prompt import EncodePrompt
@@ -9,6 +10,7 @@ from .image_from_url import ImageFromURL
 from .latent_file import LoadLatent, SaveLatent
 from .load import Load
 from .lora import LoraNode
+from .move_object import MoveObject
 from .notify import Notify
 from .remote_fallback import RemoteFallback
 from .remote_image_to_video import RemoteImageToVideo
@@ -16,5 +18,6 @@ from .resume_remote_clip import ResumeRemoteClip
 from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
-NODES = [Load, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, Sampler, BridgeSampler, SaveLatent, LoadLatent,
-         Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip, Notify]
+NODES = [Load, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, CameraPath, MoveObject, Sampler, BridgeSampler,
+         SaveLatent, LoadLatent, Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip,
+         Notify]

@@ -41,13 +41,15 @@ class BridgeSampler(SamplerNode):
 
     @classmethod
     def execute(cls, model_high: object, model_low: object, positive: list, negative: list, first_frame: object,
-                latent: dict | None = None, loras: tuple = (), **settings: Any) -> io.NodeOutput:
+                latent: dict | None = None, loras: tuple = (), motion: object = None, **settings: Any) -> io.NodeOutput:
         from ..pipeline.host.loras import models_with_loras
-        from ..pipeline.host.node import errors_on_node, show_text
+        from ..pipeline.host.node import errors_on_node, progress, show_text
         from ..pipeline.host.sampling import model_facts, stage_runner
         from ..pipeline.request import HIGH, LOW
         from ..pipeline.sampling.bridge import check_latent, check_models, sample_stages
+        from ..pipeline.sampling.hooks import NO_HOOKS
         from ..pipeline.sampling.schedule import describe_run
+        from ..pipeline.sampling.time_to_move import check_motion, time_to_move
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
@@ -55,7 +57,10 @@ class BridgeSampler(SamplerNode):
             models = {HIGH: model_high, LOW: model_low}
             check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
             check_latent(latent, first_frame, sampling)  # before a LoRA is fetched
+            if motion is not None:
+                check_motion(motion, sampling, first_frame.latent_shape)
             models, fitted = models_with_loras(models, loras, node_id)
             show_text(node_id, "\n".join((describe_run(sampling), *fitted)))
             run = stage_runner(models, sampling)
-            return io.NodeOutput(sample_stages(run, positive, negative, first_frame, sampling, latent))
+            hooks = NO_HOOKS if motion is None else time_to_move(motion, sampling, progress())
+            return io.NodeOutput(sample_stages(run, positive, negative, first_frame, sampling, latent, hooks))

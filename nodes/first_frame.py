@@ -7,20 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline import request
+from .size_inputs import check_size_inputs, num_frames_input, resolution_input, size_of
 from .sockets import CATEGORY, FirstFrame
-
-CUSTOM = "custom"
-
-
-def _size(resolution: dict[str, Any]) -> tuple[int, int]:
-    """Return width and height of a resolution choice. Raises RequestError for one that is not on the list."""
-    choice = resolution["resolution"]
-    if choice == CUSTOM:
-        return resolution.get("width", 0), resolution.get("height", 0)
-    if not isinstance(choice, str) or choice not in request.RESOLUTIONS:
-        raise request.RequestError(f"resolution is {choice!r}; choose one of "
-                                   f"{', '.join([*request.RESOLUTIONS, CUSTOM])}.")
-    return request.RESOLUTIONS[choice]
 
 
 class FirstFrameNode(io.ComfyNode):
@@ -28,11 +16,6 @@ class FirstFrameNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        side = {"min": request.MIN_IMAGE_SIDE, "max": request.MAX_SIDE, "step": request.SIZE_MULTIPLE}
-        custom = io.DynamicCombo.Option(CUSTOM, [
-            io.Int.Input("width", default=192, tooltip="Width of the clip in pixels, a multiple of 16.", **side),
-            io.Int.Input("height", default=128, tooltip="Height of the clip in pixels, a multiple of 16.", **side),
-        ])
         return io.Schema(
             node_id="Wan22FirstFrame",
             display_name="First Frame (Wan 2.2)",
@@ -43,13 +26,8 @@ class FirstFrameNode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="VAE from Load Wan 2.2, or wan_2.1_vae from Load VAE."),
                 io.Image.Input("image", tooltip="One picture without transparency, at least 32x32 pixels. Scaled to "
                                                 "fill the clip; the rest is cropped evenly on both sides."),
-                io.DynamicCombo.Input("resolution", tooltip="Size of the clip in pixels. Wan 2.2 was trained for 480p "
-                                                            "and 720p, the bundled model for 128x128.",
-                                      options=[*(io.DynamicCombo.Option(name, []) for name in request.RESOLUTIONS),
-                                               custom]),
-                io.Int.Input("num_frames", default=33, min=5, max=request.MAX_FRAMES, step=4,
-                             tooltip="Length of the clip: 33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames per "
-                                     "second), or any multiple of 4 plus 1."),
+                resolution_input(),
+                num_frames_input(),
                 io.Image.Input("last_image", optional=True,
                                tooltip="Picture that the clip ends with, scaled and cropped like the first one. Wan "
                                        "2.2 was not trained for this, but usually finds a way from one to the other."),
@@ -62,15 +40,7 @@ class FirstFrameNode(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, resolution: dict[str, Any] | None = None, num_frames: int | None = None) -> bool | str:
         try:
-            if isinstance(num_frames, int):  # ComfyUI itself has said of what is no number
-                request.check_num_frames(num_frames)
-            if resolution is None:  # ComfyUI drops a choice that it does not know
-                raise request.RequestError("resolution is not a known choice; choose one of "
-                                           f"{', '.join([*request.RESOLUTIONS, CUSTOM])}.")
-            size = _size(resolution)
-            # ComfyUI keeps a choice's own inputs from validation; execute checks them.
-            if all(isinstance(side, int) for side in size):
-                request.check_size(*size)
+            check_size_inputs(resolution, num_frames)
         except request.RequestError as error:
             return str(error)
         return True
@@ -82,5 +52,5 @@ class FirstFrameNode(io.ComfyNode):
         from ..pipeline.models.condition import encode_first_frame
 
         with errors_on_node(cls.hidden.unique_id):
-            return io.NodeOutput(encode_first_frame(vae, image, *_size(resolution), num_frames, progress(),
+            return io.NodeOutput(encode_first_frame(vae, image, *size_of(resolution), num_frames, progress(),
                                                     last_image))

@@ -40,24 +40,30 @@ class Sampler(SamplerNode):
 
     @classmethod
     def execute(cls, model: object, positive: list, negative: list, first_frame: object, latent: dict | None = None,
-                loras: tuple = (), **settings: Any) -> io.NodeOutput:
+                loras: tuple = (), motion: object = None, **settings: Any) -> io.NodeOutput:
         from ..pipeline.host.loras import downloader, lora_file
         from ..pipeline.host.memory import device_memory
-        from ..pipeline.host.node import errors_on_node, progress_with_preview, show_text, stop_if_asked
+        from ..pipeline.host.node import errors_on_node, progress, progress_with_preview, show_text, stop_if_asked
         from ..pipeline.host.ops import comfy_host
         from ..pipeline.lora.apply import use_loras
-        from ..pipeline.sampling.hooks import observe
+        from ..pipeline.sampling.hooks import NO_HOOKS, combine, observe
         from ..pipeline.sampling.sampler import check_inputs, describe_memory, sample_latent
         from ..pipeline.sampling.schedule import describe_run
+        from ..pipeline.sampling.time_to_move import check_motion, time_to_move
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
-            check_inputs(model, positive, negative, first_frame, sampling, latent)  # before a LoRA is fetched
+            # Before a LoRA is fetched.
+            check_inputs(model, positive, negative, first_frame, sampling, latent)
+            if motion is not None:
+                check_motion(motion, sampling, first_frame.latent_shape)
             model, fitted = use_loras(model, loras, comfy_host(), lora_file,
                                       downloader(node_id), stop_if_asked)
             needs = describe_memory(model, first_frame, sampling, *device_memory())
             show_text(node_id, "\n".join((describe_run(sampling), needs, *fitted)))
-            hooks = observe(before_pass=lambda step, expert: stop_if_asked(),
-                            after_step=progress_with_preview(model.high, sampling.num_inference_steps))
+            steering = NO_HOOKS if motion is None else time_to_move(motion, sampling, progress())
+            looking = observe(before_pass=lambda step, expert: stop_if_asked(),
+                              after_step=progress_with_preview(model.high, sampling.num_inference_steps))
+            hooks = combine(looking, steering)
             return io.NodeOutput(sample_latent(model, positive, negative, first_frame, sampling, hooks, latent))

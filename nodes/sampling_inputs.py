@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline import request
-from .sockets import Loras
+from .sockets import Loras, Motion
 
 
 def sampling_inputs(scheduler_note: str) -> list[io.Input]:
@@ -48,6 +48,9 @@ def sampling_inputs(scheduler_note: str) -> list[io.Input]:
         io.Latent.Input("latent", optional=True,
                         tooltip="Clip to change, for denoise below 1; or the latent of the high-noise stage, for stage "
                                 "'low-noise only'."),
+        Motion.Input("motion", optional=True,
+                     tooltip="Motion of Camera Path or Move Object that the clip is to follow, of the same resolution "
+                             "and num_frames as first_frame."),
     ]
 
 

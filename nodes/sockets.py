@@ -11,3 +11,5 @@ Providers = io.Custom("WAN22_PROVIDERS")
 """A tuple of pipeline.remote.providers.Target: the providers to try, in this order."""
 Loras = io.Custom("WAN22_LORAS")
 """A tuple of pipeline.request.Lora, as they were asked for: none has been downloaded."""
+Motion = io.Custom("WAN22_MOTION")
+"""pipeline.motion.motion.Motion: a camera and objects that move, for a clip of a given size and length."""

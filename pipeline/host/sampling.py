@@ -56,7 +56,7 @@ def stage_runner(models: Mapping[str, Any], sampling: Sampling) -> RunStage:
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(stage.positive, stage.negative)
         guider.set_cfg(stage.guidance_scale)
-        latents = guider.sample(stage.noise, stage.latents, _sampler(sampling.scheduler, len(stage.steps)),
+        latents = guider.sample(stage.noise, stage.latents, _sampler(stage.scheduler, len(stage.steps)),
                                 stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
                                 seed=sampling.seed)
         return latents.float().cpu(), last["clean"].float().cpu()

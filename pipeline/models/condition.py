@@ -54,13 +54,17 @@ def known_ends(latents: torch.Tensor, *, last: bool = False) -> Condition:
     return Condition(latents, mask)
 
 
-def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """Scale IMAGE (1, H, W, 3) to fill width x height, cut off evenly what stands out; (1, height, width, 3)."""
-    source_height, source_width = image.shape[1:3]
+def crop_of(source_width: int, source_height: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of the largest part in the middle of a picture that fills width x height."""
     scale = max(width / source_width, height / source_height)
     cut_width = min(source_width, max(1, round(width / scale)))
     cut_height = min(source_height, max(1, round(height / scale)))
-    left, top = (source_width - cut_width) // 2, (source_height - cut_height) // 2
+    return (source_width - cut_width) // 2, (source_height - cut_height) // 2, cut_width, cut_height
+
+
+def fit(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Scale IMAGE (1, H, W, 3) to fill width x height, cut off evenly what stands out; (1, height, width, 3)."""
+    left, top, cut_width, cut_height = crop_of(image.shape[2], image.shape[1], width, height)
     cut = image[:, top : top + cut_height, left : left + cut_width]
     resized = torch.nn.functional.interpolate(cut.movedim(-1, 1), (height, width), mode="bicubic", antialias=True,
                                               align_corners=False)
@@ -85,9 +89,19 @@ def encode_first_frame(vae: Any, image: torch.Tensor | None, width: int, height:
     clip[:1] = fit(image.float().cpu(), width, height)
     if last_image is not None:
         clip[-1:] = fit(last_image.float().cpu(), width, height)
+    return known_ends(encode_clip(vae, clip, on_piece), last=last_image is not None)
+
+
+def encode_clip(vae: Any, clip: torch.Tensor, on_piece: Callable[[int, int], None] = lambda done, total: None,
+                ) -> torch.Tensor:
+    """Encode IMAGE (4n + 1, H, W, 3) to raw latents (1, 16, T, h, w), float32 on the CPU.
+
+    Raises RequestError for the VAE of another model.
+    """
+    num_frames, height, width, _ = clip.shape
     latents = vae.encode(clip, on_piece) if isinstance(vae, WanVAE) else vae.encode(clip)
     expected = (1, 16, (num_frames - 1) // 4 + 1, height // 8, width // 8)
     if tuple(latents.shape) != expected:
         raise RequestError(f"The VAE gave latents of shape {tuple(latents.shape)}; Wan 2.2 A14B needs {expected}. "
                            "Use wan_2.1_vae.safetensors (16 channels, 8x8 pixels and 4 frames a latent).")
-    return known_ends(latents.float().cpu(), last=last_image is not None)
+    return latents.float().cpu()

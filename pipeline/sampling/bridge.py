@@ -16,7 +16,7 @@ from ..models.condition import Condition
 from ..models.latents import CHANNELS, denormalise, normalise
 from ..request import RequestError, Sampling
 from .conditioning import check_pictures
-from .hooks import NO_HOOKS, Hooks, Velocity, as_asked, from_noise, unchanged, unwrapped
+from .hooks import NO_HOOKS, Hooks, Velocity, as_asked, as_chosen, from_noise, unchanged, unwrapped
 from .resume import STEPS_DONE, StepsDone, leftover_of, start_of
 from .sampler import check_start, new_noise, steps_from
 from .schedule import sigmas_of, spans, steps_of
@@ -71,6 +71,8 @@ class Stage:
     """Raw, with leftover noise as ComfyUI's samplers leave it; zeros for a clip from noise alone."""
     positive: list[list[Any]]
     negative: list[list[Any]]
+    scheduler: str
+    """One of request.SCHEDULERS."""
     wrap: Callable[[Velocity, int], Velocity] | None = None
     """(velocity, step) -> the velocity to use in that step; None: as it is."""
 
@@ -101,7 +103,7 @@ def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
     if hooks.lora_scale is not as_asked:
         raise RequestError("A LoRA on a MODEL keeps its scale in every step. Use Wan 2.2 Sampler for a scale that "
                            "changes.")
-    if hooks.after_step is not unchanged and sampling.scheduler != "euler":
+    if hooks.after_step is not unchanged and hooks.scheduler is as_chosen and sampling.scheduler != "euler":
         raise RequestError(f"The steering of latents between steps needs the scheduler euler on a MODEL, whose "
                            f"{sampling.scheduler} starts anew wherever it is interrupted. Choose euler.")
 
@@ -130,15 +132,15 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
     conditionings = [with_condition(c, condition) for c in (positive, negative)]
     for expert, span in spans(sampling).items():
         part = range(max(span.start, steps.start), min(span.stop, steps.stop))
-        for steps_at_once in _parts(part, hooks):
+        for scheduler, steps_at_once in _parts(part, sampling.scheduler, hooks):
             wrap = None if hooks.wrap is unwrapped else _wrap_of(hooks, expert)
             ends = sigmas[steps_at_once.start : steps_at_once.stop + 1]
             latents, clean = run(Stage(expert, steps_at_once, ends, sampling.guidance[expert], noise, latents,
-                                       *conditionings, wrap))
+                                       *conditionings, scheduler, wrap))
             if not bool(latents.isfinite().all()):
                 raise RuntimeError(f"The {expert}-noise MODEL gave values that are not numbers. Its file may "
                                    "be damaged, or a patch on it (attention, compile) does not suit this GPU.")
-            if hooks.after_step is not unchanged:
+            if hooks.after_step is not unchanged and scheduler == "euler":
                 latents = _after_step(hooks, steps_at_once[-1], float(ends[-1]), latents, clean)
             noise = torch.zeros(condition.latent_shape)
     if steps.stop < sampling.num_inference_steps:
@@ -163,11 +165,21 @@ def _start(given: torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...
     return denormalise(latents / (1.0 - sigma)), torch.zeros(shape), steps
 
 
-def _parts(steps: range, hooks: Hooks) -> list[range]:
-    """Return the steps that are sampled in one go: all, or one by one when latents may change between them."""
-    if hooks.after_step is unchanged:
-        return [steps] if steps else []
-    return [range(step, step + 1) for step in steps]
+def _parts(steps: range, chosen: str, hooks: Hooks) -> list[tuple[str, range]]:
+    """Return the steps that are sampled in one go, with their scheduler.
+
+    Euler's steps go one by one when latents may change between them; after steps of another scheduler, which only a
+    hook that says which steps are Euler's can have here, they do not change.
+    """
+    parts: list[tuple[str, range]] = []
+    for step in steps:
+        name = hooks.scheduler(step, chosen)
+        goes_on = parts and parts[-1][0] == name and (hooks.after_step is unchanged or name != "euler")
+        if goes_on:
+            parts[-1] = (name, range(parts[-1][1].start, step + 1))
+        else:
+            parts.append((name, range(step, step + 1)))
+    return parts
 
 
 def _wrap_of(hooks: Hooks, expert: str) -> Callable[[Velocity, int], Velocity]:

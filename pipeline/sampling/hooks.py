@@ -43,8 +43,11 @@ Wrap = Callable[[Velocity, int, str], Velocity]
 AfterStep = Callable[[int, float, torch.Tensor, torch.Tensor], torch.Tensor]
 """(step, sigma where the next one starts, latents, predicted clean latents) -> the latents to go on with.
 
-Latents are normalised, float32, on the CPU. To change them falsifies what a multistep scheduler remembers: use euler.
+Latents are normalised, float32, on the CPU. To change them falsifies what a multistep scheduler remembers: have
+those steps done by euler.
 """
+SchedulerOf = Callable[[int, str], str]
+"""(step, the chosen scheduler) -> the scheduler of that step. It begins anew after steps of another one."""
 LoraScale = Callable[[int, Any], float]
 """(step, request.Lora) -> the scale of that LoRA in that step."""
 
@@ -64,6 +67,11 @@ def unchanged(step: int, sigma_next: float, latents: torch.Tensor, clean: torch.
     return latents
 
 
+def as_chosen(step: int, scheduler: str) -> str:
+    """Keep to the scheduler that the settings of the clip name."""
+    return scheduler
+
+
 def as_asked(step: int, lora: Any) -> float:
     """Keep the LoRA at the scale that the request gives it."""
     return lora.scale
@@ -77,6 +85,7 @@ class Hooks:
     wrap: Wrap = unwrapped
     after_step: AfterStep = unchanged
     lora_scale: LoraScale = as_asked
+    scheduler: SchedulerOf = as_chosen
 
 
 NO_HOOKS = Hooks()
@@ -107,13 +116,15 @@ def observe(before_pass: Callable[[int, str], None] = lambda step, expert: None,
 def combine(*ideas: Hooks) -> Hooks:
     """Return one set of hooks for several: the first is innermost, and its after_step runs first.
 
-    Raises RequestError when two of them choose the start, or the scale of LoRAs.
+    Raises RequestError when two of them choose the start, the scale of LoRAs, or the scheduler.
     """
     starts = [idea.start for idea in ideas if idea.start is not from_noise]
     scales = [idea.lora_scale for idea in ideas if idea.lora_scale is not as_asked]
+    schedulers = [idea.scheduler for idea in ideas if idea.scheduler is not as_chosen]
     wraps = [idea.wrap for idea in ideas if idea.wrap is not unwrapped]
     after = [idea.after_step for idea in ideas if idea.after_step is not unchanged]
-    for what, found in (("where the clip starts from", starts), ("the scale of LoRAs", scales)):
+    for what, found in (("where the clip starts from", starts), ("the scale of LoRAs", scales),
+                        ("the scheduler", schedulers)):
         if len(found) > 1:
             raise RequestError(f"{len(found)} inputs of the sampler decide {what}. Disconnect all but one.")
 
@@ -128,4 +139,4 @@ def combine(*ideas: Hooks) -> Hooks:
         return latents
 
     return Hooks(*(starts or [from_noise]), wrap if wraps else unwrapped, after_step if after else unchanged,
-                 *(scales or [as_asked]))
+                 *(scales or [as_asked]), *(schedulers or [as_chosen]))

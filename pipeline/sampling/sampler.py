@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -108,8 +109,15 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
                                "does not suit this GPU.")
         return hooks.after_step(step, sigma_next, x, clean)
 
-    latents = denoise(latents, scheduler, steps, predict_for, after_step)
+    current = sampling.scheduler
+    for name, part in groupby(steps, lambda step: hooks.scheduler(step, sampling.scheduler)):
+        if name != current:
+            scheduler, current = new_scheduler(name, sigmas), name
+        first, *others = part
+        latents = denoise(latents, scheduler, range(first, first + 1 + len(others)), predict_for, after_step)
     if steps.stop < sampling.num_inference_steps:
+        if current != sampling.scheduler:
+            scheduler = new_scheduler(sampling.scheduler, sigmas)
         state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
         return unfinished_latent(state, float(sigmas[steps.stop]))
     return {"samples": denormalise(latents)}

@@ -123,9 +123,9 @@ def test_a_stage_of_one_step_is_a_step(scheduler: str, boundary: float, split: t
     text = with_condition(text, known_ends(torch.randn(1, 16, 2, 8, 8, generator=g)))
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()[steps.start : steps.stop + 1]
     stage = Stage(expert, steps, sigmas, 1.0, torch.randn(1, 16, 2, 8, 8, generator=g), torch.zeros(1, 16, 2, 8, 8),
-                  text, text)
-    found, euler = (stage_runner({HIGH: core, LOW: core}, replace(sampling, scheduler=name))(stage)[0]
-                    for name in (scheduler, "euler"))
+                  text, text, scheduler)
+    run = stage_runner({HIGH: core, LOW: core}, sampling)
+    found, euler = (run(replace(stage, scheduler=name))[0] for name in (scheduler, "euler"))
     assert apart(found, euler) < TOLERANCE
 
 

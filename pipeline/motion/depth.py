@@ -1,0 +1,74 @@
+"""Parallax: a picture and its depth, seen by a camera that has moved.
+
+What is near moves further than what is far, and hides it. The picture becomes points in space, each in the direction
+where it is seen at rest; a frame shows the nearest point of those that fall on a pixel. What comes out from behind is
+a hole.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ..request import RequestError
+from .camera import Camera, Frame
+from .warp import fill_holes
+
+STRENGTH = 0.5
+"""How much nearer than the picture's plane the nearest point is, and how much further the farthest: an inverse distance
+of 1 / focal length times 1 + STRENGTH or 1 - STRENGTH at most."""
+FLAT = 0.01
+OVERSAMPLING = 2
+"""Points a pixel of the frame, along each side, so that surfaces seen closer by have no cracks."""
+
+
+def nearness_of(depth: torch.Tensor, frame: Frame) -> torch.Tensor:
+    """Return inverse distances (H, W) of a DEPTH image, (1, h, w, 3), bright being near, in the size of the picture.
+
+    In units of the plane's, so that 1 moves as the path says: that is the median. Raises RequestError for a depth that
+    is the same everywhere.
+    """
+    grey = depth[0].mean(-1)
+    low, high = (float(value) for value in grey.aminmax())
+    if high - low < FLAT:
+        raise RequestError(f"The depth is the same everywhere ({low:.2f}), so that there is no near and far in it. "
+                           "Connect the depth of this picture, or nothing.")
+    size = (frame.picture_height, frame.picture_width)
+    grey = F.interpolate(grey[None, None].double(), size, mode="bilinear", antialias=True, align_corners=False)[0, 0]
+    return 1 + STRENGTH * (grey - grey.median()) / (high - low)
+
+
+def shown_points(camera: Camera, frame: Frame, nearness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the points of the picture (H, W, 2), in widths of the frame, that a camera shows, and holes as False."""
+    points, near = _cloud(frame, nearness)
+    space = torch.cat([points, torch.full_like(points[:, :1], camera.focal)], 1) / near[:, None]
+    where, distance = camera.project(space)
+    columns = ((where[:, 0] + 0.5) * frame.width).floor().long()
+    rows = ((where[:, 1] / frame.aspect + 0.5) * frame.height).floor().long()
+    falls = (distance > 1e-6) & (columns >= 0) & (columns < frame.width) & (rows >= 0) & (rows < frame.height)
+    pixel = (rows * frame.width + columns)[falls]
+    closest = torch.full((frame.height * frame.width,), torch.inf, dtype=torch.float64)
+    closest.scatter_reduce_(0, pixel, distance[falls], "amin")
+    shown = distance[falls] <= closest[pixel]
+    winner = torch.full((frame.height * frame.width,), -1)
+    winner.scatter_reduce_(0, pixel[shown], falls.nonzero()[:, 0][shown], "amax")  # of equals always the same
+    known = winner.view(frame.height, frame.width) >= 0
+    chosen = winner.clamp(min=0).view(frame.height, frame.width)
+    # The point falls somewhere in the pixel: go from there to its centre, as far as the surface is enlarged.
+    enlarged = camera.focal / distance[chosen] / near[chosen]
+    found = points[chosen] + (frame.pixels() - where[chosen]) / enlarged[..., None]
+    return fill_holes(found, known), known
+
+
+def _cloud(frame: Frame, nearness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return points of the whole picture, (N, 2) in widths of the frame, and how near each is, (N,)."""
+    left, top, width, height = frame.crop
+    fine_x, fine_y = OVERSAMPLING * frame.width / width, OVERSAMPLING * frame.height / height
+    columns, rows = (max(2, round(side * fine)) for side, fine in
+                     ((frame.picture_width, fine_x), (frame.picture_height, fine_y)))
+    xs = ((torch.arange(columns, dtype=torch.float64) + 0.5) / columns * frame.picture_width - left) / width - 0.5
+    ys = ((torch.arange(rows, dtype=torch.float64) + 0.5) / rows * frame.picture_height - top) / height - 0.5
+    points = torch.stack(torch.meshgrid(xs, ys * frame.aspect, indexing="xy"), -1).flatten(0, 1)
+    grid = frame.to_grid(points)[None, None].to(nearness.dtype)
+    near = F.grid_sample(nearness[None, None], grid, mode="nearest", padding_mode="border", align_corners=False)
+    return points, near.flatten()

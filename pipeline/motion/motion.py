@@ -1,0 +1,213 @@
+"""A motion that a clip is to follow: its recipe, the clip of warped pictures that shows it, and the latents of that.
+
+The clip of warped pictures (the animatic) and the pixels of it that hold are what Time-to-Move steers with
+(sampling/time_to_move.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..models.condition import encode_clip, fit
+from ..models.latents import normalise
+from ..models.vae import check_vae
+from ..request import RequestError, check_image, check_num_frames, check_size
+from .camera import Camera, Frame, cameras, seen_points
+from .depth import nearness_of, shown_points
+from .path import AT_REST, CAMERA_FIELDS, Path
+from .strength import FREE, Strength
+from .warp import Picture, fill_holes, inside
+
+
+@dataclass(frozen=True)
+class MovedObject:
+    """A part of the picture that moves in it."""
+
+    mask: torch.Tensor
+    """(H, W), 0..1, in the size of the picture."""
+    path: Path
+    strength: Strength
+
+
+@dataclass(frozen=True)
+class Animatic:
+    """The clip of warped pictures."""
+
+    images: torch.Tensor
+    """(F, H, W, 3), 0..1."""
+    until: torch.Tensor
+    """(F, H, W): the sigma until which a pixel is held; FREE for one that is not."""
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """Pixels that are held, (F, H, W), 1 or 0."""
+        return (self.until < FREE).float()
+
+    def until_in_latents(self) -> torch.Tensor:
+        """Return `until` of every latent, (1, 1, T, h, w): held where most pixels of its 4 frames and 8x8 are."""
+        held = self.mask
+        share, sums = (F.avg_pool3d(torch.cat([clip[:1].repeat(4, 1, 1), clip[1:]])[None, None], (4, 8, 8))
+                       for clip in (held, held * self.until))
+        return torch.where(share > 0.5, sums / share.clamp(min=1e-6), FREE)
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """The content of a WAN22_MOTION socket: a camera and objects in a picture, for a clip of a size and a length."""
+
+    vae: Any
+    image: torch.Tensor
+    """IMAGE (1, H, W, 3): the whole picture."""
+    width: int
+    height: int
+    num_frames: int
+    path: Path
+    strength: Strength
+    """Of what the camera shows. Strength(weak, FREE) leaves the background free."""
+    depth: torch.Tensor | None = None
+    """IMAGE (1, h, w, 3), bright being near."""
+    objects: tuple[MovedObject, ...] = ()
+    _latents: list[torch.Tensor] = field(default_factory=list, repr=False)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of the clip's latents, (1, 16, T, h, w)."""
+        return (1, 16, (self.num_frames - 1) // 4 + 1, self.height // 8, self.width // 8)
+
+    @property
+    def weak(self) -> float:
+        """The sigma that the clip starts at."""
+        return max(self.strength.weak, *(moved.strength.weak for moved in self.objects), 0.0)
+
+    @cached_property
+    def animatic(self) -> Animatic:
+        """The clip of warped pictures. Raises RequestError where the camera sees nothing of the picture."""
+        return animate(self)
+
+    def latents(self, on_piece: Callable[[int, int], None] = lambda done, total: None) -> torch.Tensor:
+        """Return the normalised latents of the animatic (1, 16, T, h, w); the VAE encodes it once."""
+        if not self._latents:
+            self._latents.append(normalise(encode_clip(self.vae, self.animatic.images, on_piece)))
+        return self._latents[0]
+
+
+def move_camera(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int, path: Path,
+                strength: Strength, depth: torch.Tensor | None = None) -> Motion:
+    """Return the motion of a camera over a picture. Raises RequestError for inputs that cannot be used."""
+    check_image(image)
+    check_size(width, height)
+    check_num_frames(num_frames)
+    check_vae(vae)
+    strength.check()
+    if depth is not None:
+        check_image(depth, "depth")
+        depth = depth.float().cpu()
+    return Motion(vae, image.float().cpu(), width, height, num_frames, path, strength, depth)
+
+
+def move_object(motion: Motion, mask: torch.Tensor, path: Path, strength: Strength) -> Motion:
+    """Return the motion with an object of the picture on a path of its own, in front of earlier ones.
+
+    mask: MASK (1, H, W) in the size of the picture, 1 being the object. Raises RequestError for another.
+    """
+    strength.check()
+    height, width = motion.image.shape[1:3]
+    if mask.shape[-2:] != (height, width):
+        raise RequestError(f"The mask is {mask.shape[-1]}x{mask.shape[-2]} pixels, the picture {width}x{height}. Draw "
+                           "it on the same picture: right-click Load Image, Open in MaskEditor. (For a picture without "
+                           "one, Load Image gives an empty mask of 64x64.)")
+    mask = mask.float().cpu().reshape(-1, height, width)
+    if len(mask) != 1:
+        raise RequestError(f"The mask is a batch of {len(mask)}; an object has one. Use a Move Object for each.")
+    if not bool(mask.isfinite().all()) or not bool((mask > 0.5).any()):
+        raise RequestError("The mask is empty: there is no object to move. Draw it on the picture: right-click Load "
+                           "Image, Open in MaskEditor.")
+    if bool((mask > 0.5).all()):
+        raise RequestError("The mask covers the whole picture. Draw it on the object alone, or move the camera with "
+                           "Camera Path.")
+    return replace(motion, objects=(*motion.objects, MovedObject(mask[0].clamp(0, 1), path, strength)), _latents=[])
+
+
+def stay(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int, strength: Strength,
+         motion: Motion | None = None) -> Motion:
+    """Return what an object moves in: the given motion, else a camera at rest that leaves the background free.
+
+    Raises RequestError when the given motion is of another picture, size or length.
+    """
+    at_rest = move_camera(vae, image, width, height, num_frames, AT_REST, strength)
+    if motion is None:
+        return replace(at_rest, strength=Strength(strength.weak, FREE))
+    if (motion.width, motion.height, motion.num_frames) != (width, height, num_frames):
+        raise RequestError(f"The motion is for {motion.num_frames} frames of {motion.width}x{motion.height}, this node "
+                           f"for {num_frames} of {width}x{height}. Give both the same resolution and num_frames.")
+    if not torch.equal(motion.image, at_rest.image):
+        raise RequestError("The motion is of another picture. Connect the same one to both nodes.")
+    return replace(motion, vae=vae, _latents=[])
+
+
+def animate(motion: Motion) -> Animatic:
+    """Render the animatic of a motion."""
+    image = motion.image
+    frame = Frame(motion.width, motion.height, image.shape[2], image.shape[1])
+    nearness = None if motion.depth is None else nearness_of(motion.depth, frame)
+    layers = _Layers(motion, frame)
+    images, until = [], []
+    for index, camera in enumerate(cameras(motion.path, motion.num_frames, frame.aspect)):
+        t = index / (motion.num_frames - 1)
+        shown, held = layers.at(t, *_look(camera, frame, nearness, t))
+        images.append(shown)
+        until.append(held)
+    return Animatic(torch.stack(images).clamp(0, 1), torch.stack(until))
+
+
+def _look(camera: Camera, frame: Frame, nearness: torch.Tensor | None, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a camera shows as points of the picture (H, W, 2), -1..1, and which of them are there, (H, W)."""
+    if nearness is None:
+        points, known = seen_points(camera, frame.pixels()), True
+    else:
+        points, known = shown_points(camera, frame, nearness)
+    grid = frame.to_grid(points)
+    there = inside(grid) & known
+    if not bool(there.any()):
+        raise RequestError(f"At t {t:.2f} the camera shows nothing of the picture: its path has left it. Keep a part "
+                           "of the picture in the frame at every time.")
+    return grid, there
+
+
+class _Layers:
+    """The picture, and the objects before it, to be shown through a camera."""
+
+    def __init__(self, motion: Motion, frame: Frame) -> None:
+        self.motion, self.frame = motion, frame
+        self.picture = Picture(motion.image)
+        self.at_rest = fit(motion.image, motion.width, motion.height)[0]
+        self.masks = [Picture(moved.mask[None, ..., None]) for moved in motion.objects]
+        if motion.objects:
+            cut = torch.stack([moved.mask for moved in motion.objects]).amax(0)
+            self.cut = Picture(cut[None, ..., None])
+            self.behind = Picture(fill_holes(motion.image[0], cut == 0)[None])
+
+    def at(self, t: float, grid: torch.Tensor, there: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a frame (H, W, 3) and until which sigma its pixels are held, (H, W)."""
+        view = self.motion.path.at(t)
+        scale = view["zoom"] * self.frame.width / self.frame.crop[2]
+        shown = self.at_rest if view == CAMERA_FIELDS else self.picture.at(grid, scale)
+        until = torch.where(there, self.motion.strength.strong, FREE)
+        shifts = [self.frame.shift(**moved.path.at(t)) for moved in self.motion.objects]
+        moving = any(bool(shift.any()) for shift in shifts)
+        if moving:
+            hole = self.cut.at(grid, scale).clamp(0, 1)
+            shown = torch.lerp(shown, self.behind.at(grid, scale), hole)
+            until = torch.where(hole[..., 0] > 0.5, FREE, until)
+        for moved, mask, shift in zip(self.motion.objects, self.masks, shifts, strict=True):
+            source = grid - shift
+            alpha = mask.at(source, scale).clamp(0, 1) * inside(source)[..., None]
+            shown = torch.lerp(shown, self.picture.at(source, scale), alpha) if moving else shown
+            until = torch.where(alpha[..., 0] > 0.5, moved.strength.strong, until)
+        return shown, until

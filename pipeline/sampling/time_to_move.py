@@ -1,0 +1,87 @@
+"""Time-to-Move: a clip that follows the warped pictures of a motion (arXiv 2511.08633, github.com/time-to-move/TTM).
+
+The clip starts at the weak sigma, from the animatic with that much noise. After each step until the strong sigma, what
+the motion knows is put back, with the noise of the next step: x = (1 - M) x + M ((1 - s) z + s n). The noise n is the
+clip's own, the same in every step. Both bounds are sigmas, so that they mean the same for every number of steps.
+
+Steps of the span are Euler's: a multistep solver would go on from predictions of latents that were replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..motion.motion import FREE, Motion
+from ..request import RequestError, Sampling
+from .hooks import NO_HOOKS, Hooks
+from .sampler import new_noise
+from .schedule import sigmas_of
+
+ROUNDING = 1e-6
+"""Two sigmas that are this close are the same."""
+
+
+def check_motion(motion: Motion, sampling: Sampling, latent_shape: tuple[int, ...]) -> None:
+    """Raise RequestError for a motion of another clip, or one that no step of the schedule would follow."""
+    if motion.latent_shape != tuple(latent_shape):
+        _, _, length, height, width = latent_shape
+        raise RequestError(f"The motion is for {motion.num_frames} frames of {motion.width}x{motion.height}, "
+                           f"first_frame for {4 * (length - 1) + 1} of {8 * width}x{8 * height}. Give both the same "
+                           "resolution and num_frames.")
+    steered_steps(motion, torch.from_numpy(sigmas_of(sampling)))
+
+
+def steered_steps(motion: Motion, sigmas: torch.Tensor) -> range:
+    """Return the steps after which latents are replaced; an empty range at 0 for a motion that holds nothing.
+
+    sigmas: of every step and of the end. Raises RequestError when no step lies between the motion's two sigmas.
+    """
+    strong = float(motion.animatic.until.min())
+    if strong >= FREE:
+        return range(0)
+    first, end = (_first_at(sigmas, sigma) for sigma in (motion.weak, strong))
+    if first == end:
+        listed = ", ".join(f"{sigma:.3g}" for sigma in sigmas[:-1].tolist())
+        raise RequestError(f"The motion steers from sigma {motion.weak:g} to {strong:g}, and no step starts "
+                           f"there: they start at {listed}. Choose custom weak_sigma and strong_sigma that have some "
+                           "of these between them, or take more steps: 4 for a distilled LoRA leave none where Wan 2.2 "
+                           "settles its motion.")
+    return range(first, end)
+
+
+def _first_at(sigmas: torch.Tensor, bound: float) -> int:
+    """Return the first step that starts at a sigma of `bound` or less; len(sigmas) - 1 for none."""
+    return min(int((sigmas > bound + ROUNDING).sum()), len(sigmas) - 1)
+
+
+def time_to_move(motion: Motion, sampling: Sampling,
+                 on_piece: Callable[[int, int], None] = lambda done, total: None) -> Hooks:
+    """Return hooks that make a clip follow a motion, which `check_motion` has accepted.
+
+    on_piece(done, total) counts latents while the VAE encodes the animatic.
+    """
+    sigmas = torch.from_numpy(sigmas_of(sampling)).float()
+    steps = steered_steps(motion, sigmas)
+    if not steps:
+        return NO_HOOKS
+    clean, until = motion.latents(on_piece), motion.animatic.until_in_latents()
+    noise = new_noise(motion.latent_shape, sampling.seed)
+
+    def noised(sigma: float) -> torch.Tensor:
+        return (1.0 - sigma) * clean + sigma * noise
+
+    def start(given: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return noised(float(sigmas[steps.start])), steps.start
+
+    def after_step(step: int, sigma_next: float, latents: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+        if step not in steps:
+            return latents
+        held = sigmas[step] > until + ROUNDING
+        return torch.where(held, noised(sigma_next), latents)
+
+    def scheduler(step: int, chosen: str) -> str:
+        return "euler" if step in steps else chosen
+
+    return Hooks(start=start, after_step=after_step, scheduler=scheduler)
