@@ -30,7 +30,7 @@ class CameraPath(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="VAE from Load Wan 2.2, or wan_2.1_vae from Load VAE."),
                 io.Image.Input("image", tooltip="The whole picture, which may be larger than the camera's frame: one, "
                                                 "without transparency, at least 32x32 pixels."),
-                io.String.Input("path", default=preset_json("zoom in"), multiline=True,
+                io.String.Input("path", default=preset_json("zoom in"), multiline=False,
                                 tooltip="The camera's frame at times t from 0 to 1, as JSON: x and y in its widths and "
                                         "heights, zoom, roll, tilt and orbit in degrees; and the easing."),
                 resolution_input(),

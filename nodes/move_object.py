@@ -31,7 +31,7 @@ class MoveObject(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="VAE from Load Wan 2.2, or wan_2.1_vae from Load VAE."),
                 io.Image.Input("image", tooltip="The picture, the same as that of motion."),
                 io.Mask.Input("mask", tooltip="The object, drawn on this picture in the mask editor of Load Image."),
-                io.String.Input("path", default=DEFAULT_PATH, multiline=True,
+                io.String.Input("path", default=DEFAULT_PATH, multiline=False,
                                 tooltip="How far the object has moved at times t from 0 to 1, as JSON: x and y in "
                                         "widths and heights of the clip, starting at 0; and the easing."),
                 resolution_input(),

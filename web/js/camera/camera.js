@@ -25,6 +25,7 @@ export const camera = {
     kind: CAMERA,
     fields: { x: 0.01, y: 0.01, zoom: 0.01, roll: 1, tilt: 1, orbit: 1 },
     name: "camera.camera",
+    cuts: false,
 
     /** Return the corners of all frames, in pixels of the picture. */
     extent({ keyframes }, scene) {
@@ -42,6 +43,9 @@ export const camera = {
 
     /** Return the matrix to look through the camera. */
     look: (view, scene) => frameMatrix(view, scene.picture, scene.aspect, scene.fov),
+
+    /** Return how far what is cut out of the picture is from its place. */
+    shift: () => [0, 0],
 
     draw(stage, path, place, scene) {
         const toStage = (point) => apply(stage.toStage, point);
@@ -72,13 +76,14 @@ export const camera = {
 
     /**
      * Begin a drag.
-     * @param {"move" | "scale" | "turn"} grab what was caught
+     * @param {"move" | "scale" | "turn" | undefined} grab what was caught
      * @param {object} view the numbers at its start
      * @param {[number, number]} from the point of the picture where it starts
-     * @returns {(to: [number, number], event: {shiftKey: boolean}) => object} the numbers for a point; with Shift a move
-     *     keeps to one axis, and a turn to steps
+     * @returns {((to: [number, number], event: {shiftKey: boolean}) => object) | null} the numbers for a point; with Shift
+     *     a move keeps to one axis, and a turn to steps. null when nothing was caught
      */
     drag(grab, view, from, scene) {
+        if (!grab) return null;
         const centre = centreOf(view, scene);
         const [width, height] = frameSize(scene.picture, scene.aspect);
         const start = minus(from, centre);

@@ -1,38 +1,45 @@
 import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
 import { forwardToCanvas } from "../forward.js";
-import { readInputs, watchInputs } from "../node_inputs.js";
+import { latestOnly, readInputs, watchInputs } from "../node_inputs.js";
 import { request } from "../server.js";
 import { addStyle } from "../style.js";
 import { camera } from "./camera.js";
 import { Editor } from "./editor.js";
+import { cutOut } from "./mask.js";
+import { object } from "./object.js";
 import { keyOf, loadPicture, Source } from "./source.js";
 
-const INPUTS = ["image", "path", "width", "height", "num_frames"];
+/** Node -> what moves on it. */
+const NODES = { Wan22CameraPath: camera, Wan22MoveObject: object };
+const INPUTS = ["image", "mask", "path", "resolution", "resolution.width", "resolution.height", "num_frames"];
 const MARGIN = 10;
+/** Width of a new node, so that a picture can be drawn on. */
 const WIDTH = 400;
-/** Where a size comes from another node. */
-const SIZE = { width: 832, height: 480, num_frames: 81 };
+/** Frames of a clip whose length comes from another node. */
+const FRAMES = 81;
 
-/** Node -> where its picture comes from. */
-const pictures = new Map();
+/** Node -> where its picture and its mask come from. */
+const sources = new Map();
 /** Workflow and node -> the place of its path that was changed last: undo makes every node anew. */
 const places = new Map();
 let presets;
 
-function add(node) {
+function add(node, moving) {
     presets ??= request("camera_presets").catch(() => []);
-    const editor = new Editor(camera, {
+    const key = () => `${app.rootGraph.id}/${keyOf(node)}`;
+    const editor = new Editor(moving, {
         write(text) {
             const widget = node.widgets.find(({ name }) => name === "path");
             widget.value = text;
             widget.callback?.(text, app.canvas, node);
-            places.set(placeOf(node), editor.place);
+            places.set(key(), editor.place);
             node.setDirtyCanvas(true, true);
         },
         begin: () => app.canvas.emitBeforeChange(),
         end: () => app.canvas.emitAfterChange(),
-    }, presets);
+        resize: () => grow(node),
+    }, moving === camera ? presets : Promise.resolve([]));
     const widget = node.addDOMWidget("wan22_path_editor", "wan22-camera", editor.element, {
         serialize: false,
         hideOnZoom: false,
@@ -41,52 +48,76 @@ function add(node) {
         getMinHeight: () => editor.minHeight(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
     });
     widget.serialize = false;
-    forwardToCanvas(editor.element);
-    follow(node, editor);
     const { onRemove } = widget;
     widget.onRemove = function () {
         onRemove?.call(this);
-        pictures.delete(node);
+        sources.delete(node);
         editor.release();
     };
+    forwardToCanvas(editor.element);
+    follow(node, editor, () => places.get(key()) ?? 0);
 }
 
-const placeOf = (node) => `${app.rootGraph.id}/${keyOf(node)}`;
+/** Make a node as high as its widgets need; Nodes 2.0 does so itself. */
+function grow(node) {
+    const height = node.computeSize()[1];
+    if (!window.LiteGraph.vueNodesMode && node.size[1] < height) node.setSize([node.size[0], height]);
+    node.setDirtyCanvas(true, true);
+}
 
-/** Show in the editor what the node's inputs are, now and after each change. */
-function follow(node, editor) {
+/** Show in the editor what the node's inputs are, now and after each change. firstPlace: of the path, to show first. */
+function follow(node, editor, firstPlace) {
     let picture = null;
     let isFirst = true;
     const show = () => {
-        if (isFirst) editor.place = places.get(placeOf(node)) ?? 0;
+        if (isFirst) editor.place = firstPlace();
         isFirst = false;
         const { inputs, linked } = readInputs(node, INPUTS);
-        const { width, height, num_frames: count } = { ...SIZE, ...inputs };
-        editor.setScene({ picture: picture ?? { width, height }, aspect: width / height, count });
+        const [width, height] = sizeOf(inputs);
+        editor.setScene({ picture: picture ?? { width, height }, aspect: width / height, count: inputs.num_frames ?? FRAMES });
         editor.setText(inputs.path ?? "", linked.includes("path"));
     };
-    const source = new Source(node, "image", async (file) => {
-        const image = file && await loadPicture(`${file.url}&channel=rgb`);
-        picture = image && { url: image.src, width: image.naturalWidth, height: image.naturalHeight };
+    const latest = latestOnly();
+    const load = async () => {
+        const found = await latest(() => pictureOf(image.file, mask.file));
+        if (found === undefined) return;
+        picture = found;
         show();
-    });
-    const refresh = () => {
-        show();
-        source.refresh();
     };
-    watchInputs(node, INPUTS, refresh);
-    pictures.set(node, source);
+    const image = new Source(node, "image", load);
+    const mask = new Source(node, "mask", load);
+    sources.set(node, [image, mask]);
+    watchInputs(node, INPUTS, () => {
+        show();
+        lookAgain();
+    });
 }
 
-const lookAgain = () => pictures.forEach((source) => source.refresh());
+const lookAgain = () => [...sources.values()].flat().forEach((source) => source.refresh());
+
+/** Return width and height of a clip: a resolution has them in its name, or as inputs of its own. */
+function sizeOf(inputs) {
+    const named = /(\d+)x(\d+)/.exec(inputs.resolution ?? "832x480");
+    return named ? [Number(named[1]), Number(named[2])] : [inputs["resolution.width"] || 16, inputs["resolution.height"] || 9];
+}
+
+/** Load a picture, and cut out of it what a mask covers. Returns null without a picture. */
+async function pictureOf(file, mask) {
+    const picture = file && await loadPicture(`${file.url}&channel=rgb`);
+    if (!picture) return null;
+    const drawn = mask && await loadPicture(mask.url);
+    return { url: picture.src, width: picture.naturalWidth, height: picture.naturalHeight,
+        object: drawn ? cutOut(picture, drawn, mask.channel) : null };
+}
 
 addStyle("camera");
 api.addEventListener("executed", lookAgain);
 app.registerExtension({
     name: "wan22.camera",
     nodeCreated(node) {
-        if (node.comfyClass !== "Wan22CameraPath") return;
-        add(node);
+        const moving = NODES[node.comfyClass];
+        if (!moving) return;
+        add(node, moving);
         node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
     },
     onNodeOutputsUpdated: lookAgain,

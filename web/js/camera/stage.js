@@ -1,5 +1,6 @@
 import { element } from "../element.js";
-import { apply, invert, multiply, scaling, toCSS, translation } from "./frame.js";
+import { apply, invert, multiply, scaling, translation } from "./frame.js";
+import { Layers } from "./layers.js";
 
 /** Pixels around the picture, so that handles at its edge can be seen and caught. */
 const PADDING = 30;
@@ -24,12 +25,13 @@ export class Stage {
     constructor(onResize) {
         this.picture = { width: 16, height: 9 };
         this.toStage = this.toPicture = scaling(1, 1);
-        this.image = element("img", { alt: "", draggable: false });
+        this.shown = new Layers();
+        this.seen = new Layers();
         this.overlay = shape("svg", { "aria-hidden": "true" });
         this.hint = element("p");
-        this.world = element("div", { className: "wan22-camera-world" }, this.image, this.overlay, this.hint);
-        this.seen = element("img", { alt: "", draggable: false });
-        this.view = element("div", { className: "wan22-camera-view", hidden: true }, this.seen);
+        this.world = element("div", { className: "wan22-camera-world" }, ...this.shown.elements, this.overlay,
+            this.hint);
+        this.view = element("div", { className: "wan22-camera-view", hidden: true }, ...this.seen.elements);
         this.element = element("div", { className: "wan22-camera-stage", tabIndex: 0, "role": "application",
             "data-capture-wheel": "true" }, this.world, this.view);
         this.observer = new ResizeObserver(onResize);
@@ -38,18 +40,14 @@ export class Stage {
 
     /**
      * Show a picture, or an empty one.
-     * @param {{width: number, height: number, url?: string}} picture
+     * @param {Parameters<Layers["show"]>[0]} picture
      * @param {string} hint said instead of a picture
      */
     show(picture, hint) {
         this.picture = picture;
         this.hint.textContent = picture.url ? "" : hint;
-        for (const image of [this.image, this.seen]) {
-            image.hidden = !picture.url;
-            if (picture.url) image.src = picture.url;
-            image.style.width = `${picture.width}px`;
-            image.style.height = `${picture.height}px`;
-        }
+        this.shown.show(picture);
+        this.seen.show(picture);
         this.element.style.setProperty("--wan22-ratio", picture.height / picture.width);
     }
 
@@ -69,7 +67,6 @@ export class Stage {
         this.toStage = multiply(translation(width / 2, height / 2),
             multiply(scaling(scale, scale), translation(-(left + right) / 2, -(top + bottom) / 2)));
         this.toPicture = invert(this.toStage);
-        this.image.style.transform = toCSS(this.toStage);
         this.overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
         const [x, y] = apply(this.toStage, [0, 0]);
         Object.assign(this.hint.style, { left: `${x}px`, top: `${y}px`, width: `${this.picture.width * scale}px`,
@@ -83,21 +80,28 @@ export class Stage {
         return apply(this.toPicture, [(event.clientX - place.left) * scale, (event.clientY - place.top) * scale]);
     }
 
-    draw(shapes) {
+    /**
+     * Show the picture, and shapes over it.
+     * @param {SVGElement[]} shapes in points of the stage
+     * @param {[number, number]} shift of what is cut out, in pixels of the picture
+     */
+    draw(shapes, shift) {
         this.overlay.replaceChildren(...shapes);
+        this.shown.transform(this.toStage, shift);
     }
 
     /**
      * Look through the camera.
      * @param {number[]} matrix from the frame's own units to pixels of the picture
      * @param {number} aspect of the frame
+     * @param {[number, number]} shift of what is cut out, in pixels of the picture
      */
-    look(matrix, aspect) {
+    look(matrix, aspect, shift) {
         const [width, height] = this.size;
         const [seenWidth, seenHeight] = width / height > aspect ? [height * aspect, height] : [width, width / aspect];
         Object.assign(this.view.style, { width: `${seenWidth}px`, height: `${seenHeight}px` });
         const units = multiply(scaling(seenWidth, seenHeight), translation(0.5, 0.5));
-        this.seen.style.transform = toCSS(multiply(units, invert(matrix)));
+        this.seen.transform(multiply(units, invert(matrix)), shift);
     }
 
     /** Show what the camera sees in place of the picture, or the picture again. */

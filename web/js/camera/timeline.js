@@ -1,29 +1,34 @@
 import { element } from "../element.js";
 import { text } from "../text.js";
 
+/** Pixels. */
+const LEAST_DRAG = 3;
+/** Distance on the path at which a keyframe attracts the handle when it is dragged. */
+const ATTRACTION = 0.012;
+
 /** The path as a line, with a handle at the place that is shown and a mark at each keyframe. */
 export class Timeline {
     /**
      * @param {object} on
      * @param {(place: number) => void} on.seek called with a place of the path, from 0 to 1
-     * @param {(number: number, place: number) => void} on.move called to move a keyframe; the last call has its end
-     * @param {(isHeld: boolean) => void} on.hold called before and after a drag of a keyframe
+     * @param {(number: number, place: number) => void} on.move called to move a keyframe
      */
-    constructor({ seek, move, hold }) {
-        this.on = { seek, move, hold };
+    constructor(on) {
+        this.on = on;
         this.marks = element("div", { className: "wan22-camera-marks" });
         this.handle = element("div", { className: "wan22-camera-place", tabIndex: 0, "role": "slider",
             "aria-label": text("camera.place"), "aria-valuemin": 0, "aria-valuemax": 1 });
         this.element = element("div", { className: "wan22-camera-timeline" }, this.handle, this.marks);
         this.element.addEventListener("pointerdown", (event) => this.#down(event));
         this.element.addEventListener("pointermove", (event) => this.#drag?.(event));
-        for (const end of ["pointerup", "pointercancel"]) this.element.addEventListener(end, () => this.#up());
+        for (const end of ["pointerup", "pointercancel"])
+            this.element.addEventListener(end, () => (this.#drag = null));
         this.element.addEventListener("keydown", (event) => this.#key(event));
     }
 
     /** @type {((event: PointerEvent) => void) | null} */
     #drag = null;
-    #held = false;
+    #places = [];
 
     /**
      * @param {{t: number}[]} keyframes
@@ -51,8 +56,6 @@ export class Timeline {
         });
     }
 
-    #places = [];
-
     #placeOf(event) {
         const { left, width } = this.element.getBoundingClientRect();
         return Math.min(1, Math.max(0, (event.clientX - left) / width));
@@ -64,23 +67,21 @@ export class Timeline {
         const number = [...this.marks.children].indexOf(event.target.closest("button"));
         if (number < 0) {
             this.handle.focus();
-            this.#drag = (moved) => this.on.seek(this.#placeOf(moved));
+            this.#drag = (moved) => {
+                const place = this.#placeOf(moved);
+                this.on.seek(this.#places.find((t) => Math.abs(t - place) < ATTRACTION) ?? place);
+            };
             this.#drag(event);
             return;
         }
         this.marks.children[number].focus();
         this.on.seek(this.#places[number]);
-        const start = event.clientX;
+        let start = event.clientX;
         this.#drag = (moved) => {
-            if (!this.#held && Math.abs(moved.clientX - start) < 3) return; // a click, not a drag
-            if (!this.#held) this.on.hold(this.#held = true);
+            if (Math.abs(moved.clientX - start) < LEAST_DRAG) return; // so far it is a click
+            start = -Infinity;
             this.on.move(number, this.#placeOf(moved));
         };
-    }
-
-    #up() {
-        this.#drag = null;
-        if (this.#held) this.on.hold(this.#held = false);
     }
 
     #key(event) {
