@@ -55,6 +55,8 @@ class RemoteImageToVideo(io.ComfyNode):
                                      "returns the clip that was bought."),
                 Loras.Input("loras", optional=True, tooltip="LoRAs from LoRA (Wan 2.2), by links that anyone can "
                                                             "open."),
+                io.Image.Input("last_image", optional=True,
+                               tooltip="Picture that the clip ends with. Not every model takes one."),
                 Providers.Input("fallbacks", optional=True,
                                 tooltip="Providers to try when this one certainly did not accept the job, from Remote "
                                         "Fallback."),
@@ -106,7 +108,8 @@ class RemoteImageToVideo(io.ComfyNode):
     async def execute(cls, image: object, provider: dict[str, Any], prompt: str, resolution: str, num_frames: int,
                       num_inference_steps: int, guidance_scale: float, seed: int, negative_prompt: str = "",
                       loras: tuple = (), fallbacks: tuple = (), profile: str = DEFAULT_PROFILE, max_cost: float = 0.0,
-                      max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False) -> io.NodeOutput:
+                      max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False,
+                      last_image: object = None) -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node
         from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
@@ -120,6 +123,6 @@ class RemoteImageToVideo(io.ComfyNode):
                                             num_inference_steps, guidance_scale, seed)
             context = remote_context(node_id, Limits(max_cost, max_cost_per_day))
             path, report = await remote_clip(image, clip, (read_target(provider, profile), *fallbacks), context,
-                                             longer_clips=longer_clips, strict=strict)
+                                             longer_clips=longer_clips, strict=strict, last_image=last_image)
             video, images, preview = await clip_outputs(path, with_frames=is_linked(IMAGES))
             return io.NodeOutput(video, images, report, ui=preview)

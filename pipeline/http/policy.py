@@ -70,7 +70,9 @@ class JobTimeouts:
     polls: tuple[float, ...] = (2.0, 5.0, 10.0)
     """Seconds before the first polls; the last one is repeated."""
     deadline: float = 1800.0
-    """After which a job is no longer waited for; it can be resumed."""
+    """After which a job is no longer waited for, the time in the provider's queue not counted; it can be resumed."""
+    outage: float = 600.0
+    """For which a job is waited for while its provider gives no usable answer."""
     pace: float = 1.0
 
     def before_retry(self, tried: int, asked: float | None) -> float:

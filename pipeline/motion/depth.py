@@ -18,6 +18,9 @@ STRENGTH = 0.5
 """How much nearer than the picture's plane the nearest point is, and how much further the farthest: an inverse distance
 of 1 / focal length times 1 + STRENGTH or 1 - STRENGTH at most."""
 FLAT = 0.01
+FAR = 0.1
+"""How much nearer than the farthest point around a pixel may be that a hole is filled with: what is behind, not what
+hides it."""
 OVERSAMPLING = 2
 """Points a pixel of the frame, along each side, so that surfaces seen closer by have no cracks."""
 
@@ -57,7 +60,11 @@ def shown_points(camera: Camera, frame: Frame, nearness: torch.Tensor) -> tuple[
     # The point falls somewhere in the pixel: go from there to its centre, as far as the surface is enlarged.
     enlarged = camera.focal / distance[chosen] / near[chosen]
     found = points[chosen] + (frame.pixels() - where[chosen]) / enlarged[..., None]
-    return fill_holes(found, known), known
+    seen = near[chosen]
+    around = -F.max_pool2d(torch.where(known, -seen, -torch.inf)[None], 2 * (frame.width // 8) + 1, 1,
+                           frame.width // 8)[0]
+    behind = known & (seen <= around + FAR)
+    return torch.where(known[..., None], found, fill_holes(found, behind)), known
 
 
 def _cloud(frame: Frame, nearness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ The clip of warped pictures (the animatic) and the pixels of it that hold are wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -43,15 +44,12 @@ class Animatic:
     """(F, H, W, 3), 0..1."""
     until: torch.Tensor
     """(F, H, W): the sigma until which a pixel is held; FREE for one that is not."""
-
-    @property
-    def mask(self) -> torch.Tensor:
-        """Pixels that are held, (F, H, W), 1 or 0."""
-        return (self.until < FREE).float()
+    mask: torch.Tensor
+    """(F, H, W): 1 where a pixel is held and shows the picture, 0 where it is free or was filled in."""
 
     def until_in_latents(self) -> torch.Tensor:
         """Return `until` of every latent, (1, 1, T, h, w): held where most pixels of its 4 frames and 8x8 are."""
-        held = self.mask
+        held = (self.until < FREE).float()
         share, sums = (F.avg_pool3d(torch.cat([clip[:1].repeat(4, 1, 1), clip[1:]])[None, None], (4, 8, 8))
                        for clip in (held, held * self.until))
         return torch.where(share > 0.5, sums / share.clamp(min=1e-6), FREE)
@@ -142,7 +140,7 @@ def stay(vae: Any, image: torch.Tensor | None, width: int, height: int, num_fram
     """
     at_rest = move_camera(vae, image, width, height, num_frames, AT_REST, strength)
     if motion is None:
-        return replace(at_rest, strength=Strength(strength.weak, FREE))
+        return replace(at_rest, strength=replace(strength, strong=FREE))
     if (motion.width, motion.height, motion.num_frames) != (width, height, num_frames):
         raise RequestError(f"The motion is for {motion.num_frames} frames of {motion.width}x{motion.height}, this node "
                            f"for {num_frames} of {width}x{height}. Give both the same resolution and num_frames.")
@@ -157,13 +155,12 @@ def animate(motion: Motion) -> Animatic:
     frame = Frame(motion.width, motion.height, image.shape[2], image.shape[1])
     nearness = None if motion.depth is None else nearness_of(motion.depth, frame)
     layers = _Layers(motion, frame)
-    images, until = [], []
+    frames = []
     for index, camera in enumerate(cameras(motion.path, motion.num_frames, frame.aspect)):
         t = index / (motion.num_frames - 1)
-        shown, held = layers.at(t, *_look(camera, frame, nearness, t))
-        images.append(shown)
-        until.append(held)
-    return Animatic(torch.stack(images).clamp(0, 1), torch.stack(until))
+        frames.append(layers.at(t, *_look(camera, frame, nearness, t)))
+    images, until, mask = map(torch.stack, zip(*frames, strict=True))
+    return Animatic(images.clamp(0, 1), until, mask.float())
 
 
 def _look(camera: Camera, frame: Frame, nearness: torch.Tensor | None, t: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,25 +186,31 @@ class _Layers:
         self.at_rest = fit(motion.image, motion.width, motion.height)[0]
         self.masks = [Picture(moved.mask[None, ..., None]) for moved in motion.objects]
         if motion.objects:
-            cut = torch.stack([moved.mask for moved in motion.objects]).amax(0)
+            masks = torch.stack([moved.mask for moved in motion.objects]).amax(0, keepdim=True)
+            rim = math.ceil(frame.crop[2] / frame.width)  # a pixel of the frame: edges of an object are half its own
+            cut = F.max_pool2d(masks, 2 * rim + 1, 1, rim)[0]
             self.cut = Picture(cut[None, ..., None])
             self.behind = Picture(fill_holes(motion.image[0], cut == 0)[None])
 
-    def at(self, t: float, grid: torch.Tensor, there: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a frame (H, W, 3) and until which sigma its pixels are held, (H, W)."""
+    def at(self, t: float, grid: torch.Tensor, there: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return a frame (H, W, 3), and of its pixels until which sigma they are held and the mask, both (H, W)."""
         view = self.motion.path.at(t)
         scale = view["zoom"] * self.frame.width / self.frame.crop[2]
         shown = self.at_rest if view == CAMERA_FIELDS else self.picture.at(grid, scale)
-        until = torch.where(there, self.motion.strength.strong, FREE)
+        strength = self.motion.strength
+        until = torch.where(there, strength.strong, strength.filled)
         shifts = [self.frame.shift(**moved.path.at(t)) for moved in self.motion.objects]
         moving = any(bool(shift.any()) for shift in shifts)
         if moving:
             hole = self.cut.at(grid, scale).clamp(0, 1)
             shown = torch.lerp(shown, self.behind.at(grid, scale), hole)
-            until = torch.where(hole[..., 0] > 0.5, FREE, until)
+            there = there & (hole[..., 0] <= 0.5)
+            until = torch.where(there, until, strength.filled)
         for moved, mask, shift in zip(self.motion.objects, self.masks, shifts, strict=True):
             source = grid - shift
             alpha = mask.at(source, scale).clamp(0, 1) * inside(source)[..., None]
             shown = torch.lerp(shown, self.picture.at(source, scale), alpha) if moving else shown
-            until = torch.where(alpha[..., 0] > 0.5, moved.strength.strong, until)
-        return shown, until
+            covered = alpha[..., 0] > 0.5
+            there = there | covered
+            until = torch.where(covered, moved.strength.strong, until)
+        return shown, until, there & (until < FREE)

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ class Notifier:
     def _deliver(self, message: Message) -> None:
         asked = 0.0
         try:
-            reply = exchange(self._request(message), self.policy, TIMEOUT, MAX_REPLY)
+            reply = exchange(replace(self._request(message), limit=MAX_REPLY), self.policy, TIMEOUT)
             if reply.good:
                 self.outbox.end(message, SENT)
                 return

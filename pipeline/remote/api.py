@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..http.policy import http_date, retry_after
 
 LONGEST_RETRY_AFTER = 120.0
+MAX_REPLY = 8 * 2**20
+"""Bytes of an ordinary answer."""
+MAX_MODELS = 64 * 2**20
+"""Bytes of the list of all of a provider's models, with their schemas."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,10 @@ class Request:
     """Whether the provider's key goes with it, if the URL is of an origin that the key may go to."""
     json_answer: bool = True
     """Whether a good answer must be a JSON object."""
+    is_answer: Callable[[Reply], bool] = lambda reply: False
+    """True for an error reply that answers the request all the same, as one on how a job failed does."""
+    limit: int = MAX_REPLY
+    """Bytes of the longest answer that is read."""
 
 
 def get(url: str) -> Request:

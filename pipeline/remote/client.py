@@ -118,7 +118,7 @@ class ProviderClient:
         return remote_id
 
     def _refusal(self, request: Request, reply: Reply) -> RemoteError | None:
-        if not request.json_answer and reply.good:
+        if (not request.json_answer and reply.good) or request.is_answer(reply):
             return None
         refusal = self.provider.refusal(reply)
         if refusal is not None and refusal.kind == ErrorKind.AUTH and not request.auth:  # a file store, for one

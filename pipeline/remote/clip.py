@@ -19,21 +19,27 @@ from .errors import ErrorKind, RemoteError
 from .job import Job
 from .plan import TRIM
 from .providers import PROVIDERS, Target
-from .run import FinishedClip, Picture, make_clip, resume
+from .request import Picture
+from .run import FinishedClip, make_clip, resume
 
 if TYPE_CHECKING:
     import torch
 
 
 async def remote_clip(image: torch.Tensor, clip: ClipRequest, targets: Sequence[Target], context: RemoteContext, *,
-                      longer_clips: str, strict: bool) -> tuple[Path, str]:
+                      longer_clips: str, strict: bool, last_image: torch.Tensor | None = None) -> tuple[Path, str]:
     """Make a clip; return its file and a report in JSON.
 
-    image: IMAGE (1, H, W, 3), float 0..1. longer_clips: one of plan.LONGER_CLIPS. Raises as make_clip does.
+    image, last_image: IMAGE (1, H, W, 3), float 0..1; the clip ends with the last one. longer_clips: one of
+    plan.LONGER_CLIPS. Raises as make_clip does.
     """
     check_image(image)
     picture = Picture(*encode_picture(image))
-    work = make_clip(targets, clip, picture, context, longer_clips=longer_clips, strict=strict)
+    last = None
+    if last_image is not None:
+        check_image(last_image)
+        last = Picture(*encode_picture(last_image))
+    work = make_clip(targets, clip, picture, context, last_picture=last, longer_clips=longer_clips, strict=strict)
     done = await in_own_loop(work, context.abandoned)
     return await asyncio.to_thread(_hand_over, done, clip.num_frames, longer_clips, context)
 

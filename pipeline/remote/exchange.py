@@ -16,8 +16,6 @@ from ..http.session import Body, Session
 from .api import Reply, Request
 from .errors import ErrorKind, NoAnswerError, NotSentError, RemoteError
 
-MAX_REPLY = 8 * 2**20
-"""Bytes of an API's answer; a model list with schemas is the longest."""
 HEADERS = {"Accept": "application/json", "Connection": "close"}
 
 
@@ -25,10 +23,10 @@ def _ignored() -> None:
     """Do nothing before the last byte of a request that nobody pays for."""
 
 
-def exchange(request: Request, policy: Policy, timeout: float, limit: int = MAX_REPLY,
+def exchange(request: Request, policy: Policy, timeout: float,
              before_last_byte: Callable[[], None] = _ignored) -> Reply:
     """Make the request and read the reply whole. Once connected, blocks for `timeout` seconds at most, and reads
-    `limit` bytes. Redirects are not followed: an API that redirects a POST is not the API that was meant.
+    `request.limit` bytes. Redirects are not followed: an API that redirects a POST is not the API that was meant.
 
     before_last_byte: called when all of the body but its last byte is on its way; until then no server can have
         accepted it.
@@ -45,8 +43,8 @@ def exchange(request: Request, policy: Policy, timeout: float, limit: int = MAX_
         url = parse_url(request.url)
         response = session.send(request.method, url, {**HEADERS, **request.headers}, body)
         try:
-            data = response.read(limit + 1)
-            if len(data) <= limit and response.length:
+            data = response.read(request.limit + 1)
+            if len(data) <= request.limit and response.length:
                 raise ConnectionLostError("It was cut short.")
         finally:
             response.close()
@@ -61,6 +59,7 @@ def exchange(request: Request, policy: Policy, timeout: float, limit: int = MAX_
     finally:
         watchdog.cancel()
         session.close()
-    if len(data) > limit:
-        raise NoAnswerError(f"{url.host} answers with more than {limit // 2**20} MB, which no answer of its API is.")
+    if len(data) > request.limit:
+        raise NoAnswerError(f"{url.host} answers with more than {request.limit // 2**20} MB, which no answer of its "
+                            "API is.")
     return Reply(response.status, {name.lower(): value for name, value in response.headers.items()}, data)

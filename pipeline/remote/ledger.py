@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from .budget import NO_LIMITS, Limits, check_limits
 from .database import create, opened, writing
 from .errors import ErrorKind, RemoteError
-from .job import ENDED, OVER, UNSENT, Job, JobState
+from .job import ENDED, OVER, Job, JobState
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -116,8 +116,10 @@ class Ledger:
         try:
             with self.lock(job):
                 job = self.get(job.id)
-                return self.reopen(job, state=JobState.LOST if job.remote_id else JobState.CANCELED,
-                                   error="given up by the user")
+                if job.remote_id:
+                    return self.reopen(job, state=JobState.LOST, error="given up by the user")
+                return self.reopen(job, state=JobState.CANCELED, error="given up by the user", price=0.0,
+                                   price_source="not known to its provider")
         except Timeout:
             raise RemoteError(ErrorKind.VALIDATION, f"A run is waiting for the job {job.short_id}. Stop that run "
                               "first.") from None
@@ -189,10 +191,9 @@ def _reusable(base: sqlite3.Connection, digest: str, models: Sequence[tuple[str,
 
 
 def _spent(base: sqlite3.Connection, since: float, except_job: str) -> float:
-    free = [state.value for state in (*UNSENT, JobState.FAILED, JobState.CANCELED)]
-    marks = ", ".join("?" * len(free))
-    return base.execute("SELECT COALESCE(SUM(price), 0) FROM jobs WHERE submitted >= ? AND id != ? AND state NOT "
-                        f"IN ({marks})", (since, except_job, *free)).fetchone()[0]
+    # A job that ended without a clip has the price 0 unless its provider may bill it all the same.
+    return base.execute("SELECT COALESCE(SUM(price), 0) FROM jobs WHERE submitted >= ? AND id != ? AND "
+                        "(sent = 1 OR state = ?)", (since, except_job, JobState.SUBMITTING.value)).fetchone()[0]
 
 
 def _write(base: sqlite3.Connection, job: Job) -> Job:

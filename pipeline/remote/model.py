@@ -30,9 +30,15 @@ class RemoteModel:
     """As the provider names it; `{resolution}` stands for 480p or 720p where that is part of the name."""
     loras: int = 0
     """Most LoRAs for each expert; 0: none."""
+    loras_for_both: bool = True
+    """Whether it takes one list of LoRAs for both experts, beside one for each."""
+    lora_pages: bool = False
+    """Whether a LoRA may be a Hugging Face repository (owner/repo) or a page of Civitai, which it looks up itself."""
     lora_scales: tuple[float, float] = (0.0, 4.0)
     """Lowest and highest scale."""
     negative_prompt: bool = False
+    last_image: str = ""
+    """Parameter for the link of a picture that the clip ends with; "" where it takes none."""
     max_steps: int = 0
     """Most denoising steps; 0: it decides itself."""
     guidance: bool = False

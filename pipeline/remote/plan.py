@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..download.source import CIVITAI_HOSTS, full_name, is_remote, parse_source
+from ..download.source import CIVITAI_HOSTS, CIVITAI_MODEL, HUB_REPO, full_name, is_remote, parse_source
 from ..http.address import may_be_public, parse_url
 from ..http.errors import DownloadError, redact
 from ..lora.expert import expert_by_name
@@ -39,6 +39,8 @@ class Plan:
     """Input -> a sentence on how it will be ignored or changed."""
     inferred: tuple[str, ...] = ()
     """Sentences on experts that were inferred from a LoRA's file name."""
+    last_image: bool = False
+    """Whether there is a picture that the clip ends with."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -60,11 +62,14 @@ class Plan:
 
 
 def plan_clip(model: RemoteModel, clip: ClipRequest, longer_clips: str,
-              find_lora: FindLora = lambda source: None) -> Plan:
-    """Return the plan of a clip; longer_clips: one of LONGER_CLIPS.
+              find_lora: FindLora = lambda source: None, last_image: bool = False) -> Plan:
+    """Return the plan of a clip; longer_clips: one of LONGER_CLIPS. last_image: whether a last picture is given.
 
-    Raises RemoteError (VALIDATION) for LoRAs or a length that the model cannot do: leaving them out helps nobody.
+    Raises RemoteError (VALIDATION) for LoRAs, a last picture or a length that the model cannot do: leaving them out
+    helps nobody.
     """
+    if last_image:
+        check_takes_last_image(model)
     changes: dict[str, str] = {}
     num_frames, duration = _length(model, clip.num_frames, longer_clips, changes)
     if clip.negative_prompt.strip() and not model.negative_prompt:
@@ -82,7 +87,7 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, longer_clips: str,
     if any(lora.sha256 for lora in clip.loras if lora.scale):
         changes["loras"] = "The provider downloads the LoRA itself and does not check it against your sha256."
     loras, inferred = _loras(model, clip.loras, find_lora)
-    return Plan(model, clip, loras, num_frames, duration, changes, inferred)
+    return Plan(model, clip, loras, num_frames, duration, changes, inferred, last_image)
 
 
 def _length(model: RemoteModel, wanted: int, longer_clips: str, changes: dict[str, str],
@@ -120,13 +125,20 @@ def check_takes_loras(model: RemoteModel) -> None:
                           "them. Nothing was sent.")
 
 
+def check_takes_last_image(model: RemoteModel) -> None:
+    """Raise RemoteError (VALIDATION) for a model that takes no picture for the end of the clip."""
+    if not model.last_image:
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes no last_image. Choose a model that does, or "
+                          "disconnect it. Nothing was sent.")
+
+
 def _loras(model: RemoteModel, loras: tuple[Lora, ...], find_lora: FindLora,
            ) -> tuple[tuple[tuple[str, float, str], ...], tuple[str, ...]]:
     """Return Plan.loras and Plan.inferred."""
     if loras:
         check_takes_loras(model)
     inferred: list[str] = []
-    sent = [(lora, _link(lora, find_lora)) for lora in loras if lora.scale != 0.0]
+    sent = [(lora, _link(model, lora, find_lora)) for lora in loras if lora.scale != 0.0]
     asked = tuple((link, lora.scale, _expert(lora, link, inferred)) for lora, link in sent)
     low, high = model.lora_scales
     for _, scale, _ in asked:
@@ -154,16 +166,21 @@ def _expert(lora: Lora, link: str, inferred: list[str]) -> str:
     return expert
 
 
-def _link(lora: Lora, find_lora: FindLora) -> str:
-    """Return the link of a LoRA. Raises RemoteError (VALIDATION) for a file of this machine."""
+def _link(model: RemoteModel, lora: Lora, find_lora: FindLora) -> str:
+    """Return the link of a LoRA, or its page where the model looks it up.
+
+    Raises RemoteError (VALIDATION) for a file of this machine.
+    """
     if find_lora(lora.source) is not None or not is_remote(lora.source):  # a local sampler takes the file first, too
         raise RemoteError(ErrorKind.VALIDATION, f"The LoRA {lora.source!r} is a file on this machine, which no "
                           "provider can read. Give an https link to it. Nothing was sent.")
-    return _weights_link(lora.source)
+    return _weights_link(lora.source, model.lora_pages)
 
 
-def _weights_link(source: str) -> str:
+def _weights_link(source: str, pages: bool) -> str:
     """Return the https link of a .safetensors file on a public host, without following it.
+
+    pages: a repository of Hugging Face or a page of Civitai is returned as it is.
 
     Raises RemoteError (VALIDATION) for anything else.
     """
@@ -172,7 +189,13 @@ def _weights_link(source: str) -> str:
         url = parse_url(remote.link)
     except DownloadError as error:
         raise RemoteError(ErrorKind.VALIDATION, f"{error} Nothing was sent.") from None
+    if pages and remote.look_up == CIVITAI_MODEL:
+        return url.text
+    if pages and remote.look_up == HUB_REPO and (remote.revision, remote.folder) == ("main", ""):
+        return "/".join(url.path.split("/")[1:3])
     if url.host.removeprefix("www.") in CIVITAI_HOSTS:
+        if pages:
+            return url.text
         raise RemoteError(ErrorKind.VALIDATION, f"{redact(source)}: Civitai gives files to signed-in users alone, and "
                           "a provider is not signed in. Give a link that anybody may open. Nothing was sent.")
     if remote.look_up:

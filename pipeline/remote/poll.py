@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from ..http.policy import JobTimeouts
 from ..http.threads import in_thread
+from .bill import bill_of_end, read_bill_later
 from .client import ProviderClient
 from .context import RemoteContext
 from .errors import RETRYABLE, ErrorKind, RemoteError, RunEndedError
@@ -18,6 +20,10 @@ from .result import fetch_clip
 
 DOWNLOADS = 4
 """Tries to download a finished clip before the run ends."""
+LONGEST_POLL = 180.0
+"""Seconds that one poll and the wait before it can take at most."""
+LINK_LASTS = 24 * 3600.0
+"""Seconds after which a link that is refused, and its renewal too, is taken for a clip that is gone."""
 AFTER_CANCEL = (0.0, 1.0, 2.0)
 """Seconds before each poll after a cancel; the user waits for them."""
 ENDINGS = {JobState.FAILED: "could not make the clip of", JobState.CANCELED: "cancelled", JobState.LOST: "lost"}
@@ -41,7 +47,9 @@ async def poll_job(job: Job, client: ProviderClient, context: RemoteContext) -> 
         job = context.ledger.reopen(job, state=JobState.RUNNING)
     try:
         status = await _poll_until_finished(job, client, context)
-        return await _download(context.ledger.update(job, state=JobState.DOWNLOADING), status.url, client, context)
+        job = await _download(context.ledger.update(job, state=JobState.DOWNLOADING), status.url, client, context)
+        read_bill_later(job, client, context)
+        return job
     except RunEndedError:
         context.show_text(f"The run has ended. {client.provider.title} continues the job, and it is billed. "
                           f"{_how_to_resume(job)}")
@@ -53,30 +61,79 @@ async def poll_job(job: Job, client: ProviderClient, context: RemoteContext) -> 
         raise
 
 
+@dataclass
+class _Patience:
+    """How long a job has been waited for, in seconds of its provider's work; a machine that sleeps does not wait."""
+
+    timeouts: JobTimeouts
+    worked: float = 0.0
+    """Without the time in the queue, which is nobody's fault."""
+    out: float = 0.0
+    """Since the last usable answer."""
+    answered: float = field(default_factory=time.time)
+    """Time of the last usable answer, in seconds since 1970."""
+    trouble: RemoteError | None = None
+    """Error of the last poll; None when it was answered."""
+    looked: float = field(default_factory=time.monotonic)
+
+    def note(self, state: JobState, trouble: RemoteError | None) -> None:
+        """Add the time since the last call. state: by the last usable answer."""
+        now = time.monotonic()
+        # On some systems the clock goes on while a laptop sleeps.
+        passed = min(now - self.looked, LONGEST_POLL)
+        self.looked = now
+        self.out = self.out + passed if trouble else 0.0
+        if trouble is None:
+            self.answered = time.time()
+        if state != JobState.QUEUED or trouble:
+            self.worked += passed
+        self.trouble = trouble
+
+    @property
+    def is_over(self) -> bool:
+        return self.worked > self.timeouts.deadline * self.timeouts.pace
+
+    @property
+    def is_outage(self) -> bool:
+        return self.trouble is not None and self.out > self.timeouts.outage * self.timeouts.pace
+
+
 async def _poll_until_finished(job: Job, client: ProviderClient, context: RemoteContext) -> JobStatus:
     """Return the status of the finished job. Raises RemoteError when it ends otherwise or takes too long."""
     title, timeouts = client.provider.title, client.timeouts
-    began, polled = time.monotonic(), 0
+    patience, polled, asked = _Patience(timeouts), 0, 0.0
     status = JobStatus(job.state)
     fresh = time.time() - job.submitted < timeouts.polls[0]
+    # The loop itself is the retry, so that the user reads of trouble at once.
+    once = replace(client, timeouts=replace(timeouts, attempts=1))
     while True:
         if polled or fresh:
-            await context.wait_for_wakeup(job.id, timeouts.before_poll(polled),
-                                          partial(_show_status, status, job, client, context))
+            await context.wait_for_wakeup(job.id, max(timeouts.before_poll(polled), asked * timeouts.pace),
+                                          partial(_show_status, status, patience, job, client, context))
         polled += 1
-        status = await _poll(job, client)
+        try:
+            status, asked = await _poll(job, once), 0.0
+            patience.note(status.state, None)
+        except RemoteError as error:
+            asked = error.retry_after or 0.0
+            patience.note(status.state, error)
+            if error.kind not in RETRYABLE or patience.is_outage:
+                raise RemoteError(error.kind, f"{error} The job {job.short_id} continues there: run again to wait for "
+                                  f"it, or give it up in the Jobs tab.") from None
         _note_queue_position(job.id, status.queue_position)
-        if status.price is not None:
+        if status.price:
             context.ledger.update(job, price=status.price, price_source=f"billed by {title}")
         if status.state == JobState.DOWNLOADING:
             return status
         if status.state in OVER:
             why = status.message.rstrip(".") or "no reason given"
             sentence = f"{title} {ENDINGS[status.state]} the job {job.short_id}: {why}."
-            context.ledger.update(job, state=status.state, error_kind=status.error_kind.value, error=sentence)
+            context.ledger.update(job, state=status.state, error_kind=status.error_kind.value, error=sentence,
+                                  **bill_of_end(status, title))
+            read_bill_later(job, client, context)
             raise RemoteError(status.error_kind, sentence)
         job = context.ledger.update(job, state=status.state)
-        if time.monotonic() - began > timeouts.deadline * timeouts.pace:
+        if patience.is_over:
             context.ledger.update(job, state=JobState.TIMED_OUT)
             raise RemoteError(ErrorKind.TIMEOUT, f"{title} has not finished the job {job.short_id} after "
                               f"{timeouts.deadline / 60:.0f} minutes. It continues there: run again, or resume it "
@@ -88,12 +145,12 @@ async def _poll(job: Job, client: ProviderClient) -> JobStatus:
     try:
         return await client.run(client.provider.poll(job.model, job.remote_id))
     except RemoteError as error:
+        young = time.time() - job.submitted < client.provider.grace_seconds
+        if young and error.kind in (ErrorKind.LOST, ErrorKind.VALIDATION):  # it does not know the job yet
+            return JobStatus(job.state)
         if error.kind == ErrorKind.LOST:
-            if time.time() - job.submitted < client.provider.grace_seconds:
-                return JobStatus(job.state)
             return JobStatus(JobState.LOST, error_kind=ErrorKind.LOST, message=str(error))
-        raise RemoteError(error.kind, f"{error} The job {job.short_id} continues there: run again to wait for it."
-                          ) from None
+        raise
 
 
 def _note_queue_position(job_id: str, position: int | None) -> None:
@@ -103,14 +160,19 @@ def _note_queue_position(job_id: str, position: int | None) -> None:
         _queue_positions[job_id] = position
 
 
-def _show_status(status: JobStatus, job: Job, client: ProviderClient, context: RemoteContext) -> None:
+def _show_status(status: JobStatus, patience: _Patience, job: Job, client: ProviderClient,
+                 context: RemoteContext) -> None:
     words = {JobState.QUEUED: "queued", JobState.RUNNING: "running"}
     position = status.queue_position
     place = "" if position is None else f", place {position + 1} in the queue"
     message = f" ({status.message})" if status.message else ""
     seconds = max(0, round(time.time() - job.submitted))
     word = words.get(status.state, status.state.value)
-    context.show_text(f"{client.provider.title}: {word}{place}{message}, {seconds} s")
+    lines = [f"{client.provider.title}: {word}{place}{message}, {seconds} s"]
+    if patience.trouble is not None:
+        at = time.strftime("%H:%M:%S", time.localtime(patience.answered))
+        lines.append(f"No answer since {at}, asking on: {patience.trouble}")
+    context.show_text("\n".join(lines))
 
 
 async def _download(job: Job, link: str, client: ProviderClient, context: RemoteContext) -> Job:
@@ -119,7 +181,7 @@ async def _download(job: Job, link: str, client: ProviderClient, context: Remote
     context.show_text(f"{title}: downloading the clip.")
     context.results.mkdir(parents=True, exist_ok=True)
     path = context.results / f"{job.provider}_{job.short_id}.mp4"
-    tried, expired = 0, False
+    tried, renewed = 0, False
     while True:
         try:
             await in_thread(partial(fetch_clip, link, path, context.policy, client.timeouts.download,
@@ -127,11 +189,12 @@ async def _download(job: Job, link: str, client: ProviderClient, context: Remote
             return context.ledger.update(job, state=JobState.DONE, result=str(path), error="", error_kind="")
         except RemoteError as error:
             tried += 1
-            if error.kind == ErrorKind.DOWNLOAD_EXPIRED and not expired:
-                expired = True
+            refused = error.kind == ErrorKind.DOWNLOAD_EXPIRED
+            if (refused or error.kind == ErrorKind.LOST) and not renewed:
+                renewed = True
                 link = (await _poll(job, client)).url or link
                 continue
-            if error.kind == ErrorKind.DOWNLOAD_EXPIRED:
+            if error.kind == ErrorKind.LOST or (refused and time.time() - job.submitted > LINK_LASTS):
                 context.ledger.update(job, state=JobState.LOST, error_kind=error.kind.value, error=str(error))
                 raise RemoteError(error.kind, f"{error} {title} keeps clips for a short time only, and the clip of the "
                                   f"job {job.short_id} is gone.") from None
@@ -163,8 +226,10 @@ async def _cancel(job: Job, client: ProviderClient, context: RemoteContext) -> N
         context.show_text(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. {again}")
         return
     if status.state in OVER:
-        context.ledger.update(job, state=JobState.CANCELED, error="cancelled by the user")
-        context.show_text(f"{title}: the job {job.short_id} is cancelled.")
+        context.ledger.update(job, state=JobState.CANCELED, error="cancelled by the user",
+                              **bill_of_end(status, title))
+        billed = "" if status.unbilled else f" {title} may bill it all the same."
+        context.show_text(f"{title}: the job {job.short_id} is cancelled.{billed}")
     elif status.state == JobState.DOWNLOADING:
         context.show_text(f"Stopped. {title} had finished the job before it could be cancelled, and it is billed. "
                           f"{again}")

@@ -9,15 +9,23 @@ from .client import ProviderClient
 from .errors import ErrorKind, RemoteError
 from .model import PRICES_READ
 from .plan import Plan
+from .provider import Provider
 
 SAMPLE_PROMPT = "A clip."
 SAMPLE_IMAGE = "https://picture.invalid/picture.png"
 
 
+def full_body(provider: Provider, plan: Plan, image_url: str, last_image_url: str = "") -> dict[str, Any]:
+    """Return the parameters of the paid request, with the links of the first picture and of the last, if there is one.
+    """
+    body = provider.body(plan, image_url)
+    return {**body, plan.model.last_image: last_image_url} if plan.last_image else body
+
+
 def sample_body(plan: Plan, client: ProviderClient) -> dict[str, Any]:
     """Return the paid request's body without picture, prompts and seed: all that its price and schema need."""
     clip = replace(plan.clip, prompt=SAMPLE_PROMPT, negative_prompt=plan.clip.negative_prompt and SAMPLE_PROMPT, seed=0)
-    return client.provider.body(replace(plan, clip=clip), SAMPLE_IMAGE)
+    return full_body(client.provider, replace(plan, clip=clip), SAMPLE_IMAGE, SAMPLE_IMAGE)
 
 
 async def find_price(plan: Plan, body: dict[str, Any], client: ProviderClient) -> tuple[float | None, str]:

@@ -53,6 +53,8 @@ class JobStatus:
     error_kind: ErrorKind = ErrorKind.PROVIDER_FAILED
     message: str = ""
     """The provider's reason for a failure, or a status word that is not known here."""
+    unbilled: bool = True
+    """Whether the provider charges nothing for a job that ended as FAILED or CANCELED."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class Provider(ABC):
     concurrent: int
     """Jobs that a new account may have under way at once; further ones wait here."""
     grace_seconds: float = 0.0
-    """Seconds for which a job that was just accepted may still be unknown to the status call."""
+    """Seconds for which the status call may not know a job that was just accepted."""
+    bill_after: tuple[float, ...] = ()
+    """Seconds after the end of a job at which its bill is read; () where the bill comes with the end, or never."""
     history_delay: float = 0.0
     """Seconds after which the provider's list of jobs, where it has one, is complete."""
     webhook: SignatureScheme
@@ -179,11 +183,22 @@ def clip_url(found: Any) -> str:
 
 
 def lora_lists(plan: Plan) -> dict[str, list[dict[str, Any]]]:
-    """Return the LoRAs as lists of {"path", "scale"} by expert: the fields `loras` (both), `high_noise_loras` and
-    `low_noise_loras`, without the empty ones."""
-    lists = {name: [{"path": link, "scale": scale} for link, scale, chosen in plan.loras if chosen == expert]
-             for name, expert in (("loras", BOTH), ("high_noise_loras", HIGH), ("low_noise_loras", LOW))}
+    """Return the LoRAs as lists of {"path", "scale"}, without the empty ones.
+
+    The fields are `loras` (for both experts), `high_noise_loras` and `low_noise_loras`. Where the model has no field
+    for both, such a LoRA is in each of the others.
+    """
+    both = plan.model.loras_for_both
+    fields = {"loras": (BOTH,) if both else (), "high_noise_loras": (HIGH,) if both else (HIGH, BOTH),
+              "low_noise_loras": (LOW,) if both else (LOW, BOTH)}
+    lists = {name: [{"path": link, "scale": scale} for link, scale, chosen in plan.loras if chosen in experts]
+             for name, experts in fields.items()}
     return {name: loras for name, loras in lists.items() if loras}
+
+
+def word_of(value: Any, *path: str | int) -> str:
+    """Return a status word at a path, in small letters; "" when there is none."""
+    return word_part(value, *path).strip().lower()
 
 
 def seconds_of(stamp: Any) -> float:

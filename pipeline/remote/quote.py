@@ -33,8 +33,10 @@ from .settings import local_only_error, read_settings
 
 INPUTS = {"provider": str, "provider.model": str, "profile": str, "prompt": str, "negative_prompt": str,
           "resolution": str, "num_frames": int, "num_inference_steps": int, "guidance_scale": float, "max_cost": float,
-          "max_cost_per_day": float, "longer_clips": str, "strict": bool, "loras": str, "ask": bool}
-"""Inputs of the node, and `ask`: whether the provider may be asked. `loras` is never more than linked."""
+          "max_cost_per_day": float, "longer_clips": str, "strict": bool, "loras": str,
+          "last_image": str, "ask": bool}
+"""Inputs of the node, and `ask`: whether the provider may be asked. `loras` and `last_image` are never more than
+linked."""
 PRICE_INPUTS = ("provider", "provider.model", "resolution", "num_frames")
 """Inputs that the price depends on."""
 BRIEF = JobTimeouts(request=8.0, attempts=1)
@@ -107,7 +109,8 @@ def _plan(target: Target, inputs: NodeInputs) -> Plan:
     check_request(replace(clip, prompt=clip.prompt if clip.prompt.strip() else SAMPLE_PROMPT))
     if "loras" in inputs.linked:
         check_takes_loras(target.model)
-    return plan_clip(target.model, clip, inputs.values.get("longer_clips", TRIM))
+    return plan_clip(target.model, clip, inputs.values.get("longer_clips", TRIM),
+                     last_image="last_image" in inputs.linked)
 
 
 def _spending(folder: Path) -> tuple[float, Limits]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from ..lora.lora import check_lora
 from ..request import DEFAULT_MIN_MATCH, MAX_STEPS, ClipRequest, RequestError
@@ -13,6 +13,14 @@ REMOTE_RESOLUTIONS = ("480p", "720p")
 MIN_REMOTE_STEPS = 10
 MAX_REMOTE_SEED = 2**31 - 1
 """Signed 32 bits, the narrowest of the hosted APIs."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it is uploaded: a JPEG or PNG file without metadata."""
+
+    data: bytes
+    content_type: str
 
 
 def check_request(clip: ClipRequest) -> None:
@@ -29,12 +37,13 @@ def check_request(clip: ClipRequest) -> None:
         check_lora(lora)
 
 
-def request_digest(clip: ClipRequest, picture: bytes) -> str:
-    """Return the SHA-256, in hexadecimal, of what a provider is sent and of the picture's file: the same for the same
-    clip.
+def request_digest(clip: ClipRequest, picture: bytes, last_picture: bytes = b"") -> str:
+    """Return the SHA-256, in hexadecimal, of what a provider is sent and of the pictures' files: the same for the same
+    clip. last_picture: b"" for none.
 
     Settings of a LoRA that never leave this machine stand at their defaults, as in the digests that ledgers hold.
     """
     sent = tuple(replace(lora, sha256=None, min_match=DEFAULT_MIN_MATCH) for lora in clip.loras if lora.scale)
     text = json.dumps(asdict(replace(clip, loras=sent)), sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode() + b"\0" + hashlib.sha256(picture).digest()).hexdigest()
+    pictures = b"".join(hashlib.sha256(file).digest() for file in (picture, last_picture) if file)
+    return hashlib.sha256(text.encode() + b"\0" + pictures).hexdigest()

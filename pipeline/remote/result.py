@@ -19,16 +19,17 @@ from .errors import ErrorKind, RemoteError
 MAX_CLIP = 512 * 2**20
 """Bytes of a clip; 8 seconds of 720p are some 10 MB."""
 PIECE = 2**18
-GONE = (401, 403, 404, 410)
-"""HTTP statuses of a link that has expired."""
+REFUSED, GONE = (401, 403), (404, 410)
+"""HTTP statuses of a link that is not valid, or no longer, and of a file that is not there."""
 
 
 def fetch_clip(link: str, path: Path, policy: Policy, timeout: float, check_clip: Callable[[Path], object]) -> None:
     """Download a finished clip to `path`, for at most `timeout` seconds once connected, sending no token.
 
     check_clip: raises ValueError for a file that is not a whole video.
-    Raises RemoteError: DOWNLOAD_EXPIRED when the link no longer works, TRANSIENT when another try may help, INTEGRITY
-    for what is not a whole clip, REFUSED_HERE for an address that is refused or a disk that does not take the file.
+    Raises RemoteError: DOWNLOAD_EXPIRED when the link is not valid any more, LOST when there is no file, TRANSIENT
+    when another try may help, INTEGRITY for what is not a whole clip, REFUSED_HERE for an address that is refused or a
+    disk that does not take the file.
     """
     # Each try has a file of its own, because a run that was stopped may still be writing.
     arriving = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.arriving{path.suffix}")
@@ -80,8 +81,9 @@ def _download(link: str, path: Path, policy: Policy, timeout: float) -> None:
 def _check_status(response: Response) -> None:
     if response.status == 200:
         return
-    if response.status in GONE:
-        raise RemoteError(ErrorKind.DOWNLOAD_EXPIRED, f"The link of the finished clip no longer works "
+    if response.status in (*REFUSED, *GONE):
+        kind = ErrorKind.LOST if response.status in GONE else ErrorKind.DOWNLOAD_EXPIRED
+        raise RemoteError(kind, f"The link of the finished clip no longer works "
                           f"({response.status}).")
     raise RemoteError(ErrorKind.TRANSIENT, f"{response.url.host} did not send the finished clip ({response.status}).")
 

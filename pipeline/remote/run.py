@@ -21,19 +21,11 @@ from .plan import TRIM, FindLora, Plan, plan_clip
 from .poll import poll_job
 from .provider import Provider
 from .providers import Target
-from .request import check_request, request_digest
+from .request import Picture, check_request, request_digest
 from .submit import recover_submit, submit_job
 
 LOOK = 0.5
 """Seconds between two looks for a lock or a free slot."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The picture as it is uploaded: a JPEG or PNG file without metadata."""
-
-    data: bytes
-    content_type: str
 
 
 @dataclass(frozen=True)
@@ -54,23 +46,25 @@ class FinishedClip:
 
 
 async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Picture, context: RemoteContext, *,
-                    longer_clips: str = TRIM, strict: bool = False) -> FinishedClip:
+                    last_picture: Picture | None = None, longer_clips: str = TRIM, strict: bool = False,
+                    ) -> FinishedClip:
     """Make the clip at the first target that accepts it; the next is asked only when the one before provably did not.
 
     A job of the same request and picture at one of the targets that is under way or finished is continued instead.
     Raises RequestError or RemoteError with a sentence for the user, and what context.stop raises.
     """
     check_request(clip)
-    plans = plan_targets(targets, clip, longer_clips, strict, context.find_lora)
+    plans = plan_targets(targets, clip, longer_clips, strict, context.find_lora, last_picture is not None)
     context.check_sending_allowed()
-    digest = request_digest(clip, picture.data)
+    digest = request_digest(clip, picture.data, last_picture.data if last_picture else b"")
+    pictures = (picture,) if last_picture is None else (picture, last_picture)
     planned = list(zip(targets, plans, strict=True))
     known = context.ledger.reusable(digest, [(target.provider.name, plan.model_name) for target, plan in planned])
     if known is not None:  # its target goes first
         planned.sort(key=lambda pair: (pair[0].provider.name, pair[1].model_name) != (known.provider, known.model))
     for number, (target, plan) in enumerate(planned):
         try:
-            return await _make_at(target, plan, digest, picture, longer_clips, context)
+            return await _make_at(target, plan, digest, pictures, longer_clips, context)
         except NotAcceptedError as error:
             if error.kind not in FALLBACK_KINDS or number + 1 == len(planned):
                 raise
@@ -79,12 +73,12 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
 
 
 def plan_targets(targets: Sequence[Target], clip: ClipRequest, longer_clips: str, strict: bool,
-                 find_lora: FindLora) -> list[Plan]:
+                 find_lora: FindLora, last_image: bool = False) -> list[Plan]:
     """Return the plan for each target. Raises RemoteError when one cannot do it, or with `strict` would change it.
 
-    longer_clips: one of plan.LONGER_CLIPS.
+    longer_clips: one of plan.LONGER_CLIPS. last_image: whether a picture is given that the clip is to end with.
     """
-    plans = [plan_clip(target.model, clip, longer_clips, find_lora) for target in targets]
+    plans = [plan_clip(target.model, clip, longer_clips, find_lora, last_image) for target in targets]
     for target, plan in zip(targets, plans, strict=True):
         if strict:
             check_strict(target.provider, tuple(plan.changes.values()))
@@ -98,7 +92,7 @@ def check_strict(provider: Provider, changes: Sequence[str]) -> None:
                           f"request: {' '.join(changes)} Nothing was sent.")
 
 
-async def _make_at(target: Target, plan: Plan, digest: str, picture: Picture, longer_clips: str,
+async def _make_at(target: Target, plan: Plan, digest: str, pictures: Sequence[Picture], longer_clips: str,
                    context: RemoteContext) -> FinishedClip:
     provider = target.provider
     context = context.with_notes((*plan.notes, *_proxy_note(provider, context)))
@@ -118,7 +112,7 @@ async def _make_at(target: Target, plan: Plan, digest: str, picture: Picture, lo
             most = context.settings().concurrent.get(provider.name, provider.concurrent)
             async with account_slot(provider.name, job.profile, most, context.wait):
                 if unsent:
-                    job = await submit_job(job, plan, picture.data, picture.content_type, client, context)
+                    job = await submit_job(job, plan, pictures, client, context)
                 done = await _finish(job, client, context)
                 return replace(done, changes=tuple(plan.changes.values()), inferred=plan.inferred)
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..http.errors import redact
 from .budget import check_limits
+from .catalogue import forget, published_fields
 from .client import ProviderClient
 from .context import RemoteContext
 from .errors import RETRYABLE, ErrorKind, NotAcceptedError, RemoteError
 from .job import Job, JobState
 from .plan import Plan
-from .price import find_price, sample_body
+from .price import find_price, full_body, sample_body
 from .provider import HistoryEntry
+from .request import Picture
 
 CLOCK_SKEW = 30.0
 """Seconds by which a provider's clock may differ from ours."""
@@ -27,10 +30,11 @@ SUBMIT_WINDOW = 300.0
 """Seconds after the submit within which a job that has no other mark can be ours."""
 
 
-async def submit_job(job: Job, plan: Plan, picture: bytes, content_type: str, client: ProviderClient,
+async def submit_job(job: Job, plan: Plan, pictures: Sequence[Picture], client: ProviderClient,
                      context: RemoteContext) -> Job:
     """Submit the job and return it as accepted.
 
+    pictures: the first, and the last where the plan has one.
     Raises NotAcceptedError, the job stored as failed, when nothing was bought; RemoteError (SUBMIT_UNKNOWN) when even
     the provider's history does not tell; what context.stop raises.
     """
@@ -49,8 +53,8 @@ async def submit_job(job: Job, plan: Plan, picture: bytes, content_type: str, cl
         context.check_wanted()
         context.show_text(f"{provider.title}: uploading the picture.")
         job = context.ledger.update(job, state=JobState.UPLOADING)
-        image_url = await client.run(provider.upload(picture, content_type))
-        body = provider.body(plan, image_url)
+        links = [await client.run(provider.upload(picture.data, picture.content_type)) for picture in pictures]
+        image_url, body = links[0], full_body(provider, plan, *links)
         cost = "price not known" if price is None else f"${price:.3f} ({source})"
         context.show_text(f"{provider.title}: submitting, {cost}.")
         job = context.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),
@@ -66,6 +70,8 @@ async def submit_job(job: Job, plan: Plan, picture: bytes, content_type: str, cl
         return context.ledger.get(job.id)
     except RemoteError as error:
         refused = isinstance(error, NotAcceptedError)
+        if refused and error.kind == ErrorKind.VALIDATION:
+            forget()  # the model may have changed within the hour
         # It is also unknown when the disk failed between the request and its record.
         if error.kind == ErrorKind.SUBMIT_UNKNOWN or (context.ledger.get(job.id).sent and not refused):
             job = context.ledger.update(job, state=JobState.SUBMIT_UNKNOWN, error_kind=error.kind.value,
@@ -84,7 +90,7 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: ProviderClient
     """Compare the request with the schema that the provider publishes today. Raises RemoteError (VALIDATION)."""
     provider = client.provider
     try:
-        known = await client.run(provider.fields(plan.model_name))
+        known = await published_fields(client, plan.model_name)
     except RemoteError as error:
         if error.kind == ErrorKind.LOST:
             raise provider.model_gone(plan.model_name) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -93,13 +94,20 @@ def test_every_model_makes_a_clip(name: str, number: int, resolution: str, num_f
         loras = (LORA, Lora("https://weights.example/tint.safetensors", 1.0)) if model.loras > 1 else (
             LORA,) if model.loras else ()
         clip = ClipRequest("a tint", "blurry", loras, resolution, num_frames, 50, 7.5, 11)
-        delivery = runner.make(clip, runner.target(model=model))
+        last = picture(200) if model.last_image else None
+        delivery = runner.make(clip, runner.target(model=model), last_picture=last)
         facts = probe_video(delivery.path)
         assert delivery.job.state == JobState.DONE and facts.codec == "h264" and facts.frames >= num_frames
         (job,) = server.jobs.values()
         assert job.inputs["prompt"] == "a tint" and job.inputs["seed"] == 11
-        assert str(job.inputs).count("tint.safetensors") == (0 if model.loras < 2 else 2 if name == "replicate" else 1)
+        assert str(job.inputs).count("tint.safetensors") == (
+            0 if model.loras < 2 else 2 if name == "replicate" or not model.loras_for_both else 1)
         assert not model.loras or LORA.source in str(job.inputs)
+        if last:
+            assert server.uploads[job.inputs[model.last_image]].data == last.data
+        else:
+            with pytest.raises(RemoteError, match="takes no last_image"):
+                runner.make(clip, runner.target(model=model), last_picture=picture(200))
         assert delivery.job.price is None or delivery.job.price > 0
         sent = set(job.inputs) & {"num_inference_steps", "sample_steps", "guidance_scale", "negative_prompt"}
         assert len(delivery.notes) + len(sent) >= 3, "what is not sent is said"
@@ -233,9 +241,11 @@ def test_a_poll_that_fails_is_repeated(server: ProviderServer, runner: Runner, f
 
 
 def test_a_provider_that_stays_away_leaves_the_job_to_be_resumed(server: ProviderServer, runner: Runner) -> None:
-    server.fail("poll", reset(), times=PATIENT.attempts)
+    server.fail("poll", reset(), times=2)
+    runner.change(timeouts=replace(PATIENT, outage=0.0))
     error = refused(runner, ErrorKind.TRANSIENT, "continues there")
     assert not isinstance(error, NotAcceptedError), "no other provider may be asked"
+    runner.change(timeouts=PATIENT)
     assert runner.make().job.state == JobState.DONE
     assert server.accepted == 1
 
@@ -396,6 +406,9 @@ def test_a_link_that_expired_is_asked_for_once_more(server: ProviderServer, runn
     if expired == 1:
         assert runner.make().job.state == JobState.DONE
     else:
+        refused(runner, ErrorKind.DOWNLOAD_EXPIRED, "still at", "run again")
+        (job,) = runner.context.ledger.jobs()
+        runner.context.ledger.update(job, submitted=time.time() - 25 * 3600)
         refused(runner, ErrorKind.DOWNLOAD_EXPIRED, "gone")
     assert server.accepted == 1
 
@@ -462,16 +475,17 @@ def test_limits_stop_before_anything_of_the_clip_leaves(server: ProviderServer, 
 @pytest.mark.parametrize("limits", [Limits(clip=0.3), Limits(day=0.3)])
 @pytest.mark.parametrize("first", ["fal", "replicate"])
 def test_whoever_is_too_dear_or_names_no_price_is_passed_over(first: str, limits: Limits, tmp_path: Path) -> None:
-    """fal.ai asks $0.51 for the clip, WaveSpeed $0.20; what Replicate asks is not known."""
+    """fal.ai asks $0.51 for the clip, WaveSpeed $0.20; what Replicate asks for its model without LoRAs is not known."""
     with closing(SERVERS[first](tmp_path)) as dear, closing(SERVERS["wavespeed"](tmp_path)) as cheap:
         runner = Runner(tmp_path, dear, cheap)
         runner.change(limits=limits)
-        delivery = runner.make(CLIP, runner.target(dear), runner.target(cheap))
+        model = PROVIDERS[first].models[{"fal": 0, "replicate": 1}[first]]
+        delivery = runner.make(CLIP, runner.target(dear, model), runner.target(cheap))
         assert delivery.job.provider == "wavespeed" and (dear.accepted, cheap.accepted) == (0, 1)
         assert not dear.asked("upload") and not dear.asked("submit")
         assert any("Nothing was bought. Asking WaveSpeed instead." in text for text in runner.shown)
         with pytest.raises(RemoteError) as caught:
-            runner.make(replace(CLIP, seed=8), runner.target(dear))
+            runner.make(replace(CLIP, seed=8), runner.target(dear, model))
         assert caught.value.kind == ErrorKind.BUDGET
         runner.check()
 
@@ -612,7 +626,7 @@ def test_a_prompt_against_the_rules(server: ProviderServer, runner: Runner) -> N
 @pytest.mark.parametrize(("lora", "said"), [
     (Lora("mine.safetensors"), "file on this machine"), (Lora("https://a.example/x.ckpt"), ".safetensors"),
     (Lora("https://192.168.0.4/x.safetensors"), "no provider can read it"),
-    (Lora("https://civitai.com/api/download/models/7"), "signed in"), (Lora("owner/repo"), "names a repository"),
+    (Lora("owner/repo@other"), "names a repository"),
     (Lora("https://a.example/x.safetensors", -1.0), "scales of"),
 ])
 def test_a_lora_that_no_provider_can_take_is_refused_first(server: ProviderServer, runner: Runner, lora: Lora,

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..api import Reply, Request, form_file, get, post
+from ..api import MAX_MODELS, Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
-from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists
+from ..provider import JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists, word_of
 from ..signatures import (
     SignatureScheme,
     SigningKeys,
@@ -30,9 +30,12 @@ from ..signatures import (
 BASE = "https://api.atlascloud.ai/api/v1"
 STATES = {"created": JobState.QUEUED, "queued": JobState.QUEUED, "processing": JobState.RUNNING,
           "completed": JobState.DOWNLOADING, "succeeded": JobState.DOWNLOADING, "failed": JobState.FAILED,
-          "timeout": JobState.FAILED, "cancelled": JobState.CANCELED}
+          "timeout": JobState.FAILED, "error": JobState.FAILED, "rejected": JobState.FAILED,
+          "cancelled": JobState.CANCELED, "canceled": JobState.CANCELED}
 MODERATED = 1039
 """`error_code` of a clip that its content rules refuse."""
+POLICY_WORDS = ("moderation", "content policy", "sensitive", "safety review")
+"""Words in a refusal by its content rules; some come with a code that says nothing."""
 READ = "resellers' lists, read 2026-09"
 
 
@@ -65,20 +68,23 @@ class AtlasCloud(Provider):
     origins = ("https://api.atlascloud.ai",)
     concurrent = 5
     grace_seconds = 30.0
+    bill_after = (3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
     webhook = SignatureScheme(verify, f"{BASE}/webhooks/jwks.json", read_jwks, secret=False)
     models = (
-        RemoteModel("atlascloud/wan-2.2/image-to-video-lora", loras=3, negative_prompt=True, durations=(5, 8)),
+        RemoteModel("atlascloud/wan-2.2/image-to-video-lora", loras=3, lora_pages=True, negative_prompt=True,
+                    durations=(5, 8)),
         RemoteModel("atlascloud/wan-2.2/image-to-video", negative_prompt=True, durations=(5, 8)),
-        RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
+        RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, lora_pages=True, durations=(5, 8),
                     prices={"480p": Price(second=0.04, source=READ)}),
-        RemoteModel("atlascloud/wan-2.2-turbo-spicy/image-to-video-lora", loras=3, durations=(5, 8)),
+        RemoteModel("atlascloud/wan-2.2-turbo-spicy/image-to-video-lora", loras=3, loras_for_both=False,
+                    lora_pages=True, durations=(5, 8)),
     )
 
     # No price(): the list of models gives a lowest price alone.
 
     def refusal(self, reply: Reply) -> RemoteError | None:
         found = reply.json()
-        if word_part(found, "data", "status") in STATES:  # the status of a failed job comes with HTTP 500
+        if word_of(found, "data", "status") in STATES:  # the status of a failed job comes with HTTP 500
             return None
         code = number_part(found, "code")  # some of its calls write it as text
         if reply.good and isinstance(found, dict) and code in (None, 200):
@@ -87,7 +93,7 @@ class AtlasCloud(Provider):
         status = int(code) if reply.good and code is not None else reply.status
         if status >= 500 or status == 408 or (not isinstance(found, dict) and status != 429):
             return self.error(ErrorKind.TRANSIENT, reply, message, status=status)
-        if part(found, "error_code") == MODERATED or contains_any(message, "moderation", "content policy", "sensitive"):
+        if part(found, "error_code") == MODERATED or contains_any(message, *POLICY_WORDS):
             return self.error(ErrorKind.POLICY, reply, message, status=status)
         kind = {401: ErrorKind.AUTH, 403: ErrorKind.AUTH, 402: ErrorKind.QUOTA, 404: ErrorKind.LOST,
                 429: ErrorKind.RATE_LIMIT, 451: ErrorKind.POLICY}.get(status, ErrorKind.VALIDATION)
@@ -117,18 +123,18 @@ class AtlasCloud(Provider):
     def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{BASE}/model/prediction/{remote_id}")
         data = part(reply.json(), "data")
-        word = word_part(data, "status")
+        word = word_of(data, "status")
         state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(data, "outputs") or part(data, "output"))
-        message = word_part(data, "error")
+        message, price = word_part(data, "error") or word_part(data, "message"), number_part(data, "price")
         if state == JobState.DOWNLOADING and not url:
-            return JobStatus(JobState.FAILED, message="it finished without a clip")
-        kind = ErrorKind.POLICY if part(data, "error_code") == MODERATED else ErrorKind.PROVIDER_FAILED
-        return JobStatus(state, url, None, number_part(data, "price"), kind,
-                        message or ("" if word in STATES else f"status {word!r}"))
+            return JobStatus(JobState.FAILED, price=price, message="it finished without a clip", unbilled=not price)
+        refused = part(data, "error_code") == MODERATED or contains_any(message, *POLICY_WORDS)
+        return JobStatus(state, url, None, price, ErrorKind.POLICY if refused else ErrorKind.PROVIDER_FAILED,
+                         message or ("" if word in STATES else f"status {word!r}"), unbilled=not price)
 
     def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
-        reply = yield Request("GET", f"{BASE}/models", auth=False)
+        reply = yield Request("GET", f"{BASE}/models", auth=False, limit=MAX_MODELS)
         models = list_part(reply.json(), "data")
         model = next((m for m in models if model_name in (part(m, "model"), part(m, "id"))), None)
         if model is None:

@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 
 from ...request import BOTH
 from ..api import Reply, Request, get, post
-from ..errors import RETRYABLE, ErrorKind, RemoteError
+from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
-from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
+from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of, word_of
 from ..signatures import (
     SignatureScheme,
     SigningKeys,
@@ -34,6 +34,11 @@ POLICY_TYPE = "content_policy_violation"
 """`type` of an error that its content rules raise."""
 APP = "fal-ai/wan"
 """Status, result and cancel take the first two parts of the endpoint's name, not the rest."""
+LAST = "end_image_url"
+UNITS = {"second": "second", "seconds": "second", "video": "video", "videos": "video"}
+"""Units of a price that say what a clip costs. "compute seconds", "5 seconds" and the like do not."""
+NO_END = (401, 403, 404, 429)
+"""HTTP statuses of a result that say nothing of how its job ended."""
 READ = "fal.ai's own list (llms.txt), read 2026-09"
 TURBO = {"480p": Price(clip=0.05, source=READ), "720p": Price(clip=0.10, source=READ)}
 PLAIN = {"480p": Price(second=0.04, source=READ), "720p": Price(second=0.08, source=READ)}
@@ -60,26 +65,22 @@ class Fal(Provider):
     keys_page = "https://fal.ai/dashboard/keys"
     scheme = "Key"
     origins = (QUEUE, REST, "https://api.fal.ai")
-    concurrent = 10
+    concurrent = 2
     history_delay = 900.0  # its list has ended jobs alone
     webhook = SignatureScheme(verify, f"{REST}/.well-known/jwks.json", read_jwks, secret=False)
     models = (
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
-                    guidance=True, num_frames=(17, 161),
+                    guidance=True, last_image=LAST, num_frames=(17, 161),
                     prices=dict.fromkeys(("480p", "720p"), Price(second=0.10, source=READ))),
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, max_steps=40, guidance=True,
-                    num_frames=(17, 161), prices=PLAIN),
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", durations=(5,), prices=TURBO),
+                    last_image=LAST, num_frames=(17, 161), prices=PLAIN),
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", last_image=LAST, durations=(5,), prices=TURBO),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:
-        found = reply.json()
-        if reply.good and isinstance(found, dict):
+        if reply.good and isinstance(reply.json(), dict):
             return None
-        detail = part(found, "detail")
-        first = detail[0] if isinstance(detail, list) and detail else None
-        message = word_part(first, "msg") or word_part(found, "detail")
-        error_type = word_part(first, "type") or word_part(found, "error_type")
+        message, error_type, where = _told(reply)
         again = reply.headers.get("x-fal-retryable", "").lower()
         if reply.status == 429:
             return self.error(ErrorKind.RATE_LIMIT, reply, message)
@@ -95,7 +96,6 @@ class Fal(Provider):
             return self.error(ErrorKind.LOST, reply, message)
         if reply.status >= 500:
             return self.error(ErrorKind.PROVIDER_FAILED, reply, message)
-        where = ".".join(map(str, list_part(first, "loc")))
         return self.error(ErrorKind.VALIDATION, reply, f"{where} {message}".strip())
 
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
@@ -126,7 +126,8 @@ class Fal(Provider):
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
         query = f"?{urlencode({'fal_webhook': webhook})}" if webhook else ""
-        return post(f"{QUEUE}/{plan.model_name}{query}", body, {"x-fal-no-retry": "1"})
+        # Its own retries, after a runner that crashed, cost nothing: x-fal-no-retry would turn them into failures.
+        return post(f"{QUEUE}/{plan.model_name}{query}", body)
 
     def accepted(self, reply: Reply) -> str:
         return self.text(reply, "request_id")
@@ -134,39 +135,38 @@ class Fal(Provider):
     def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}/status")
         found = reply.json()
-        word = word_part(found, "status")
-        if word == "IN_QUEUE":
+        word = word_of(found, "status")
+        if word == "in_queue":
             position = part(found, "queue_position")
             return JobStatus(JobState.QUEUED, queue_position=position if isinstance(position, int) else None)
-        if word != "COMPLETED":
-            return JobStatus(JobState.RUNNING, message="" if word == "IN_PROGRESS" else f"status {word!r}")
+        if word != "completed":
+            return JobStatus(JobState.RUNNING, message="" if word == "in_progress" else f"status {word!r}")
         if part(found, "error"):
-            refused = part(found, "error_type") == POLICY_TYPE
-            return JobStatus(JobState.FAILED, error_kind=ErrorKind.POLICY if refused else ErrorKind.PROVIDER_FAILED,
-                            message=word_part(found, "error"))
-        try:
-            reply = yield get(f"{QUEUE}/{APP}/requests/{remote_id}")
-        except RemoteError as error:  # how a finished request failed is in its result
-            if error.kind in (ErrorKind.AUTH, ErrorKind.QUOTA, *RETRYABLE):
-                raise
-            if error.kind == ErrorKind.LOST:
-                return JobStatus(JobState.LOST, message=str(error))
-            return JobStatus(JobState.FAILED, error_kind=error.kind, message=str(error))
+            return _failed(word_part(found, "error"), word_part(found, "error_type"))
+        reply = yield Request("GET", f"{QUEUE}/{APP}/requests/{remote_id}", is_answer=_tells_the_end)
+        if not reply.good:
+            message, error_type, where = _told(reply)
+            if contains_any(message, "still in progress"):  # the result is a moment behind the status
+                return JobStatus(JobState.RUNNING)
+            return _failed(f"{where} {message}".strip(), error_type, reply.status)
         url = clip_url(part(reply.json(), "video"))
         return JobStatus(JobState.DOWNLOADING, url) if url else JobStatus(
-            JobState.FAILED, message="it finished without a clip")
+            JobState.FAILED, message="it finished without a clip", unbilled=False)
 
     def cancel(self, model_name: str, remote_id: str) -> Request | None:
         return Request("PUT", f"{QUEUE}/{APP}/requests/{remote_id}/cancel", body=b"", json_answer=False)
 
     def price(self, plan: Plan, body: dict[str, Any]) -> RequestFlow[float | None]:
+        # Its call has one price for every resolution, while the bill weighs them: the table goes first.
+        if plan.clip.resolution in plan.model.prices:
+            return None
         reply = yield get(f"{PLATFORM}/models/pricing?{urlencode({'endpoint_id': plan.model_name})}")
         price = part(reply.json(), "prices", 0)
         amount = number_part(price, "unit_price")
         if amount is None or part(price, "currency") not in (None, "USD"):
             return None
-        unit = str(part(price, "unit"))
-        return amount * plan.billed_seconds if "second" in unit else amount if "video" in unit else None
+        unit = UNITS.get(word_of(price, "unit"))
+        return {"second": amount * plan.billed_seconds, "video": amount}.get(unit)
 
     def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
         reply = yield Request("GET", f"{SCHEMA}?{urlencode({'endpoint_id': model_name})}", auth=False)
@@ -182,3 +182,39 @@ class Fal(Provider):
         return [HistoryEntry(str(part(item, "request_id")), str(part(item, "endpoint_id")),
                           seconds_of(part(item, "sent_at")), str(part(item, "json_input", "image_url") or ""))
                 for item in list_part(reply.json(), "items")]
+
+
+def _told(reply: Reply) -> tuple[str, str, str]:
+    """Return the message, the type and the place of an error; "" for each that a reply does not have.
+
+    A model's errors are a list of {loc, msg, type}, fal's own {detail, error_type} or the header X-Fal-Error-Type.
+    """
+    found = reply.json()
+    first = part(found, "detail", 0)
+    message = word_part(first, "msg") or word_part(found, "detail")
+    error_type = (word_part(first, "type") or word_part(found, "error_type")
+                  or reply.headers.get("x-fal-error-type", ""))
+    where = (str(step) for step in list_part(first, "loc") if isinstance(step, (str, int)))
+    return message, error_type, ".".join(where)
+
+
+def _tells_the_end(reply: Reply) -> bool:
+    """True for a result that says how a finished job failed; not for a gateway's error or one of the account.
+
+    A gateway's 502 to 504 has neither a body of fal's nor a request id (fal_client 1.0.3, `_is_ingress_error`).
+    """
+    if reply.good or reply.status in NO_END:
+        return False
+    return "x-fal-request-id" in reply.headers or any(_told(reply))
+
+
+def _failed(message: str, error_type: str, status: int = 500) -> JobStatus:
+    """Return the end of a job with an error; status: of its result. A refused input may be billed, a failure is not."""
+    if error_type == POLICY_TYPE:
+        kind = ErrorKind.POLICY
+    elif status == 422 or error_type == "validation_error":
+        kind = ErrorKind.VALIDATION
+    else:
+        kind = ErrorKind.PROVIDER_FAILED
+    return JobStatus(JobState.FAILED, error_kind=kind, message=message or error_type.replace("_", " "),
+                     unbilled=kind == ErrorKind.PROVIDER_FAILED)

@@ -8,16 +8,22 @@ from typing import Any
 from ...request import BOTH, HIGH, LOW
 from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
-from ..job import JobState
+from ..job import OVER, JobState
 from ..json_parts import list_part, part, word_part
-from ..model import RemoteModel
+from ..model import Price, RemoteModel
 from ..plan import Plan
-from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of
+from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of, word_of
 from ..signatures import SignatureScheme, SigningKeys, WebhookRequest, decode_secret, verify_shared
 
 BASE = "https://api.replicate.com/v1"
 STATES = {"starting": JobState.QUEUED, "processing": JobState.RUNNING, "succeeded": JobState.DOWNLOADING,
-          "failed": JobState.FAILED, "aborted": JobState.FAILED, "canceled": JobState.CANCELED}
+          "failed": JobState.FAILED, "aborted": JobState.FAILED, "canceled": JobState.CANCELED,
+          "cancelled": JobState.CANCELED}
+UNBILLED = "aborted"
+"""The one end without a clip that is never billed: the job had not begun."""
+LIFETIME = "1h"
+"""Time after which a job that has not ended is cancelled there: a finished clip is kept no longer."""
+READ = "its models' pages by clients' word, read 2026-11"
 
 POLICY_WORDS = ("nsfw", "sensitive", "safety", "moderation")
 """Words in a refusal by its content rules."""
@@ -44,7 +50,8 @@ class Replicate(Provider):
     history_delay = 60.0
     webhook = SignatureScheme(verify, f"{BASE}/webhooks/default/secret", read_secret, secret=True)
     models = (
-        RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, num_frames=(81, 121)),
+        RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, last_image="last_image", num_frames=(81, 121),
+                    prices={"480p": Price(clip=0.06, source=READ)}),
         RemoteModel("wan-video/wan-2.2-i2v-a14b", max_steps=50, num_frames=(81, 100)),
     )
 
@@ -80,7 +87,8 @@ class Replicate(Provider):
 
     def submit(self, plan: Plan, body: dict[str, Any], webhook: str) -> Request:
         options = {"webhook": webhook, "webhook_events_filter": ["completed"]} if webhook else {}
-        return post(f"{BASE}/models/{plan.model_name}/predictions", {"input": body, **options})
+        return post(f"{BASE}/models/{plan.model_name}/predictions", {"input": body, **options},
+                    {"Cancel-After": LIFETIME})
 
     def accepted(self, reply: Reply) -> str:
         return self.text(reply, "id")
@@ -88,16 +96,17 @@ class Replicate(Provider):
     def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{BASE}/predictions/{remote_id}")
         found = reply.json()
-        word = word_part(found, "status")
+        word = word_of(found, "status")
         state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(found, "output"))
         message = word_part(found, "error")
         if state == JobState.DOWNLOADING and not url:
             if part(found, "data_removed"):
                 return JobStatus(JobState.LOST, message="its clip was deleted, which Replicate does after an hour")
-            return JobStatus(JobState.FAILED, message="it finished without a clip")
+            return JobStatus(JobState.FAILED, message="it finished without a clip", unbilled=False)
         kind = ErrorKind.POLICY if contains_any(message, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
-        return JobStatus(state, url, error_kind=kind, message=message or ("" if word in STATES else f"status {word!r}"))
+        return JobStatus(state, url, error_kind=kind, unbilled=state not in OVER or word == UNBILLED,
+                         message=message or ("" if word in STATES else f"status {word!r}"))
 
     def cancel(self, model_name: str, remote_id: str) -> Request | None:
         return Request("POST", f"{BASE}/predictions/{remote_id}/cancel", body=b"{}",
@@ -110,6 +119,7 @@ class Replicate(Provider):
 
     def history(self, model_name: str, since: float) -> RequestFlow[list[HistoryEntry] | None]:
         reply = yield get(f"{BASE}/predictions")
+        # After an hour the inputs are gone, and the picture's link with them.
         return [HistoryEntry(str(part(item, "id")), str(part(item, "model")), seconds_of(part(item, "created_at")),
-                          str(part(item, "input", "image") or ""))
+                             None if part(item, "data_removed") else word_part(item, "input", "image"))
                 for item in list_part(reply.json(), "results") if seconds_of(part(item, "created_at")) >= since]

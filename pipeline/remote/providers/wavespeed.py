@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
-from ..api import Reply, Request, get, post
+from ..api import MAX_MODELS, Reply, Request, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, word_part
 from ..model import Price, RemoteModel
 from ..plan import Plan
-from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, lora_lists, seconds_of
+from ..provider import (
+    HistoryEntry,
+    JobStatus,
+    Provider,
+    RequestFlow,
+    clip_url,
+    contains_any,
+    lora_lists,
+    seconds_of,
+    word_of,
+)
 from ..signatures import SECRET_PREFIX, SignatureScheme, SigningKeys, WebhookRequest, verify_shared
 
 BASE = "https://api.wavespeed.ai/api/v3"
 STATES = {"created": JobState.QUEUED, "pending": JobState.QUEUED, "processing": JobState.RUNNING,
           "completed": JobState.DOWNLOADING, "failed": JobState.FAILED, "timeout": JobState.FAILED,
-          "cancelled": JobState.CANCELED, "deleted": JobState.LOST}
+          "cancelled": JobState.CANCELED, "canceled": JobState.CANCELED, "deleted": JobState.LOST}
 READ = "a client's table of prices, read 2026-09"
 PAGE_READ = "a copy of the model's page"
+CLIENTS = "clients' tables, read 2026-11"
 PAGE = 100
 POLICY_WORDS = ("nsfw", "policy", "sensitive", "moderation")
-"""Words in a refusal by its content rules."""
+"""Words in a refusal by its content rules; its code, where there is one, goes first."""
+REFUSED, UNREACHABLE = 1200, 1402
+"""`code` of a job that its content rules refuse, and of one whose picture or LoRA it could not fetch."""
 
 
 def verify(request: WebhookRequest, keys: SigningKeys, now: float) -> str:
@@ -48,13 +63,17 @@ class WaveSpeed(Provider):
     history_delay = 60.0
     webhook = SignatureScheme(verify, f"{BASE}/webhook/secret", read_secret, secret=True)
     models = (
-        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", loras=3, negative_prompt=True, durations=(5, 8),
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", loras=3, lora_pages=True, negative_prompt=True,
+                    last_image="last_image", durations=(5, 8),
                     prices={"480p": Price(second=0.04, source=PAGE_READ), "720p": Price(second=0.07, source=READ)}),
-        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora-ultra-fast", loras=3, negative_prompt=True,
-                    durations=(5, 8), prices={"480p": Price(second=0.02, source=READ)}),
-        RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video-lora", loras=3, durations=(5, 8),
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora-ultra-fast", loras=3, lora_pages=True,
+                    negative_prompt=True, last_image="last_image", durations=(5, 8),
+                    prices={"480p": Price(second=0.02, source=READ)}),
+        RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video-lora", loras=3, lora_pages=True, durations=(5, 8),
                     prices={"480p": Price(second=0.04, source=READ)}),
-        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}", negative_prompt=True, durations=(5, 8)),
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}", negative_prompt=True, last_image="last_image",
+                    durations=(5, 8),
+                    prices={"480p": Price(second=0.03, source=CLIENTS), "720p": Price(second=0.06, source=CLIENTS)}),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:
@@ -109,14 +128,14 @@ class WaveSpeed(Provider):
     def poll(self, model_name: str, remote_id: str) -> RequestFlow[JobStatus]:
         reply = yield get(f"{BASE}/predictions/{remote_id}/result")
         data = part(reply.json(), "data")
-        word = word_part(data, "status")
+        word = word_of(data, "status")
         state = STATES.get(word, JobState.RUNNING)
         message = word_part(data, "error")
         url = clip_url(part(data, "outputs"))
         if state == JobState.DOWNLOADING and not url:
-            return JobStatus(JobState.FAILED, message="it finished without a clip")
-        kind = ErrorKind.POLICY if contains_any(message, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED
-        return JobStatus(state, url, error_kind=kind, message=message or ("" if word in STATES else f"status {word!r}"))
+            return JobStatus(JobState.FAILED, message="it finished without a clip", unbilled=False)
+        return JobStatus(state, url, error_kind=_failure_kind(part(data, "code"), message),
+                         message=message or ("" if word in STATES else f"status {word!r}"))
 
     def price(self, plan: Plan, body: dict[str, Any]) -> RequestFlow[float | None]:
         reply = yield post(f"{BASE}/model/price", {"model_id": plan.model_name, "inputs": body})
@@ -127,7 +146,7 @@ class WaveSpeed(Provider):
         return number_part(data, "price") if discounted is None else discounted
 
     def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
-        reply = yield get(f"{BASE}/models")
+        reply = yield replace(get(f"{BASE}/models"), limit=MAX_MODELS)
         models = list_part(reply.json(), "data")
         model = next((m for m in models if part(m, "model_id") == model_name), None)
         if model is None:
@@ -136,7 +155,16 @@ class WaveSpeed(Provider):
         return frozenset(found) if isinstance(found, dict) else None
 
     def history(self, model_name: str, since: float) -> RequestFlow[list[HistoryEntry] | None]:
-        reply = yield post(f"{BASE}/predictions", {"page": 1, "page_size": PAGE})
+        # The account's list has the jobs of its web page too, of the same model and in the same minutes.
+        after = datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        reply = yield post(f"{BASE}/predictions", {"page": 1, "page_size": PAGE, "model": model_name,
+                                                   "created_after": after})
         items = list_part(reply.json(), "data", "items")
-        return [HistoryEntry(str(part(item, "id")), str(part(item, "model")), created) for item in items
-                if (created := seconds_of(part(item, "created_at"))) >= since]
+        return [HistoryEntry(str(part(item, "id")), str(part(item, "model")), created,
+                             word_part(item, "inputs", "image") or word_part(item, "input", "image") or None)
+                for item in items if (created := seconds_of(part(item, "created_at"))) >= since]
+
+
+def _failure_kind(code: Any, message: str) -> ErrorKind:
+    kind = {REFUSED: ErrorKind.POLICY, UNREACHABLE: ErrorKind.VALIDATION}.get(code if isinstance(code, int) else 0)
+    return kind or (ErrorKind.POLICY if contains_any(message, *POLICY_WORDS) else ErrorKind.PROVIDER_FAILED)

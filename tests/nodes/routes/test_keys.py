@@ -23,7 +23,7 @@ from tests.support.hook_server import HOST
 from tests.support.runner import SERVERS
 
 KEYS = "/wan22/keys"
-FIRST_WITH_KEY = {"wavespeed": "models", "atlascloud": "upload", "fal": "price", "replicate": "models"}
+FIRST_WITH_KEY = {"wavespeed": "models", "atlascloud": "upload", "fal": "token", "replicate": "models"}
 """What of a provider hears the key first."""
 
 

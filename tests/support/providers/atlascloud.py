@@ -70,7 +70,8 @@ class Turbo(Plain):
 
 
 class TurboLora(Turbo):
-    loras: Loras = []
+    """It has no list for both experts."""
+
     high_noise_loras: Loras = []
     low_noise_loras: Loras = []
 
@@ -108,6 +109,8 @@ class AtlasCloudServer(ProviderServer):
     def __init__(self, folder: Path, cdn: CdnServer | None = None, *, key: str | None = None) -> None:
         self.webhook_keys = [SigningKey("atlas-key-1")]
         """The JWKS lists all of them; callbacks are signed with the last."""
+        self.bill_late = False
+        """The price of a finished job is not in the first poll that finds it finished."""
         base = "/api/v1"
         self.routes = [
             Route("POST", API, rf"{base}/model/generateVideo", "submit", self._submit),
@@ -163,6 +166,7 @@ class AtlasCloudServer(ProviderServer):
     def _poll(self, request: Request, job_id: str) -> Answer:
         self.allow_query(request)
         job = self.poll(job_id)
+        job.looks += job.finished
         if job.phase.endswith("_500"):
             return self._answer(500, {"code": 500, "msg": "internal error", "request_id": self._request_id(),
                                       "data": self.prediction(job)})
@@ -187,6 +191,8 @@ class AtlasCloudServer(ProviderServer):
             outputs = [] if phase == "empty" else [self.clip(job)]
             content |= {"outputs": [{"url": o} for o in outputs] if phase == "objects" else outputs,
                         "price": str(job.price)}
+        if self.bill_late and job.looks < 3:
+            content.pop("price", None)
         return content
 
     def _upload(self, request: Request) -> Answer:

@@ -137,7 +137,7 @@ class FalServer(ProviderServer):
         if job.phase == "running":
             return json_answer(202, {"status": job.script.word or "IN_PROGRESS", **content})
         failure = self._failure(job)
-        if failure:
+        if failure and not job.script.silent:
             content |= {"error": failure[2], "error_type": failure[1]}
         return json_answer(200, {"status": "COMPLETED", **content, "metrics": {"inference_time": 41.0}})
 

@@ -48,10 +48,14 @@ Seed = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 Duration = Annotated[Literal[5, 8], BeforeValidator(_whole)]
 
 
+LoraPage = Annotated[str, Field(pattern=r"^https://(www\.)?civitai\.com/\S+$|^[\w.-]+/[\w.-]+$", max_length=2048)]
+"""A page of Civitai, or a repository of Hugging Face."""
+
+
 class ScaledLora(Inputs):
     """A LoRA as WaveSpeed and AtlasCloud take it."""
 
-    path: LoraPath
+    path: LoraPath | LoraPage
     scale: Annotated[float, Field(ge=0, le=4)] = 1.0
 
 

@@ -31,6 +31,8 @@ class Script:
     """Links to the clip, the first of all, that have expired (403); each poll after the end gives the next one."""
     deaf: bool = False
     """A cancel is acknowledged and does nothing."""
+    silent: bool = False
+    """The status does not say that the job failed; its result alone does (fal.ai)."""
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Job:
     cancels: int = 0
     """How often its cancel was asked for."""
     deleted: bool = False
+    looks: int = 0
+    """Polls that found it finished."""
     link: str | None = None
     """The clip's latest link."""
     created: float = field(default_factory=time.time)

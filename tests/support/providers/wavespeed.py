@@ -174,10 +174,12 @@ class WaveSpeedServer(ProviderServer):
 
     def _history(self, request: Request) -> Answer:
         asked = self.object_body(request)
-        size = asked.get("page_size")
-        if set(asked) != {"page", "page_size"} or not isinstance(size, int) or not 1 <= size <= 100:
+        size, model, after = asked.get("page_size"), asked.get("model"), asked.get("created_after", "")
+        if not {"page", "page_size"} <= set(asked) <= {"page", "page_size", "model", "created_after"} or not (
+                isinstance(size, int) and 1 <= size <= 100):
             raise self.refuse("invalid", "page and page_size (1 to 100) are needed")
-        newest = [self.task(job) for job in reversed(self.jobs.values()) if not job.deleted]
+        newest = [{**self.task(job), "inputs": job.inputs} for job in reversed(self.jobs.values())
+                  if not job.deleted and model in (None, job.model) and job.created_at >= after]
         start = (asked["page"] - 1) * size
         return self._ok({"page": asked["page"], "items": newest[start:start + size]})
 

@@ -50,9 +50,10 @@ export function dollars(amount) {
     return `$${amount.toFixed(Math.abs(amount * 100 - Math.round(amount * 100)) < 1e-6 ? 2 : 3)}`;
 }
 
-/** Return the price; "" if it is not known, or the job ended without a clip. @param {Job} job */
+/** Return the price, after a ≈ if it is an estimate; "" if it is not known, or nothing is billed. @param {Job} job */
 export function price(job) {
-    return job.price === null || ["failed", "canceled"].includes(job.state) ? "" : dollars(job.price);
+    if (job.price === null || (job.price === 0 && ["failed", "canceled"].includes(job.state))) return "";
+    return (/^(billed|quoted) by /.test(job.price_source) ? "" : "≈ ") + dollars(job.price);
 }
 
 /** Return the time of the request, without the date if that is today. @param {Job} job */

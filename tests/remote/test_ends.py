@@ -1,0 +1,239 @@
+"""How jobs end, are billed and are found again at the real providers, as their clients and SDKs tell it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.remote import catalogue
+from pipeline.remote.api import Reply
+from pipeline.remote.errors import ErrorKind, RemoteError
+from pipeline.remote.job import JobState
+from pipeline.remote.plan import TRIM, plan_clip
+from pipeline.remote.provider import JobStatus, RequestFlow
+from pipeline.remote.providers import PROVIDERS
+from pipeline.request import ClipRequest, Lora
+from tests.support.faults import answer, reset
+from tests.support.providers.atlascloud import AtlasCloudServer
+from tests.support.providers.fal import FalServer
+from tests.support.providers.job import Script
+from tests.support.providers.provider_server import ProviderServer
+from tests.support.providers.replicate import ReplicateServer
+from tests.support.providers.wavespeed import WaveSpeedServer
+from tests.support.runner import CLIP, SERVERS, Runner
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProviderServer]:
+    with closing(SERVERS[request.param](tmp_path)) as server:
+        server.script = Script(queued=0, running=0)
+        yield server
+
+
+@pytest.fixture
+def runner(server: ProviderServer, tmp_path: Path) -> Iterator[Runner]:
+    runner = Runner(tmp_path, server)
+    yield runner
+    runner.check()
+
+
+only = pytest.mark.parametrize
+fal = only("server", ["fal"], indirect=True)
+atlascloud = only("server", ["atlascloud"], indirect=True)
+replicate = only("server", ["replicate"], indirect=True)
+wavespeed = only("server", ["wavespeed"], indirect=True)
+
+
+def told(name: str, *contents: Any, flow: RequestFlow[Any] | None = None) -> Any:
+    """What a flow, a poll by default, returns once it has had these answers with status 200."""
+    flow = flow or PROVIDERS[name].poll("a/model", "a-job")
+    try:
+        next(flow)
+        for content in contents:
+            flow.send(Reply(200, {}, json.dumps(content).encode()))
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it asks on")
+
+
+# ---- how a job ended ----------------------------------------------------------------------------------------------
+
+@fal
+@only("end", ["failed", "refused", "timeout", "downstream", "infrastructure"])
+def test_a_failure_that_only_the_result_tells_is_an_end(server: FalServer, runner: Runner, end: str) -> None:
+    """fal.ai: COMPLETED without an error, then 4xx or 5xx with fal's own body, some marked as retryable."""
+    server.plan(Script(queued=0, running=0, end=end, silent=True))
+    with pytest.raises(RemoteError) as caught:
+        runner.make()
+    assert caught.value.kind == (ErrorKind.POLICY if end == "refused" else ErrorKind.PROVIDER_FAILED)
+    (job,) = runner.context.ledger.jobs()
+    assert job.state == JobState.FAILED and len(server.asked("result")) == 1
+    assert runner.make().job.state == JobState.DONE, "and the request is not blocked by it"
+
+
+@fal
+def test_a_gateways_error_is_no_end(server: FalServer, runner: Runner) -> None:
+    server.fail("result", answer(502, "<html>Bad Gateway</html>"), times=3)
+    server.fail("result", answer(400, {"detail": "Request is still in progress"}))
+    assert runner.make().job.state == JobState.DONE and server.accepted == 1
+
+
+@only(("name", "data", "expected"), [
+    ("atlascloud", {"status": "error", "message": "no capacity"}, JobStatus(JobState.FAILED, message="no capacity")),
+    ("atlascloud", {"status": "rejected"}, JobStatus(JobState.FAILED)),
+    ("atlascloud", {"status": "Canceled"}, JobStatus(JobState.CANCELED)),
+    ("atlascloud", {"status": "failed", "error_code": 1, "error": "blocked by safety review"},
+     JobStatus(JobState.FAILED, error_kind=ErrorKind.POLICY, message="blocked by safety review")),
+    ("wavespeed", {"status": "failed", "code": 1200, "error": "Please try another prompt."},
+     JobStatus(JobState.FAILED, error_kind=ErrorKind.POLICY, message="Please try another prompt.")),
+    ("wavespeed", {"status": "failed", "code": 1402, "error": "The link cannot be reached."},
+     JobStatus(JobState.FAILED, error_kind=ErrorKind.VALIDATION, message="The link cannot be reached.")),
+])
+def test_ends_and_their_kinds_by_the_providers_own_words(name: str, data: dict[str, Any], expected: JobStatus) -> None:
+    assert told(name, {"code": 200, "data": data}) == expected
+    failed = Reply(500, {}, json.dumps({"code": 500, "msg": "internal error", "data": data}).encode())
+    assert name != "atlascloud" or PROVIDERS[name].refusal(failed) is None
+
+
+@atlascloud
+def test_a_new_job_may_be_called_a_bad_request(server: AtlasCloudServer, runner: Runner) -> None:
+    server.fail("poll", answer(400, {"code": 400, "msg": "prediction is not ready", "data": None}), times=3)
+    assert runner.make().job.state == JobState.DONE and server.accepted == 1
+
+
+# ---- waiting ------------------------------------------------------------------------------------------------------
+
+def test_minutes_of_trouble_do_not_end_a_run(server: ProviderServer, runner: Runner) -> None:
+    server.fail("poll", reset(), times=15)
+    server.fail("poll", answer(503, "<html></html>"), times=15)
+    server.fail("poll", answer(429, {"detail": "slow down"}, {"Retry-After": "0"}), times=5)
+    assert runner.make().job.state == JobState.DONE and server.accepted == 1
+    assert any("No answer since" in text for text in runner.shown), "the user is told meanwhile"
+
+
+def test_time_in_the_queue_is_not_the_jobs(server: ProviderServer, runner: Runner) -> None:
+    server.script = Script(queued=12, running=0)
+    runner.change(timeouts=replace(runner.context.timeouts, deadline=0.0))
+    assert runner.make().job.state == JobState.DONE
+
+
+# ---- money --------------------------------------------------------------------------------------------------------
+
+@atlascloud
+def test_a_bill_that_comes_late_is_read(server: AtlasCloudServer, runner: Runner) -> None:
+    server.bill_late = True
+    done = runner.make()
+    assert not done.job.price_source.startswith("billed")
+    deadline = time.monotonic() + 60
+    while not runner.context.ledger.get(done.job.id).price_source.startswith("billed"):
+        assert time.monotonic() < deadline, "the bill was never read"
+        time.sleep(0.02)
+    assert runner.context.ledger.get(done.job.id).price == next(iter(server.jobs.values())).price
+
+
+@replicate
+@only(("end", "billed"), [("cancelled", True), ("failed", True), ("aborted", False)])
+def test_what_a_provider_bills_without_a_clip_counts_as_spent(server: ReplicateServer, runner: Runner, end: str,
+                                                              billed: bool) -> None:
+    server.plan(Script(queued=0, running=0, end=end))
+    with pytest.raises(RemoteError):
+        runner.make()
+    (job,) = runner.context.ledger.jobs()
+    assert (runner.context.ledger.spent() > 0) == billed
+    assert ("estimate" in job.price_source) == billed
+    assert server.asked("submit")[0].headers["cancel-after"] == "1h"
+
+
+@only(("end", "spent"), [("failed", 0.0), ("done", 0.2)])
+@wavespeed
+def test_what_a_provider_gives_back_is_not_spent(server: WaveSpeedServer, runner: Runner, end: str, spent: float,
+                                                 ) -> None:
+    server.plan(Script(queued=0, running=0, end=end))
+    if end == "failed":
+        with pytest.raises(RemoteError):
+            runner.make()
+    else:
+        runner.make()
+    assert runner.context.ledger.spent() == spent
+
+
+@only(("unit", "price"), [("seconds", 81 / 16 * 0.02), ("video", 0.02), ("compute seconds", None), ("5 seconds", None),
+                          ("input seconds", None), ("video segments", None), (None, None)])
+def test_a_unit_that_does_not_say_what_a_clip_costs_gives_no_price(unit: str | None, price: float | None) -> None:
+    provider = PROVIDERS["fal"]
+    plan = plan_clip(provider.models[0], CLIP, TRIM)
+    assert provider.models[0].prices["480p"].usd(5.0) == pytest.approx(0.5), "its table goes first"
+    with pytest.raises(StopIteration) as end:
+        next(provider.price(plan, {}))
+    assert end.value.value is None
+    unlisted = plan_clip(type(provider.models[0])("a/model", num_frames=(17, 161), negative_prompt=True), CLIP, TRIM)
+    answer_ = {"prices": [{"unit_price": 0.02, "unit": unit, "currency": "USD"}]}
+    assert told("fal", answer_, flow=provider.price(unlisted, {})) == (price and pytest.approx(price))
+
+
+# ---- what is sent, and found again --------------------------------------------------------------------------------
+
+@fal
+def test_fal_may_repeat_what_its_runner_lost(server: FalServer, runner: Runner) -> None:
+    runner.make()
+    assert "x-fal-no-retry" not in server.asked("submit")[0].headers and PROVIDERS["fal"].concurrent == 2
+
+
+@atlascloud
+def test_a_model_without_a_list_for_both_experts_gets_both(server: AtlasCloudServer, runner: Runner) -> None:
+    lora = Lora("https://weights.example/tint.safetensors", 0.5, "both")
+    runner.make(ClipRequest("a tint", loras=(lora,)), runner.target(model=PROVIDERS["atlascloud"].models[3]))
+    inputs = next(iter(server.jobs.values())).inputs
+    entry = [{"path": lora.source, "scale": 0.5}]
+    assert inputs["high_noise_loras"] == inputs["low_noise_loras"] == entry and "loras" not in inputs
+
+
+@only(("source", "sent"), [
+    ("https://civitai.com/models/123", "https://civitai.com/models/123"), ("owner/repo", "owner/repo"),
+    ("https://civitai.com/models/123?modelVersionId=7", "https://civitai.com/api/download/models/7"),
+    ("https://huggingface.co/owner/repo", "owner/repo"),
+])
+def test_pages_of_loras_go_where_they_are_looked_up(source: str, sent: str, server: ProviderServer,
+                                                    runner: Runner) -> None:
+    clip = ClipRequest("pan", loras=(Lora(source, 0.5, "both"),))
+    if server.provider in ("fal", "replicate"):
+        with pytest.raises(RemoteError, match="Nothing was sent"):
+            runner.make(clip)
+        return
+    runner.make(clip)
+    assert next(iter(server.jobs.values())).inputs["loras"] == [{"path": sent, "scale": 0.5}]
+
+
+@wavespeed
+def test_a_strangers_job_of_the_same_minutes_is_not_taken(server: WaveSpeedServer, runner: Runner) -> None:
+    """The account's list has the jobs of the web page too."""
+    model = "wavespeed-ai/wan-2.2/i2v-480p-lora"
+    server.accept(model, {"image": "https://static.wavespeed.ai/another.png", "prompt": "a ball"})
+    server.fail("submit", reset())
+    with pytest.raises(RemoteError) as caught:
+        runner.make()
+    assert caught.value.kind == ErrorKind.SUBMIT_UNKNOWN
+    (job,) = runner.context.ledger.jobs()
+    assert job.remote_id == ""
+
+
+def test_replicate_forgets_pictures_after_an_hour() -> None:
+    found = told("replicate", {"results": [
+        {"id": "a", "model": "m", "created_at": "2026-11-01T10:00:00Z", "input": {}, "data_removed": True},
+        {"id": "b", "model": "m", "created_at": "2026-11-01T10:00:00Z", "input": {"image": "https://a.example/b.png"}},
+    ]}, flow=PROVIDERS["replicate"].history("m", 0.0))
+    assert [entry.image_url for entry in found] == [None, "https://a.example/b.png"]
+
+
+def test_the_list_of_models_is_asked_for_once_an_hour(server: ProviderServer, runner: Runner) -> None:
+    catalogue.forget()
+    runner.make()
+    runner.make(ClipRequest("another", resolution="480p", num_frames=81))
+    assert len(server.asked("models")) == 1 and server.accepted == 2

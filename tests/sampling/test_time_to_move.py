@@ -1,0 +1,187 @@
+"""Time-to-Move: exact where it must be, the same in two runs and in the bridge, and a clip that follows its path."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.models import load as bundled
+from pipeline.models.condition import encode_first_frame
+from pipeline.models.host import plain_host
+from pipeline.models.latents import denormalise, normalise
+from pipeline.models.text_encoder import encode_prompts
+from pipeline.motion.measure import deviation
+from pipeline.motion.motion import Motion, move_camera, move_object, stay
+from pipeline.motion.path import read_camera_path, read_object_path
+from pipeline.motion.presets import preset_json
+from pipeline.motion.strength import STRENGTHS, Strength
+from pipeline.request import HIGH, HIGH_ONLY, LOW, LOW_ONLY, SCHEDULERS, RequestError, Sampling
+from pipeline.sampling.bridge import sample_stages
+from pipeline.sampling.denoise import guided, velocity_of
+from pipeline.sampling.hooks import NEGATIVE, POSITIVE, Hooks, ModelInputs, combine
+from pipeline.sampling.latent_file import load_latent, save_latent
+from pipeline.sampling.sampler import new_noise, sample, sample_latent
+from pipeline.sampling.schedule import new_scheduler, sigmas_of
+from pipeline.sampling.time_to_move import check_motion, steered_steps, time_to_move
+from tests.support.comfy_in_process import import_comfyui
+
+SIDE, FRAMES = 32, 9
+SAMPLING = Sampling(seed=4, num_inference_steps=10)
+"""Sigmas 1, .978, .952, .921, .882 ...: four steps of the high-noise expert."""
+STRENGTH = Strength(0.96, 0.9)
+"""Starts at step 2 and is held until step 4, the first of the low-noise expert."""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple:
+    return bundled.load(plain_host())
+
+
+@pytest.fixture(scope="module")
+def picture() -> torch.Tensor:
+    coarse = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(3))
+    return torch.nn.functional.interpolate(coarse, (48, 48), mode="bicubic").clamp(0, 1).movedim(1, -1)
+
+
+@pytest.fixture(scope="module")
+def motion(loaded: tuple, picture: torch.Tensor) -> Motion:
+    path = read_camera_path(preset_json("pan right"))
+    return move_camera(loaded[2], picture, SIDE, SIDE, FRAMES, path, STRENGTH)
+
+
+@pytest.fixture(scope="module")
+def inputs(loaded: tuple, picture: torch.Tensor) -> tuple:
+    _, encoder, vae = loaded
+    return *encode_prompts(encoder, "nothing moves", ""), encode_first_frame(vae, picture, SIDE, SIDE, FRAMES)
+
+
+def by_the_paper(loaded: tuple, inputs: tuple, motion: Motion, sampling: Sampling) -> torch.Tensor:
+    """Raw latents of the algorithm written down anew: Euler in the span, behind it the chosen scheduler from its start.
+    """
+    model, (positive, negative, condition) = loaded[0], inputs
+    sigmas = torch.from_numpy(sigmas_of(sampling)).float()
+    texts = {POSITIVE: positive[0][0], NEGATIVE: negative[0][0]}
+    z, noise = motion.latents(), new_noise(condition.latent_shape, sampling.seed)
+    held = motion.animatic.until_in_latents() < 1
+    weak, strong = (int((sigmas > sigma).sum()) for sigma in (STRENGTH.weak, STRENGTH.strong))
+    x = (1 - sigmas[weak]) * z + sigmas[weak] * noise
+    scheduler = new_scheduler(sampling.scheduler, sigmas_of(sampling))
+    scheduler.set_begin_index(strong)
+    with torch.no_grad():
+        for step in range(weak, sampling.num_inference_steps):
+            expert = model.experts[HIGH if sigmas[step] >= 0.9 else LOW]
+            predict = guided(velocity_of(expert.model, texts), ModelInputs(condition.channels()), 5.0)
+            if step < strong:
+                v = predict(x, sigmas[step] * 1000)
+                x = x + (sigmas[step + 1] - sigmas[step]) * v
+                x = x * ~held + held * ((1 - sigmas[step + 1]) * z + sigmas[step + 1] * noise)
+            else:
+                v = predict(x, scheduler.timesteps[step])
+                x = scheduler.step(v, scheduler.timesteps[step], x, return_dict=False)[0]
+    return denormalise(x)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_as_the_paper_has_it_and_in_two_runs_to_the_same_bits(loaded: tuple, inputs: tuple, motion: Motion, name: str,
+                                                               tmp_path: Path) -> None:
+    sampling = replace(SAMPLING, scheduler=name)
+    assert steered_steps(motion, torch.from_numpy(sigmas_of(sampling))) == range(2, 4)
+    found = sample(loaded[0], *inputs, sampling, time_to_move(motion, sampling))
+    assert torch.allclose(found, by_the_paper(loaded, inputs, motion, sampling), atol=2e-4)
+    longer = replace(motion, strength=Strength(0.96, 0.85), _latents=[])  # held beyond the change of experts
+    whole = sample(loaded[0], *inputs, sampling, time_to_move(longer, sampling))
+    assert not torch.equal(whole, found)
+    for one, wanted in ((motion, found), (longer, whole)):
+        hooks = time_to_move(one, sampling)
+        half = sample_latent(loaded[0], *inputs, replace(sampling, stage=HIGH_ONLY), hooks)
+        save_latent(lambda: tmp_path / "half.latent", half, {})
+        rest = sample_latent(loaded[0], *inputs, replace(sampling, stage=LOW_ONLY), hooks,
+                             load_latent(tmp_path / "half.latent"))
+        assert torch.equal(rest["samples"], wanted)
+        (tmp_path / "half.latent").unlink()
+
+
+def test_what_steers_nothing_changes_no_bit(loaded: tuple, inputs: tuple, motion: Motion, picture: torch.Tensor,
+                                            ) -> None:
+    plain = sample(loaded[0], *inputs, SAMPLING)
+    off = replace(motion, strength=Strength(1.0, 1.0), _latents=[])
+    empty = stay(loaded[2], picture, SIDE, SIDE, FRAMES, STRENGTH)
+    for nothing in (off, empty):
+        assert torch.equal(sample(loaded[0], *inputs, SAMPLING, time_to_move(nothing, SAMPLING)), plain)
+    steered = sample(loaded[0], *inputs, SAMPLING, time_to_move(motion, SAMPLING))
+    assert not torch.equal(steered, plain)
+    assert torch.equal(sample(loaded[0], *inputs, SAMPLING, time_to_move(motion, SAMPLING)), steered)
+
+
+@torch.inference_mode()
+def test_the_same_on_comfyuis_own_sampling(loaded: tuple, inputs: tuple, motion: Motion) -> None:
+    """Also with a multistep solver: it takes the steps behind the span, as its own program has it."""
+    import_comfyui()
+    import comfy.sd
+
+    from pipeline.host.sampling import stage_runner
+
+    core = {HIGH: comfy.sd.load_diffusion_model(str(bundled.DEMO_HIGH)),
+            LOW: comfy.sd.load_diffusion_model(str(bundled.DEMO_LOW))}
+    plain = normalise(sample(loaded[0], *inputs, SAMPLING))
+    for name, close in (("euler", 0.02), ("unipc", 0.3), ("dpmpp_2m", 0.3)):
+        sampling = replace(SAMPLING, scheduler=name)
+        hooks = time_to_move(motion, sampling)
+        found = normalise(sample_stages(stage_runner(core, sampling), *inputs, sampling, hooks=hooks)["samples"])
+        wanted = normalise(sample(loaded[0], *inputs, sampling, hooks))
+        assert (found - wanted).abs().mean() < close * (plain - wanted).abs().mean()
+
+
+def test_a_motion_that_no_step_would_follow(motion: Motion) -> None:
+    shape = motion.latent_shape
+    camera = replace(motion, strength=STRENGTHS["Wan 2.2, camera (0.986, 0.964)"], _latents=[])
+    check_motion(camera, replace(SAMPLING, num_inference_steps=20), shape)
+    four = Sampling(seed=0, num_inference_steps=4, guidance_scale=1.0)
+    with pytest.raises(RequestError, match=r"from sigma 0\.986 to 0\.964, and no step starts there: they start at 1, "
+                                           r"0\.938, 0\.833, 0\.625\. Choose custom weak_sigma"):
+        check_motion(camera, four, shape)
+    check_motion(replace(motion, strength=Strength(0.95, 0.7), _latents=[]), four, shape)
+    with pytest.raises(RequestError, match="for 9 frames of 32x32, first_frame for 13 of 48x32"):
+        check_motion(motion, SAMPLING, (1, 16, 4, 4, 6))
+
+
+def test_two_that_choose_the_scheduler() -> None:
+    idea = Hooks(scheduler=lambda step, chosen: "euler")
+    with pytest.raises(RequestError, match="2 inputs of the sampler decide the scheduler"):
+        combine(idea, replace(idea, scheduler=lambda step, chosen: "unipc"))
+
+
+def clip_of(loaded: tuple, motion: Motion, prompt: str) -> torch.Tensor:
+    """Frames (17, 128, 128, 3) in ten steps."""
+    model, encoder, vae = loaded
+    sampling = replace(SAMPLING, seed=1)
+    first = encode_first_frame(vae, motion.animatic.images[:1], 128, 128, 17)
+    latents = sample(model, *encode_prompts(encoder, prompt, ""), first, sampling, time_to_move(motion, sampling))
+    return vae.decode(latents)[0]
+
+
+def test_a_clip_follows_its_path_against_its_prompt(loaded: tuple) -> None:
+    """A pan to the left and down, which the prompt contradicts, and an object that moves before a static camera."""
+    g = torch.Generator().manual_seed(7)
+    coarse = torch.rand(1, 3, 20, 24, generator=g)
+    image = torch.nn.functional.interpolate(coarse, (160, 192), mode="bicubic").clamp(0, 1).movedim(1, -1)
+    strength: Any = STRENGTHS["bundled demo model (0.9, 0.3)"]
+    path = read_camera_path('{"keyframes": [{"t": 0, "x": 0.1}, {"t": 1, "x": -0.1, "y": 0.1}]}')
+    panned = move_camera(loaded[2], image, 128, 128, 17, path, strength)
+    found = deviation(clip_of(loaded, panned, "the camera pans right"), panned)
+    assert found.asked.x * 128 == pytest.approx(25.6, abs=0.5) and found.largest * 128 < 0.15 * 28
+
+    mask = torch.zeros(1, 160, 192)
+    mask[:, 60:100, 60:100] = 1
+    ground = torch.nn.functional.interpolate(coarse[..., :5, :6], (160, 192), mode="bicubic").clamp(0, 1).movedim(1, -1)
+    image = torch.where(mask[..., None] > 0, torch.tensor([1.0, 0.9, 0.1]), 0.5 * ground)
+    still = stay(loaded[2], image, 128, 128, 17, strength)
+    moved = move_object(still, mask, read_object_path('{"keyframes": [{"t": 0}, {"t": 1, "x": 0.234375}]}'), strength)
+    clip = clip_of(loaded, moved, "nothing moves")
+    yellow = (clip[..., 0] > 0.6) & (clip[..., 1] > 0.5) & (clip[..., 2] < 0.4)
+    middles = [frame.nonzero()[:, 1].float().mean() for frame in yellow[[0, -1]]]
+    assert float(middles[1] - middles[0]) == pytest.approx(30, abs=4)
