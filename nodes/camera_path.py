@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipeline.motion.path import read_camera_path
 from ..pipeline.motion.presets import preset_json
 from ..pipeline.request import RequestError
-from .motion_inputs import strength_input, strength_of
+from .motion_inputs import shown_in_editor, strength_input, strength_of
 from .size_inputs import check_size_inputs, num_frames_input, resolution_input, size_of
 from .sockets import CATEGORY, Motion
 
@@ -72,4 +72,4 @@ class CameraPath(io.ComfyNode):
             motion = move_camera(vae, image, *size_of(resolution), num_frames, read_camera_path(path),
                                  strength_of(strength), depth)
             shown = motion.animatic
-            return io.NodeOutput(motion, shown.images[:1], shown.images, shown.mask)
+            return io.NodeOutput(motion, shown.images[:1], shown.images, shown.mask, ui=shown_in_editor(image))

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipeline.motion.path import read_object_path
 from ..pipeline.request import RequestError
-from .motion_inputs import strength_input, strength_of
+from .motion_inputs import shown_in_editor, strength_input, strength_of
 from .size_inputs import check_size_inputs, num_frames_input, resolution_input, size_of
 from .sockets import CATEGORY, Motion
 
@@ -70,4 +70,4 @@ class MoveObject(io.ComfyNode):
             chosen = strength_of(strength)
             before = stay(vae, image, *size_of(resolution), num_frames, chosen, motion)
             moved = move_object(before, mask, read_object_path(path), chosen)
-            return io.NodeOutput(moved, moved.animatic.images, moved.animatic.mask)
+            return io.NodeOutput(moved, moved.animatic.images, moved.animatic.mask, ui=shown_in_editor(image, mask))

@@ -1,5 +1,6 @@
 import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
+import { addElement } from "../element_widget.js";
 import { forwardToCanvas } from "../forward.js";
 import { latestOnly, readInputs, watchInputs } from "../node_inputs.js";
 import { request } from "../server.js";
@@ -40,14 +41,12 @@ function add(node, moving) {
         end: () => app.canvas.emitAfterChange(),
         resize: () => grow(node),
     }, moving === camera ? presets : Promise.resolve([]));
-    const widget = node.addDOMWidget("wan22_path_editor", "wan22-camera", editor.element, {
-        serialize: false,
+    const widget = addElement(node, "wan22_path_editor", editor.element, {
         hideOnZoom: false,
         hideInPanel: true,
         margin: MARGIN,
         getMinHeight: () => editor.minHeight(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
     });
-    widget.serialize = false;
     const { onRemove } = widget;
     widget.onRemove = function () {
         onRemove?.call(this);

@@ -24,6 +24,9 @@ function loadedBy(loader) {
     return path ? { filename: path.slice(cut + 1), subfolder: path.slice(0, Math.max(0, cut)), type } : null;
 }
 
+/** Return a file with its address and the channel that a mask is; null without one. */
+const fileOf = (file, channel = "red") => (file ? { url: api.apiURL(`/view?${new URLSearchParams(file)}`), channel } : null);
+
 /** The file of the picture, or of the mask, that comes into an input: as far as it is known without a run. */
 export class Source {
     /** @type {{url: string, channel: string} | null} */
@@ -47,12 +50,16 @@ export class Source {
             this.watched.add(origin);
             watchInputs(origin, WIDGETS, () => this.refresh());
         }
-        const found = isLoader ? loadedBy(origin) : origin && app.nodeOutputs[keyOf(origin)]?.images?.[0];
-        const file = found ? { url: api.apiURL(`/view?${new URLSearchParams(found)}`),
-            channel: valueOf(origin, "channel") ?? "alpha" } : null;
+        const file = isLoader ? fileOf(loadedBy(origin), valueOf(origin, "channel") ?? "alpha")
+            : origin && fileOf(this.#shownByRun(origin));
         if (file?.url === this.file?.url && file?.channel === this.file?.channel) return;
         this.file = file;
         this.changed();
+    }
+
+    /** Return the file of the last run: of the node that gives the input, or as this node had it. */
+    #shownByRun(origin) {
+        return app.nodeOutputs[keyOf(origin)]?.images?.[0] ?? app.nodeOutputs[keyOf(this.node)]?.[`wan22_${this.input}`]?.[0];
     }
 }
 
