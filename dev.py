@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Try, serve and test this node pack with one command.
 
-    python3 dev.py demo [--image FILE] [--prompt TEXT] [--out DIR]
+    python3 dev.py demo [--image FILE] [--camera PATH] [--prompt TEXT] [--out DIR]
     python3 dev.py serve [--port N]
     python3 dev.py test [pytest arguments]
     python3 dev.py twins | thumbnails
@@ -28,15 +28,19 @@ from pathlib import Path
 from devtools.environment import prepare
 from devtools.files import check_output, check_picture, write_new
 from devtools.package_versions import folders_of_other_versions
-from devtools.paths import CACHE, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES, VENV_PYTHON
+from devtools.paths import CACHE, CAMERA_WORKFLOW, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES, VENV_PYTHON
 from devtools.processes import OPENMP
 from devtools.server import ComfyServer, free_port
 from devtools.terminal import DevError, say, tail
 from devtools.workflow import Workflow, download_video, nodes_of_class, run_workflow
 
 
-def demo(image: Path | None, prompt: str | None, out: Path) -> int:
-    workflow: Workflow = json.loads(DEMO_WORKFLOW.read_text("utf-8"))
+def demo(image: Path | None, prompt: str | None, camera: str | None, out: Path) -> int:
+    """Make a clip: of the prompt alone where only that is given, else on a camera path."""
+    file = DEMO_WORKFLOW if prompt is not None and camera is None else CAMERA_WORKFLOW
+    workflow: Workflow = json.loads(file.read_text("utf-8"))
+    for node_id in nodes_of_class(workflow, "Wan22CameraPath") if camera is not None else ():
+        workflow[node_id]["inputs"]["path"] = camera_path(camera)
     loaders = nodes_of_class(workflow, "LoadImage")
     picture = image or SAMPLE_PICTURES / workflow[loaders[0]]["inputs"]["image"]
     check_picture(picture)
@@ -58,6 +62,15 @@ def demo(image: Path | None, prompt: str | None, out: Path) -> int:
             raise DevError(f"ComfyUI went away or gave an unexpected answer ({error}):\n{tail(log)}") from None
     say(str(write_new(out.absolute(), picture.stem, ".mp4", video)))
     return 0
+
+
+def camera_path(name: str) -> str:
+    """Return a named camera path as JSON. Raises DevError for another name."""
+    from pipeline.motion.presets import PRESETS, preset_json
+
+    if name not in PRESETS:
+        raise DevError(f"There is no camera path {name!r}. Choose one of: {', '.join(PRESETS)}.")
+    return preset_json(name)
 
 
 def serve(port: int | None) -> int:
@@ -115,7 +128,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     commands = parser.add_subparsers(dest="command", required=True)
     demo_parser = commands.add_parser("demo", help="animate a picture with the bundled model")
     demo_parser.add_argument("--image", type=Path, metavar="FILE", help="the picture (default: the bundled one)")
-    demo_parser.add_argument("--prompt", metavar="TEXT", help="what should happen (default: the workflow's prompt)")
+    demo_parser.add_argument("--camera", metavar="PATH",
+                             help='where the camera goes, such as "pan left" (default: "zoom in", or by the prompt)')
+    demo_parser.add_argument("--prompt", metavar="TEXT", help="what should happen (default: the camera moves)")
     demo_parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "output", help="where the MP4 goes")
     serve_parser = commands.add_parser("serve", help="open ComfyUI's canvas with this pack")
     serve_parser.add_argument("--port", type=int, metavar="N", help="default: 8188, or a free one when it is taken")
@@ -138,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a path must print on any terminal
     try:
         if options.command == "demo":
-            return demo(options.image, options.prompt, options.out)
+            return demo(options.image, options.prompt, options.camera, options.out)
         if options.command == "serve":
             return serve(options.port)
         if options.command in ("twins", "thumbnails"):

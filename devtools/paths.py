@@ -23,4 +23,5 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 CACHE = ROOT / ".comfyui"
 DEMO_WORKFLOW = ROOT / "workflows" / "api" / "image-to-video-demo.json"
+CAMERA_WORKFLOW = ROOT / "workflows" / "api" / "camera-path.json"
 SAMPLE_PICTURES = ROOT / "workflows" / "input"

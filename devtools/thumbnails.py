@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .environment import local_comfyui
-from .paths import CACHE, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES
+from .paths import CACHE, CAMERA_WORKFLOW, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES
 from .server import ComfyServer
 from .terminal import say
 from .workflow import Workflow, download_video, nodes_of_class, run_workflow
@@ -30,6 +30,7 @@ Clip = tuple[str, str, bool]
 """Picture, prompt, and whether the bundled LoRA, which drains the colours, takes part."""
 CLIPS: dict[str, tuple[Clip, ...]] = {
     "image-to-video-demo": ((COFFEE, BLUE, False),),
+    "camera-path": ((CAT, STILL, False),),
     "image-to-video": ((ROCKET, RED, False),),
     "image-to-video-4-steps": ((COFFEE, BLACK, False),),
     "loras-by-link": ((CAT, STILL, True),),
@@ -42,10 +43,11 @@ SIDE = 384
 """Pixels of a thumbnail's sides, three times those of a frame."""
 
 
-def graph_of(clip: Clip) -> Workflow:
-    """Return the shipped graph for one clip."""
+def graph_of(name: str, clip: Clip) -> Workflow:
+    """Return the shipped graph for one clip of a workflow's thumbnail."""
     picture, prompt, drained = clip
-    graph: Workflow = json.loads(DEMO_WORKFLOW.read_text("utf-8"))
+    file = CAMERA_WORKFLOW if name == CAMERA_WORKFLOW.stem else DEMO_WORKFLOW
+    graph: Workflow = json.loads(file.read_text("utf-8"))
     changes = {"LoadImage": {"image": picture}, "Wan22EncodePrompt": {"prompt": prompt}}
     if drained:
         changes["Wan22Sampler"] = {"loras": ["lora", 0]}
@@ -79,13 +81,13 @@ def main() -> None:
     ):
 
         @functools.cache
-        def picture_of(clip: Clip) -> np.ndarray:
-            graph = graph_of(clip)
+        def picture_of(name: str, clip: Clip) -> np.ndarray:
+            graph = graph_of(name, clip)
             return in_one_picture(download_video(server, run_workflow(server, graph),
                                                  nodes_of_class(graph, "Wan22SaveMP4")))
 
         for name, clips in CLIPS.items():
-            bands = np.stack([picture_of(clip) for clip in clips])
+            bands = np.stack([picture_of(name, clip) for clip in clips])
             rows = np.arange(bands.shape[1])
             sheet = Image.fromarray(bands[rows * len(clips) // len(rows), rows])
             path = SAMPLE_PICTURES.parent / f"{name}.jpg"

@@ -49,18 +49,18 @@ class BridgeSampler(SamplerNode):
         from ..pipeline.sampling.bridge import check_latent, check_models, sample_stages
         from ..pipeline.sampling.hooks import NO_HOOKS
         from ..pipeline.sampling.schedule import describe_run
-        from ..pipeline.sampling.time_to_move import check_motion, time_to_move
+        from ..pipeline.sampling.time_to_move import time_to_move
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
             models = {HIGH: model_high, LOW: model_low}
             check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
-            check_latent(latent, first_frame, sampling)  # before a LoRA is fetched
+            hooks = NO_HOOKS
             if motion is not None:
-                check_motion(motion, sampling, first_frame.latent_shape)
+                hooks = time_to_move(motion, sampling, first_frame.latent_shape, progress())
+            check_latent(latent, first_frame, sampling, hooks)  # before a LoRA is fetched
             models, fitted = models_with_loras(models, loras, node_id)
             show_text(node_id, "\n".join((describe_run(sampling), *fitted)))
             run = stage_runner(models, sampling)
-            hooks = NO_HOOKS if motion is None else time_to_move(motion, sampling, progress())
             return io.NodeOutput(sample_stages(run, positive, negative, first_frame, sampling, latent, hooks))

@@ -49,20 +49,19 @@ class Sampler(SamplerNode):
         from ..pipeline.sampling.hooks import NO_HOOKS, combine, observe
         from ..pipeline.sampling.sampler import check_inputs, describe_memory, sample_latent
         from ..pipeline.sampling.schedule import describe_run
-        from ..pipeline.sampling.time_to_move import check_motion, time_to_move
+        from ..pipeline.sampling.time_to_move import time_to_move
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
             sampling = read_sampling(settings)
-            # Before a LoRA is fetched.
-            check_inputs(model, positive, negative, first_frame, sampling, latent)
+            steering = NO_HOOKS
             if motion is not None:
-                check_motion(motion, sampling, first_frame.latent_shape)
+                steering = time_to_move(motion, sampling, first_frame.latent_shape, progress())
+            check_inputs(model, positive, negative, first_frame, sampling, latent, steering)  # before a LoRA is fetched
             model, fitted = use_loras(model, loras, comfy_host(), lora_file,
                                       downloader(node_id), stop_if_asked)
             needs = describe_memory(model, first_frame, sampling, *device_memory())
             show_text(node_id, "\n".join((describe_run(sampling), needs, *fitted)))
-            steering = NO_HOOKS if motion is None else time_to_move(motion, sampling, progress())
             looking = observe(before_pass=lambda step, expert: stop_if_asked(),
                               after_step=progress_with_preview(model.high, sampling.num_inference_steps))
             hooks = combine(looking, steering)

@@ -2,6 +2,10 @@
 
 Two frames are aligned by a shift, a scale and a turn: first the shift by phase correlation, which finds large ones,
 then all by Gauss-Newton steps on the difference of their brightness, in which pixels that do not fit count little.
+
+What is asked is found from frame to frame of the animatic, which is clean. What a clip does is found from each frame of
+the animatic to the clip's at that time: from frame to frame of the clip itself, noise and the pattern of a VAE, which
+stay in place, would pass for rest.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ SIDE = 160
 LEVELS = (4, 2, 1)
 """Frames are aligned at these fractions of their size, one after the other."""
 ITERATIONS = 8
+SCALES = (1.0, 0.75, 1.33)
+"""Scales to start from: of clips that stay where they should zoom."""
 
 
 @dataclass(frozen=True)
@@ -80,42 +86,40 @@ def check_frames(motion: Motion, latent_shape: tuple[int, ...]) -> None:
 
 
 def deviation(images: torch.Tensor, motion: Motion) -> Deviation:
-    """Measure the frames of a clip (F, H, W, 3) against the path of its motion: both in the same way."""
-    asked, found = moves_of(motion.animatic.images), moves_of(images)
+    """Measure the frames of a clip (F, H, W, 3) against the path of its motion."""
+    wanted, got = _small(motion.animatic.images), _small(images)
+    asked = [Move()]
+    for before, after in itertools.pairwise(wanted):
+        asked.append(asked[-1].then(align(before, after)))
+    found = [move.then(align(*frames)) for move, *frames in zip(asked, wanted, got, strict=True)]
     apart = [math.hypot(a.x - b.x, a.y - b.y) for a, b in zip(asked, found, strict=True)]
     return Deviation(asked[-1], found[-1], max(apart))
 
 
-def frames_compared(num_frames: int) -> list[int]:
-    """Return the frames that are compared, the first and the last among them."""
-    return [*range(0, num_frames - 1, STEP), num_frames - 1]
-
-
-def moves_of(images: torch.Tensor) -> list[Move]:
-    """Return how the content of the first frame has moved, for every frame of `frames_compared`.
-
-    images: the frames of a clip, (F, H, W, 3).
-    """
-    chosen = frames_compared(len(images))
+def _small(images: torch.Tensor) -> torch.Tensor:
+    """Return every STEP-th frame of a clip (F, H, W, 3) and the last one in grey, (n, h, w), SIDE or less a side."""
+    chosen = [*range(0, len(images) - 1, STEP), len(images) - 1]
     height, width = images.shape[1:3]
     share = min(1.0, SIDE / max(height, width))
     size = (round(height * share), round(width * share))
-    frames = F.interpolate(images[chosen].mean(-1)[:, None], size, mode="bilinear", antialias=True, align_corners=False)
-    moves = [Move()]
-    for before, after in itertools.pairwise(frames):
-        moves.append(moves[-1].then(align(before[0], after[0])))
-    return moves
+    grey = images[chosen].mean(-1)[:, None]
+    return F.interpolate(grey, size, mode="bilinear", antialias=True, align_corners=False)[:, 0]
 
 
 def align(before: torch.Tensor, after: torch.Tensor) -> Move:
-    """Return where the content of one frame (H, W) is in the next."""
+    """Return where the content of one frame (H, W) is in another: the best of what is found from several scales."""
     width = before.shape[1]
     right, down = phase_correlation(before, after)
-    found = torch.tensor([1.0, 0.0, right / width, down / width])  # scale cos, scale sin, x, y in widths
-    for level in LEVELS:
-        small = [F.avg_pool2d(frame[None, None], level)[0, 0] for frame in (before, after)]
-        for _ in range(ITERATIONS):
-            found = found + _gauss_newton(*small, found)
+    found, least = torch.zeros(4), math.inf
+    for scale in SCALES:
+        guess = torch.tensor([scale, 0.0, right / width, down / width])  # scale cos, scale sin, x, y in widths
+        for level in LEVELS:
+            small = [F.avg_pool2d(frame[None, None], level)[0, 0] for frame in (before, after)]
+            for _ in range(ITERATIONS):
+                step, error = _gauss_newton(*small, guess)
+                guess = guess + step
+        if error < least:
+            found, least = guess, error
     return Move(float(found[2]), float(found[3]), math.hypot(*found[:2].tolist()),
                 math.atan2(float(found[1]), float(found[0])))
 
@@ -131,8 +135,8 @@ def phase_correlation(before: torch.Tensor, after: torch.Tensor) -> tuple[float,
     return (column + width // 2) % width - width // 2, (row + height // 2) % height - height // 2
 
 
-def _gauss_newton(before: torch.Tensor, after: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """Return the change (4,) of `found` that brings two frames (H, W) closer."""
+def _gauss_newton(before: torch.Tensor, after: torch.Tensor, found: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return the change (4,) of `found` that brings two frames (H, W) closer, and how far apart they were."""
     height, width = before.shape
     aspect = height / width
     xs = (torch.arange(width) + 0.5) / width - 0.5
@@ -152,4 +156,5 @@ def _gauss_newton(before: torch.Tensor, after: torch.Tensor, found: torch.Tensor
     weighted = (parts * weight).flatten(1)
     normal = weighted @ parts.flatten(1).T
     normal = normal + torch.eye(4) * (1e-6 + 1e-4 * normal.diagonal().mean())
-    return torch.linalg.solve(normal, weighted @ error.flatten())
+    apart = float(error[seen].abs().mean()) if bool(seen.any()) else math.inf
+    return torch.linalg.solve(normal, weighted @ error.flatten()), apart

@@ -23,14 +23,13 @@ ROUNDING = 1e-6
 """Two sigmas that are this close are the same."""
 
 
-def check_motion(motion: Motion, sampling: Sampling, latent_shape: tuple[int, ...]) -> None:
-    """Raise RequestError for a motion of another clip, or one that no step of the schedule would follow."""
+def _check_shape(motion: Motion, latent_shape: tuple[int, ...]) -> None:
+    """Raise RequestError for a motion of another clip."""
     if motion.latent_shape != tuple(latent_shape):
         _, _, length, height, width = latent_shape
         raise RequestError(f"The motion is for {motion.num_frames} frames of {motion.width}x{motion.height}, "
                            f"first_frame for {4 * (length - 1) + 1} of {8 * width}x{8 * height}. Give both the same "
                            "resolution and num_frames.")
-    steered_steps(motion, torch.from_numpy(sigmas_of(sampling)))
 
 
 def steered_steps(motion: Motion, sigmas: torch.Tensor) -> range:
@@ -56,21 +55,23 @@ def _first_at(sigmas: torch.Tensor, bound: float) -> int:
     return min(int((sigmas > bound + ROUNDING).sum()), len(sigmas) - 1)
 
 
-def time_to_move(motion: Motion, sampling: Sampling,
+def time_to_move(motion: Motion, sampling: Sampling, latent_shape: tuple[int, ...],
                  on_piece: Callable[[int, int], None] = lambda done, total: None) -> Hooks:
-    """Return hooks that make a clip follow a motion, which `check_motion` has accepted.
+    """Return hooks that make a clip, of latents (1, 16, T, h, w), follow a motion.
 
-    on_piece(done, total) counts latents while the VAE encodes the animatic.
+    The VAE encodes the animatic when sampling begins; on_piece(done, total) counts latents then. Raises RequestError
+    for a motion of another clip, or one that no step of the schedule would follow.
     """
+    _check_shape(motion, latent_shape)
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()
     steps = steered_steps(motion, sigmas)
     if not steps:
         return NO_HOOKS
-    clean, until = motion.latents(on_piece), motion.animatic.until_in_latents()
-    noise = new_noise(motion.latent_shape, sampling.seed)
+    until = motion.animatic.until_in_latents()
+    noise = new_noise(latent_shape, sampling.seed)
 
     def noised(sigma: float) -> torch.Tensor:
-        return (1.0 - sigma) * clean + sigma * noise
+        return (1.0 - sigma) * motion.latents(on_piece) + sigma * noise
 
     def start(given: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, int]:
         return noised(float(sigmas[steps.start])), steps.start

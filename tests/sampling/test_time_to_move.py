@@ -26,7 +26,7 @@ from pipeline.sampling.hooks import NEGATIVE, POSITIVE, Hooks, ModelInputs, comb
 from pipeline.sampling.latent_file import load_latent, save_latent
 from pipeline.sampling.sampler import new_noise, sample, sample_latent
 from pipeline.sampling.schedule import new_scheduler, sigmas_of
-from pipeline.sampling.time_to_move import check_motion, steered_steps, time_to_move
+from pipeline.sampling.time_to_move import steered_steps, time_to_move
 from tests.support.comfy_in_process import import_comfyui
 
 SIDE, FRAMES = 32, 9
@@ -57,6 +57,10 @@ def motion(loaded: tuple, picture: torch.Tensor) -> Motion:
 def inputs(loaded: tuple, picture: torch.Tensor) -> tuple:
     _, encoder, vae = loaded
     return *encode_prompts(encoder, "nothing moves", ""), encode_first_frame(vae, picture, SIDE, SIDE, FRAMES)
+
+
+def following(motion: Motion, sampling: Sampling = SAMPLING) -> Hooks:
+    return time_to_move(motion, sampling, motion.latent_shape)
 
 
 def by_the_paper(loaded: tuple, inputs: tuple, motion: Motion, sampling: Sampling) -> torch.Tensor:
@@ -90,13 +94,13 @@ def test_as_the_paper_has_it_and_in_two_runs_to_the_same_bits(loaded: tuple, inp
                                                                tmp_path: Path) -> None:
     sampling = replace(SAMPLING, scheduler=name)
     assert steered_steps(motion, torch.from_numpy(sigmas_of(sampling))) == range(2, 4)
-    found = sample(loaded[0], *inputs, sampling, time_to_move(motion, sampling))
+    found = sample(loaded[0], *inputs, sampling, following(motion, sampling))
     assert torch.allclose(found, by_the_paper(loaded, inputs, motion, sampling), atol=2e-4)
     longer = replace(motion, strength=Strength(0.96, 0.85), _latents=[])  # held beyond the change of experts
-    whole = sample(loaded[0], *inputs, sampling, time_to_move(longer, sampling))
+    whole = sample(loaded[0], *inputs, sampling, following(longer, sampling))
     assert not torch.equal(whole, found)
     for one, wanted in ((motion, found), (longer, whole)):
-        hooks = time_to_move(one, sampling)
+        hooks = following(one, sampling)
         half = sample_latent(loaded[0], *inputs, replace(sampling, stage=HIGH_ONLY), hooks)
         save_latent(lambda: tmp_path / "half.latent", half, {})
         rest = sample_latent(loaded[0], *inputs, replace(sampling, stage=LOW_ONLY), hooks,
@@ -111,10 +115,10 @@ def test_what_steers_nothing_changes_no_bit(loaded: tuple, inputs: tuple, motion
     off = replace(motion, strength=Strength(1.0, 1.0), _latents=[])
     empty = stay(loaded[2], picture, SIDE, SIDE, FRAMES, STRENGTH)
     for nothing in (off, empty):
-        assert torch.equal(sample(loaded[0], *inputs, SAMPLING, time_to_move(nothing, SAMPLING)), plain)
-    steered = sample(loaded[0], *inputs, SAMPLING, time_to_move(motion, SAMPLING))
+        assert torch.equal(sample(loaded[0], *inputs, SAMPLING, following(nothing)), plain)
+    steered = sample(loaded[0], *inputs, SAMPLING, following(motion))
     assert not torch.equal(steered, plain)
-    assert torch.equal(sample(loaded[0], *inputs, SAMPLING, time_to_move(motion, SAMPLING)), steered)
+    assert torch.equal(sample(loaded[0], *inputs, SAMPLING, following(motion)), steered)
 
 
 @torch.inference_mode()
@@ -130,23 +134,22 @@ def test_the_same_on_comfyuis_own_sampling(loaded: tuple, inputs: tuple, motion:
     plain = normalise(sample(loaded[0], *inputs, SAMPLING))
     for name, close in (("euler", 0.02), ("unipc", 0.3), ("dpmpp_2m", 0.3)):
         sampling = replace(SAMPLING, scheduler=name)
-        hooks = time_to_move(motion, sampling)
+        hooks = following(motion, sampling)
         found = normalise(sample_stages(stage_runner(core, sampling), *inputs, sampling, hooks=hooks)["samples"])
         wanted = normalise(sample(loaded[0], *inputs, sampling, hooks))
         assert (found - wanted).abs().mean() < close * (plain - wanted).abs().mean()
 
 
 def test_a_motion_that_no_step_would_follow(motion: Motion) -> None:
-    shape = motion.latent_shape
     camera = replace(motion, strength=STRENGTHS["Wan 2.2, camera (0.986, 0.964)"], _latents=[])
-    check_motion(camera, replace(SAMPLING, num_inference_steps=20), shape)
+    time_to_move(camera, replace(SAMPLING, num_inference_steps=20), camera.latent_shape)
     four = Sampling(seed=0, num_inference_steps=4, guidance_scale=1.0)
     with pytest.raises(RequestError, match=r"from sigma 0\.986 to 0\.964, and no step starts there: they start at 1, "
                                            r"0\.938, 0\.833, 0\.625\. Choose custom weak_sigma"):
-        check_motion(camera, four, shape)
-    check_motion(replace(motion, strength=Strength(0.95, 0.7), _latents=[]), four, shape)
+        following(camera, four)
+    time_to_move(replace(motion, strength=Strength(0.95, 0.7), _latents=[]), four, motion.latent_shape)
     with pytest.raises(RequestError, match="for 9 frames of 32x32, first_frame for 13 of 48x32"):
-        check_motion(motion, SAMPLING, (1, 16, 4, 4, 6))
+        time_to_move(motion, SAMPLING, (1, 16, 4, 4, 6))
 
 
 def test_two_that_choose_the_scheduler() -> None:
@@ -160,7 +163,7 @@ def clip_of(loaded: tuple, motion: Motion, prompt: str) -> torch.Tensor:
     model, encoder, vae = loaded
     sampling = replace(SAMPLING, seed=1)
     first = encode_first_frame(vae, motion.animatic.images[:1], 128, 128, 17)
-    latents = sample(model, *encode_prompts(encoder, prompt, ""), first, sampling, time_to_move(motion, sampling))
+    latents = sample(model, *encode_prompts(encoder, prompt, ""), first, sampling, following(motion, sampling))
     return vae.decode(latents)[0]
 
 
