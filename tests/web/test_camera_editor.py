@@ -68,8 +68,6 @@ BUILD = """([kind, picture, values]) => {
     }
     Object.assign(app.canvas.ds, {scale: 0.9, offset: [60, 120]});
     app.canvas.setDirty(true, true);
-    app.canvas.emitBeforeChange();
-    app.canvas.emitAfterChange(); // undo goes back to here
 }"""
 NODE = "window.app.graph.nodes.find(node => node.type.startsWith('Wan22'))"
 PATH = f"() => {NODE}.widgets.find(widget => widget.name === 'path').value"
@@ -197,6 +195,8 @@ def test_frames_are_where_python_has_them(drawing: Drawing) -> None:
 
 def test_it_is_drawn_with_the_mouse_undone_copied_and_reloaded(drawing: Drawing) -> None:
     drawing.new()
+    drawing.page.wait_for_timeout(300)  # the node has its size by then
+    drawing.page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange() }")
     before = [drawing.text]
     box = drawing.page.locator(".wan22-camera svg .frame").bounding_box()
     start = drawing.middle("svg .frame")
@@ -357,7 +357,7 @@ def test_a_picture_that_is_not_loaded_is_that_of_the_last_run(drawing: Drawing) 
         add('Wan22Load', [0, 800]).connect(2, move, 'vae');
         move.connect(1, add('PreviewImage', [900, 0]), 'images');
     }}""")
-    assert "Load Image" in drawing.page.locator(".wan22-camera-world p").inner_text()
+    drawing.page.locator(".wan22-camera-world p", has_text="Load Image").wait_for()
     drawing.canvas.run()
     drawing.page.wait_for_function(SHOWN)
     drawing.page.wait_for_function("() => !document.querySelector('.wan22-camera-world .cut').hidden")

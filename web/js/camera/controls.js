@@ -2,7 +2,7 @@ import { button, element, relabel, setPressed } from "../element.js";
 import { text } from "../text.js";
 import { EASINGS, limited } from "./path.js";
 
-/** What is below the stage: a fault, playing, keyframes, presets, easing, and the path's numbers to type. */
+/** What is below the stage: playing, keyframes, presets, easing, and the path's numbers to type. */
 export class Controls {
     /**
      * @param {import("./camera.js").camera} moving
@@ -17,7 +17,6 @@ export class Controls {
      * @param {Promise<{name: string, path: object}[]>} presets
      */
     constructor(moving, timeline, on, presets) {
-        this.fault = element("p", { hidden: true, "role": "alert" });
         this.playing = button("play", text("camera.play"), on.play);
         this.count = element("output", { "aria-live": "off" });
         this.keyed = button("plus-circle", text("camera.add"), on.keyframe);
@@ -44,19 +43,13 @@ export class Controls {
         });
         this.help = element("small");
         this.said = element("output", { className: "wan22-camera-said", "aria-live": "polite" });
-        this.element = element("div", { className: "wan22-camera-bar" }, this.fault,
+        this.element = element("div", { className: "wan22-camera-bar" },
             element("div", { className: "wan22-camera-row" }, this.playing, timeline, this.count),
             element("div", { className: "wan22-camera-row" }, this.keyed, this.looking, this.presets, this.easing),
             element("div", { className: "wan22-camera-numbers" }, ...this.numbers.map((input) =>
                 element("label", {}, element("span", { textContent: input.name, "aria-hidden": "true" }), input))),
             this.help, this.said);
         setPressed(this.looking, false);
-    }
-
-    /** Say why there is no path, or what is wrong with it; "" when nothing is. */
-    tell(fault) {
-        this.fault.textContent = fault;
-        this.fault.hidden = !fault;
     }
 
     /** Let nothing be changed but by a preset, which is there to start anew. isLinked: nothing at all. */

@@ -7,10 +7,6 @@ import { Stage } from "./stage.js";
 import { Timeline } from "./timeline.js";
 import { UndoStep } from "./undo_step.js";
 
-/** Pixels, as in camera.css: range of the picture's height, and the gap below it. */
-const MIN_STAGE = 180;
-const MAX_STAGE = 420;
-const GAP = 4;
 /** Distance on the path between two keyframes. */
 const LEAST_TIME = 0.005;
 
@@ -26,7 +22,6 @@ export class Editor {
      * @param {(text: string) => void} node.write called with the path after each change
      * @param {() => void} node.begin called before the first change of one step of undo
      * @param {() => void} node.end called after its last one
-     * @param {() => void} node.resize called when minHeight is another
      * @param {Promise<{name: string, path: object}[]>} presets
      */
     constructor(moving, node, presets) {
@@ -58,8 +53,6 @@ export class Editor {
         this.stage.element.setAttribute("aria-label", `${text(`${moving.name}.stage`)}. ${text(`${moving.name}.help`)}`);
         this.stage.view.title = text("camera.holes");
         this.#hear();
-        this.observer = new ResizeObserver(() => node.resize());
-        this.observer.observe(this.controls.element);
     }
 
     /** @type {((event: PointerEvent) => void) | null} what a move of the pointer does */
@@ -74,9 +67,9 @@ export class Editor {
         this.#stop();
         try {
             if (!isLinked) this.path = parsePath(given, this.moving.kind);
-            this.controls.tell(isLinked ? text("camera.linked") : "");
+            this.stage.tell(isLinked ? text("camera.linked") : "");
         } catch (error) {
-            this.controls.tell(faultText(error));
+            this.stage.tell(faultText(error));
         }
         this.#refit();
     }
@@ -87,7 +80,6 @@ export class Editor {
         this.stage.show(scene.picture, text("camera.no-picture"));
         const lacksMask = this.moving.cuts && scene.picture.url && !scene.picture.object;
         this.controls.help.textContent = text(lacksMask ? "camera.no-mask" : `${this.moving.name}.help`);
-        this.node.resize();
         this.#refit();
     }
 
@@ -98,17 +90,9 @@ export class Editor {
         this.#update();
     }
 
-    /** Return the height in pixels that it needs at a width. */
-    minHeight(width) {
-        const { picture } = this.scene;
-        return this.controls.element.offsetHeight + GAP
-            + Math.min(MAX_STAGE, Math.max(MIN_STAGE, width * picture.height / picture.width));
-    }
-
     release() {
         this.#stop();
         this.step.close();
-        this.observer.disconnect();
         this.stage.release();
         this.element.remove();
     }
@@ -245,10 +229,10 @@ export class Editor {
             this.path = parsePath(written, this.moving.kind);
             this.text = written;
             this.place = this.path.keyframes[this.#here]?.t ?? this.place;
-            this.controls.tell("");
+            this.stage.tell("");
             this.node.write(written);
         } catch (error) {
-            this.controls.tell(faultText(error));
+            this.stage.tell(faultText(error));
         }
         this.#update();
     }
@@ -297,7 +281,7 @@ export class Editor {
     #refit() {
         if (this.path) {
             const fault = this.moving.fault(this.path, this.#whole);
-            if (fault) this.controls.tell(text(`camera.fault.${fault}`));
+            if (fault) this.stage.tell(text(`camera.fault.${fault}`));
         }
         this.stage.fit(this.path ? this.moving.extent(this.path, this.#whole) : []);
         this.#update();

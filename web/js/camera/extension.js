@@ -15,8 +15,11 @@ import { keyOf, loadPicture, Source } from "./source.js";
 const NODES = { Wan22CameraPath: camera, Wan22MoveObject: object };
 const INPUTS = ["image", "mask", "path", "resolution", "resolution.width", "resolution.height", "num_frames"];
 const MARGIN = 10;
-/** Width of a new node, so that a picture can be drawn on. */
+/** Least height of the editor, as in camera.css: a size that changed later would be a step of undo. */
+const HEIGHT = 400;
+/** Width of a new node, and what it is higher than it must: room to draw. */
 const WIDTH = 400;
+const MORE_HEIGHT = 80;
 /** Frames of a clip whose length comes from another node. */
 const FRAMES = 81;
 
@@ -39,13 +42,12 @@ function add(node, moving) {
         },
         begin: () => app.canvas.emitBeforeChange(),
         end: () => app.canvas.emitAfterChange(),
-        resize: () => grow(node),
     }, moving === camera ? presets : Promise.resolve([]));
     const widget = addElement(node, "wan22_path_editor", editor.element, {
         hideOnZoom: false,
         hideInPanel: true,
         margin: MARGIN,
-        getMinHeight: () => editor.minHeight(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
+        getMinHeight: () => HEIGHT + 2 * MARGIN,
     });
     const { onRemove } = widget;
     widget.onRemove = function () {
@@ -55,13 +57,6 @@ function add(node, moving) {
     };
     forwardToCanvas(editor.element);
     follow(node, editor, () => places.get(key()) ?? 0);
-}
-
-/** Make a node as high as its widgets need; Nodes 2.0 does so itself. */
-function grow(node) {
-    const height = node.computeSize()[1];
-    if (!window.LiteGraph.vueNodesMode && node.size[1] < height) node.setSize([node.size[0], height]);
-    node.setDirtyCanvas(true, true);
 }
 
 /** Show in the editor what the node's inputs are, now and after each change. firstPlace: of the path, to show first. */
@@ -117,7 +112,7 @@ app.registerExtension({
         const moving = NODES[node.comfyClass];
         if (!moving) return;
         add(node, moving);
-        node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
+        node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1] + MORE_HEIGHT]);
     },
     onNodeOutputsUpdated: lookAgain,
 });

@@ -32,8 +32,9 @@ export class Stage {
         this.world = element("div", { className: "wan22-camera-world" }, ...this.shown.elements, this.overlay,
             this.hint);
         this.view = element("div", { className: "wan22-camera-view", hidden: true }, ...this.seen.elements);
+        this.fault = element("p", { className: "wan22-camera-fault", hidden: true, "role": "alert" });
         this.element = element("div", { className: "wan22-camera-stage", tabIndex: 0, "role": "application",
-            "data-capture-wheel": "true" }, this.world, this.view);
+            "data-capture-wheel": "true" }, this.world, this.view, this.fault);
         this.observer = new ResizeObserver(onResize);
         this.observer.observe(this.element);
     }
@@ -48,7 +49,12 @@ export class Stage {
         this.hint.textContent = picture.url ? "" : hint;
         this.shown.show(picture);
         this.seen.show(picture);
-        this.element.style.setProperty("--wan22-ratio", picture.height / picture.width);
+    }
+
+    /** Say over the picture why there is no path, or what is wrong with it; "" when nothing is. */
+    tell(fault) {
+        this.fault.textContent = fault;
+        this.fault.hidden = !fault;
     }
 
     get size() {
