@@ -1,6 +1,6 @@
 """How closely clips of the bundled model follow camera paths and object paths, over ten pictures.
 
-usage: camera.py [--pictures 10] [--steps 16] [--sheet FILE.png]
+usage: camera.py [--pictures 10] [--steps 10] [--sheet FILE.png]
 
 Three sample pictures and drawn ones, at 128x128 pixels and 33 frames, each with: pans in eight directions, zooms in and
 out and a roll with the prompt "nothing moves"; a pan that the prompt contradicts; a static path against a prompt that
@@ -34,8 +34,7 @@ from pipeline.models.host import plain_host  # noqa: E402
 from pipeline.models.text_encoder import encode_prompts  # noqa: E402
 from pipeline.motion.measure import deviation  # noqa: E402
 from pipeline.motion.motion import Motion, move_camera, move_object, stay  # noqa: E402
-from pipeline.motion.path import CAMERA_FIELDS, OBJECT_FIELDS  # noqa: E402
-from pipeline.motion.path import Path as MotionPath  # noqa: E402
+from pipeline.motion.path import CAMERA_FIELDS, OBJECT_FIELDS, MotionPath  # noqa: E402
 from pipeline.motion.strength import STRENGTHS  # noqa: E402
 from pipeline.request import Sampling  # noqa: E402
 from pipeline.sampling.hooks import NO_HOOKS  # noqa: E402
@@ -86,7 +85,7 @@ class Bench:
         """Return frames (F, H, W, 3)."""
         sampling = Sampling(seed=1, num_inference_steps=self.steps)
         first = encode_first_frame(self.vae, motion.animatic.images[:1], SIDE, SIDE, FRAMES)
-        hooks = time_to_move(motion, sampling, motion.latent_shape) if steered else NO_HOOKS
+        hooks = time_to_move(motion, sampling, first) if steered else NO_HOOKS
         texts = encode_prompts(self.encoder, prompt, "")
         frames = self.vae.decode(sample(self.model, *texts, first, sampling, hooks))[0]
         self.sheet += [torch.cat(list(clip[:: FRAMES // 4]), 1) for clip in (motion.animatic.images, frames)]
@@ -147,7 +146,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -31,12 +31,13 @@ from tests.support.canvas import CHROMIUM, FLAGS, Canvas  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
 WORKFLOW_PICTURE = ROOT / "docs" / "canvas.webp"
-DEMO = ROOT / "workflows" / "image-to-video-demo.json"
+DEMO = ROOT / "workflows" / "camera-path.json"
 LATENT = "wan22/latents/cat-high-noise_00001_.latent"
 """In the output folder, for Load Latent to have one to show."""
 NOT_IN_DEMO: dict[str, dict[str, Any]] = {
     "Wan22Lora": {"source": "wan2.2_i2v_demo_drain_colours_high_noise.safetensors",
                   "source_low": "wan2.2_i2v_demo_drain_colours_low_noise.safetensors"},
+    "Wan22MoveObject": {},
     "Wan22ImageFromURL": {"url": "https://example.com/cat.jpg"},
     "Wan22BridgeSampler": {"num_inference_steps": 20, "guidance_scale": 3.5},
     "Wan22SaveLatent": {"name": "cat-high-noise"},

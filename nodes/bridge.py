@@ -58,7 +58,7 @@ class BridgeSampler(SamplerNode):
             check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
             hooks = NO_HOOKS
             if motion is not None:
-                hooks = time_to_move(motion, sampling, first_frame.latent_shape, progress())
+                hooks = time_to_move(motion, sampling, first_frame, progress())
             check_latent(latent, first_frame, sampling, hooks)  # before a LoRA is fetched
             models, fitted = models_with_loras(models, loras, node_id)
             show_text(node_id, "\n".join((describe_run(sampling), *fitted)))

@@ -65,11 +65,11 @@ class CameraPath(io.ComfyNode):
     @classmethod
     def execute(cls, vae: object, image: object, path: str, resolution: dict[str, Any], num_frames: int,
                 strength: dict[str, Any], depth: object = None) -> io.NodeOutput:
-        from ..pipeline.host.node import errors_on_node
+        from ..pipeline.host.node import errors_on_node, progress
         from ..pipeline.motion.motion import move_camera
 
         with errors_on_node(cls.hidden.unique_id):
             motion = move_camera(vae, image, *size_of(resolution), num_frames, read_camera_path(path),
                                  strength_of(strength), depth)
-            shown = motion.animatic
+            shown = motion.render(progress())
             return io.NodeOutput(motion, shown.images[:1], shown.images, shown.mask, ui=shown_in_editor(image))

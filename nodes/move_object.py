@@ -63,11 +63,12 @@ class MoveObject(io.ComfyNode):
     @classmethod
     def execute(cls, vae: object, image: object, mask: object, path: str, resolution: dict[str, Any], num_frames: int,
                 strength: dict[str, Any], motion: object = None) -> io.NodeOutput:
-        from ..pipeline.host.node import errors_on_node
+        from ..pipeline.host.node import errors_on_node, progress
         from ..pipeline.motion.motion import move_object, stay
 
         with errors_on_node(cls.hidden.unique_id):
             chosen = strength_of(strength)
             before = stay(vae, image, *size_of(resolution), num_frames, chosen, motion)
             moved = move_object(before, mask, read_object_path(path), chosen)
-            return io.NodeOutput(moved, moved.animatic.images, moved.animatic.mask, ui=shown_in_editor(image, mask))
+            shown = moved.render(progress())
+            return io.NodeOutput(moved, shown.images, shown.mask, ui=shown_in_editor(image, mask))

@@ -56,7 +56,7 @@ class Sampler(SamplerNode):
             sampling = read_sampling(settings)
             steering = NO_HOOKS
             if motion is not None:
-                steering = time_to_move(motion, sampling, first_frame.latent_shape, progress())
+                steering = time_to_move(motion, sampling, first_frame, progress())
             check_inputs(model, positive, negative, first_frame, sampling, latent, steering)  # before a LoRA is fetched
             model, fitted = use_loras(model, loras, comfy_host(), lora_file,
                                       downloader(node_id), stop_if_asked)

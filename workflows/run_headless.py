@@ -27,6 +27,8 @@ except ImportError:
     sys.exit("This needs the package aiohttp. Run it with ComfyUI's own Python, or: pip install aiohttp")
 
 WORKFLOW = Path(__file__).resolve().parent / "api" / "image-to-video-demo.json"
+TEXT_INPUTS = ("path", "prompt", "negative_prompt")
+"""Inputs that stay text whatever is in it: a camera path is JSON."""
 Workflow = dict[str, dict[str, Any]]
 
 
@@ -56,10 +58,11 @@ def fill_in(workflow: Workflow, picture: str, prompt: str | None, settings: list
         if not nodes or not name or not equals:
             sys.exit(f"--set {setting}: write it as NODE.INPUT=VALUE, where NODE is an id or a class of the workflow: "
                      + ", ".join(f"{key} ({node['class_type']})" for key, node in workflow.items()))
-        with contextlib.suppress(ValueError):  # a plain word stays text
-            value = json.loads(value)
         for node in nodes:
             node["inputs"][name] = value
+            if name not in TEXT_INPUTS:
+                with contextlib.suppress(ValueError):  # a plain word stays text
+                    node["inputs"][name] = json.loads(value)
 
 
 def nodes_called(workflow: Workflow, name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import torch
 
 from ..models.condition import crop_of
 from ..request import RequestError
-from .path import Path
+from .path import MotionPath
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def camera_of(view: Mapping[str, float], fov: float, aspect: float) -> Camera:
     return Camera(centre - turn_y @ back, turn_y @ turn_x @ turn_z, focal)
 
 
-def cameras(path: Path, num_frames: int, aspect: float) -> list[Camera]:
+def cameras(path: MotionPath, num_frames: int, aspect: float) -> list[Camera]:
     """Return the camera of every frame of a clip."""
     return [camera_of(path.at(index / (num_frames - 1)), path.fov, aspect) for index in range(num_frames)]
 

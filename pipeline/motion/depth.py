@@ -60,11 +60,23 @@ def shown_points(camera: Camera, frame: Frame, nearness: torch.Tensor) -> tuple[
     # The point falls somewhere in the pixel: go from there to its centre, as far as the surface is enlarged.
     enlarged = camera.focal / distance[chosen] / near[chosen]
     found = points[chosen] + (frame.pixels() - where[chosen]) / enlarged[..., None]
-    seen = near[chosen]
-    around = -F.max_pool2d(torch.where(known, -seen, -torch.inf)[None], 2 * (frame.width // 8) + 1, 1,
-                           frame.width // 8)[0]
-    behind = known & (seen <= around + FAR)
-    return torch.where(known[..., None], found, fill_holes(found, behind)), known
+    return torch.where(known[..., None], found, _filled(found, near[chosen], known, frame)), known
+
+
+def _filled(points: torch.Tensor, near: torch.Tensor, known: torch.Tensor, frame: Frame) -> torch.Tensor:
+    """Return points (H, W, 2) with holes filled by the nearest known point of what is far around them.
+
+    Of large frames only every n-th pixel is worked out: a hole is what the model draws.
+    """
+    every = max(1, frame.width // 320)
+    points, near, known = points[::every, ::every], near[::every, ::every], known[::every, ::every]
+    reach = points.shape[1] // 8
+    around = torch.where(known, -near, -torch.inf)[None]
+    for size, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+        around = F.max_pool2d(around, size, 1, padding)
+    filled = fill_holes(points, known & (near <= FAR - around[0]))
+    larger = filled.repeat_interleave(every, 0).repeat_interleave(every, 1)
+    return larger[: frame.height, : frame.width]
 
 
 def _cloud(frame: Frame, nearness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

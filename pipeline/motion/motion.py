@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from ..models.vae import check_vae
 from ..request import RequestError, check_image, check_num_frames, check_size
 from .camera import Camera, Frame, cameras, seen_points
 from .depth import nearness_of, shown_points
-from .path import AT_REST, CAMERA_FIELDS, Path
+from .path import AT_REST, CAMERA_FIELDS, MotionPath
 from .strength import FREE, Strength
 from .warp import Picture, fill_holes, inside
 
@@ -32,7 +31,7 @@ class MovedObject:
 
     mask: torch.Tensor
     """(H, W), 0..1, in the size of the picture."""
-    path: Path
+    path: MotionPath
     strength: Strength
 
 
@@ -65,13 +64,14 @@ class Motion:
     width: int
     height: int
     num_frames: int
-    path: Path
+    path: MotionPath
     strength: Strength
     """Of what the camera shows. Strength(weak, FREE) leaves the background free."""
     depth: torch.Tensor | None = None
     """IMAGE (1, h, w, 3), bright being near."""
     objects: tuple[MovedObject, ...] = ()
-    _latents: list[torch.Tensor] = field(default_factory=list, repr=False)
+    _made: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The animatic and its latents, once they are made."""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -81,21 +81,30 @@ class Motion:
     @property
     def weak(self) -> float:
         """The sigma that the clip starts at."""
-        return max(self.strength.weak, *(moved.strength.weak for moved in self.objects), 0.0)
+        return max([self.strength.weak, *(moved.strength.weak for moved in self.objects)])
 
-    @cached_property
+    @property
     def animatic(self) -> Animatic:
-        """The clip of warped pictures. Raises RequestError where the camera sees nothing of the picture."""
-        return animate(self)
+        """The clip of warped pictures."""
+        return self.render()
+
+    def render(self, on_frame: Callable[[int, int], None] = lambda done, total: None) -> Animatic:
+        """Return the clip of warped pictures, which is made once; on_frame(done, total) counts its frames.
+
+        Raises RequestError where the camera sees nothing of the picture.
+        """
+        if "animatic" not in self._made:
+            self._made["animatic"] = animate(self, on_frame)
+        return self._made["animatic"]
 
     def latents(self, on_piece: Callable[[int, int], None] = lambda done, total: None) -> torch.Tensor:
         """Return the normalised latents of the animatic (1, 16, T, h, w); the VAE encodes it once."""
-        if not self._latents:
-            self._latents.append(normalise(encode_clip(self.vae, self.animatic.images, on_piece)))
-        return self._latents[0]
+        if "latents" not in self._made:
+            self._made["latents"] = normalise(encode_clip(self.vae, self.animatic.images, on_piece))
+        return self._made["latents"]
 
 
-def move_camera(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int, path: Path,
+def move_camera(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int, path: MotionPath,
                 strength: Strength, depth: torch.Tensor | None = None) -> Motion:
     """Return the motion of a camera over a picture. Raises RequestError for inputs that cannot be used."""
     check_image(image)
@@ -109,7 +118,7 @@ def move_camera(vae: Any, image: torch.Tensor | None, width: int, height: int, n
     return Motion(vae, image.float().cpu(), width, height, num_frames, path, strength, depth)
 
 
-def move_object(motion: Motion, mask: torch.Tensor, path: Path, strength: Strength) -> Motion:
+def move_object(motion: Motion, mask: torch.Tensor, path: MotionPath, strength: Strength) -> Motion:
     """Return the motion with an object of the picture on a path of its own, in front of earlier ones.
 
     mask: MASK (1, H, W) in the size of the picture, 1 being the object. Raises RequestError for another.
@@ -129,7 +138,7 @@ def move_object(motion: Motion, mask: torch.Tensor, path: Path, strength: Streng
     if bool((mask > 0.5).all()):
         raise RequestError("The mask covers the whole picture. Draw it on the object alone, or move the camera with "
                            "Camera Path.")
-    return replace(motion, objects=(*motion.objects, MovedObject(mask[0].clamp(0, 1), path, strength)), _latents=[])
+    return replace(motion, objects=(*motion.objects, MovedObject(mask[0].clamp(0, 1), path, strength)), _made={})
 
 
 def stay(vae: Any, image: torch.Tensor | None, width: int, height: int, num_frames: int, strength: Strength,
@@ -146,11 +155,11 @@ def stay(vae: Any, image: torch.Tensor | None, width: int, height: int, num_fram
                            f"for {num_frames} of {width}x{height}. Give both the same resolution and num_frames.")
     if not torch.equal(motion.image, at_rest.image):
         raise RequestError("The motion is of another picture. Connect the same one to both nodes.")
-    return replace(motion, vae=vae, _latents=[])
+    return replace(motion, vae=vae, _made={})
 
 
-def animate(motion: Motion) -> Animatic:
-    """Render the animatic of a motion."""
+def animate(motion: Motion, on_frame: Callable[[int, int], None]) -> Animatic:
+    """Return the animatic of a motion; on_frame(done, total) counts frames."""
     image = motion.image
     frame = Frame(motion.width, motion.height, image.shape[2], image.shape[1])
     nearness = None if motion.depth is None else nearness_of(motion.depth, frame)
@@ -159,6 +168,7 @@ def animate(motion: Motion) -> Animatic:
     for index, camera in enumerate(cameras(motion.path, motion.num_frames, frame.aspect)):
         t = index / (motion.num_frames - 1)
         frames.append(layers.at(t, *_look(camera, frame, nearness, t)))
+        on_frame(index + 1, motion.num_frames)
     images, until, mask = map(torch.stack, zip(*frames, strict=True))
     return Animatic(images.clamp(0, 1), until, mask.float())
 

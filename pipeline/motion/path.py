@@ -40,7 +40,7 @@ EASINGS: Mapping[str, Callable[[float], float]] = {
 
 
 @dataclass(frozen=True)
-class Path:
+class MotionPath:
     """Keyframes of one camera or object."""
 
     times: tuple[float, ...]
@@ -68,16 +68,16 @@ class Path:
                 else a[field] + (b[field] - a[field]) * share for field in a}
 
 
-AT_REST = Path((0.0,), (CAMERA_FIELDS,))
+AT_REST = MotionPath((0.0,), (CAMERA_FIELDS,))
 """A camera that does not move."""
 
 
-def read_camera_path(text: str) -> Path:
+def read_camera_path(text: str) -> MotionPath:
     """Return the path of a camera in JSON. Raises RequestError, saying where and what, for anything else."""
     return _read(text, CAMERA_FIELDS, ("easing", "fov"))
 
 
-def read_object_path(text: str) -> Path:
+def read_object_path(text: str) -> MotionPath:
     """Return the path of an object in JSON. Raises RequestError for anything else, and unless it starts at 0, 0.
 
     The clip starts with the picture, in which the object is where it is.
@@ -90,7 +90,7 @@ def read_object_path(text: str) -> Path:
     return path
 
 
-def _read(text: str, fields: Mapping[str, float], settings: tuple[str, ...]) -> Path:
+def _read(text: str, fields: Mapping[str, float], settings: tuple[str, ...]) -> MotionPath:
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -113,7 +113,7 @@ def _read(text: str, fields: Mapping[str, float], settings: tuple[str, ...]) -> 
         if number > 1 and times[-1] <= times[-2]:
             raise RequestError(f"{where} is at t {times[-1]:g}, and the one before it at {times[-2]:g}. Sort the "
                                "keyframes by t, and keep one of those at the same t.")
-    return Path(tuple(times), tuple(values), easing, _number(found, "fov", DEFAULT_FOV, "The path"))
+    return MotionPath(tuple(times), tuple(values), easing, _number(found, "fov", DEFAULT_FOV, "The path"))
 
 
 def _check_names(found: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import torch
 
+from ..models.condition import Condition
+from ..models.latents import normalise
 from ..motion.motion import FREE, Motion
 from ..request import RequestError, Sampling
 from .hooks import NO_HOOKS, Hooks
@@ -21,6 +23,9 @@ from .schedule import sigmas_of
 
 ROUNDING = 1e-6
 """Two sigmas that are this close are the same."""
+OTHER_PICTURE = 0.1
+"""Mean difference of normalised latents: of the same picture 0 to 0.02, of one that is moved by some pixels over 0.15.
+"""
 
 
 def _check_shape(motion: Motion, latent_shape: tuple[int, ...]) -> None:
@@ -30,6 +35,14 @@ def _check_shape(motion: Motion, latent_shape: tuple[int, ...]) -> None:
         raise RequestError(f"The motion is for {motion.num_frames} frames of {motion.width}x{motion.height}, "
                            f"first_frame for {4 * (length - 1) + 1} of {8 * width}x{8 * height}. Give both the same "
                            "resolution and num_frames.")
+
+
+def _check_first_frame(latents: torch.Tensor, condition: Condition) -> None:
+    """Raise RequestError when the normalised latents of an animatic start with another picture than the clip."""
+    apart = float((latents[:, :, 0] - normalise(condition.latents)[:, :, 0]).abs().mean())
+    if apart > OTHER_PICTURE:
+        raise RequestError("first_frame shows another picture than the motion starts with. Connect start_image of "
+                           "Camera Path to First Frame, whose image is what the camera sees at t 0.")
 
 
 def steered_steps(motion: Motion, sigmas: torch.Tensor) -> range:
@@ -55,25 +68,27 @@ def _first_at(sigmas: torch.Tensor, bound: float) -> int:
     return min(int((sigmas > bound + ROUNDING).sum()), len(sigmas) - 1)
 
 
-def time_to_move(motion: Motion, sampling: Sampling, latent_shape: tuple[int, ...],
+def time_to_move(motion: Motion, sampling: Sampling, condition: Condition,
                  on_piece: Callable[[int, int], None] = lambda done, total: None) -> Hooks:
-    """Return hooks that make a clip, of latents (1, 16, T, h, w), follow a motion.
+    """Return hooks that make the clip of a condition follow a motion.
 
     The VAE encodes the animatic when sampling begins; on_piece(done, total) counts latents then. Raises RequestError
-    for a motion of another clip, or one that no step of the schedule would follow.
+    for a motion of another clip, or one that no step of the schedule would follow; and when sampling begins, for one
+    that starts with another picture than the clip.
     """
-    _check_shape(motion, latent_shape)
+    _check_shape(motion, condition.latent_shape)
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()
     steps = steered_steps(motion, sigmas)
     if not steps:
         return NO_HOOKS
     until = motion.animatic.until_in_latents()
-    noise = new_noise(latent_shape, sampling.seed)
+    noise = new_noise(motion.latent_shape, sampling.seed)
 
     def noised(sigma: float) -> torch.Tensor:
         return (1.0 - sigma) * motion.latents(on_piece) + sigma * noise
 
     def start(given: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, int]:
+        _check_first_frame(motion.latents(on_piece), condition)
         return noised(float(sigmas[steps.start])), steps.start
 
     def after_step(step: int, sigma_next: float, latents: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:

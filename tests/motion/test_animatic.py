@@ -192,14 +192,14 @@ def test_what_does_not_belong_together_or_cannot_be_seen() -> None:
         Strength(0.3, 0.9).check()
 
 
-@pytest.mark.parametrize("end", [{}, {"x": 0.3, "y": -0.2}, {"zoom": 1.5}, {"zoom": 0.8, "roll": 12}])
+@pytest.mark.parametrize("end", [{}, {"x": 0.3, "y": -0.2}, {"zoom": 1.4}, {"zoom": 0.8, "roll": 12}])
 def test_the_motion_of_a_clip_is_measured(end: dict[str, float]) -> None:
     """Of the frames of a path beside a static one: what is asked is nothing, what is found is the path."""
     texture = torch.nn.functional.interpolate(
-        torch.rand(1, 3, 24, 36, generator=torch.Generator().manual_seed(2)), (128, 192), mode="bicubic").clamp(0, 1)
+        torch.rand(1, 3, 12, 18, generator=torch.Generator().manual_seed(2)), (128, 192), mode="bicubic").clamp(0, 1)
     image = texture.movedim(1, -1)
-    motion = replace(camera(to(**end), image), num_frames=33)
-    still = replace(camera(to(), image), num_frames=33)
+    motion = replace(camera(to(**end), image), num_frames=17, _made={})
+    still = replace(camera(to(), image), num_frames=17, _made={})
     found = deviation(motion.animatic.images, still)
     assert found.asked.described(WIDTH) == "no motion"
     zoom, roll = end.get("zoom", 1.0), math.radians(end.get("roll", 0.0))
@@ -207,4 +207,4 @@ def test_the_motion_of_a_clip_is_measured(end: dict[str, float]) -> None:
     assert [found.found.x, found.found.y] == pytest.approx([-end.get("x", 0.0), -end.get("y", 0.0) * HEIGHT / WIDTH],
                                                            abs=0.005)
     assert found.largest == pytest.approx(math.hypot(found.found.x, found.found.y), abs=0.01)
-    assert deviation(motion.animatic.images, motion).largest == 0
+    assert deviation(motion.animatic.images, motion).largest < 1e-4

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.models import load as bundled
-from pipeline.models.condition import encode_first_frame
+from pipeline.models.condition import encode_first_frame, known_ends
 from pipeline.models.host import plain_host
 from pipeline.models.latents import denormalise, normalise
 from pipeline.models.text_encoder import encode_prompts
@@ -59,8 +59,8 @@ def inputs(loaded: tuple, picture: torch.Tensor) -> tuple:
     return *encode_prompts(encoder, "nothing moves", ""), encode_first_frame(vae, picture, SIDE, SIDE, FRAMES)
 
 
-def following(motion: Motion, sampling: Sampling = SAMPLING) -> Hooks:
-    return time_to_move(motion, sampling, motion.latent_shape)
+def following(motion: Motion, inputs: tuple, sampling: Sampling = SAMPLING) -> Hooks:
+    return time_to_move(motion, sampling, inputs[-1])
 
 
 def by_the_paper(loaded: tuple, inputs: tuple, motion: Motion, sampling: Sampling) -> torch.Tensor:
@@ -94,13 +94,13 @@ def test_as_the_paper_has_it_and_in_two_runs_to_the_same_bits(loaded: tuple, inp
                                                                tmp_path: Path) -> None:
     sampling = replace(SAMPLING, scheduler=name)
     assert steered_steps(motion, torch.from_numpy(sigmas_of(sampling))) == range(2, 4)
-    found = sample(loaded[0], *inputs, sampling, following(motion, sampling))
+    found = sample(loaded[0], *inputs, sampling, following(motion, inputs, sampling))
     assert torch.allclose(found, by_the_paper(loaded, inputs, motion, sampling), atol=2e-4)
-    longer = replace(motion, strength=Strength(0.96, 0.85), _latents=[])  # held beyond the change of experts
-    whole = sample(loaded[0], *inputs, sampling, following(longer, sampling))
+    longer = replace(motion, strength=Strength(0.96, 0.85), _made={})  # held beyond the change of experts
+    whole = sample(loaded[0], *inputs, sampling, following(longer, inputs, sampling))
     assert not torch.equal(whole, found)
     for one, wanted in ((motion, found), (longer, whole)):
-        hooks = following(one, sampling)
+        hooks = following(one, inputs, sampling)
         half = sample_latent(loaded[0], *inputs, replace(sampling, stage=HIGH_ONLY), hooks)
         save_latent(lambda: tmp_path / "half.latent", half, {})
         rest = sample_latent(loaded[0], *inputs, replace(sampling, stage=LOW_ONLY), hooks,
@@ -112,13 +112,13 @@ def test_as_the_paper_has_it_and_in_two_runs_to_the_same_bits(loaded: tuple, inp
 def test_what_steers_nothing_changes_no_bit(loaded: tuple, inputs: tuple, motion: Motion, picture: torch.Tensor,
                                             ) -> None:
     plain = sample(loaded[0], *inputs, SAMPLING)
-    off = replace(motion, strength=Strength(1.0, 1.0), _latents=[])
+    off = replace(motion, strength=Strength(1.0, 1.0), _made={})
     empty = stay(loaded[2], picture, SIDE, SIDE, FRAMES, STRENGTH)
     for nothing in (off, empty):
-        assert torch.equal(sample(loaded[0], *inputs, SAMPLING, following(nothing)), plain)
-    steered = sample(loaded[0], *inputs, SAMPLING, following(motion))
+        assert torch.equal(sample(loaded[0], *inputs, SAMPLING, following(nothing, inputs)), plain)
+    steered = sample(loaded[0], *inputs, SAMPLING, following(motion, inputs))
     assert not torch.equal(steered, plain)
-    assert torch.equal(sample(loaded[0], *inputs, SAMPLING, following(motion)), steered)
+    assert torch.equal(sample(loaded[0], *inputs, SAMPLING, following(motion, inputs)), steered)
 
 
 @torch.inference_mode()
@@ -134,22 +134,26 @@ def test_the_same_on_comfyuis_own_sampling(loaded: tuple, inputs: tuple, motion:
     plain = normalise(sample(loaded[0], *inputs, SAMPLING))
     for name, close in (("euler", 0.02), ("unipc", 0.3), ("dpmpp_2m", 0.3)):
         sampling = replace(SAMPLING, scheduler=name)
-        hooks = following(motion, sampling)
+        hooks = following(motion, inputs, sampling)
         found = normalise(sample_stages(stage_runner(core, sampling), *inputs, sampling, hooks=hooks)["samples"])
         wanted = normalise(sample(loaded[0], *inputs, sampling, hooks))
         assert (found - wanted).abs().mean() < close * (plain - wanted).abs().mean()
 
 
-def test_a_motion_that_no_step_would_follow(motion: Motion) -> None:
-    camera = replace(motion, strength=STRENGTHS["Wan 2.2, camera (0.986, 0.964)"], _latents=[])
-    time_to_move(camera, replace(SAMPLING, num_inference_steps=20), camera.latent_shape)
+def test_a_motion_that_no_step_would_follow(motion: Motion, inputs: tuple, picture: torch.Tensor) -> None:
+    camera = replace(motion, strength=STRENGTHS["Wan 2.2, camera (0.986, 0.964)"], _made={})
+    following(camera, inputs, replace(SAMPLING, num_inference_steps=20))
     four = Sampling(seed=0, num_inference_steps=4, guidance_scale=1.0)
     with pytest.raises(RequestError, match=r"from sigma 0\.986 to 0\.964, and no step starts there: they start at 1, "
                                            r"0\.938, 0\.833, 0\.625\. Choose custom weak_sigma"):
-        following(camera, four)
-    time_to_move(replace(motion, strength=Strength(0.95, 0.7), _latents=[]), four, motion.latent_shape)
+        following(camera, inputs, four)
+    following(replace(motion, strength=Strength(0.95, 0.7), _made={}), inputs, four)
     with pytest.raises(RequestError, match="for 9 frames of 32x32, first_frame for 13 of 48x32"):
-        time_to_move(motion, SAMPLING, (1, 16, 4, 4, 6))
+        time_to_move(motion, SAMPLING, known_ends(torch.zeros(1, 16, 4, 4, 6)))
+    closer = read_camera_path('{"keyframes": [{"t": 0, "zoom": 1.3}]}')
+    moved = move_camera(motion.vae, picture, SIDE, SIDE, FRAMES, closer, STRENGTH)
+    with pytest.raises(RequestError, match="first_frame shows another picture than the motion starts with"):
+        following(moved, inputs).start(torch.zeros(motion.latent_shape), torch.ones(2))
 
 
 def test_two_that_choose_the_scheduler() -> None:
@@ -163,7 +167,8 @@ def clip_of(loaded: tuple, motion: Motion, prompt: str) -> torch.Tensor:
     model, encoder, vae = loaded
     sampling = replace(SAMPLING, seed=1)
     first = encode_first_frame(vae, motion.animatic.images[:1], 128, 128, 17)
-    latents = sample(model, *encode_prompts(encoder, prompt, ""), first, sampling, following(motion, sampling))
+    hooks = following(motion, (first,), sampling)
+    latents = sample(model, *encode_prompts(encoder, prompt, ""), first, sampling, hooks)
     return vae.decode(latents)[0]
 
 
