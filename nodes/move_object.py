@@ -51,7 +51,7 @@ class MoveObject(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, path: str | None = None, resolution: dict[str, Any] | None = None,
-                        num_frames: int | None = None) -> bool | str:
+                        num_frames: int | None = None, strength: object = None) -> bool | str:
         try:
             if path is not None:
                 read_object_path(path)

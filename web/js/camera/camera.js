@@ -54,7 +54,8 @@ export const camera = {
         const corners = cornersOf(view, scene).map(toStage);
         const centres = path.keyframes.map((keyframe) => toStage(centreOf(keyframe, scene)));
         const way = points(wayOf(path).map((passed) => toStage(centreOf(passed, scene))));
-        const shown = path.keyframes.length > MOST_OUTLINES ? [path.keyframes[0], path.keyframes.at(-1)] : path.keyframes;
+        const { keyframes } = path;
+        const shown = keyframes.length > MOST_OUTLINES ? [keyframes[0], keyframes.at(-1)] : keyframes;
         const here = indexAt(path.keyframes, place);
         const [width, height] = stage.size;
         const [top, turn] = turnHandle(corners);
@@ -79,8 +80,8 @@ export const camera = {
      * @param {"move" | "scale" | "turn" | undefined} grab what was caught
      * @param {object} view the numbers at its start
      * @param {[number, number]} from the point of the picture where it starts
-     * @returns {((to: [number, number], event: {shiftKey: boolean}) => object) | null} the numbers for a point; with Shift
-     *     a move keeps to one axis, and a turn to steps. null when nothing was caught
+     * @returns {((to: [number, number], event: {shiftKey: boolean}) => object) | null} the numbers for a point; with
+     *     Shift a move keeps to one axis, and a turn to steps. null when nothing was caught
      */
     drag(grab, view, from, scene) {
         if (!grab) return null;
@@ -89,8 +90,9 @@ export const camera = {
         const start = minus(from, centre);
         if (grab === "move") return (to, { shiftKey }) => {
             const [dx, dy] = minus(to, from);
-            const [alongX, alongY] = shiftKey ? [Math.abs(dx) >= Math.abs(dy), Math.abs(dx) < Math.abs(dy)] : [true, true];
-            return { x: view.x + (alongX && dx / width), y: view.y + (alongY && dy / height) };
+            const isAcross = Math.abs(dx) >= Math.abs(dy);
+            return { x: view.x + (shiftKey && !isAcross ? 0 : dx / width),
+                y: view.y + (shiftKey && isAcross ? 0 : dy / height) };
         };
         if (grab === "scale") return (to) => ({
             zoom: view.zoom * Math.hypot(...start) / Math.max(1e-6, Math.hypot(...minus(to, centre))),

@@ -54,7 +54,8 @@ export class Controls {
 
     /** Let nothing be changed but by a preset, which is there to start anew. isLinked: nothing at all. */
     setOff(isOff, isLinked) {
-        for (const part of [this.playing, this.looking, this.keyed, this.easing, ...this.numbers]) part.disabled = isOff;
+        for (const part of [this.playing, this.looking, this.keyed, this.easing, ...this.numbers])
+            part.disabled = isOff;
         this.presets.disabled = isLinked;
     }
 

@@ -50,7 +50,8 @@ export class Editor {
         }, presets);
         this.element = element("div", { className: "wan22-camera", "role": "group",
             "aria-label": text(`${moving.name}.label`) }, this.stage.element, this.controls.element);
-        this.stage.element.setAttribute("aria-label", `${text(`${moving.name}.stage`)}. ${text(`${moving.name}.help`)}`);
+        const [name, help] = [text(`${moving.name}.stage`), text(`${moving.name}.help`)];
+        this.stage.element.setAttribute("aria-label", `${name}. ${help}`);
         this.stage.view.title = text("camera.holes");
         this.#hear();
     }

@@ -16,10 +16,9 @@ const NODES = { Wan22CameraPath: camera, Wan22MoveObject: object };
 const INPUTS = ["image", "mask", "path", "resolution", "resolution.width", "resolution.height", "num_frames"];
 const MARGIN = 10;
 /** Least height of the editor, as in camera.css: a size that changed later would be a step of undo. */
-const HEIGHT = 400;
-/** Width of a new node, and what it is higher than it must: room to draw. */
+const HEIGHT = 460;
+/** Width of a new node, so that a picture can be drawn on. */
 const WIDTH = 400;
-const MORE_HEIGHT = 80;
 /** Frames of a clip whose length comes from another node. */
 const FRAMES = 81;
 
@@ -59,6 +58,15 @@ function add(node, moving) {
     follow(node, editor, () => places.get(key()) ?? 0);
 }
 
+/** Give a node that is loaded the size that it had: its choices, when they are set, take it down to the least. */
+function keepSize(node) {
+    const { onConfigure } = node;
+    node.onConfigure = function (saved, ...more) {
+        onConfigure?.call(this, saved, ...more);
+        if (saved.size) this.setSize([saved.size[0], Math.max(saved.size[1], this.computeSize()[1])]);
+    };
+}
+
 /** Show in the editor what the node's inputs are, now and after each change. firstPlace: of the path, to show first. */
 function follow(node, editor, firstPlace) {
     let picture = null;
@@ -68,7 +76,8 @@ function follow(node, editor, firstPlace) {
         isFirst = false;
         const { inputs, linked } = readInputs(node, INPUTS);
         const [width, height] = sizeOf(inputs);
-        editor.setScene({ picture: picture ?? { width, height }, aspect: width / height, count: inputs.num_frames ?? FRAMES });
+        const count = inputs.num_frames ?? FRAMES;
+        editor.setScene({ picture: picture ?? { width, height }, aspect: width / height, count });
         editor.setText(inputs.path ?? "", linked.includes("path"));
     };
     const latest = latestOnly();
@@ -92,7 +101,8 @@ const lookAgain = () => [...sources.values()].flat().forEach((source) => source.
 /** Return width and height of a clip: a resolution has them in its name, or as inputs of its own. */
 function sizeOf(inputs) {
     const named = /(\d+)x(\d+)/.exec(inputs.resolution ?? "832x480");
-    return named ? [Number(named[1]), Number(named[2])] : [inputs["resolution.width"] || 16, inputs["resolution.height"] || 9];
+    return named ? [Number(named[1]), Number(named[2])]
+        : [inputs["resolution.width"] || 16, inputs["resolution.height"] || 9];
 }
 
 /** Load a picture, and cut out of it what a mask covers. Returns null without a picture. */
@@ -112,7 +122,8 @@ app.registerExtension({
         const moving = NODES[node.comfyClass];
         if (!moving) return;
         add(node, moving);
-        node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1] + MORE_HEIGHT]);
+        node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1]]);
+        keepSize(node);
     },
     onNodeOutputsUpdated: lookAgain,
 });

@@ -33,7 +33,8 @@ export function cutOut(picture, file, channel) {
     keepInside(cut, mask.canvas);
     const hole = hatched(columns, rows);
     keepInside(hole, mask.canvas);
-    return { cut: cut.canvas.toDataURL(), hole: hole.canvas.toDataURL(), centre: [sumX / sum / scale, sumY / sum / scale] };
+    const centre = [sumX / sum / scale, sumY / sum / scale];
+    return { cut: cut.canvas.toDataURL(), hole: hole.canvas.toDataURL(), centre };
 }
 
 function draw(image, width, height) {

@@ -39,8 +39,8 @@ export const object = {
             shape("polyline", { class: "path-edge", points: way }),
             shape("polyline", { class: "path", points: way }),
             shape("circle", { class: "ring", cx: x, cy: y, r: 2 * DOT }),
-            ...dots.map(([cx, cy], n) => shape("circle", { class: n === here ? "keyframe here" : "keyframe", cx, cy, r: DOT,
-                ...(n > 0 && { "data-keyframe": n }) })),
+            ...dots.map(([cx, cy], n) => shape("circle", { class: n === here ? "keyframe here" : "keyframe",
+                cx, cy, r: DOT, ...(n > 0 && { "data-keyframe": n }) })),
         ];
     },
 
@@ -59,7 +59,8 @@ export const object = {
     /** Return the numbers after a key; undefined for a key that changes none. With Shift they change more. */
     key({ x, y }, key, isLarge) {
         const by = isLarge ? 0.1 : 0.01;
-        return { ArrowLeft: { x: x - by }, ArrowRight: { x: x + by }, ArrowUp: { y: y - by }, ArrowDown: { y: y + by } }[key];
+        return { ArrowLeft: { x: x - by }, ArrowRight: { x: x + by },
+            ArrowUp: { y: y - by }, ArrowDown: { y: y + by } }[key];
     },
 };
 

@@ -43,7 +43,8 @@ export class PathError extends Error {
  */
 export function parsePath(text, kind) {
     const found = parseJSON(text);
-    if (!isObject(found) || !Array.isArray(found.keyframes) || !found.keyframes.length) throw new PathError("keyframes");
+    if (!isObject(found) || !Array.isArray(found.keyframes) || !found.keyframes.length)
+        throw new PathError("keyframes");
     checkNames(found, ["keyframes", ...kind.settings], "path");
     const easing = found.easing === undefined ? "linear" : found.easing;
     if (typeof easing !== "string" || !Object.hasOwn(EASINGS, easing))
@@ -53,8 +54,8 @@ export function parsePath(text, kind) {
         const where = n + 1;
         if (!isObject(keyframe) || keyframe.t === undefined) throw new PathError("time", {}, where);
         checkNames(keyframe, ["t", ...Object.keys(kind.numbers)], where);
-        const names = Object.entries({ t: 0, ...kind.numbers });
-        keyframes.push(Object.fromEntries(names.map(([name, value]) => [name, readNumber(keyframe, name, value, where)])));
+        keyframes.push(Object.fromEntries(Object.entries({ t: 0, ...kind.numbers })
+            .map(([name, value]) => [name, readNumber(keyframe, name, value, where)])));
         const [before, now] = [keyframes[n - 1]?.t, keyframes[n].t];
         if (now <= before) throw new PathError("order", { now: short(now), before: short(before) }, where);
     }
@@ -105,7 +106,7 @@ export function formatPath({ keyframes, easing, fov }) {
     return JSON.stringify(whole).replaceAll(",", ", ").replaceAll(":", ": ");
 }
 
-/** Return the numbers at a place of the path, 0 to 1: zoom changes by the same factor in the same time, the rest evenly. */
+/** Return the numbers at a place of the path, 0 to 1: zoom changes by equal factors in equal times, the rest evenly. */
 export function between(keyframes, place) {
     const after = keyframes.findIndex(({ t }) => t > place);
     if (after <= 0) return { ...keyframes.at(after), t: place };
@@ -140,6 +141,6 @@ export function withKeyframe(path, place, numbers) {
     const here = indexAt(path.keyframes, place);
     const t = here < 0 ? limited("t", place) : path.keyframes[here].t;
     const kept = path.keyframes.filter((_, n) => n !== here);
-    const keyframes = [...kept, { ...between(path.keyframes, place), ...numbers, t }].sort((one, other) => one.t - other.t);
-    return { ...path, keyframes };
+    const keyframes = [...kept, { ...between(path.keyframes, place), ...numbers, t }];
+    return { ...path, keyframes: keyframes.sort((one, other) => one.t - other.t) };
 }

@@ -25,7 +25,8 @@ function loadedBy(loader) {
 }
 
 /** Return a file with its address and the channel that a mask is; null without one. */
-const fileOf = (file, channel = "red") => (file ? { url: api.apiURL(`/view?${new URLSearchParams(file)}`), channel } : null);
+const fileOf = (file, channel = "red") =>
+    (file ? { url: api.apiURL(`/view?${new URLSearchParams(file)}`), channel } : null);
 
 /** The file of the picture, or of the mask, that comes into an input: as far as it is known without a run. */
 export class Source {
@@ -59,7 +60,8 @@ export class Source {
 
     /** Return the file of the last run: of the node that gives the input, or as this node had it. */
     #shownByRun(origin) {
-        return app.nodeOutputs[keyOf(origin)]?.images?.[0] ?? app.nodeOutputs[keyOf(this.node)]?.[`wan22_${this.input}`]?.[0];
+        return app.nodeOutputs[keyOf(origin)]?.images?.[0]
+            ?? app.nodeOutputs[keyOf(this.node)]?.[`wan22_${this.input}`]?.[0];
     }
 }
 
