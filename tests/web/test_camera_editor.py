@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from devtools.paths import ROOT
 from devtools.server import ComfyServer
 from pipeline.motion.camera import Frame, camera_of, seen_points
-from pipeline.motion.motion import Motion, animate, move_object
+from pipeline.motion.motion import Motion, move_object
 from pipeline.motion.path import CAMERA_FIELDS, EASINGS, LIMITS, read_camera_path, read_object_path
 from pipeline.motion.strength import Strength
 from pipeline.request import RequestError
@@ -73,6 +73,15 @@ NODE = "window.app.graph.nodes.find(node => node.type.startsWith('Wan22'))"
 PATH = f"() => {NODE}.widgets.find(widget => widget.name === 'path').value"
 SHOWN = """() => { const image = document.querySelector('.wan22-camera-world .picture');
     return image && !image.hidden && image.naturalWidth > 0 && document.querySelector('.wan22-camera svg .path') }"""
+STILL = """() => new Promise(done => {
+    let before = '', since = 0;
+    const look = setInterval(() => {
+        const now = JSON.stringify(app.graph.nodes.map(node => [...node.size]));
+        if (now !== before) [before, since] = [now, performance.now()];
+        else if (performance.now() - since > 500) done(clearInterval(look));
+    }, 50);
+})"""
+"""Until no node changes its size: ComfyUI takes that for a change of the workflow, a step of undo."""
 MIDDLE = """([part, number]) => {
     const box = document.querySelectorAll('.wan22-camera ' + part)[number].getBoundingClientRect();
     return [box.x + box.width / 2, box.y + box.height / 2];
@@ -125,11 +134,11 @@ class Drawing:
     def keyframes(self) -> list[dict[str, float]]:
         return json.loads(self.text)["keyframes"]
 
-    def undo(self, key: str, text: str) -> None:
+    def undo(self, command: str, text: str) -> None:
         """Undo or redo, and wait until the path is this one, on the node and in its editor, which are new."""
         self.page.evaluate("() => document.querySelectorAll('.wan22-camera').forEach(old => old.classList.add('old'))")
-        self.page.keyboard.press(key)
-        self.page.wait_for_function(f"text => ({PATH})() === text", arg=text)
+        self.page.evaluate("async command => { await app.extensionManager.command.execute(command) }", command)
+        assert self.text == text
         self.page.wait_for_function("() => !document.querySelector('.wan22-camera.old')")
         self.page.wait_for_function(SHOWN)
 
@@ -199,8 +208,11 @@ def test_frames_are_where_python_has_them(drawing: Drawing) -> None:
 
 def test_it_is_drawn_with_the_mouse_undone_copied_and_reloaded(drawing: Drawing) -> None:
     drawing.new()
-    drawing.page.evaluate(f"() => {{ const node = {NODE}; node.setSize([480, node.size[1] + 60]) }}")
-    drawing.page.wait_for_timeout(300)
+    drawing.page.evaluate(f"() => {{ const node = {NODE}; "
+                          "node.setSize([480, node.size[1] + 60]); "
+                          "app.canvas.setDirty(true, true) }")
+    drawing.page.wait_for_function("() => document.querySelector('.wan22-camera').clientWidth > 430")
+    drawing.page.evaluate(STILL)
     drawing.page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange() }")
     before = [drawing.text]
     box = drawing.page.locator(".wan22-camera svg .frame").bounding_box()
@@ -225,13 +237,14 @@ def test_it_is_drawn_with_the_mouse_undone_copied_and_reloaded(drawing: Drawing)
     mark = drawing.middle(".wan22-camera-marks button", 1)
     drawing.drag(mark, (mark[0] + line["width"] / 4, mark[1]))
     assert drawing.keyframes[1]["t"] == pytest.approx(0.75, abs=0.02)
+    drawing.page.keyboard.press("Control")  # the step ends, without waiting for another move
     last = drawing.text
     assert read_camera_path(last).times[1] == drawing.keyframes[1]["t"]
 
     for text in reversed(before):
-        drawing.undo("Control+z", text)
+        drawing.undo("Comfy.Undo", text)
     for text in [*before[1:], last]:
-        drawing.undo("Control+y", text)
+        drawing.undo("Comfy.Redo", text)
 
     drawing.page.evaluate(f"""() => {{
         app.canvas.selectItems([{NODE}]);
@@ -257,7 +270,7 @@ def test_what_is_played_is_what_python_renders(drawing: Drawing) -> None:
     text = json.dumps({"keyframes": [{"t": 0}, {"t": 1, **view}], "easing": "ease-out", "fov": 60})
     drawing.new(path=text)
     image = torch.tensor(np.asarray(picture(), np.float32) / 255)[None]
-    rendered = animate(Motion(None, image, SIDE, SIDE, 33, read_camera_path(text), STRENGTH))
+    rendered = Motion(None, image, SIDE, SIDE, 33, read_camera_path(text), STRENGTH).render()
     drawing.press("Home", *["."] * 12)
     for frame in (12, 32):
         inside = rendered.mask[frame].numpy() > 0
@@ -332,7 +345,7 @@ def test_an_objects_path_is_drawn_by_dragging_it(drawing: Drawing) -> None:
     mask = torch.zeros(1, SIZE[1], SIZE[0])
     mask[:, OBJECT[1]:OBJECT[3], OBJECT[0]:OBJECT[2]] = 1
     still = Motion(None, image, SIDE, SIDE, 33, read_camera_path('{"keyframes": [{"t": 0}]}'), STRENGTH)
-    rendered = animate(move_object(still, mask, path, STRENGTH))
+    rendered = move_object(still, mask, path, STRENGTH).render()
     drawing.press("End")
     held = rendered.mask[32].numpy() > 0
     assert np.abs(drawing.look() - rendered.images[32].numpy())[held].mean() < 0.03
@@ -343,7 +356,8 @@ def test_an_objects_path_is_drawn_by_dragging_it(drawing: Drawing) -> None:
 
 def test_a_picture_that_is_not_loaded_is_that_of_the_last_run(drawing: Drawing) -> None:
     """It comes over another node, and so does the mask."""
-    drawing.new("Wan22MoveObject", None, resolution="128x128 (bundled demo model)")
+    path = json.dumps({"keyframes": [{"t": 0}, {"t": 1, "x": random.random()}]})  # ComfyUI tells of new results alone
+    drawing.new("Wan22MoveObject", None, path=path, resolution="128x128 (bundled demo model)")
     drawing.page.evaluate(f"""() => {{
         const add = (type, place) => {{
             const node = LiteGraph.createNode(type);

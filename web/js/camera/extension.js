@@ -72,6 +72,7 @@ function follow(node, editor, firstPlace) {
     let picture = null;
     let isFirst = true;
     const show = () => {
+        if (!node.graph) return; // removed meanwhile
         if (isFirst) editor.place = firstPlace();
         isFirst = false;
         const { inputs, linked } = readInputs(node, INPUTS);

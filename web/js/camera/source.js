@@ -45,6 +45,7 @@ export class Source {
 
     /** Look again: after a change of links, and after a run. */
     refresh() {
+        if (!this.node.graph) return; // removed meanwhile
         const origin = originOf(this.node, this.input);
         const isLoader = LOADERS.has(origin?.type);
         if (isLoader && !this.watched.has(origin)) {
