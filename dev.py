@@ -4,17 +4,20 @@
     python3 dev.py demo [--image FILE] [--camera PATH] [--prompt TEXT] [--out DIR]
     python3 dev.py serve [--port N]
     python3 dev.py test [pytest arguments]
+    python3 dev.py gpu [options of bench/gpu]
     python3 dev.py twins | thumbnails
 
 It needs Python 3.10 or newer and nothing else: what is missing (a virtual environment, ComfyUI, the packages
 of both) it prepares itself, once, inside this checkout. ComfyUI is looked for in the environment variable
-COMFYUI_PATH, then around this checkout (when it lies in a custom_nodes/ folder), and is fetched otherwise.
+COMFYUI_PATH, then around this checkout (when it lies in a custom_nodes/ folder), and is fetched otherwise. `gpu` runs
+on the Python that runs it when that has PyTorch and there is a ComfyUI already.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -25,7 +28,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from devtools.environment import prepare
+sys.path.insert(0, str(Path(__file__).parent))  # ComfyUI's own Python for Windows does not look here by itself
+
+from devtools.environment import find_comfyui, prepare
 from devtools.files import check_output, check_picture, write_new
 from devtools.package_versions import folders_of_other_versions
 from devtools.paths import CACHE, CAMERA_WORKFLOW, DEMO_WORKFLOW, ROOT, SAMPLE_PICTURES, VENV_PYTHON
@@ -94,9 +99,21 @@ def serve(port: int | None) -> int:
     return 0
 
 
+def gpu(arguments: Sequence[str]) -> int:
+    comfyui, python = find_comfyui(ROOT, os.environ), sys.executable
+    if comfyui is None or importlib.util.find_spec("torch") is None:
+        comfyui, python = prepare(), str(VENV_PYTHON)
+    say(f"Measuring with {python} and the ComfyUI in {comfyui}")
+    return run_program([python, str(ROOT / "bench" / "gpu"), *arguments], comfyui, Path.cwd())
+
+
 def run_check(tool: str, arguments: Sequence[str], comfyui: Path, **variables: str) -> int:
+    return run_program([str(VENV_PYTHON), "-m", tool, *arguments], comfyui, ROOT, **variables)
+
+
+def run_program(command: Sequence[str], comfyui: Path, folder: Path, **variables: str) -> int:
     environ = {**OPENMP, **os.environ, "COMFYUI_PATH": str(comfyui), **variables}
-    process = subprocess.Popen([str(VENV_PYTHON), "-m", tool, *arguments], cwd=ROOT, env=environ)
+    process = subprocess.Popen(command, cwd=folder, env=environ)
     try:
         return process.wait()
     except SystemExit:  # asked to stop: pytest must stop the servers it started (Ctrl-C has reached it by itself)
@@ -137,8 +154,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("twins", help="make workflows/api anew from workflows/, with Chromium")
     commands.add_parser("thumbnails", help="make the pictures of the template browser anew")
     commands.add_parser("test", help="run ruff, import-linter and pytest; arguments go to pytest", add_help=False)
+    commands.add_parser("gpu", help="measure on this machine's GPU; options go to bench/gpu", add_help=False)
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "test":
+    if rest and options.command not in ("test", "gpu"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return options, rest
 
@@ -158,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
             return serve(options.port)
         if options.command in ("twins", "thumbnails"):
             return run_check(f"devtools.{options.command}", [], prepare(tests=True))
-        return test(rest)
+        return gpu(rest) if options.command == "gpu" else test(rest)
     except DevError as error:
         print(error, file=sys.stderr)
         return 1

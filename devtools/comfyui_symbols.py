@@ -22,8 +22,8 @@ from typing import Any
 from .environment import local_comfyui
 from .paths import ROOT
 
-OF_COMFYUI = ("comfy", "comfy_api", "comfy_execution", "comfy_kitchen", "execution", "folder_paths", "latent_preview",
-              "server")
+OF_COMFYUI = ("comfy", "comfy_aimdo", "comfy_api", "comfy_execution", "comfy_kitchen", "execution", "folder_paths",
+              "latent_preview", "server")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +38,14 @@ class Use:
 
 OBJECTS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
     "comfy.model_patcher.CoreModelPatcher": {
-        "clone": (0, ()), "add_patches": (2, ()), "get_model_object": (1, ()), "partially_unload": (2, ()),
-        "set_model_unet_function_wrapper": (1, ())},
+        "clone": (0, ()), "add_patches": (2, ()), "get_model_object": (1, ()), "is_dynamic": (0, ()),
+        "partially_unload": (2, ()), "set_model_unet_function_wrapper": (1, ())},
     "comfy.samplers.CFGGuider": {
         "set_conds": (2, ()), "set_cfg": (1, ()), "sample": (4, ("callback", "disable_pbar", "seed"))},
     "comfy.utils.ProgressBar": {"update_absolute": (3, ())},
     "comfy.weight_adapter.base.WeightAdapterBase": {"calculate_weight": (6, ())},
+    "comfy_aimdo.model_mmap.ModelMMAP": {"get": (0, ()), "get_file_handle": (0, ())},
+    "comfy_aimdo.model_vbar.ModelVBAR": {"get_residency": (0, ()), "unpin": (2, ())},
     "comfy_api.latest.InputImpl.VideoFromFile": {
         "get_components": (0, ()), "get_dimensions": (0, ()), "get_frame_count": (0, ()), "get_frame_rate": (0, ()),
         "get_stream_source": (0, ())},
@@ -55,6 +57,7 @@ OBJECTS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
 """Class -> its methods that the pack calls on objects: how many arguments by place, and those by name."""
 
 FIELDS = {
+    "comfy_aimdo.model_vbar.ModelVBAR": ("base_addr", "max_size"),
     "comfy.model_patcher.ModelPatcher": ("load_device", "offload_device", "model", "model_options", "patches_uuid"),
     "comfy.latent_formats.Wan21": ("latent_rgb_factors", "latent_rgb_factors_bias"),
     "comfy_execution.progress.ProgressRegistry": ("dynprompt", "nodes", "prompt_id"),

@@ -35,6 +35,7 @@ DEMO = ROOT / "workflows" / "camera-path.json"
 LATENT = "wan22/latents/cat-high-noise_00001_.latent"
 """In the output folder, for Load Latent to have one to show."""
 NOT_IN_DEMO: dict[str, dict[str, Any]] = {
+    "Wan22Attention": {},
     "Wan22Lora": {"source": "wan2.2_i2v_demo_drain_colours_high_noise.safetensors",
                   "source_low": "wan2.2_i2v_demo_drain_colours_low_noise.safetensors"},
     "Wan22MoveObject": {},

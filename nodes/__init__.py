@@ -1,5 +1,6 @@
 """The nodes as the canvas shows them: schemas and tooltips, with one call into the pipeline each."""
 
+from .attention import Attention
 from .bridge import BridgeSampler
 from .camera_path import CameraPath
 from .decode import Decode
@@ -18,6 +19,6 @@ from .resume_remote_clip import ResumeRemoteClip
 from .sampler import Sampler
 from .save_mp4 import SaveMP4
 
-NODES = [Load, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, CameraPath, MoveObject, Sampler, BridgeSampler,
-         SaveLatent, LoadLatent, Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback, ResumeRemoteClip,
-         Notify]
+NODES = [Load, Attention, LoraNode, EncodePrompt, ImageFromURL, FirstFrameNode, CameraPath, MoveObject, Sampler,
+         BridgeSampler, SaveLatent, LoadLatent, Decode, SaveMP4, DecodeToMP4, RemoteImageToVideo, RemoteFallback,
+         ResumeRemoteClip, Notify]

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .sampling_inputs import SamplerNode, read_sampling, sampling_inputs
+from .sampling_inputs import SamplerNode, read_sampling, sampling_inputs, saving_inputs
 from .sockets import CATEGORY, FirstFrame
 
 
@@ -33,7 +33,9 @@ class BridgeSampler(SamplerNode):
                                                         "clip."),
                 *sampling_inputs("ComfyUI's own samplers are used. euler gives the same clip as Wan 2.2 Sampler; unipc "
                                  "(uni_pc) and dpmpp_2m differ a little: ComfyUI implements them differently and "
-                                 "restarts them at the second expert."),
+                                 "restarts them at the second expert. lcm draws fresh noise in every step: for "
+                                 "consistency-distilled weights such as TurboDiffusion's."),
+                *saving_inputs(),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="Latents of the clip, for Decode or VAE Decode.")],
             hidden=[io.Hidden.unique_id],
@@ -41,13 +43,16 @@ class BridgeSampler(SamplerNode):
 
     @classmethod
     def execute(cls, model_high: object, model_low: object, positive: list, negative: list, first_frame: object,
-                latent: dict | None = None, loras: tuple = (), motion: object = None, **settings: Any) -> io.NodeOutput:
+                latent: dict | None = None, loras: tuple = (), negative_pass_every: int = 1, motion: object = None,
+                **settings: Any) -> io.NodeOutput:
         from ..pipeline.host.loras import models_with_loras
         from ..pipeline.host.node import errors_on_node, progress, show_text
         from ..pipeline.host.sampling import model_facts, stage_runner
+        from ..pipeline.lora.schedule import lora_hooks
         from ..pipeline.request import HIGH, LOW
+        from ..pipeline.sampling import negative_pass
         from ..pipeline.sampling.bridge import check_latent, check_models, sample_stages
-        from ..pipeline.sampling.hooks import NO_HOOKS
+        from ..pipeline.sampling.hooks import NO_HOOKS, combine
         from ..pipeline.sampling.schedule import describe_run
         from ..pipeline.sampling.time_to_move import time_to_move
 
@@ -56,9 +61,11 @@ class BridgeSampler(SamplerNode):
             sampling = read_sampling(settings)
             models = {HIGH: model_high, LOW: model_low}
             check_models({expert: model_facts(model) for expert, model in models.items()}, positive, negative)
-            hooks = NO_HOOKS
+            steering = NO_HOOKS
             if motion is not None:
-                hooks = time_to_move(motion, sampling, first_frame, progress())
+                steering = time_to_move(motion, sampling, first_frame, progress())
+            hooks = combine(lora_hooks(loras, sampling),
+                            negative_pass.negative_pass_every(negative_pass_every, positive, negative), steering)
             check_latent(latent, first_frame, sampling, hooks)  # before a LoRA is fetched
             models, fitted = models_with_loras(models, loras, node_id)
             show_text(node_id, "\n".join((describe_run(sampling), *fitted)))

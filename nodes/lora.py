@@ -52,18 +52,32 @@ class LoraNode(io.ComfyNode):
                 io.Float.Input("min_match", default=request.DEFAULT_MIN_MATCH, min=0.0, max=1.0, step=0.05,
                                optional=True, advanced=True,
                                tooltip="Share of the LoRA's keys that must fit the model; the run stops below it."),
+                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01, optional=True, advanced=True,
+                               tooltip="Where in the clip's steps the LoRA begins to act: 0 is the first step, 0.5 the "
+                                       "middle. Wan 2.2 Sampler shows the steps."),
+                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01, optional=True, advanced=True,
+                               tooltip="Where in the clip's steps the LoRA stops acting: 1 is after the last step."),
+                io.Float.Input("fade_in", default=0.0, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
+                               tooltip="Share of the LoRA's steps in which it rises evenly to its scale: 0 is at once, "
+                                       "1 takes them all."),
+                io.Float.Input("fade_out", default=0.0, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
+                               tooltip="Share of the LoRA's steps in which it falls evenly from its scale; together "
+                                       "with fade_in at most 1."),
             ],
             outputs=[Loras.Output(display_name="loras", tooltip="List for a sampler, or for another LoRA node.")],
         )
 
     @classmethod
     def validate_inputs(cls, source: str | None = None, expert: str | None = None, source_low: str | None = "",
-                        sha256: str | None = "", sha256_low: str | None = "") -> bool | str:
-        if None in (source, expert, source_low, sha256, sha256_low):  # linked: checked when the node runs
+                        sha256: str | None = "", sha256_low: str | None = "", start_percent: float | None = 0.0,
+                        end_percent: float | None = 1.0, fade_in: float | None = 0.0, fade_out: float | None = 0.0,
+                        ) -> bool | str:
+        schedule = (start_percent, end_percent, fade_in, fade_out)
+        if None in (source, expert, source_low, sha256, sha256_low, *schedule):  # linked: checked when the node runs
             return True
         try:
             new_loras(source, request.DEFAULT_SCALE, expert, request.DEFAULT_MIN_MATCH, sha256, source_low,
-                      sha256_low)
+                      sha256_low, request.LoraSchedule(*schedule))
         except ValueError as error:
             return str(error)
         return True
@@ -81,6 +95,6 @@ class LoraNode(io.ComfyNode):
     @classmethod
     def execute(cls, source: str, scale: float, expert: str, loras: tuple = (), source_low: str = "",
                 exact_scale: float = 0.0, sha256: str = "", sha256_low: str = "",
-                min_match: float = request.DEFAULT_MIN_MATCH) -> io.NodeOutput:
-        return io.NodeOutput((*loras, *new_loras(source, exact_scale or scale, expert, min_match, sha256,
-                                                 source_low, sha256_low)))
+                min_match: float = request.DEFAULT_MIN_MATCH, **schedule: float) -> io.NodeOutput:
+        return io.NodeOutput((*loras, *new_loras(source, exact_scale or scale, expert, min_match, sha256, source_low,
+                                                 sha256_low, request.LoraSchedule(**schedule))))

@@ -30,6 +30,12 @@ def strength_input() -> io.Input:
                 "where it is held. Those of Wan 2.2 are the official ones of Time-to-Move.")
 
 
+def check_strength_input(strength: dict[str, Any] | None) -> None:
+    """Raise RequestError, at /prompt, for a choice that is not on the list; execute checks custom sigmas."""
+    if strength is None:  # ComfyUI drops a choice that it does not know
+        raise RequestError(f"strength is not a known choice; choose one of {', '.join([*STRENGTHS, CUSTOM])}.")
+
+
 def strength_of(strength: dict[str, Any]) -> Strength:
     """Return a strength choice. Raises RequestError for one that is not on the list, or sigmas out of range."""
     choice = strength["strength"]

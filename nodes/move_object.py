@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipeline.motion.path import read_object_path
 from ..pipeline.request import RequestError
-from .motion_inputs import shown_in_editor, strength_input, strength_of
+from .motion_inputs import check_strength_input, shown_in_editor, strength_input, strength_of
 from .size_inputs import check_size_inputs, num_frames_input, resolution_input, size_of
 from .sockets import CATEGORY, Motion
 
@@ -51,11 +51,12 @@ class MoveObject(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, path: str | None = None, resolution: dict[str, Any] | None = None,
-                        num_frames: int | None = None, strength: object = None) -> bool | str:
+                        num_frames: int | None = None, strength: dict[str, Any] | None = None) -> bool | str:
         try:
             if path is not None:
                 read_object_path(path)
             check_size_inputs(resolution, num_frames)
+            check_strength_input(strength)
         except RequestError as error:
             return str(error)
         return True

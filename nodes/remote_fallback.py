@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline.remote.keys import DEFAULT_PROFILE, profile_fault
-from .remote_inputs import provider_inputs, read_target
+from .remote_inputs import options_input, provider_inputs, read_target
 from .sockets import CATEGORY, Providers
 
 
@@ -28,6 +28,7 @@ class RemoteFallback(io.ComfyNode):
                 *provider_inputs(),
                 Providers.Input("before", optional=True, tooltip="Providers to try before this one, from another "
                                                                  "Remote Fallback."),
+                options_input(),
             ],
             outputs=[Providers.Output(display_name="fallbacks", tooltip="List for Remote Image to Video, or for "
                                                                         "another Remote Fallback.")],
@@ -38,5 +39,6 @@ class RemoteFallback(io.ComfyNode):
         return profile_fault(profile) or True
 
     @classmethod
-    def execute(cls, provider: dict[str, Any], profile: str = DEFAULT_PROFILE, before: tuple = ()) -> io.NodeOutput:
-        return io.NodeOutput((*before, read_target(provider, profile)))
+    def execute(cls, provider: dict[str, Any], profile: str = DEFAULT_PROFILE, before: tuple = (), options: str = "",
+                ) -> io.NodeOutput:
+        return io.NodeOutput((*before, read_target(provider, profile, options)))

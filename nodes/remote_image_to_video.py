@@ -10,8 +10,8 @@ from ..pipeline import request
 from ..pipeline.remote.keys import DEFAULT_PROFILE, profile_fault
 from ..pipeline.remote.plan import LONGER_CLIPS, TRIM
 from ..pipeline.remote.providers import PROVIDERS
-from ..pipeline.remote.request import MAX_REMOTE_SEED, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
-from .remote_inputs import provider_inputs, read_target
+from ..pipeline.remote.request import MAX_REMOTE_SEED, MAX_REMOTE_STEPS, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
+from .remote_inputs import options_input, provider_inputs, read_target
 from .sockets import CATEGORY, Loras, Providers
 
 IMAGES = 1
@@ -40,12 +40,13 @@ class RemoteImageToVideo(io.ComfyNode):
                 io.String.Input("negative_prompt", multiline=True, default="", optional=True,
                                 tooltip="Describe what should not appear. Not every model takes one."),
                 io.Combo.Input("resolution", options=list(REMOTE_RESOLUTIONS), default="480p",
-                               tooltip="480p or 720p; landscape or portrait follows the picture."),
+                               tooltip="Size of the clip, where the model sells it; landscape or portrait follows the "
+                                       "picture."),
                 io.Int.Input("num_frames", default=81, min=17, max=161, step=4,
                              tooltip="33, 49 or 81 frames (2, 3 or 5 seconds at 16 frames per second). Where clips "
                                      "come in fixed lengths, the next longer one is bought."),
                 io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=MIN_REMOTE_STEPS,
-                             max=request.MAX_STEPS, tooltip="Denoising steps, 10 to 50, if the model takes them."),
+                             max=MAX_REMOTE_STEPS, tooltip="Denoising steps, 10 to 50, if the model takes them."),
                 io.Float.Input("guidance_scale", default=request.DEFAULT_GUIDANCE, min=request.MIN_GUIDANCE,
                                max=request.MAX_GUIDANCE, step=0.1,
                                tooltip="How strictly to follow the prompt, 1 to 10, if the model takes it."),
@@ -73,6 +74,7 @@ class RemoteImageToVideo(io.ComfyNode):
                 io.Boolean.Input("strict", default=False, optional=True, advanced=True,
                                  tooltip="Refuse, before anything is sent, if the model would ignore or change any "
                                          "part of the request."),
+                options_input(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The provider's file, unchanged unless it was cut."),
@@ -109,7 +111,7 @@ class RemoteImageToVideo(io.ComfyNode):
                       num_inference_steps: int, guidance_scale: float, seed: int, negative_prompt: str = "",
                       loras: tuple = (), fallbacks: tuple = (), profile: str = DEFAULT_PROFILE, max_cost: float = 0.0,
                       max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False,
-                      last_image: object = None) -> io.NodeOutput:
+                      last_image: object = None, options: str = "") -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node
         from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
@@ -122,7 +124,8 @@ class RemoteImageToVideo(io.ComfyNode):
             clip = request.ClipRequest(prompt, negative_prompt, tuple(loras), resolution, num_frames,
                                             num_inference_steps, guidance_scale, seed)
             context = remote_context(node_id, Limits(max_cost, max_cost_per_day))
-            path, report = await remote_clip(image, clip, (read_target(provider, profile), *fallbacks), context,
+            targets = (read_target(provider, profile, options), *fallbacks)
+            path, report = await remote_clip(image, clip, targets, context,
                                              longer_clips=longer_clips, strict=strict, last_image=last_image)
             video, images, preview = await clip_outputs(path, with_frames=is_linked(IMAGES))
             return io.NodeOutput(video, images, report, ui=preview)

@@ -29,6 +29,14 @@ def provider_inputs() -> list[io.Input]:
     ]
 
 
-def read_target(provider: dict[str, Any], profile: str) -> Target:
+def options_input() -> io.Input:
+    """Return the further parameters of the model. It is the last widget, so that saved workflows keep their values."""
+    return io.String.Input("options", default="", optional=True, advanced=True,
+                           tooltip="Further parameters of the model as JSON, such as "
+                                   '{"acceleration": "none", "shift": 5}. Only those that the provider\'s published '
+                                   "schema has, and not its safety settings.")
+
+
+def read_target(provider: dict[str, Any], profile: str, options: str) -> Target:
     """Return the choice as one object. Raises RemoteError for a provider or a model that is not known."""
-    return find_target(provider["provider"], provider.get("model", ""), profile)
+    return find_target(provider["provider"], provider.get("model", ""), profile, options)

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline import request
+from ..pipeline.sampling.sigma_lists import read_sigmas
 from .sockets import Loras, Motion
 
 
@@ -17,8 +18,8 @@ def sampling_inputs(scheduler_note: str) -> list[io.Input]:
                      tooltip="Seed of the initial noise. The same seed and settings give the same clip."),
         io.Int.Input("num_inference_steps", default=request.DEFAULT_STEPS, min=request.MIN_STEPS,
                      max=request.MAX_STEPS,
-                     tooltip="Denoising steps, 4 to 50. More take longer and give finer detail; use 4 with distilled "
-                             "LoRAs, at guidance 1."),
+                     tooltip="Denoising steps, 1 to 100. More take longer and give finer detail: 20 to 30 are usual, 4 "
+                             "with distilled LoRAs, at guidance 1."),
         io.Float.Input("guidance_scale", default=request.DEFAULT_GUIDANCE, min=request.MIN_GUIDANCE,
                        max=request.MAX_GUIDANCE, step=0.1,
                        tooltip="How strictly to follow the prompt, 1 to 10. At 1 the negative prompt is ignored "
@@ -54,9 +55,33 @@ def sampling_inputs(scheduler_note: str) -> list[io.Input]:
     ]
 
 
+def saving_inputs() -> list[io.Input]:
+    """Return the widgets for fewer passes. They come last: saved workflows know widgets by their place."""
+    sigmas = io.String.Input(
+        "sigmas", default="", optional=True, advanced=True,
+        tooltip="A list of your own in place of sigma_schedule, num_inference_steps and shift: where each step starts, "
+                "falling from 1, such as 1, 0.9375, 0.8333, 0.625. Or connect SIGMAS, such as those of BasicScheduler. "
+                "Empty: none.")
+    return [
+        io.Combo.Input("sigma_schedule", options=list(request.SIGMA_SCHEDULES), default=request.OFFICIAL, optional=True,
+                       advanced=True,
+                       tooltip="Where the steps start. official: by num_inference_steps and shift. thinned 4 + 14 and "
+                               "4 + 10: that many of these steps, which of 30 saves 40 % and 53 % of the time; best "
+                               "with dpmpp_2m. lightx2v and TurboDiffusion: for these distilled weights. Measured on "
+                               "the bundled, tiny model alone: see the help page."),
+        io.MultiType.Input(sigmas, types=[io.Sigmas], tooltip=sigmas.tooltip),
+        io.Int.Input("negative_pass_every", default=1, min=1, max=request.MAX_NEGATIVE_PASS_EVERY, optional=True,
+                     advanced=True,
+                     tooltip="Run the negative pass in every n-th step of an expert, and use what guidance added again "
+                             "in between. 2 saves nearly a quarter of the time. Measured on the bundled, tiny model "
+                             "alone: see the help page."),
+    ]
+
+
 def read_sampling(settings: dict[str, Any]) -> request.Sampling:
     """Return the settings as one object; guidance_scale_2 of 0 means that of guidance_scale. Raises RequestError."""
-    sampling = request.Sampling(**{**settings, "guidance_scale_2": settings.get("guidance_scale_2") or None})
+    sampling = request.Sampling(**{**settings, "guidance_scale_2": settings.get("guidance_scale_2") or None,
+                                   "sigmas": read_sigmas(settings.get("sigmas", ""))})
     sampling.check()
     return sampling
 
@@ -66,7 +91,8 @@ class SamplerNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, seed: int | None = None, num_inference_steps: int | None = None,
-                        guidance_scale: float | None = None, guidance_scale_2: float | None = None) -> bool | str:
+                        guidance_scale: float | None = None, guidance_scale_2: float | None = None,
+                        sigma_schedule: str | None = None, sigmas: str | None = None) -> bool | str:
         """Return True, or a sentence about the first setting out of range.
 
         A linked value is None, for it is not known yet; `read_sampling` checks it when the node runs. ComfyUI itself
@@ -74,8 +100,10 @@ class SamplerNode(io.ComfyNode):
         """
         given = {"seed": seed, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
                  "guidance_scale_2": guidance_scale_2 or None}
+        typed = {name: value for name, value in given.items() if isinstance(value, int | float)}
+        typed |= {} if sigma_schedule is None else {"sigma_schedule": sigma_schedule}
         try:
-            request.Sampling(**{"seed": 0} | {k: v for k, v in given.items() if isinstance(v, int | float)}).check()
+            read_sampling({"seed": 0, "sigmas": "" if sigmas is None else sigmas, **typed})
         except request.RequestError as error:
             return str(error)
         return True

@@ -1,12 +1,12 @@
 """A clip as it is asked for: the one vocabulary of every node, local or remote, with its ranges and its errors.
 
-Guidance and the most steps are those of the hosted Wan 2.2 image-to-video APIs; the fewest steps are those of the
-four-step distilled LoRAs. Frame counts and sizes follow from the Wan VAE (Wan2.2, wan/modules/vae2_1.py: 4 frames and
-8x8 pixels a latent) and the transformer's 2x2 patches.
+Guidance is that of the hosted Wan 2.2 image-to-video APIs. Frame counts and sizes follow from the Wan VAE (Wan2.2,
+wan/modules/vae2_1.py: 4 frames and 8x8 pixels a latent) and the transformer's 2x2 patches.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -26,11 +26,17 @@ MAX_SIDE = 4096
 SMALLEST_PIXEL, LARGEST_PIXEL = -0.75, 2.0
 """Beyond these an IMAGE is of another scale: 0..255, or -1..1."""
 MAX_FRAMES = 1025
-MIN_STEPS, MAX_STEPS, DEFAULT_STEPS = 4, 50, 30
+MIN_STEPS, MAX_STEPS, DEFAULT_STEPS = 1, 100, 30
 MIN_GUIDANCE, MAX_GUIDANCE, DEFAULT_GUIDANCE = 1.0, 10.0, 5.0
 MIN_DENOISE = 0.01
+MAX_NEGATIVE_PASS_EVERY = 10
 MAX_SEED = 2**64 - 1
-SCHEDULERS = ("euler", "unipc", "dpmpp_2m")
+SCHEDULERS = ("euler", "unipc", "dpmpp_2m", "lcm")
+OFFICIAL = "official"
+SIGMA_SCHEDULES = (OFFICIAL, "thinned 4 + 14", "thinned 4 + 10", "lightx2v 4 steps", "TurboDiffusion 4 steps")
+"""Named lists of sigmas; sampling/sigma_lists.py has what is in them."""
+SMALLEST_GAP = 1e-5
+"""Between two sigmas; a smaller one is lost in the float32 that schedulers count in."""
 BOTH = "both"
 HIGH_ONLY, LOW_ONLY = "high-noise only", "low-noise only"
 STAGES = (BOTH, HIGH_ONLY, LOW_ONLY)
@@ -77,7 +83,7 @@ def check_num_frames(num_frames: int) -> None:
 
 
 def check_steps(num_inference_steps: int) -> None:
-    """Raise RequestError unless num_inference_steps is 4..50."""
+    """Raise RequestError unless num_inference_steps is 1..100."""
     if not MIN_STEPS <= num_inference_steps <= MAX_STEPS:
         raise RequestError(f"num_inference_steps is {num_inference_steps}; choose {MIN_STEPS} to {MAX_STEPS}.")
 
@@ -92,6 +98,20 @@ def check_seed(seed: int) -> None:
     """Raise RequestError unless seed fits 64 bits."""
     if not 0 <= seed <= MAX_SEED:
         raise RequestError(f"seed is {seed}; choose 0 to {MAX_SEED}.")
+
+
+def check_sigmas(sigmas: tuple[float, ...]) -> None:
+    """Raise RequestError unless sigmas, of every step's start, fall from at most 1 and stay above 0."""
+    if len(sigmas) > MAX_STEPS:
+        raise RequestError(f"sigmas lists {len(sigmas)} steps; choose {MIN_STEPS} to {MAX_STEPS}.")
+    wrong = next((sigma for sigma in sigmas if not SMALLEST_GAP <= sigma <= 1.0), None)  # also finds NaN
+    if wrong is not None:
+        raise RequestError(f"sigmas lists {wrong:g}; a step starts at 1 (noise alone) or below, and above 0 (the "
+                           "clip), which may stand at the end. Write decimals with a point, such as 0.9375.")
+    for before, after in itertools.pairwise(sigmas):
+        if before - after < SMALLEST_GAP:
+            raise RequestError(f"sigmas lists {after:g} after {before:g}; each has to be below the one before it, by "
+                               f"at least {SMALLEST_GAP:f}. Sort them from the highest to the lowest.")
 
 
 def check_prompt_tokens(count: int, which: str) -> None:
@@ -159,7 +179,8 @@ class Sampling:
 
     `guidance_scale_2`, for the low-noise expert, defaults to `guidance_scale`. `denoise`, above 0 and up to 1, is how
     much of a given latent is replaced, as ComfyUI's KSampler means it. `stage` is one of STAGES. `batched_guidance`
-    takes the prompt and the negative prompt through an expert together.
+    takes the prompt and the negative prompt through an expert together. `sigma_schedule` is one of SIGMA_SCHEDULES.
+    `sigmas`, of every step's start, is a list of one's own in place of it, of num_inference_steps and of shift.
     """
 
     seed: int
@@ -172,6 +193,8 @@ class Sampling:
     denoise: float = 1.0
     stage: str = BOTH
     batched_guidance: bool = False
+    sigma_schedule: str = OFFICIAL
+    sigmas: tuple[float, ...] = ()
 
     @property
     def guidance(self) -> dict[str, float]:
@@ -192,9 +215,41 @@ class Sampling:
             raise RequestError(f"boundary is {self.boundary:g}; choose 0 to 1 (Wan 2.2 image-to-video uses 0.9).")
         if not MIN_DENOISE <= self.denoise <= 1.0:
             raise RequestError(f"denoise is {self.denoise:g}; choose {MIN_DENOISE:g} to 1 (1 makes a new clip).")
-        for name, value, allowed in (("scheduler", self.scheduler, SCHEDULERS), ("stage", self.stage, STAGES)):
+        for name, value, allowed in (("scheduler", self.scheduler, SCHEDULERS), ("stage", self.stage, STAGES),
+                                     ("sigma_schedule", self.sigma_schedule, SIGMA_SCHEDULES)):
             if value not in allowed:
                 raise RequestError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
+        check_sigmas(self.sigmas)
+        if self.sigmas and self.sigma_schedule != OFFICIAL:
+            raise RequestError(f"sigma_schedule is {self.sigma_schedule!r}, and sigmas is a list too. Empty sigmas, or "
+                               f"set sigma_schedule to {OFFICIAL!r}.")
+
+
+@dataclass(frozen=True)
+class LoraSchedule:
+    """In which of a clip's steps a LoRA acts, and how its scale rises and falls there.
+
+    `start_percent` and `end_percent`, 0..1 as in ComfyUI's nodes, are shares of the clip's steps. `fade_in` and
+    `fade_out`, 0..1, are shares of the steps between them.
+    """
+
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    fade_in: float = 0.0
+    fade_out: float = 0.0
+
+    def check(self) -> None:
+        """Raise RequestError for the first value out of its range."""
+        if not 0.0 <= self.start_percent < self.end_percent <= 1.0:
+            raise RequestError(f"The LoRA acts from start_percent {self.start_percent:g} to end_percent "
+                               f"{self.end_percent:g}; choose 0 to 1, the start below the end (0 is before the first "
+                               "step, 1 after the last).")
+        if not (self.fade_in >= 0.0 and self.fade_out >= 0.0 and self.fade_in + self.fade_out <= 1.0 + 1e-9):
+            raise RequestError(f"The LoRA's fade_in is {self.fade_in:g} and its fade_out {self.fade_out:g}; choose 0 "
+                               "to 1 for each, and at most 1 for both together.")
+
+
+ALL_STEPS = LoraSchedule()
 
 
 @dataclass(frozen=True)
@@ -203,7 +258,7 @@ class Lora:
 
     `source` is a link or the name of a file in ComfyUI's loras folder. `scale` is -4..4. `expert` is one of
     LORA_EXPERTS; `auto` is settled by what the file says of itself. `sha256`, in hexadecimal, is what the file's bytes
-    must hash to. `min_match`, 0..1, is the share of its keys that must fit the expert.
+    must hash to. `min_match`, 0..1, is the share of its keys that must fit the expert. `schedule`: its scale by step.
     """
 
     source: str
@@ -211,6 +266,7 @@ class Lora:
     expert: str = AUTO
     sha256: str | None = None
     min_match: float = DEFAULT_MIN_MATCH
+    schedule: LoraSchedule = ALL_STEPS
 
     def check(self) -> None:
         """Raise RequestError for the first value out of its range."""
@@ -227,6 +283,7 @@ class Lora:
                                "is 64 hexadecimal digits, as `sha256sum` and Civitai show it.")
         if not 0.0 <= self.min_match <= 1.0:
             raise RequestError(f"The LoRA's min_match is {self.min_match:g}; choose 0 to 1.")
+        self.schedule.check()
 
 
 def check_prompt(text: str, which: str) -> None:

@@ -112,3 +112,9 @@ print(schema.node_id, ThereAndBack.execute(frames).result[0].flatten().tolist())
     run = subprocess.run([sys.executable, "-c", program, str(local_comfyui()), str(tmp_path)], capture_output=True,
                          text=True, timeout=300)
     assert run.stdout.strip().endswith("Wan22ThereAndBack [0.0, 1.0, 2.0, 3.0, 2.0, 1.0]"), run.stderr
+
+
+def test_the_tables_of_models_are_those_of_the_code() -> None:
+    from docs.provider_tables import PAGE, renewed
+
+    assert renewed(PAGE.read_text("utf-8")) == PAGE.read_text("utf-8"), "run python docs/provider_tables.py"

@@ -37,8 +37,17 @@ def test_frame_counts_that_fit(frames: int) -> None:
 
 
 @pytest.mark.parametrize(("settings", "said"), [
-    ({"num_inference_steps": 3}, "num_inference_steps is 3; choose 4 to 50"),
-    ({"num_inference_steps": 51}, "num_inference_steps is 51"),
+    ({"num_inference_steps": 0}, "num_inference_steps is 0; choose 1 to 100"),
+    ({"num_inference_steps": 101}, "num_inference_steps is 101"),
+    ({"sigma_schedule": "karras"}, "sigma_schedule is 'karras'; choose one of official, thinned 4 \\+ 14"),
+    ({"sigma_schedule": "thinned 4 + 14", "sigmas": (1.0,)}, "sigmas is a list too. Empty sigmas, or set"),
+    ({"sigmas": (1.0, 0.5, 0.6)}, "sigmas lists 0.6 after 0.5; each has to be below the one before it"),
+    ({"sigmas": (1.0, 0.5, 0.5)}, "sigmas lists 0.5 after 0.5"),
+    ({"sigmas": (0.5, 0.499999)}, "by at least 0.00001"),
+    ({"sigmas": (1.5, 1.0)}, "sigmas lists 1.5; a step starts at 1 .* or below, and above 0"),
+    ({"sigmas": (0.5, 0.0, -0.5)}, "sigmas lists 0; a step"),
+    ({"sigmas": (1.0, float("nan"))}, "sigmas lists nan"),
+    ({"sigmas": tuple(1 - i / 101 for i in range(101))}, "sigmas lists 101 steps; choose 1 to 100"),
     ({"guidance_scale": 0.5}, "guidance_scale is 0.5; choose 1 to 10"),
     ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
     ({"guidance_scale_2": 10.5}, "guidance_scale_2 is 10.5"),
@@ -48,7 +57,7 @@ def test_frame_counts_that_fit(frames: int) -> None:
     ({"boundary": 1.5}, "boundary is 1.5"),
     ({"denoise": 0.0}, "denoise is 0; choose 0.01 to 1"),
     ({"denoise": float("nan")}, "denoise is nan"),
-    ({"scheduler": "heun"}, "scheduler is 'heun'; choose one of euler, unipc, dpmpp_2m"),
+    ({"scheduler": "heun"}, "scheduler is 'heun'; choose one of euler, unipc, dpmpp_2m, lcm"),
     ({"stage": "middle"}, "stage is 'middle'; choose one of both, high-noise only, low-noise only"),
 ])
 def test_sampling_out_of_range(settings: dict, said: str) -> None:

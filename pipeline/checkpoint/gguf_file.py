@@ -22,6 +22,8 @@ from .kinds import PATCH
 if TYPE_CHECKING:
     import torch
 
+    from .mmap import MapFile
+
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
@@ -104,22 +106,26 @@ def _mapped(path: Path, parse: Callable[[mmap.mmap], Any]) -> Any:
                               f"be read ({error}). Fetch it again.") from error
 
 
-def read_gguf(path: Path) -> dict[str, GGUFTensor]:
+def read_gguf(path: Path, map_file: MapFile | None = None) -> dict[str, GGUFTensor]:
     """Map every tensor of a .gguf file into memory; the disk is read when a page is first used.
 
-    The tensors share one mapping; never write to them. Raises CheckpointError as `read_gguf_header` does.
+    The tensors share one mapping; never write to them. `map_file` is the host's way to map it, if it has one. Raises
+    CheckpointError as `read_gguf_header` does.
     """
-    from .mmap import mapped_bytes
+    import torch
+
+    from .mmap import map_read_only
 
     header = read_gguf_header(path)
     try:
-        whole = mapped_bytes(path)
+        mapped = (map_file or map_read_only)(path)
     except (OSError, RuntimeError, MemoryError) as error:
         raise mapping_error(path.name, error) from error
     tensors = {}
     for name, kind in header.dtypes.items():
         shape = header.shapes[name]
-        tensors[name] = GGUFTensor(kind, shape, whole.narrow(0, header.offsets[name], tensor_bytes(kind, shape)))
+        tensors[name] = GGUFTensor(kind, shape, mapped.tensor(torch.uint8, (tensor_bytes(kind, shape),),
+                                                              header.offsets[name]))
     return tensors
 
 

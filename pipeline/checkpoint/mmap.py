@@ -13,7 +13,8 @@ import mmap
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,28 +36,46 @@ CHUNK = 1 << 24
 """Bytes read at once."""
 
 
-def mapped_bytes(path: Path) -> torch.Tensor:
-    """Map a whole file as (bytes,) uint8. Raises OSError when the system refuses, ValueError when it is empty."""
+def unmarked(tensor: torch.Tensor, offset: int) -> None:
+    """Leave a mapped tensor as it is."""
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """The bytes of a file, mapped read-only for as long as a tensor of them lives."""
+
+    data: mmap.mmap | memoryview
+    mark: Callable[[torch.Tensor, int], None] = unmarked
+    """Called with each tensor of the file, which has a storage of its own, and where its first byte is in the file:
+    for a host that reads weights from the file itself."""
+
+    def tensor(self, dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> torch.Tensor:
+        """Return the tensor whose first byte is that many bytes from the file's start. Never write to it."""
+        count = math.prod(shape)
+        if not count:
+            return torch.empty(shape, dtype=dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")  # read-only is meant
+            found = torch.frombuffer(self.data, dtype=dtype, count=count, offset=offset).view(shape)
+        self.mark(found, offset)
+        return found
+
+
+MapFile = Callable[[Path], MappedFile]
+"""Maps a whole file. Raises OSError or RuntimeError when the system refuses, ValueError when it is empty."""
+
+
+def map_read_only(path: Path) -> MappedFile:
+    """Map a whole file, as any host can. Raises as MapFile says."""
     with path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return _view(data, torch.uint8, (len(data),), 0)
+        return MappedFile(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def mapped_tensors(header: FileHeader) -> dict[str, torch.Tensor]:
-    """Map the tensors of a .safetensors file, of dtypes in DTYPES. Raises as `mapped_bytes` does."""
-    with header.path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return {name: _view(data, DTYPES[dtype], header.shapes[name], header.offsets[name])
+def mapped_tensors(header: FileHeader, map_file: MapFile = map_read_only) -> dict[str, torch.Tensor]:
+    """Map the tensors of a .safetensors file, of dtypes in DTYPES. Raises as MapFile says."""
+    mapped = map_file(header.path)
+    return {name: mapped.tensor(DTYPES[dtype], header.shapes[name], header.offsets[name])
             for name, dtype in header.dtypes.items()}
-
-
-def _view(data: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> torch.Tensor:
-    count = math.prod(shape)
-    if not count:
-        return torch.empty(shape, dtype=dtype)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")  # read-only is meant
-        return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).view(shape)
 
 
 def read_ahead(files: Sequence[Path]) -> threading.Thread | None:

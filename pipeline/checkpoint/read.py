@@ -11,6 +11,7 @@ import torch
 from .errors import CheckpointError
 from .gguf_file import MAGIC, read_gguf, read_gguf_header
 from .header import read_opening
+from .mmap import MapFile, map_read_only
 from .quantised import GGUF, QuantisedWeight, Weight, find_quantised
 from .safetensors_file import read_header, read_tensors
 from .shards import files_of
@@ -20,22 +21,23 @@ GGUF_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat1
 """GGUF's types that are plain dtypes."""
 
 
-def read_weights(path: Path, prefix: str = "") -> tuple[dict[str, Weight], dict[str, str]]:
+def read_weights(path: Path, prefix: str = "", map_file: MapFile = map_read_only,
+                 ) -> tuple[dict[str, Weight], dict[str, str]]:
     """Return the weights under the file's own names, memory-mapped, and its metadata.
 
-    With a prefix, only the weights behind it, under their names without it. Raises CheckpointError for a file that is
-    missing, cut short or something else.
+    With a prefix, only the weights behind it, under their names without it. `map_file` is the host's way to map a file.
+    Raises CheckpointError for a file that is missing, cut short or something else.
     """
     weights: dict[str, Weight] = {}
     metadata: dict[str, str] = {}
     for file in files_of(path):
         if read_opening(file)[0].startswith(MAGIC):
-            weights |= _behind(prefix, _gguf_weights(file))
+            weights |= _behind(prefix, _gguf_weights(file, map_file))
             metadata |= read_gguf_header(file).metadata
             continue
         header = read_header(file)
         try:
-            weights |= find_quantised(_behind(prefix, read_tensors(file)), header.metadata, prefix)
+            weights |= find_quantised(_behind(prefix, read_tensors(file, map_file)), header.metadata, prefix)
         except CheckpointError as error:  # it knows the tensors alone
             raise CheckpointError(f"{file.name}: {error}") from error
         metadata |= header.metadata
@@ -47,9 +49,9 @@ def _behind(prefix: str, found: Mapping[str, T]) -> dict[str, T]:
     return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
-def _gguf_weights(file: Path) -> dict[str, Weight]:
+def _gguf_weights(file: Path, map_file: MapFile) -> dict[str, Weight]:
     weights: dict[str, Weight] = {}
-    for name, tensor in read_gguf(file).items():
+    for name, tensor in read_gguf(file, map_file).items():
         dtype = GGUF_DTYPES.get(tensor.type)
         if dtype is not None:
             weights[name] = tensor.data.view(dtype).view(tensor.shape)

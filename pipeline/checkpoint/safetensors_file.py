@@ -21,6 +21,8 @@ from .header import MIN_BYTES, OPENING_BYTES, FileHeader, check_opening, read_op
 if TYPE_CHECKING:
     import torch
 
+    from .mmap import MapFile
+
     Text = bytes | mmap.mmap
 
 MAX_TENSORS = 16_384
@@ -84,20 +86,21 @@ def read_remote_header(name: str, read: Callable[[int, int], bytes], size: int |
     return _parse(Path(name), text, 0, size)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, map_file: MapFile | None = None) -> dict[str, torch.Tensor]:
     """Map the file's tensors into memory; the disk is read when a page is first used. Never write to them.
 
-    Raises CheckpointError for a damaged file, and when the system does not map it.
+    `map_file` is the host's way to map it, if it has one. Raises CheckpointError for a damaged file, and when the
+    system does not map it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from .mmap import DTYPES, mapped_tensors
+    from .mmap import DTYPES, map_read_only, mapped_tensors
 
     try:
         header = read_header(path)
         if set(header.dtypes.values()) <= DTYPES.keys():
-            return mapped_tensors(header)
+            return mapped_tensors(header, map_file or map_read_only)
         return load_file(path, device="cpu")
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is damaged ({error}). Fetch it again.") from error

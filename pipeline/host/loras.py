@@ -11,12 +11,12 @@ import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ..lora.apply import add_loras, open_loras
-from ..lora.arithmetic import ModulePatch, with_changes
+from ..lora.arithmetic import ModulePatch
+from ..lora.changes import Targets
 from ..lora.match import LoraFile
-from ..lora.patches import read_lora
 from ..lora.probe import check_fits
 from ..lora.source import Fetch, lora_fetcher
-from ..models.host import Targets
+from ..models.patches import with_changes
 from ..request import HIGH, Lora
 from .files import tokens
 from .folders import download_folder, lora_file, system_folder
@@ -55,7 +55,7 @@ def models_with_loras(models: Mapping[str, Any], loras: Sequence[Lora], node_id:
     transformer = models[HIGH].model.diffusion_model
     files = open_loras(loras, lora_file, downloader(node_id), stop_if_asked,
                        lambda facts: check_fits(facts, transformer.dim, len(transformer.blocks)))
-    return add_loras(models, files, _model_targets, _model_with_patches, read_lora)
+    return add_loras(models, files, _model_targets, _model_with_patches)
 
 
 def _model_targets(model: Any) -> Targets:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
+import comfy_aimdo.model_vbar
 import torch
 
 from ..checkpoint.ram import available_ram
-from ..lora.patches import Change, PatchedParameters
-from ..models.host import Patch
+from ..models.patches import Patch, PatchedModule
+from .prefetch import BlockPrefetch
 
-MPS_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")
-"""Beginnings of PyTorch's messages (aten/src/ATen/mps/MPSAllocator.mm)."""
+OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size", "VRAM grow failed", "Fault failed: 2")
+"""Beginnings of messages that have no class of their own: PyTorch's (aten/src/ATen/mps/MPSAllocator.mm), and those of
+ComfyUI's allocator (comfy_aimdo, vram_buffer.py and model_vbar.py)."""
 
 
 class _Holder(torch.nn.Module):
@@ -37,49 +39,57 @@ class PatchedResident:
             offload_device=comfy.model_management.unet_offload_device(),
         )
         self.device = self.patcher.load_device
-        self._layers = {name: m for name, m in module.named_modules() if hasattr(m, "comfy_cast_weights")}
-        self._streams = bool(self._layers)
         self._strays = [m for m in module.modules() if not hasattr(m, "comfy_cast_weights")]
-        self._beside = PatchedParameters(module)
+        self._streams = any(hasattr(m, "comfy_cast_weights") for m in module.modules())
+        self._patched = PatchedModule(module)
+        self._room = 0
+        self._prefetch = BlockPrefetch(module, self.device) if self._streams and self.patcher.is_dynamic() else None
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """See Resident. Other models are evicted where needed.
 
-        A module with ComfyUI's linear layers is loaded as far as it fits, and streams the rest from RAM.
+        A module with ComfyUI's linear layers is loaded as far as it fits, and streams the rest from RAM; what patches
+        put beside the layers stays on the device, uncounted by ComfyUI, until `remove_patches` is called.
         """
         device = self.patcher.load_device
+        need = activation_bytes + self._patched.bytes_to_place(patches, device)
+        if not self._is_ready(need):
+            self._load(need)
+        self._patched.put(patches, device)
+        return device
+
+    def _is_ready(self, need: int) -> bool:
+        """True under dynamic VRAM, which fetches weights as they are used, when a module was prepared for this node's
+        run and nothing was since: ComfyUI would prepare it anew, in 50 ms for a 14B expert and with a line in its log.
+        """
+        newest, model = comfy.model_management.current_loaded_models[:1], self.patcher.model
+        return (self.patcher.is_dynamic() and [loaded.model for loaded in newest] == [self.patcher]
+                and need <= self._room and model.model_loaded_weight_memory > 0
+                and model.dynamic_pins[self.device].get("active", False))
+
+    def _load(self, need: int) -> None:
         own = sum(p.nbytes for m in self._strays for p in m.parameters(recurse=False)) if self._streams else 0
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=activation_bytes + own,
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=need + own,
                                                force_full_load=not self._streams)
+        self._room = need
         # ComfyUI streams its own layers only; everything else has to be on the device.
         for module in self._strays:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                tensor.data = tensor.data.to(device)
-        self._patch(patches)
-        return device
+                tensor.data = tensor.data.to(self.device)
 
-    def _patch(self, patches: Sequence[Patch]) -> None:
-        """Put exactly these patches in force.
-
-        ComfyUI's layers apply theirs at each use, so that changing a LoRA reloads nothing. The few other parameters,
-        mostly norms, are replaced, and restored later.
-        """
-        wanted: dict[str, list[tuple[float, Any]]] = {}
-        for patch in patches:
-            wanted.setdefault(patch.parameter, []).append((patch.scale, patch.change))
-        for name, layer in self._layers.items():
-            for part in ("weight", "bias"):
-                found = wanted.pop(f"{name}.{part}", None)
-                setattr(layer, f"{part}_function", [] if found is None else [Change(found)])
-        self._beside.put(wanted)
+    def remove_patches(self) -> None:
+        """See Resident."""
+        self._patched.put((), self.device)
 
     def is_oom(self, error: RuntimeError) -> bool:
-        """See Resident. CUDA can report it late, by another class of error, and Apple's GPUs have no class for it."""
-        return comfy.model_management.is_oom(error) or str(error).startswith(MPS_OUT_OF_MEMORY)
+        """See Resident. CUDA can report it late, by another class of error, and some have no class for it."""
+        return comfy.model_management.is_oom(error) or str(error).startswith(OUT_OF_MEMORY)
 
     def free_memory(self, activation_bytes: int) -> None:
-        """See Resident. This module's own layers are unloaded too, and stream from then on."""
+        """See Resident. This module's own layers are unloaded too, and stream from then on, one after the other."""
         device = self.patcher.load_device
+        if self._prefetch is not None:
+            self._prefetch.enabled = False
         comfy.model_management.soft_empty_cache()
         comfy.model_management.free_memory(activation_bytes, device)
         if self._streams and not comfy.model_management.is_device_cpu(device):
@@ -97,6 +107,11 @@ def device_memory() -> tuple[int, int]:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Return ComfyUI's figure in bytes; before ComfyUI 0.35 that of the RAM is the machine's, also in a container."""
+    """Return ComfyUI's figure in bytes, with the weights that give way by themselves under dynamic VRAM.
+
+    Before ComfyUI 0.35 that of the RAM is the machine's, also in a container.
+    """
     free = comfy.model_management.get_free_memory(device)
-    return min(free, available_ram()) if comfy.model_management.is_device_cpu(device) else free
+    if comfy.model_management.is_device_cpu(device):
+        return min(free, available_ram())
+    return free + (comfy_aimdo.model_vbar.vbars_analyze(device.index) if comfy.memory_management.aimdo_enabled else 0)

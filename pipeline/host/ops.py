@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ import comfy.model_management
 import comfy.ops
 import folder_paths
 import torch
-from comfy.cli_args import args
-from comfy.ldm.modules import attention
 from comfy.quant_ops import QUANT_ALGOS, QuantizedLayout, QuantizedTensor, register_layout_class
 from comfy_kitchen.tensor.base import BaseLayoutParams
 
@@ -30,10 +29,11 @@ from ..checkpoint.quantised import (
     dequantise_gguf,
     dequantise_scaled,
 )
-from ..lora.patches import read_lora
-from ..models.attention import Attend
 from ..models.host import Host
+from ..models.patches import Beside
+from .attention import usual_attention
 from .memory import PatchedResident
+from .weight_files import file_mapper
 
 
 class _GGUFLayout(QuantizedLayout):
@@ -104,10 +104,23 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
               "mxfp8": comfy.model_management.supports_mxfp8_compute,
               **dict.fromkeys(FP8_FORMATS, comfy.model_management.supports_fp8_compute)}
     apple = comfy.model_management.is_device_mps(device)
-    emulated = {name for name, supported in native.items() if not supported(device)}
+    emulated = frozenset(name for name, supported in native.items() if not supported(device))
+    return _linear_class(compute, apple, emulated)
 
-    class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=emulated).Linear):
+
+@cache
+def _linear_class(compute: torch.dtype, apple: bool, emulated: frozenset[str]) -> type[torch.nn.Module]:
+    """Return one class for all experts of a kind, so that they share compiled code (models/compile.py)."""
+
+    class Linear(comfy.ops.mixed_precision_ops({}, compute, disabled=set(emulated)).Linear):
         _stored: tuple[torch.nn.Parameter, torch.nn.Parameter | None]
+        compute_dtype = compute
+        beside: Beside | None = None
+
+        @torch.compiler.disable
+        def forward(self, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+            output = super().forward(x, *args, **options)
+            return output if self.beside is None else self.beside.add_to(output, x)
 
         def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
             # Moved back to the CPU, the weights are the file's mapped pages again: a copy would fill the RAM.
@@ -116,8 +129,11 @@ def _linear(compute: torch.dtype) -> type[torch.nn.Module]:
                 return self
             return super()._apply(fn, recurse)
 
-        def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
-            """See HostLinear. Raises CheckpointError for a format that this ComfyUI or this device cannot use."""
+        def assign_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+            """See HostLinear. Raises CheckpointError for a format that this ComfyUI or this device cannot use.
+
+            ComfyUI's `set_weight` stays what it is: small layers of a model under dynamic VRAM get theirs by it.
+            """
             if apple and _holds_fp8(weight):
                 raise CheckpointError("The weights are fp8, which Apple's GPUs cannot use. Choose an fp16 or GGUF "
                                       "file.")
@@ -171,21 +187,7 @@ def _clip(path: Path) -> Any:
                               clip_type=comfy.sd.CLIPType.WAN)
 
 
-def _attend() -> Attend | None:
-    """Return ComfyUI's attention unless it is PyTorch's scaled_dot_product_attention, which diffusers uses; else None.
-
-    It is another one by ComfyUI's flags (--use-sage-attention and the like), or on GPUs whose
-    scaled_dot_product_attention holds the whole matrix at once (Apple's, some of AMD's).
-    """
-    chosen = attention.optimized_attention
-    asked_for = args.use_split_cross_attention or args.use_quad_cross_attention
-    on_cpu = comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device())
-    if chosen is attention.attention_pytorch or (on_cpu and not asked_for):
-        return None
-    return lambda query, key, value, heads, mask: chosen(query, key, value, heads, mask=mask)
-
-
 def comfy_host() -> Host:
     """Return ComfyUI as the Host of the models."""
-    return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, clip=_clip,
-                read_lora=read_lora, attend=_attend())
+    return Host(linear=_linear, compute_dtype=compute_dtype_of, adopt=PatchedResident, map_file=file_mapper(),
+                clip=_clip, attend=usual_attention())

@@ -12,10 +12,11 @@ import torch
 
 from ..request import HIGH, Sampling
 from ..sampling.bridge import ModelFacts, RunStage, Stage
-from ..sampling.hooks import NEGATIVE, POSITIVE, ModelInputs
-from ..sampling.schedule import NUM_TRAIN_TIMESTEPS
+from ..sampling.hooks import NEGATIVE, POSITIVE, ModelInputs, Velocity
+from ..sampling.sampler import noise_of_steps
+from ..sampling.schedule import NUM_TRAIN_TIMESTEPS, step_count
 
-SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m"}
+SAMPLERS = {"euler": "euler", "unipc": "uni_pc", "dpmpp_2m": "dpmpp_2m", "lcm": "lcm"}
 """Scheduler of this pack -> ComfyUI's sampler of the same family."""
 BRANCHES = (POSITIVE, NEGATIVE)
 """Branches by their numbers in ComfyUI's cond_or_uncond."""
@@ -38,7 +39,7 @@ def stage_runner(models: Mapping[str, Any], sampling: Sampling) -> RunStage:
     `models` are by HIGH and LOW. The sigmas are given, so that a MODEL's own shift does not matter: a flow model's
     timestep is sigma * 1000 (comfy/model_sampling.py, ModelSamplingDiscreteFlow.timestep).
     """
-    total = sampling.num_inference_steps
+    total = step_count(sampling)
     show = latent_preview.prepare_callback(models[HIGH], total)
 
     def run(stage: Stage) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,21 +57,26 @@ def stage_runner(models: Mapping[str, Any], sampling: Sampling) -> RunStage:
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(stage.positive, stage.negative)
         guider.set_cfg(stage.guidance_scale)
-        latents = guider.sample(stage.noise, stage.latents, _sampler(stage.scheduler, len(stage.steps)),
-                                stage.sigmas, callback=on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-                                seed=sampling.seed)
+        latents = guider.sample(stage.noise, stage.latents, _sampler(sampling, stage), stage.sigmas, callback=on_step,
+                                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=sampling.seed)
         return latents.float().cpu(), last["clean"].float().cpu()
 
     return run
 
 
-def _sampler(scheduler: str, steps: int) -> Any:
-    """Return ComfyUI's sampler of a scheduler's family, for a stage of that many steps.
+def _sampler(sampling: Sampling, stage: Stage) -> Any:
+    """Return ComfyUI's sampler of a scheduler's family, for a stage.
 
     Its uni_pc solves by order min(3, steps - 1) (comfy/extra_samplers/uni_pc.py, sample_unipc): of one step it makes
     none at all. UniPC itself begins with a step of order 1, x0 + (sigma' / sigma) (x - x0) for a flow model: Euler's.
+    Its lcm begins anew with each stage, and would draw the same noise again.
     """
-    return comfy.samplers.sampler_object("euler" if scheduler == "unipc" and steps == 1 else SAMPLERS[scheduler])
+    if stage.scheduler == "lcm":
+        generator = noise_of_steps(tuple(stage.noise.shape), sampling.seed, stage.steps.start)
+        return comfy.samplers.ksampler("lcm", {"noise_sampler": lambda sigma, sigma_next: torch.randn(
+            stage.noise.shape, generator=generator).to(sigma.device)})
+    one_step = stage.scheduler == "unipc" and len(stage.steps) == 1
+    return comfy.samplers.sampler_object("euler" if one_step else SAMPLERS[stage.scheduler])
 
 
 Wrapper = Callable[[Callable[..., torch.Tensor], dict[str, Any]], torch.Tensor]
@@ -80,15 +86,17 @@ Wrapper = Callable[[Callable[..., torch.Tensor], dict[str, Any]], torch.Tensor]
 def _wrapper(stage: Stage, other: Wrapper | None) -> Wrapper:
     """Return a stage's wrap as ComfyUI's model_function_wrapper, round one that another node has set.
 
-    It takes one branch of guidance at a time. ComfyUI's models give the clean latents x0 = x - sigma v, and take both
-    branches as one batch (comfy/samplers.py, calc_cond_batch).
+    It takes one branch of guidance at a time, the positive one first, as our own sampler does. ComfyUI's models give
+    the clean latents x0 = x - sigma v, and take both branches as one batch or one after the other (comfy/samplers.py,
+    calc_cond_batch).
     """
+    wrapped: dict[int, Velocity] = {}  # by step: the wrap is asked once for both branches
 
     def wrapper(apply_model: Callable[..., torch.Tensor], args: dict[str, Any]) -> torch.Tensor:
         chosen = args["cond_or_uncond"]
-        cut = [_chunk(args, index, len(chosen)) for index in range(len(chosen))]
-        return torch.cat([one_branch(apply_model, BRANCHES[which], *parts)
-                          for which, parts in zip(chosen, cut, strict=True)])
+        found = {index: one_branch(apply_model, BRANCHES[chosen[index]], *_chunk(args, index, len(chosen)))
+                 for index in sorted(range(len(chosen)), key=chosen.__getitem__)}
+        return torch.cat([found[index] for index in range(len(chosen))])
 
     def one_branch(apply_model: Callable[..., torch.Tensor], branch: str, x: torch.Tensor, sigma: torch.Tensor,
                    arguments: dict[str, Any]) -> torch.Tensor:
@@ -104,9 +112,11 @@ def _wrapper(stage: Stage, other: Wrapper | None) -> Wrapper:
 
         others = {name: value for name, value in arguments.items() if name != "c_concat"}
         step = stage.steps.start + int((stage.sigmas[:-1] - sigma[0].cpu()).abs().argmin())
-        wrapped = stage.wrap(velocity, step)(x, sigma[0] * NUM_TRAIN_TIMESTEPS, branch,
-                                             ModelInputs(arguments["c_concat"], others))
-        return x - sigma[0] * wrapped
+        if step not in wrapped:
+            wrapped.clear()
+            wrapped[step] = stage.wrap(velocity, step)
+        used = wrapped[step](x, sigma[0] * NUM_TRAIN_TIMESTEPS, branch, ModelInputs(arguments["c_concat"], others))
+        return x - sigma[0] * used
 
     return wrapper
 

@@ -69,8 +69,8 @@ class JobTimeouts:
     longest_wait: float = 30.0
     polls: tuple[float, ...] = (2.0, 5.0, 10.0)
     """Seconds before the first polls; the last one is repeated."""
-    deadline: float = 1800.0
-    """After which a job is no longer waited for, the time in the provider's queue not counted; it can be resumed."""
+    deadline: float | None = None
+    """After which a job is no longer waited for; it can be resumed. None: the provider's own `work_seconds`."""
     outage: float = 600.0
     """For which a job is waited for while its provider gives no usable answer."""
     pace: float = 1.0

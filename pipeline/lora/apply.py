@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..models.expert import Expert
-from ..models.host import Host, Patch, ReadLora, Targets
 from ..models.load import Wan22Model
-from ..request import EXPERTS, Lora, RequestError
+from ..models.patches import Patch
+from ..request import EXPERTS, Lora
+from .changes import Targets
 from .match import LoraFile, experts_of, read_changes
 from .names import IN_BLOCKS, OUTSIDE
 from .probe import LoraFacts, check_fits
@@ -38,7 +39,7 @@ Add = Callable[[AnyExpert, Mapping[str, Any], LoraFile, str], AnyExpert]
 
 
 def add_loras(experts: Mapping[str, AnyExpert], files: Sequence[LoraFile], targets_of: Callable[[AnyExpert], Targets],
-              add: Add, read_lora: ReadLora) -> tuple[dict[str, AnyExpert], list[str]]:
+              add: Add) -> tuple[dict[str, AnyExpert], list[str]]:
     """Add every LoRA to the experts, by HIGH and LOW; return them, and a sentence on each LoRA for each expert.
 
     Raises as `read_changes` does.
@@ -46,7 +47,7 @@ def add_loras(experts: Mapping[str, AnyExpert], files: Sequence[LoraFile], targe
     experts, report = dict(experts), []
     for file in files:
         for expert in experts_of(file.lora):
-            changes, sentence = read_changes(file, expert, targets_of(experts[expert]), read_lora)
+            changes, sentence = read_changes(file, expert, targets_of(experts[expert]))
             report.append(sentence)
             if file.lora.scale != 0.0:  # at 0 nothing is added
                 experts[expert] = add(experts[expert], changes, file, expert)
@@ -54,8 +55,10 @@ def add_loras(experts: Mapping[str, AnyExpert], files: Sequence[LoraFile], targe
 
 
 def _targets(expert: Expert) -> Targets:
-    return {original_name(name).removesuffix(".weight"): (name, tuple(value.shape))
-            for name, value in expert.model.named_parameters()}
+    shapes = {name: tuple(value.shape) for name, value in expert.model.named_parameters()}
+    shapes |= {f"{name}.weight": (layer.out_features, layer.in_features)  # of quantised layers of the plain host too
+               for name, layer in expert.model.named_modules() if hasattr(layer, "beside")}
+    return {original_name(name).removesuffix(".weight"): (name, shape) for name, shape in shapes.items()}
 
 
 def _with_patches(expert: Expert, changes: Mapping[str, Any], file: LoraFile, which: str) -> Expert:
@@ -63,15 +66,13 @@ def _with_patches(expert: Expert, changes: Mapping[str, Any], file: LoraFile, wh
     return replace(expert, patches=(*expert.patches, *patches))
 
 
-def apply_loras(model: Wan22Model, files: Sequence[LoraFile], host: Host) -> tuple[Wan22Model, list[str]]:
+def apply_loras(model: Wan22Model, files: Sequence[LoraFile]) -> tuple[Wan22Model, list[str]]:
     """Return the model with every LoRA as patches, and a line on each LoRA for each expert that it is for.
 
-    Nothing is merged or copied: the host applies the patches at each use. Raises RequestError or CheckpointError for a
+    Nothing is merged: the host applies the patches at each use. Raises RequestError or CheckpointError for a
     LoRA of another model and for a damaged file.
     """
-    if files and host.read_lora is None:
-        raise RequestError("LoRAs need ComfyUI: this host cannot apply them.")
-    experts, report = add_loras(model.experts, files, _targets, _with_patches, host.read_lora)
+    experts, report = add_loras(model.experts, files, _targets, _with_patches)
     return Wan22Model(*(experts[name] for name in EXPERTS)), report
 
 
@@ -84,7 +85,7 @@ def open_loras(loras: Sequence[Lora], find: Find, fetch: Fetch, stop: Stop, chec
     return [opened[lora] for lora in loras]
 
 
-def use_loras(model: Wan22Model, loras: Sequence[Lora], host: Host, find: Find, fetch: Fetch, stop: Stop,
+def use_loras(model: Wan22Model, loras: Sequence[Lora], find: Find, fetch: Fetch, stop: Stop,
               ) -> tuple[Wan22Model, list[str]]:
     """Open the LoRAs and apply them; return the model with its patches, and a line on each LoRA for each expert.
 
@@ -95,4 +96,4 @@ def use_loras(model: Wan22Model, loras: Sequence[Lora], host: Host, find: Find, 
     def check(facts: LoraFacts) -> None:
         check_fits(facts, config.num_attention_heads * config.attention_head_dim, config.num_layers)
 
-    return apply_loras(model, open_loras(loras, find, fetch, stop, check), host)
+    return apply_loras(model, open_loras(loras, find, fetch, stop, check))

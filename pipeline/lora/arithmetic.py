@@ -18,7 +18,7 @@ of 3-D convolutions but LoRA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,9 +28,9 @@ from .adapters import DIFFERENCES, DOWN, GLORA_PARTS, HADA, LOKR_SIDES, MID, UP,
 Parts = Mapping[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModulePatch:
-    """A patch of one parameter: its parts by ComfyUI's names, and two numbers.
+    """A patch of one parameter, a Change: its parts by ComfyUI's names, and two numbers.
 
     `factor` is alpha / rank. `constraint` is the largest norm of OFT's Q, 0 for none.
     """
@@ -54,6 +54,12 @@ class ModulePatch:
         else:
             _add(weight, parts, self.factor, scale)
 
+    def low_rank(self) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+        """See Change: of a plain LoRA."""
+        if self.parts.keys() != {UP, DOWN}:
+            return None
+        return self.parts[UP].flatten(1), self.parts[DOWN].flatten(1), self.factor
+
     def changes_nothing(self) -> bool:
         """Tell whether every weight stays what it is, as with an up matrix of zeros."""
         zero = {name for name, part in self.parts.items() if not part.to(torch.float32).any()}
@@ -67,17 +73,6 @@ class ModulePatch:
                     {"a1.weight", "a2.weight"}, {"b1.weight", "b2.weight"}]
         added = [{part} for part in DIFFERENCES] + (products if self.factor else [])
         return all(product & zero for product in added if product & self.parts.keys())
-
-
-def with_changes(weight: torch.Tensor, changes: Sequence[tuple[float, ModulePatch]]) -> torch.Tensor:
-    """Return the weight with changes, each (scale, patch), one after the other, in the weight's own dtype.
-
-    The sum is worked out in float32 and rounded once; the weight given is not touched.
-    """
-    exact = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True).contiguous()
-    for scale, change in changes:
-        change.add_to(exact, scale)
-    return exact.to(weight.dtype)
 
 
 def _add(weight: torch.Tensor, parts: Parts, factor: float, scale: float = 1.0) -> None:

@@ -38,7 +38,7 @@ DEMO = TransformerShape(dim=DEMO_WIDTH, ffn_dim=768, num_layers=5, in_channels=3
 
 
 def expert_shapes(sizes: TransformerShape) -> dict[str, Shape]:
-    """Return {module, or bias with `.bias`: shape of its parameter}, with the keys of models.host.Targets."""
+    """Return {module, or bias with `.bias`: shape of its parameter}, with the keys of changes.Targets."""
     dim, text, freq = sizes.dim, sizes.text_dim, sizes.freq_dim
     with_bias: dict[str, Shape] = {
         "patch_embedding": (dim, sizes.in_channels, *PATCH),

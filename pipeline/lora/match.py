@@ -21,7 +21,7 @@ from .probe import LoraFacts, check_fits
 if TYPE_CHECKING:
     import torch
 
-    from ..models.host import ReadLora, Targets
+    from .changes import Targets
 
 NO_PLACE = {
     "image projection of Wan 2.1, which 2.2 does without": IMAGE_PROJECTION,
@@ -158,11 +158,13 @@ def check_match(file: LoraFile, expert: str, match: Match) -> None:
                            "another LoRA or expert, or lower min_match to use what fits.")
 
 
-def read_changes(file: LoraFile, expert: str, targets: Targets, read_lora: ReadLora) -> tuple[dict[str, Any], str]:
-    """Return a LoRA's changes to an expert (parameter -> an object of the host's), and a sentence on what fits.
+def read_changes(file: LoraFile, expert: str, targets: Targets) -> tuple[dict[str, Any], str]:
+    """Return a LoRA's changes to an expert (parameter -> models.patches.Change), and a sentence on what fits.
 
     `expert` is HIGH or LOW. Raises RequestError or CheckpointError when it does not fit.
     """
+    from .changes import read_lora  # torch
+
     blocks = {module.split(".")[1] for module in targets if module.startswith("blocks.")}
     check_fits(file.facts, targets["blocks.0.self_attn.q"][1][0], len(blocks))
     tensors = read_tensors(file.path)

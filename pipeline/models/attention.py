@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, torch.Tensor | None], torch.Tensor]
-"""(query (B, S, heads x D), key and value (B, T, heads x D), heads, mask or None) -> (B, S, heads x D)."""
+if TYPE_CHECKING:
+    from diffusers import WanTransformer3DModel
+
+TransformerOptions = dict[str, Any]
+"""ComfyUI's name for what a pass tells the functions that it calls, and they each other; new for each pass."""
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, torch.Tensor | None, TransformerOptions],
+                  torch.Tensor]
+"""(query (B, S, heads x D), key and value (B, T, heads x D), heads, mask or None, options) -> (B, S, heads x D)."""
 
 
 class HostAttention:
@@ -17,8 +23,8 @@ class HostAttention:
     The branch for image embeddings is left out: no Wan 2.2 I2V-A14B expert has it.
     """
 
-    def __init__(self, attend: Attend) -> None:
-        self.attend = attend
+    def __init__(self, attend: Attend, block_index: int, options: TransformerOptions) -> None:
+        self.attend, self.block_index, self.options = attend, block_index, options
 
     def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
                  attention_mask: torch.Tensor | None = None,
@@ -32,8 +38,30 @@ class HostAttention:
         if rotary_emb is not None:
             query, key = (_rotated(part.unflatten(2, (attn.heads, -1)), *rotary_emb).flatten(2)
                           for part in (query, key))
-        attended = self.attend(query, key, value, attn.heads, attention_mask)
+        attended = self._attend(query, key, value, attn.heads, attention_mask)
         return attn.to_out[1](attn.to_out[0](attended.type_as(query)))
+
+    @torch.compiler.disable  # the host's function may do anything, and its block's number is another in each block
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int,
+                mask: torch.Tensor | None) -> torch.Tensor:
+        self.options["block_index"] = self.block_index
+        return self.attend(query, key, value, heads, mask, self.options)
+
+
+def use_attention(model: WanTransformer3DModel, attend: Attend | None, options: TransformerOptions) -> None:
+    """Run the next passes of an expert by this attention, with these options; None: by diffusers' own, without.
+
+    The options get what ComfyUI's Wan model adds to them (comfy/ldm/wan/model.py, forward_orig).
+    """
+    from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+
+    options |= {"total_blocks": len(model.blocks), "block_type": "double"}
+    for index, block in enumerate(model.blocks):
+        for attn in (block.attn1, block.attn2):
+            if attend is not None:
+                attn.set_processor(HostAttention(attend, index, options))
+            elif isinstance(attn.processor, HostAttention):
+                attn.set_processor(WanAttnProcessor())
 
 
 def _rotated(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:

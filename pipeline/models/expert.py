@@ -22,9 +22,10 @@ from ..checkpoint.library import Slot, check_slot
 from ..checkpoint.probe import CheckpointFacts, probe_checkpoint
 from ..checkpoint.quantised import Weight, dequantise, stored_dtype
 from ..checkpoint.read import check_weights, read_weights
-from .attention import HostAttention
-from .host import Host, HostLinear, Patch, Resident
+from .attention import Attend, use_attention
+from .host import Host, HostLinear, Resident
 from .layers import linear_names, replace_linear
+from .patches import Patch
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ class Expert:
     """One expert, ready to run.
 
     `latent_rgb`: factors (16, 3) and bias (3,) from normalised latents to preview colours, when its file has them.
-    `size`: of its files, in bytes. `patches`: in force while it runs.
+    `size`: of its files, in bytes. `patches` are in force, and `attend` is its attention, while the sampler runs it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Expert:
     files: tuple[Path, ...]
     size: int
     patches: tuple[Patch, ...] = ()
+    attend: Attend | None = None
 
     @property
     def model(self) -> WanTransformer3DModel:
@@ -67,7 +69,7 @@ def load_expert(path: Path, host: Host) -> Expert:
     """
     facts = probe_checkpoint(path)
     config = transformer_config(facts)
-    weights, metadata = read_weights(path, PREFIX if facts.besides else "")
+    weights, metadata = read_weights(path, PREFIX if facts.besides else "", host.map_file)
     weights = _rename_to_diffusers(weights)
     model = _empty(config)
     check_weights(path.name, WHAT, model.state_dict(), weights)
@@ -76,10 +78,9 @@ def load_expert(path: Path, host: Host) -> Expert:
         _fill(model, weights, compute, host.linear)
     except CheckpointError as error:  # a layer does not know its file
         raise CheckpointError(f"{path.name}: {error}") from error
-    if host.attend is not None:
-        model.set_attn_processor(HostAttention(host.attend))
+    use_attention(model, host.attend, {})
     return Expert(path.name, host.adopt(model), compute, model.config.text_dim,
-                  _latent_rgb(metadata, model.config.out_channels), facts.files, facts.size)
+                  _latent_rgb(metadata, model.config.out_channels), facts.files, facts.size, attend=host.attend)
 
 
 def transformer_config(facts: CheckpointFacts) -> dict[str, int | bool]:

@@ -6,29 +6,20 @@ memory manager.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from ..checkpoint.mmap import MapFile, map_read_only
 from ..checkpoint.quantised import QuantisedWeight, Weight, check_unpackable, dequantise
 from ..checkpoint.ram import available_ram
 from .attention import Attend
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A change to one parameter of a module while it runs."""
-
-    parameter: str
-    scale: float
-    change: Any
-    """An object of the host's, from `Host.read_lora`."""
-    lora: Any = None
-    """The request.Lora that the change is of."""
+from .patches import Beside, Patch, PatchedLayer, PatchedModule
 
 
 class Resident(Protocol):
@@ -44,6 +35,9 @@ class Resident(Protocol):
         Exactly these patches are in force afterwards. Call it before every use: the host may evict the module.
         """
 
+    def remove_patches(self) -> None:
+        """Put no patch in force, and free what they hold on the device. Call it after the last use."""
+
     def is_oom(self, error: RuntimeError) -> bool:
         """True when an error of a run means that the device is out of memory."""
 
@@ -54,23 +48,11 @@ class Resident(Protocol):
         """Return the bytes of the device's memory that a pass may use now."""
 
 
-class HostLinear(Protocol):
+class HostLinear(PatchedLayer, Protocol):
     """A linear layer of the host's that keeps its weight as it is stored."""
 
-    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+    def assign_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """Set the weight (out, in), quantised or not, and the bias (out,)."""
-
-
-Targets = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Original name of a module, or of a bias with `.bias` -> name and shape of the parameter that a LoRA changes."""
-ReadLora = Callable[[Mapping[str, Mapping[str, torch.Tensor]], Targets, Mapping[str, float]],
-                    tuple[dict[str, Any], set[str]]]
-"""(a LoRA's tensors by module and part, targets, alpha / rank of modules without an alpha tensor) -> (parameter ->
-change, names of the tensors used, each `module.part`).
-
-Parts have ComfyUI's names, such as `lora_up.weight`. Raises ValueError, with a clause, for a change that does not fit
-its parameter.
-"""
 
 
 @dataclass(frozen=True)
@@ -83,10 +65,10 @@ class Host:
     """Dtype of the weights -> compute dtype."""
     adopt: Callable[[nn.Module], Resident]
     """Puts a module under the host's memory management."""
+    map_file: MapFile = map_read_only
+    """Maps a weight file of a model that may be larger than the device's memory."""
     clip: Callable[[Path], Any] | None = None
     """The host's loader of a UMT5-XXL file, whose result has the two calls of `TextEncoder`; None: it has none."""
-    read_lora: ReadLora | None = None
-    """Reads a LoRA's tensors as changes; None: the host applies no LoRAs."""
     attend: Attend | None = None
     """The experts' attention; None: diffusers', which is PyTorch's scaled_dot_product_attention."""
 
@@ -98,9 +80,17 @@ class PlainResident:
     module: nn.Module
     device: torch.device
 
+    def __post_init__(self) -> None:
+        self._patched = PatchedModule(self.module)
+
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
-        """See Resident. There are never patches, because this host reads no LoRAs."""
+        """See Resident."""
+        self._patched.put(patches, self.device)
         return self.device
+
+    def remove_patches(self) -> None:
+        """See Resident."""
+        self._patched.put((), self.device)
 
     def is_oom(self, error: RuntimeError) -> bool:
         """True for PyTorch's own out-of-memory error."""
@@ -123,8 +113,14 @@ class CastingLinear(nn.Linear):
     """A linear layer that keeps its weight as stored, and casts or dequantises it for each call."""
 
     quantised: QuantisedWeight | None = None
+    beside: Beside | None = None
 
-    def set_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, compute_dtype: torch.dtype) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.compute_dtype = compute_dtype
+        self.weight_function: list[Callable[[torch.Tensor], torch.Tensor]] = []
+
+    def assign_weight(self, weight: Weight, bias: torch.Tensor | None) -> None:
         """See HostLinear. Raises CheckpointError for a format that only ComfyUI dequantises."""
         if isinstance(weight, QuantisedWeight):
             check_unpackable(weight)
@@ -139,18 +135,30 @@ class CastingLinear(nn.Linear):
             self.quantised = replace(self.quantised, data=fn(self.quantised.data), scales=scales)
         return super()._apply(fn, recurse)
 
+    @torch.compiler.disable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = dequantise(self.weight if self.quantised is None else self.quantised, x.dtype)
+        for change in self.weight_function:
+            weight = change(weight)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return nn.functional.linear(x, weight, bias)
+        output = nn.functional.linear(x, weight, bias)
+        return output if self.beside is None else self.beside.add_to(output, x)
 
 
 def plain_host(device: str = "cpu") -> Host:
-    """Return a host that keeps everything on one device: float32 on the CPU, elsewhere the weights' own dtype."""
+    """Return a host that keeps everything on one device: float32 on the CPU, elsewhere the weights' own dtype.
+
+    fp8, in which nothing can be added, is calculated in float16, as by ComfyUI.
+    """
     target = torch.device(device)
 
     def adopt(module: nn.Module) -> Resident:
         return PlainResident(module.to(target), target)
 
-    return Host(linear=lambda compute: CastingLinear, adopt=adopt,
-                compute_dtype=lambda stored: torch.float32 if target.type == "cpu" else stored)
+    def compute_dtype(stored: torch.dtype) -> torch.dtype:
+        if target.type == "cpu":
+            return torch.float32
+        return stored if stored.itemsize > 1 else torch.float16
+
+    return Host(linear=lambda compute: partial(CastingLinear, compute_dtype=compute), adopt=adopt,
+                compute_dtype=compute_dtype)

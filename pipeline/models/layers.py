@@ -23,7 +23,7 @@ def replace_linear(model: nn.Module, name: str, weights: Mapping[str, Weight],
     layer = model.get_submodule(name)
     with torch.device("meta"):
         new = linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-    new.set_weight(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+    new.assign_weight(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..checkpoint import library
 from ..checkpoint.probe import weights_name
 from ..request import HIGH, LOW
+from .compile import check_compiler, compile_blocks
 from .expert import Expert, load_expert
 from .host import Host
 from .text_encoder import TextEncoder
@@ -45,13 +46,18 @@ class Wan22Model:
 
 
 def load(host: Host, high: Path | None = None, low: Path | None = None, text_encoder: Path | None = None,
-         vae: Path | None = None) -> tuple[Wan22Model, TextEncoder | Any, WanVAE]:
+         vae: Path | None = None, compiled: bool = False) -> tuple[Wan22Model, TextEncoder | Any, WanVAE]:
     """Load both experts, the text encoder and the VAE; None stands for the bundled file.
 
-    Weights stay memory-mapped where their dtype allows, and reach the GPU when they are used. Raises CheckpointError
-    for the first file that does not fit its slot.
+    Weights stay memory-mapped where their dtype allows, and reach the GPU when they are used. `compiled`: compile the
+    experts' blocks, in the first pass. Raises CheckpointError for the first file that does not fit its slot, and
+    RequestError when nothing can be compiled here.
     """
     model = Wan22Model(load_expert(high or DEMO_HIGH, host), load_expert(low or DEMO_LOW, host))
+    if compiled:
+        check_compiler(model.high.resident.device)
+        for expert in model.experts.values():
+            compile_blocks(expert.model)
     return model, _open_text_encoder(text_encoder or DEMO_TEXT_ENCODER, host), WanVAE(*load_vae(vae or DEMO_VAE, host))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
 from ..files.names import size_text
@@ -15,10 +16,40 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+RESERVED = 500_000_000
+"""Bytes of the device that no pass can use: the CUDA context, and 0.4 to 0.7 GB that ComfyUI leaves to other programs
+(comfy/model_management.py, EXTRA_RESERVED_VRAM)."""
+STREAMED_SHARE = 0.05
+"""The part of an expert that is on the device when its weights stream: two of its 40 blocks."""
+
+
+class Fit(Enum):
+    """How an expert and one pass through it go with a device's memory."""
+
+    FITS = "fits"
+    STREAMS = "streams"
+    """Some weights stay in RAM and come to the device in each pass, those of a block at a time."""
+    TOO_LITTLE = "too little"
+
+
 def activation_bytes(latent_shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> int:
-    """Estimate the peak of one pass, in bytes: 11 hidden states, as measured at full size (3.75 GB, 32,760 tokens)."""
+    """Estimate the peak of one pass of one clip beside the weights, in bytes.
+
+    latent_shape: (B, 16, T, h, w); B is not counted. In 2 bytes a number the peak is 11.2 hidden states, where a layer
+    norm is in float32; in 4 bytes 9.5, in the feed-forward layers (bench/README.md, "Memory at full size"). A layer
+    that is dequantised for its use, 0.25 to 0.6 GB, is below that peak from 480p and 33 frames on.
+    """
     tokens = latent_shape[2] * latent_shape[3] * latent_shape[4] // 4
-    return 11 * tokens * dim * max(2, dtype.itemsize)
+    size = max(2, dtype.itemsize)
+    return int((11.2 if size == 2 else 9.5) * tokens * dim * size)
+
+
+def fit(weights: int, activations: int, total: int) -> Fit:
+    """Tell how an expert's weights and a pass go with a device, from their bytes and those of the whole device."""
+    room = total - RESERVED - activations
+    if weights <= room:
+        return Fit.FITS
+    return Fit.STREAMS if weights * STREAMED_SHARE <= room else Fit.TOO_LITTLE
 
 
 def preflight(weights: int, activations: int, free: int, total: int) -> str:
@@ -27,11 +58,9 @@ def preflight(weights: int, activations: int, free: int, total: int) -> str:
     All in bytes; `weights` are those of the larger expert.
     """
     needs = f"needs {size_text(weights)} + {size_text(activations)}, {size_text(free)} free"
-    if activations > total:
-        return f"too little memory: lower the size or num_frames\n{needs}"
-    if weights + activations > total:
-        return f"the weights stream from RAM\n{needs}"
-    return needs
+    warning = {Fit.FITS: "", Fit.STREAMS: "the weights stream from RAM\n",
+               Fit.TOO_LITTLE: "too little memory: lower the size or num_frames\n"}
+    return warning[fit(weights, activations, total)] + needs
 
 
 def with_oom_retry(run: Callable[[int], T], resident: Resident, need: int, what: str, advice: str) -> T:

@@ -80,7 +80,7 @@ def load_text_encoder(path: Path, host: Host,
     CheckpointError for any other file.
     """
     check_slot(probe_checkpoint(path), Slot.TEXT)
-    weights = rename_to_transformers(read_weights(path)[0])
+    weights = rename_to_transformers(read_weights(path, map_file=host.map_file)[0])
     first = f"encoder.block.0.{ATTENTION}q.weight"
     needed = {EMBEDDING, first, f"encoder.block.0.{FEED_FORWARD}wi_0.weight"}
     check_keys(path.name, WHAT, needed, needed & set(weights))

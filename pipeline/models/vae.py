@@ -24,7 +24,7 @@ from ..checkpoint.quantised import dequantise
 from ..checkpoint.read import load_exactly, read_weights
 from ..request import RequestError
 from .host import Host, Resident
-from .tiles import DecodeMemory, blend_weights, choose_grid, grid_of_size
+from .tiles import DecodeMemory, TileGrid, blend_weights, choose_grid, grid_of_size
 from .vae_decoder import FRAMES_A_LATENT, PIXELS_A_LATENT, decode_pieces, piece_ranges
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ TILE, TILE_OVERLAP = 256, 64
 """Side and overlap of a tile, in pixels, when encoding is out of memory."""
 TOO_LITTLE_MEMORY = (f"There is too little memory on the device to {{}} even {TILE}x{TILE} pixels at a time. Close "
                      "what else uses the GPU.")
-ENCODE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL = 8000, 10200
-"""Peak activations for each pixel of the frame, at base_dim 96 and 2 bytes a number: 3.2 and 4.05 GB at 832x480."""
+ENCODE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL = 7500, 10200
+"""Peak activations for each pixel of the frame, at base_dim 96 and 2 bytes a number: 3 and 4.05 GB at 832x480
+(bench/README.md, "Memory at full size")."""
 CACHE_BYTES_A_PIXEL = 4734
 """The part that the decoder keeps for the next piece: 2,367 numbers, the last two inputs of each convolution."""
 SHARES = (0.9, 0.4, 0.0)
@@ -89,17 +90,21 @@ class WanVAE:
         """Encode IMAGE (F, H, W, 3), 0..1, as a clip: raw latents (1, 16, (F - 1) // 4 + 1, H / 8, W / 8), float32.
 
         Frames beyond the last 4n + 1 and pixels beyond the last multiple of 8 are dropped, as by ComfyUI's VAE. When
-        the device is out of memory, the clip is encoded in tiles. on_piece(done, total) counts latents. Raises
-        RequestError when not even a tile fits.
+        a whole frame does not fit the device, the clip is encoded in tiles. on_piece(done, total) counts latents.
+        Raises RequestError when not even a tile fits.
         """
         pixels = _whole_latents(pixels)
-        try:
-            return self._encoded(pixels, on_piece)
-        except RuntimeError as error:
-            if not self.resident.is_oom(error):
-                raise
-        # The failed piece's tensors are released only after its exception.
-        self.resident.free_memory(0)
+        size = (*pixels.shape[1:3], ENCODE_BYTES_A_PIXEL)
+        self._ready(*size)
+        # Windows moves what does not fit to RAM, slowly, and reports nothing: so it is not tried.
+        if self._bytes(*size) <= self.resident.available_bytes():
+            try:
+                return self._encoded(pixels, on_piece)
+            except RuntimeError as error:
+                if not self.resident.is_oom(error):
+                    raise
+            # The failed piece's tensors are released only after its exception.
+            self.resident.free_memory(0)
         try:
             return self._encoded_in_tiles(pixels, TILE, TILE, TILE_OVERLAP, on_piece)
         except RuntimeError as error:
@@ -152,6 +157,12 @@ class WanVAE:
     def _mean(self, moments: torch.Tensor) -> torch.Tensor:
         return moments[:, : self.latent_channels].float().cpu()
 
+    def decode_grid(self, height: int, width: int, free: int) -> TileGrid:
+        """Return the tiles in which a frame of that size, in latents, is decoded with `free` bytes for it."""
+        need = DecodeMemory(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
+                              for count in (DECODE_BYTES_A_PIXEL, CACHE_BYTES_A_PIXEL)))
+        return choose_grid(height, width, free, need)
+
     @torch.no_grad()
     def stream(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Decode raw latents (1, 16, T, h, w); yield IMAGE pieces (f, H, W, 3), float32 0..1, on the CPU, in order.
@@ -160,12 +171,10 @@ class WanVAE:
         RequestError when not even the smallest fit.
         """
         height, width = latents.shape[-2:]
-        need = DecodeMemory(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
-                              for count in (DECODE_BYTES_A_PIXEL, CACHE_BYTES_A_PIXEL)))
         done = 0
         for share in SHARES:
             vae, device = self._ready(height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
-            grid = choose_grid(height, width, int(self.resident.available_bytes() * share), need)
+            grid = self.decode_grid(height, width, int(self.resident.available_bytes() * share))
             seen = 0
             try:
                 for frames in decode_pieces(vae, latents, grid, device, self.dtype):

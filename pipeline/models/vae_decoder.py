@@ -34,7 +34,7 @@ def decode_pieces(vae: AutoencoderKLWan, latents: torch.Tensor, grid: TileGrid, 
         for n, tile in enumerate(tiles):
             z = latents[:, :, start : start + count, tile.top : tile.top + tile.height,
                         tile.left : tile.left + tile.width]
-            cache = _moved(caches[n], device)
+            cache, caches[n] = _moved(caches[n], device), []  # a second list would keep what the decoder replaces
             frames = vae.decoder(vae.post_quant_conv(z.to(device, dtype)), feat_cache=cache, feat_idx=[0],
                                  first_chunk=start == 0)
             caches[n] = cache if grid.caches_stay else _moved(cache, torch.device("cpu"))

@@ -28,7 +28,7 @@ def read_bill_later(job: Job, client: ProviderClient, context: RemoteContext) ->
 
     A bill that never comes, or that ComfyUI's end prevents from being read, leaves the estimate.
     """
-    if client.provider.bill_after:
+    if client.provider.bill_after and not context.ledger.get(job.id).price_source.startswith("billed"):
         alone = replace(client, timeouts=replace(client.timeouts, attempts=1), wait=asyncio.sleep)
         threading.Thread(target=lambda: asyncio.run(_read_bill(job, alone, context)), name=f"wan22 bill {job.short_id}",
                          daemon=True).start()
@@ -42,6 +42,7 @@ async def _read_bill(job: Job, client: ProviderClient, context: RemoteContext) -
             context.check_sending_allowed()
             status = await client.run(provider.poll(job.model, job.remote_id))
             if status.price:
-                context.ledger.update(job, price=status.price, price_source=f"billed by {provider.title}")
+                context.ledger.note_bill(job, status.price, f"billed by {provider.title}")
+                return
         except RemoteError:  # the next look may find it
             continue

@@ -34,7 +34,8 @@ def _check(price: float | None, spent: float, limits: Limits, clip_name: str, da
     """clip_name, day_name: how a message names the limits. lift: how a message says to lift them."""
     if price is None and (limits.clip or limits.day):
         raise RemoteError(ErrorKind.BUDGET, "The price of this clip is not known, so "
-                          f"{clip_name if limits.clip else day_name} cannot be checked. {lift} to buy it all the same, "
+                          f"{clip_name if limits.clip else day_name} cannot be checked. Write what you expect it to "
+                          f"cost into `prices` of remote.json, or {lift[0].lower()}{lift[1:]} to buy it all the same, "
                           "or choose another provider. Nothing was bought.")
     if price is not None and limits.clip and price > limits.clip:
         raise RemoteError(ErrorKind.BUDGET, f"The clip costs ${price:.3f}, more than {clip_name}, ${limits.clip:.3f}. "

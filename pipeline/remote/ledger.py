@@ -86,6 +86,12 @@ class Ledger:
         self._on_change(job.id)
         return new
 
+    def note_bill(self, job: Job, price: float, source: str) -> None:
+        """Write what a job really costs, in US dollars. Its time of change stays: that is when it ended."""
+        with writing(self.folder) as base:
+            base.execute("UPDATE jobs SET price = ?, price_source = ? WHERE id = ?", (price, source, job.id))
+        self._on_change(job.id)
+
     def reopen(self, job: Job, **changes: object) -> Job:
         """Write changes as `update`, also to an ended job: the user found it again, or its file is gone."""
         with writing(self.folder) as base:

@@ -46,6 +46,8 @@ class RemoteModel:
     """Fewest and most frames; None where clips are bought by the second."""
     durations: tuple[int, ...] = ()
     """Seconds that can be bought, where frames cannot be asked for; ascending."""
+    resolutions: tuple[str, ...] = ("480p", "720p")
+    """Sizes that are sold."""
     prices: Mapping[str, Price] = field(default_factory=dict)
     """Resolution -> price, as far as known."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..download.source import CIVITAI_HOSTS, CIVITAI_MODEL, HUB_REPO, full_name, is_remote, parse_source
@@ -13,6 +13,7 @@ from ..lora.expert import expert_by_name
 from ..request import AUTO, BOTH, FPS, HIGH, LOW, ClipRequest, Lora
 from .errors import ErrorKind, RemoteError
 from .model import RemoteModel
+from .options import Option
 
 TRIM, KEEP, REFUSE = LONGER_CLIPS = ("trim", "keep", "refuse")
 """What to do when a clip must be bought longer than asked: cut it here, keep it, or do not buy it."""
@@ -41,6 +42,8 @@ class Plan:
     """Sentences on experts that were inferred from a LoRA's file name."""
     last_image: bool = False
     """Whether there is a picture that the clip ends with."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Further parameters, see Target."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -65,9 +68,12 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, longer_clips: str,
               find_lora: FindLora = lambda source: None, last_image: bool = False) -> Plan:
     """Return the plan of a clip; longer_clips: one of LONGER_CLIPS. last_image: whether a last picture is given.
 
-    Raises RemoteError (VALIDATION) for LoRAs, a last picture or a length that the model cannot do: leaving them out
-    helps nobody.
+    Raises RemoteError (VALIDATION) for LoRAs, a last picture, a size or a length that the model cannot do: leaving them
+    out helps nobody.
     """
+    if clip.resolution not in model.resolutions:
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} makes {' or '.join(model.resolutions)}; {clip.resolution} "
+                          "is asked for. Nothing was sent.")
     if last_image:
         check_takes_last_image(model)
     changes: dict[str, str] = {}

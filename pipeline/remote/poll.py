@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ..http.policy import JobTimeouts
 from ..http.threads import in_thread
 from .bill import bill_of_end, read_bill_later
 from .client import ProviderClient
@@ -65,7 +64,10 @@ async def poll_job(job: Job, client: ProviderClient, context: RemoteContext) -> 
 class _Patience:
     """How long a job has been waited for, in seconds of its provider's work; a machine that sleeps does not wait."""
 
-    timeouts: JobTimeouts
+    deadline: float
+    """Longest `worked`."""
+    outage: float
+    """Longest `out`."""
     worked: float = 0.0
     """Without the time in the queue, which is nobody's fault."""
     out: float = 0.0
@@ -91,17 +93,19 @@ class _Patience:
 
     @property
     def is_over(self) -> bool:
-        return self.worked > self.timeouts.deadline * self.timeouts.pace
+        return self.worked > self.deadline
 
     @property
     def is_outage(self) -> bool:
-        return self.trouble is not None and self.out > self.timeouts.outage * self.timeouts.pace
+        return self.trouble is not None and self.out > self.outage
 
 
 async def _poll_until_finished(job: Job, client: ProviderClient, context: RemoteContext) -> JobStatus:
     """Return the status of the finished job. Raises RemoteError when it ends otherwise or takes too long."""
     title, timeouts = client.provider.title, client.timeouts
-    patience, polled, asked = _Patience(timeouts), 0, 0.0
+    deadline = client.provider.work_seconds if timeouts.deadline is None else timeouts.deadline
+    patience = _Patience(deadline * timeouts.pace, timeouts.outage * timeouts.pace)
+    polled, asked = 0, 0.0
     status = JobStatus(job.state)
     fresh = time.time() - job.submitted < timeouts.polls[0]
     # The loop itself is the retry, so that the user reads of trouble at once.
@@ -136,7 +140,7 @@ async def _poll_until_finished(job: Job, client: ProviderClient, context: Remote
         if patience.is_over:
             context.ledger.update(job, state=JobState.TIMED_OUT)
             raise RemoteError(ErrorKind.TIMEOUT, f"{title} has not finished the job {job.short_id} after "
-                              f"{timeouts.deadline / 60:.0f} minutes. It continues there: run again, or resume it "
+                              f"{deadline / 60:.0f} minutes. It continues there: run again, or resume it "
                               f"with the id {job.short_id}.")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from .client import ProviderClient
 from .errors import ErrorKind, RemoteError
 from .model import PRICES_READ
+from .options import check_options
 from .plan import Plan
 from .provider import Provider
 
@@ -17,8 +19,12 @@ SAMPLE_IMAGE = "https://picture.invalid/picture.png"
 
 def full_body(provider: Provider, plan: Plan, image_url: str, last_image_url: str = "") -> dict[str, Any]:
     """Return the parameters of the paid request, with the links of the first picture and of the last, if there is one.
+
+    Raises RemoteError (VALIDATION) for an option that is a parameter of the request's own.
     """
     body = provider.body(plan, image_url)
+    check_options(plan.options, body)
+    body = {**body, **plan.options}
     return {**body, plan.model.last_image: last_image_url} if plan.last_image else body
 
 
@@ -28,10 +34,14 @@ def sample_body(plan: Plan, client: ProviderClient) -> dict[str, Any]:
     return full_body(client.provider, replace(plan, clip=clip), SAMPLE_IMAGE, SAMPLE_IMAGE)
 
 
-async def find_price(plan: Plan, body: dict[str, Any], client: ProviderClient) -> tuple[float | None, str]:
-    """Return the price in US dollars and its source: the provider, else the table beside the model."""
+async def find_price(plan: Plan, body: dict[str, Any], client: ProviderClient, own: Mapping[str, float],
+                     ) -> tuple[float | None, str]:
+    """Return the price in US dollars and its source: the provider, the user, or the table beside the model.
+
+    own: the user's prices, see Settings.
+    """
     price = await quoted_price(plan, body, client)
-    return table_price(plan) if price is None else (price, f"quoted by {client.provider.title}")
+    return table_price(plan, own) if price is None else (price, f"quoted by {client.provider.title}")
 
 
 async def quoted_price(plan: Plan, body: dict[str, Any], client: ProviderClient) -> float | None:
@@ -47,8 +57,13 @@ async def quoted_price(plan: Plan, body: dict[str, Any], client: ProviderClient)
         return None
 
 
-def table_price(plan: Plan) -> tuple[float | None, str]:
-    """Return the price in US dollars by the table beside the model, and its source; (None, "") without one."""
+def table_price(plan: Plan, own: Mapping[str, float]) -> tuple[float | None, str]:
+    """Return the price in US dollars, by the user or by the table beside the model, and its source.
+
+    (None, "") without one.
+    """
+    if plan.model_name in own:
+        return own[plan.model_name], "estimated in your settings"
     price = plan.model.prices.get(plan.clip.resolution)
     if price is None:
         return None, ""

@@ -90,6 +90,8 @@ class Provider(ABC):
     """The first one is the default: it takes LoRAs and is open to every account."""
     concurrent: int
     """Jobs that a new account may have under way at once; further ones wait here."""
+    work_seconds: float = 1800.0
+    """Seconds after which a job is no longer waited for, those in the provider's queue not counted."""
     grace_seconds: float = 0.0
     """Seconds for which the status call may not know a job that was just accepted."""
     bill_after: tuple[float, ...] = ()

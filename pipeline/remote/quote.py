@@ -34,7 +34,7 @@ from .settings import local_only_error, read_settings
 INPUTS = {"provider": str, "provider.model": str, "profile": str, "prompt": str, "negative_prompt": str,
           "resolution": str, "num_frames": int, "num_inference_steps": int, "guidance_scale": float, "max_cost": float,
           "max_cost_per_day": float, "longer_clips": str, "strict": bool, "loras": str,
-          "last_image": str, "ask": bool}
+          "last_image": str, "options": str, "ask": bool}
 """Inputs of the node, and `ask`: whether the provider may be asked. `loras` and `last_image` are never more than
 linked."""
 PRICE_INPUTS = ("provider", "provider.model", "resolution", "num_frames")
@@ -77,7 +77,7 @@ async def quote(inputs: NodeInputs, folder: Path) -> Quote:
         return Quote(unknown=unknown)
     values = inputs.values
     target = find_target(values.get("provider", ""), values.get("provider.model", ""),
-                         values.get("profile", DEFAULT_PROFILE))
+                         values.get("profile", DEFAULT_PROFILE), values.get("options", ""))
     plan = _plan(target, inputs)
     notes = tuple(sentence for name, sentence in plan.changes.items() if name not in inputs.linked)
     if values.get("strict"):
@@ -92,7 +92,7 @@ async def quote(inputs: NodeInputs, folder: Path) -> Quote:
             warnings = (*warnings, _sentence(error))
     source = ""
     if price is None:
-        price, source = table_price(plan)
+        price, source = table_price(plan, (await asyncio.to_thread(read_settings, folder)).prices)
     try:
         spent, budget = await asyncio.to_thread(_spending, folder)
         check_limits(price, spent, Limits(values.get("max_cost", 0.0), values.get("max_cost_per_day", 0.0)), budget)
@@ -109,8 +109,9 @@ def _plan(target: Target, inputs: NodeInputs) -> Plan:
     check_request(replace(clip, prompt=clip.prompt if clip.prompt.strip() else SAMPLE_PROMPT))
     if "loras" in inputs.linked:
         check_takes_loras(target.model)
-    return plan_clip(target.model, clip, inputs.values.get("longer_clips", TRIM),
+    plan = plan_clip(target.model, clip, inputs.values.get("longer_clips", TRIM),
                      last_image="last_image" in inputs.linked)
+    return replace(plan, options=target.options)
 
 
 def _spending(folder: Path) -> tuple[float, Limits]:

@@ -19,6 +19,7 @@ from .errors import FALLBACK_KINDS, ErrorKind, NotAcceptedError, RemoteError
 from .job import OVER, UNSENT, Job, JobState
 from .plan import TRIM, FindLora, Plan, plan_clip
 from .poll import poll_job
+from .price import full_body
 from .provider import Provider
 from .providers import Target
 from .request import Picture, check_request, request_digest
@@ -56,13 +57,16 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     check_request(clip)
     plans = plan_targets(targets, clip, longer_clips, strict, context.find_lora, last_picture is not None)
     context.check_sending_allowed()
-    digest = request_digest(clip, picture.data, last_picture.data if last_picture else b"")
+    last = b"" if last_picture is None else last_picture.data
     pictures = (picture,) if last_picture is None else (picture, last_picture)
-    planned = list(zip(targets, plans, strict=True))
-    known = context.ledger.reusable(digest, [(target.provider.name, plan.model_name) for target, plan in planned])
-    if known is not None:  # its target goes first
-        planned.sort(key=lambda pair: (pair[0].provider.name, pair[1].model_name) != (known.provider, known.model))
-    for number, (target, plan) in enumerate(planned):
+    planned = [(target, plan, request_digest(clip, picture.data, last, target.options))
+               for target, plan in zip(targets, plans, strict=True)]
+
+    def is_known(target: Target, plan: Plan, digest: str) -> bool:
+        return context.ledger.reusable(digest, [(target.provider.name, plan.model_name)]) is not None
+
+    planned.sort(key=lambda entry: not is_known(*entry))  # a job that there is already goes first
+    for number, (target, plan, digest) in enumerate(planned):
         try:
             return await _make_at(target, plan, digest, pictures, longer_clips, context)
         except NotAcceptedError as error:
@@ -78,8 +82,10 @@ def plan_targets(targets: Sequence[Target], clip: ClipRequest, longer_clips: str
 
     longer_clips: one of plan.LONGER_CLIPS. last_image: whether a picture is given that the clip is to end with.
     """
-    plans = [plan_clip(target.model, clip, longer_clips, find_lora, last_image) for target in targets]
+    plans = [replace(plan_clip(target.model, clip, longer_clips, find_lora, last_image), options=target.options)
+             for target in targets]
     for target, plan in zip(targets, plans, strict=True):
+        full_body(target.provider, plan, "")  # its errors come before anything is sent
         if strict:
             check_strict(target.provider, tuple(plan.changes.values()))
     return plans

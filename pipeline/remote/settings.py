@@ -34,6 +34,8 @@ class Settings:
     """Holds for all remote clips, beside the node's own limits."""
     concurrent: Mapping[str, int] = field(default_factory=dict)
     """Provider -> jobs at once, for accounts that allow more than a new one does."""
+    prices: Mapping[str, float] = field(default_factory=dict)
+    """The provider's name of a model -> US dollars a clip, by the user: for limits and the sum of the day."""
 
 
 def _public_url(value: Any) -> str:
@@ -61,6 +63,14 @@ def _jobs_at_once(value: Any) -> dict[str, int]:
     return value
 
 
+def _prices(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not all(
+            isinstance(usd, (int, float)) and not isinstance(usd, bool) and 0 < usd <= MOST_DOLLARS
+            for usd in value.values()):
+        raise ValueError('takes US dollars for each model, as in {"wan-video/wan-2.2-i2v-a14b": 0.3}.')
+    return value
+
+
 _dollars = number(0.0, MOST_DOLLARS, "US dollars (0 is no limit)")
 SETTINGS = (
     Setting("local_only", False, yes_or_no, LOCAL_ONLY_VARIABLE, lambda text: text != "0"),
@@ -68,6 +78,7 @@ SETTINGS = (
     Setting("max_cost", 0.0, _dollars, "WAN22_MAX_COST", parse_number),
     Setting("max_cost_per_day", 0.0, _dollars, "WAN22_MAX_COST_PER_DAY", parse_number),
     Setting("concurrent", {}, _jobs_at_once),
+    Setting("prices", {}, _prices),
 )
 
 

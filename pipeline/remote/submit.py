@@ -46,7 +46,7 @@ async def submit_job(job: Job, plan: Plan, pictures: Sequence[Picture], client: 
         # These need no persistence: the upload and the price table tell what they cannot find out.
         brief = replace(client, timeouts=replace(client.timeouts, attempts=min(2, client.timeouts.attempts)))
         await _check_fields(plan, sample, brief)
-        price, source = await find_price(plan, sample, brief)
+        price, source = await find_price(plan, sample, brief, context.settings().prices)
         # Early, so that the picture stays here when it cannot be bought; `authorize` below is what counts.
         check_limits(price, context.ledger.spent(except_job=job.id), context.limits, context.settings().budget)
         context.check_sending_allowed()  # asking for the price may have taken long
@@ -96,8 +96,17 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: ProviderClient
             raise provider.model_gone(plan.model_name) from None
         if error.kind not in (*RETRYABLE, ErrorKind.PROVIDER_FAILED):
             raise
+        if plan.options:
+            raise
         return  # the paid request will tell
+    if plan.options and not known:
+        raise RemoteError(ErrorKind.VALIDATION, f"{provider.title} does not say which parameters {plan.model_name} "
+                          "takes, so the options cannot be checked. Clear them, or run again later. Nothing was "
+                          "bought.")
     unknown = sorted(set(body) - known) if known else []
+    if strange := [name for name in unknown if name in plan.options]:
+        raise RemoteError(ErrorKind.VALIDATION, f"{plan.model_name} has no {', '.join(strange)}. It takes "
+                          f"{', '.join(sorted(known))}. Change the options. Nothing was bought.")
     if unknown:
         raise RemoteError(ErrorKind.VALIDATION, f"{provider.title} has changed {plan.model_name}: it no longer takes "
                           f"{', '.join(unknown)}. Update this pack, or choose another model. Nothing was bought.")

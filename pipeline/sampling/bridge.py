@@ -17,7 +17,7 @@ from ..models.latents import CHANNELS, denormalise, normalise
 from ..request import RequestError, Sampling
 from .conditioning import check_pictures
 from .hooks import NO_HOOKS, Hooks, Velocity, as_asked, as_chosen, from_noise, unchanged, unwrapped
-from .resume import STEPS_DONE, StepsDone, leftover_of, start_of
+from .resume import SOLVERS_WITHOUT_HISTORY, STEPS_DONE, StepsDone, leftover_of, start_of
 from .sampler import check_start, new_noise, steps_from
 from .schedule import sigmas_of, spans, steps_of
 
@@ -101,9 +101,10 @@ def check_latent(latent: dict[str, Any] | None, condition: Condition, sampling: 
 def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
     """Raise RequestError for what the sampler of another program cannot do."""
     if hooks.lora_scale is not as_asked:
-        raise RequestError("A LoRA on a MODEL keeps its scale in every step. Use Wan 2.2 Sampler for a scale that "
-                           "changes.")
-    if hooks.after_step is not unchanged and hooks.scheduler is as_chosen and sampling.scheduler != "euler":
+        raise RequestError("A LoRA on a MODEL keeps its scale in every step. Set its start_percent to 0, end_percent "
+                           "to 1, fade_in and fade_out to 0, or use Wan 2.2 Sampler.")
+    if (hooks.after_step is not unchanged and hooks.scheduler is as_chosen
+            and sampling.scheduler not in SOLVERS_WITHOUT_HISTORY):
         raise RequestError(f"The steering of latents between steps needs the scheduler euler on a MODEL, whose "
                            f"{sampling.scheduler} starts anew wherever it is interrupted. Choose euler.")
 
@@ -140,11 +141,12 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
             if not bool(latents.isfinite().all()):
                 raise RuntimeError(f"The {expert}-noise MODEL gave values that are not numbers. Its file may "
                                    "be damaged, or a patch on it (attention, compile) does not suit this GPU.")
-            if hooks.after_step is not unchanged and scheduler == "euler":
+            if hooks.after_step is not unchanged and scheduler in SOLVERS_WITHOUT_HISTORY:
                 latents = _after_step(hooks, steps_at_once[-1], float(ends[-1]), latents, clean)
             noise = torch.zeros(condition.latent_shape)
-    if steps.stop < sampling.num_inference_steps:
-        return {"samples": latents, STEPS_DONE: StepsDone(steps.stop, sampling.num_inference_steps, latents)}
+    total = len(sigmas) - 1
+    if steps.stop < total:
+        return {"samples": latents, STEPS_DONE: StepsDone(steps.stop, total, latents)}
     return {"samples": latents}
 
 
@@ -168,14 +170,14 @@ def _start(given: torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...
 def _parts(steps: range, chosen: str, hooks: Hooks) -> list[tuple[str, range]]:
     """Return the steps that are sampled in one go, with their scheduler.
 
-    Euler's steps go one by one when latents may change between them; after steps of another scheduler, which only a
-    hook that says which steps are Euler's can have here, they do not change.
+    Where latents may change between steps, those of a solver without history go one by one. Steps of others, which
+    only a hook that chooses the scheduler can have here, are not interrupted.
     """
     parts: list[tuple[str, range]] = []
     for step in steps:
         name = hooks.scheduler(step, chosen)
-        goes_on = parts and parts[-1][0] == name and (hooks.after_step is unchanged or name != "euler")
-        if goes_on:
+        alone = hooks.after_step is not unchanged and name in SOLVERS_WITHOUT_HISTORY
+        if parts and parts[-1][0] == name and not alone:
             parts[-1] = (name, range(parts[-1][1].start, step + 1))
         else:
             parts.append((name, range(step, step + 1)))

@@ -53,8 +53,8 @@ LoraScale = Callable[[int, Any], float]
 
 
 def from_noise(noise: torch.Tensor, sigmas: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Start from noise alone, at the first step."""
-    return noise, 0
+    """Start from noise alone, at the first step: of the size that its sigma says, which is 1 as a rule."""
+    return sigmas[0] * noise, 0
 
 
 def unwrapped(velocity: Velocity, step: int, expert: str) -> Velocity:

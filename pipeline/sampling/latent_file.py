@@ -15,7 +15,7 @@ import torch
 
 from ..files.atomic import advice_on, new_file
 from ..request import RequestError
-from .resume import STEPS_DONE, UNFINISHED, StepsDone, Unfinished, is_whole, steps_done
+from .resume import STEPS_DONE, UNFINISHED, StepsDone, Unfinished, count_steps, is_whole, steps_done
 
 SUFFIX = ".latent"
 _SAMPLES, _VERSION = "latent_tensor", "latent_format_version_0"
@@ -76,7 +76,7 @@ def load_latent(path: Path) -> dict[str, Any]:
         if not is_whole(unfinished, tuple(latent["samples"].shape)):
             raise RequestError(f"{path.name} is a clip between two steps whose notes on how to go on are damaged, or "
                                "of another version of this pack. Save it again with Save Latent (Wan 2.2).")
-        latent[STEPS_DONE] = StepsDone(step, int(schedule["num_inference_steps"]), latent["samples"])
+        latent[STEPS_DONE] = StepsDone(step, count_steps(schedule), latent["samples"])
     if _DONE in metadata:
         try:
             done, steps = map(int, json.loads(metadata[_DONE]))

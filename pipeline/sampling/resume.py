@@ -10,19 +10,23 @@ of a clip whose first is ours, and the other way round. The exact state lies bes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from ..models.latents import denormalise, normalise
-from ..request import HIGH_ONLY, LOW_ONLY, RequestError, Sampling
+from ..request import HIGH_ONLY, LOW_ONLY, OFFICIAL, RequestError, Sampling
+from .schedule import NOISE_ALONE, has_own_list, step_count
+from .sigma_lists import read_sigmas
 
 UNFINISHED = "wan22_unfinished"
 """Key of the exact state in a LATENT."""
 STEPS_DONE = "wan22_steps_done"
 """Key of a StepsDone in a LATENT between two steps."""
-SOLVERS_WITHOUT_HISTORY = ("euler",)
+SOLVERS_WITHOUT_HISTORY = ("euler", "lcm")
+OFFICIAL_SIGMAS: dict[str, float | str] = {"sigma_schedule": OFFICIAL, "sigmas": ""}
+"""The two settings that a schedule leaves out when it is the official one."""
 _COUNTS = ("lower_order_nums", "this_order")
 _OUTPUTS = ("model_outputs.1", "model_outputs.0")
 """The newest first: every solver that `new_scheduler` gives is of order 2."""
@@ -41,9 +45,23 @@ class Unfinished:
 
 
 def schedule_of(sampling: Sampling) -> dict[str, float | str]:
-    """Return the settings that cannot change between two steps."""
-    return {name: getattr(sampling, name)
-            for name in ("scheduler", "num_inference_steps", "shift", "boundary", "denoise")}
+    """Return the settings that cannot change between two steps.
+
+    For a list of sigmas that is given as such num_inference_steps is its own, and shift stands at its default.
+    """
+    if has_own_list(sampling):
+        sampling = replace(sampling, num_inference_steps=step_count(replace(sampling, denoise=1.0)), shift=5.0)
+    settings = {name: getattr(sampling, name)
+                for name in ("scheduler", "num_inference_steps", "shift", "boundary", "denoise")}
+    sigmas = {"sigma_schedule": sampling.sigma_schedule, "sigmas": ", ".join(map(repr, sampling.sigmas))}
+    return settings | {name: value for name, value in sigmas.items() if value != OFFICIAL_SIGMAS[name]}
+
+
+def count_steps(schedule: dict[str, Any]) -> int:
+    """Return how many steps the clip of a `schedule_of` takes. Raises RequestError for values out of range."""
+    sampling = Sampling(seed=0, **{**schedule, "sigmas": read_sigmas(schedule.get("sigmas", ""))})
+    sampling.check()
+    return step_count(sampling)
 
 
 def history(scheduler: Any) -> dict[str, torch.Tensor]:
@@ -62,18 +80,30 @@ def history(scheduler: Any) -> dict[str, torch.Tensor]:
 
 def is_whole(unfinished: Unfinished, shape: tuple[int, ...]) -> bool:
     """Tell whether a state that was read from a file is one that the functions here made, for latents of that shape."""
-    kinds = {name: str if name == "scheduler" else int | float for name in schedule_of(Sampling(seed=0))}
     schedule, remembered = unfinished.schedule, unfinished.history
     outputs = [name for name in _OUTPUTS if name in remembered]
     counts = [remembered[name] for name in _COUNTS if name in remembered]
     tensors = [unfinished.latents, *(value for name, value in remembered.items() if name not in _COUNTS)]
-    return (isinstance(unfinished.step, int) and isinstance(schedule, dict) and schedule.keys() == kinds.keys()
-            and all(isinstance(schedule[name], kind) for name, kind in kinds.items())
+    return (isinstance(unfinished.step, int) and _is_schedule(schedule)
             and bool(remembered) == (schedule["scheduler"] not in SOLVERS_WITHOUT_HISTORY)
             and remembered.keys() <= {*_OUTPUTS, *_COUNTS, "last_sample"} and outputs == list(_OUTPUTS[:len(outputs)])
             and all(tuple(value.shape) == shape and value.is_floating_point() for value in tensors)
             and all(value.shape == () and value.dtype == torch.int64 and 0 <= value <= len(outputs)
                     for value in counts))
+
+
+def _is_schedule(found: Any) -> bool:
+    """Tell whether a value that was read from a file is one of `schedule_of`."""
+    kinds = {name: type(value) for name, value in (schedule_of(Sampling(seed=0)) | OFFICIAL_SIGMAS).items()}
+    if not isinstance(found, dict) or found.keys() | OFFICIAL_SIGMAS.keys() != kinds.keys():
+        return False
+    if not all(isinstance(value, int | float if kinds[name] is float else kinds[name])
+               for name, value in found.items()):
+        return False
+    try:
+        return count_steps(found) > 0
+    except RequestError:
+        return False
 
 
 def restore(scheduler: Any, remembered: dict[str, torch.Tensor]) -> None:
@@ -93,7 +123,7 @@ def _leftover_samples(latents: torch.Tensor, sigma: float) -> torch.Tensor:
 def unfinished_latent(unfinished: Unfinished, sigma: float) -> dict[str, Any]:
     """Return the LATENT of a clip between two steps; sigma, below 1, is where the next step starts."""
     samples = _leftover_samples(unfinished.latents, sigma)
-    done = StepsDone(unfinished.step, int(unfinished.schedule["num_inference_steps"]), samples)
+    done = StepsDone(unfinished.step, count_steps(unfinished.schedule), samples)
     return {"samples": samples, UNFINISHED: unfinished, STEPS_DONE: done}
 
 
@@ -137,9 +167,10 @@ def _samples(latent: dict[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
 
 def check_schedule(unfinished: Unfinished, sampling: Sampling) -> None:
     """Raise RequestError, naming the first difference, when a clip was begun with another schedule."""
-    for name, value in schedule_of(sampling).items():
-        begun_with = unfinished.schedule[name]
+    for name, value in (OFFICIAL_SIGMAS | schedule_of(sampling)).items():
+        begun_with = (OFFICIAL_SIGMAS | unfinished.schedule)[name]
         if begun_with != value:
+            begun_with, value = ("''" if text == "" else text for text in (begun_with, value))
             raise RequestError(f"The latent was begun with {name} {begun_with}; this sampler has {value}. "
                                f"Set {name} to {begun_with}.")
 
@@ -153,6 +184,9 @@ def start_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int
         if sampling.denoise < 1.0:
             raise RequestError(f"denoise is {sampling.denoise:g}, which changes a given clip, but no latent is "
                                "connected. Connect one, such as the output of VAE Encode, or set denoise to 1.")
+        if sampling.sigmas and sampling.sigmas[0] < NOISE_ALONE:
+            raise RequestError(f"sigmas begins at {sampling.sigmas[0]:g}, where a given clip is to be changed, but no "
+                               "latent is connected. Connect one, such as the output of VAE Encode, or begin at 1.")
         return None
     if unfinished := steps_done(latent):
         raise RequestError(f"The latent is a clip of which {unfinished.done} steps are done. Set stage to "

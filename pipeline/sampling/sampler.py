@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..checkpoint.mmap import read_ahead
+from ..models.attention import TransformerOptions, use_attention
 from ..models.condition import Condition
 from ..models.expert import HEAD_DIM, Expert
 from ..models.latents import denormalise, normalise
@@ -19,9 +20,12 @@ from .conditioning import text_embeddings
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
 from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, from_noise
 from .resume import Unfinished, history, restore, schedule_of, start_of, state_of, unfinished_latent
-from .schedule import new_scheduler, sigmas_of, spans, steps_of
+from .schedule import NUM_TRAIN_TIMESTEPS, new_scheduler, sigmas_of, spans, steps_of
 
 ADVICE = "Lower the size or num_frames, switch batched_guidance off, or choose a smaller file (fp8_scaled, GGUF)."
+
+COND_OR_UNCOND = {POSITIVE: [0], NEGATIVE: [1], PAIR: [0, 1]}
+"""Branch of guidance -> ComfyUI's numbers of the texts in its batch."""
 
 
 def describe_memory(model: Wan22Model, condition: Condition, sampling: Sampling, free: int, total: int) -> str:
@@ -40,6 +44,18 @@ def pass_bytes(expert: Expert, latent_shape: tuple[int, ...]) -> int:
 def new_noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     """Return noise (1, 16, T, h, w), float32, from the CPU's generator: a seed gives the same clip on every device."""
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+
+
+def noise_of_steps(shape: tuple[int, ...], seed: int, first: int) -> torch.Generator:
+    """Return the generator whose next draw of that shape is the noise of step `first`, counted from 0.
+
+    The seed's initial noise is drawn first and that of each earlier step after it, so that a run which begins at a
+    later step draws what it would have drawn without the stop.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for _ in range(first + 1):
+        torch.randn(shape, generator=generator)
+    return generator
 
 
 def sample(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], condition: Condition,
@@ -68,8 +84,11 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     sampling.check()
     texts = _texts(model, positive, negative, sampling)
     sigmas, shape = sigmas_of(sampling), condition.latent_shape
-    scheduler = new_scheduler(sampling.scheduler, sigmas)
-    latents, steps = _start(_given(latent, sampling, shape), sampling, shape, scheduler, hooks)
+    given = _given(latent, sampling, shape)
+    latents, steps = _start(given, sampling, shape, hooks)
+    scheduler = _scheduler(sampling.scheduler, sampling, shape, steps.start)
+    if isinstance(given, Unfinished):
+        restore(scheduler, given.history)
     channels = condition.channels()
     guidance = guided_in_one_pass if sampling.batched_guidance else guided
     expert_of = {step: expert for expert, span in spans(sampling).items() for step in span}
@@ -80,6 +99,8 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     def predict_for(step: int) -> Predict:
         which = expert_of[step]
         expert = model.experts[which]
+        if step > steps[0] and expert_of[step - 1] != which:
+            _remove_patches(model)
         device = expert.resident.device
         texts_there = {branch: text.to(device, expert.compute_dtype) for branch, text in texts[which].items()}
         one_pass = velocity_of(expert.model, texts_there)
@@ -89,6 +110,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
             def run(need: int) -> torch.Tensor:
                 room[which] = need
                 expert.resident.load_to_device(need, patches)
+                use_attention(expert.model, expert.attend, _transformer_options(x, timestep, branch, scheduler.sigmas))
                 return one_pass(x, timestep, branch, inputs)
 
             need = max(pass_bytes(expert, tuple(x.shape)), room.get(which, 0))
@@ -110,17 +132,42 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
         return hooks.after_step(step, sigma_next, x, clean)
 
     current = sampling.scheduler
-    for name, part in groupby(steps, lambda step: hooks.scheduler(step, sampling.scheduler)):
-        if name != current:
-            scheduler, current = new_scheduler(name, sigmas), name
-        first, *others = part
-        latents = denoise(latents, scheduler, range(first, first + 1 + len(others)), predict_for, after_step)
-    if steps.stop < sampling.num_inference_steps:
+    try:
+        for name, part in groupby(steps, lambda step: hooks.scheduler(step, sampling.scheduler)):
+            first, *others = part
+            if name != current:
+                scheduler, current = _scheduler(name, sampling, shape, first), name
+            latents = denoise(latents, scheduler, range(first, first + 1 + len(others)), predict_for, after_step)
+    finally:
+        _remove_patches(model)
+    if steps.stop < len(sigmas) - 1:
         if current != sampling.scheduler:
-            scheduler = new_scheduler(sampling.scheduler, sigmas)
+            scheduler = _scheduler(sampling.scheduler, sampling, shape, steps.stop)
         state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
         return unfinished_latent(state, float(sigmas[steps.stop]))
     return {"samples": denormalise(latents)}
+
+
+def _scheduler(name: str, sampling: Sampling, shape: tuple[int, ...], first: int) -> Any:
+    """Return a new scheduler whose first step is `first`, counted from 0, for latents of that shape."""
+    noise = noise_of_steps(shape, sampling.seed, first) if name == "lcm" else None
+    return new_scheduler(name, sigmas_of(sampling), noise)
+
+
+def _transformer_options(x: torch.Tensor, timestep: torch.Tensor, branch: str, sigmas: torch.Tensor,
+                         ) -> TransformerOptions:
+    """Return what ComfyUI tells attention overrides of a pass (comfy/samplers.py; comfy/ldm/wan/model.py).
+
+    x: latents (B, 16, T, h, w); timestep 0..1000; sigmas of the whole schedule.
+    """
+    return {"cond_or_uncond": COND_OR_UNCOND[branch], "sigmas": (timestep / NUM_TRAIN_TIMESTEPS).reshape(1),
+            "sample_sigmas": sigmas.to(x.device), "grid_sizes": (x.shape[2], x.shape[3] // 2, x.shape[4] // 2)}
+
+
+def _remove_patches(model: Wan22Model) -> None:
+    """Free the device memory that LoRAs take beside the experts, which the host does not see."""
+    for expert in model.experts.values():
+        expert.resident.remove_patches()
 
 
 def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any]], sampling: Sampling,
@@ -155,17 +202,16 @@ def check_start(given: object, hooks: Hooks) -> None:
                            "Disconnect one of them.")
 
 
-def _start(given: Unfinished | torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], scheduler: Any,
-           hooks: Hooks) -> tuple[torch.Tensor, range]:
+def _start(given: Unfinished | torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], hooks: Hooks,
+           ) -> tuple[torch.Tensor, range]:
     """Return normalised latents (1, 16, T, h, w) of the first step, and the steps to take.
 
-    They are a state between two steps, whose history the scheduler gets back; or noise; or a given clip on the
-    straight path to it, s n + (1 - s) x; or what the hook makes of the noise.
+    They are a state between two steps; or noise; or a given clip on the straight path to it, s n + (1 - s) x; or what
+    the hook makes of the noise.
     """
     check_start(given, hooks)
     steps, sigmas = steps_of(sampling), sigmas_of(sampling)
     if isinstance(given, Unfinished):
-        restore(scheduler, given.history)
         return given.latents, steps
     noise = new_noise(shape, sampling.seed)
     if given is not None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..node_inputs import NodeInputs
 from ..request import BOTH, HIGH, HIGH_ONLY, LOW, LOW_ONLY, SCHEDULERS, RequestError, Sampling
+from .sigma_lists import DISTILLED, THINNED, read_sigmas, thinned
+
+if TYPE_CHECKING:
+    import torch
 
 NUM_TRAIN_TIMESTEPS = 1000
+ROUNDING = 1e-4
+"""Of a timestep: more than float32 loses. A step that starts at the boundary itself is not left to it."""
+NOISE_ALONE = 0.9
+"""At a sigma below this, noise without a clip in it is no start."""
 FEW_STEPS = 8
 """With so many steps or fewer the undistilled model gives poor clips: the user has a distilled LoRA in mind."""
 
@@ -27,13 +36,31 @@ def sigma_table(num_inference_steps: int, shift: float) -> np.ndarray:
 
 
 def sigmas_of(sampling: Sampling) -> np.ndarray:
-    """Return the sigmas of a clip's steps and of the end, (num_inference_steps + 1,), from at most 1 down to 0.
+    """Return the sigmas of a clip's steps and of the end, (steps + 1,), from at most 1 down to 0.
 
     With `denoise` below 1 the last ones of a table of num_inference_steps / denoise steps, as ComfyUI's KSampler has
-    it (comfy/samplers.py, KSampler.set_steps): the same number of steps from a lower start.
+    it (comfy/samplers.py, KSampler.set_steps): the same number of steps from a lower start. Of a list that is given as
+    such, its last steps, as ComfyUI's SplitSigmasDenoise has it.
     """
+    if has_own_list(sampling):
+        listed = sampling.sigmas or DISTILLED[sampling.sigma_schedule]
+        return np.array([*listed[-max(1, round(len(listed) * sampling.denoise)):], 0.0])
     steps = sampling.num_inference_steps
-    return sigma_table(int(steps / sampling.denoise), sampling.shift)[-(steps + 1):]
+    table = sigma_table(int(steps / sampling.denoise), sampling.shift)[-(steps + 1):]
+    if kept := THINNED.get(sampling.sigma_schedule):
+        high = _high_steps(table, sampling.boundary)
+        return table[[*thinned(high, steps - high, kept), steps]]
+    return table
+
+
+def has_own_list(sampling: Sampling) -> bool:
+    """Tell whether the sigmas are given as such, so that num_inference_steps and shift are not read."""
+    return bool(sampling.sigmas) or sampling.sigma_schedule in DISTILLED
+
+
+def step_count(sampling: Sampling) -> int:
+    """Return how many steps the whole clip takes, of both experts."""
+    return len(sigmas_of(sampling)) - 1
 
 
 def expert_for(timestep: float, boundary: float) -> str:
@@ -42,7 +69,7 @@ def expert_for(timestep: float, boundary: float) -> str:
     The rule of wan/image2video.py and of diffusers' WanImageToVideoPipeline: high-noise iff the timestep at the
     START of the step is at least boundary * 1000.
     """
-    return HIGH if timestep >= boundary * NUM_TRAIN_TIMESTEPS else LOW
+    return HIGH if timestep >= boundary * NUM_TRAIN_TIMESTEPS - ROUNDING else LOW
 
 
 def spans(sampling: Sampling) -> dict[str, range]:
@@ -51,9 +78,14 @@ def spans(sampling: Sampling) -> dict[str, range]:
     From the table, not from a scheduler: UniPC cuts its timesteps to whole numbers, and a step must not change its
     expert with the scheduler.
     """
-    timesteps = sigmas_of(sampling)[:-1] * NUM_TRAIN_TIMESTEPS
-    high = sum(expert_for(t, sampling.boundary) == HIGH for t in timesteps)
-    return {HIGH: range(high), LOW: range(high, len(timesteps))}
+    sigmas = sigmas_of(sampling)
+    high = _high_steps(sigmas, sampling.boundary)
+    return {HIGH: range(high), LOW: range(high, len(sigmas) - 1)}
+
+
+def _high_steps(sigmas: np.ndarray, boundary: float) -> int:
+    """Return how many steps of a table, (steps + 1,), are the high-noise expert's."""
+    return sum(expert_for(timestep, boundary) == HIGH for timestep in sigmas[:-1] * NUM_TRAIN_TIMESTEPS)
 
 
 def steps_of(sampling: Sampling) -> range:
@@ -62,19 +94,27 @@ def steps_of(sampling: Sampling) -> range:
     steps = {BOTH: range(of[LOW].stop), HIGH_ONLY: of[HIGH], LOW_ONLY: of[LOW]}[sampling.stage]
     if not steps:
         raise RequestError(f"stage is {sampling.stage!r}, but {describe_split(sampling)}. Change the boundary "
-                           f"({sampling.boundary:g}), the shift or denoise, or set stage to {BOTH!r}.")
+                           f"({sampling.boundary:g}), the shift, the sigmas or denoise, or set stage to {BOTH!r}.")
     return steps
 
 
-def new_scheduler(name: str, sigmas: np.ndarray) -> Any:
+def new_scheduler(name: str, sigmas: np.ndarray, noise: torch.Generator | None = None) -> Any:
     """Make a diffusers flow-matching scheduler that steps along `sigmas`, a table that ends with 0.
+
+    `lcm` draws fresh noise n from `noise` in every step: x' = (1 - s') (x - s v) + s' n, the step that consistency
+    models are distilled for. The others draw none. Raises ValueError for an unknown name, and for lcm without noise.
 
     The schedulers' own shift stays 1: FlowMatchEulerDiscreteScheduler given a shift applies it to sigma_min too and
     then again to the table, which ends 4 steps at 0.024 instead of 0.625. DPMSolverMultistepScheduler's set_timesteps
     takes no table and makes one from 0.999 down, so that what it would set is set here.
     """
     import torch
-    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+    from diffusers import (
+        DPMSolverMultistepScheduler,
+        FlowMatchEulerDiscreteScheduler,
+        FlowMatchLCMScheduler,
+        UniPCMultistepScheduler,
+    )
 
     flow = {"num_train_timesteps": NUM_TRAIN_TIMESTEPS, "use_flow_sigmas": True, "flow_shift": 1.0,
             "prediction_type": "flow_prediction"}
@@ -89,6 +129,12 @@ def new_scheduler(name: str, sigmas: np.ndarray) -> Any:
         scheduler.num_inference_steps = len(sigmas) - 1
         scheduler.sigmas = torch.from_numpy(sigmas).float()
         scheduler.timesteps = scheduler.sigmas[:-1] * NUM_TRAIN_TIMESTEPS
+    elif name == "lcm" and noise is None:
+        raise ValueError("The scheduler lcm draws noise in every step; give it the generator to draw from.")
+    elif name == "lcm":
+        scheduler = FlowMatchLCMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=1.0)
+        scheduler.set_timesteps(sigmas=sigmas[:-1])
+        scheduler.step = partial(scheduler.step, generator=noise)
     else:
         raise ValueError(f"Unknown scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}.")
     return scheduler
@@ -103,7 +149,8 @@ def describe_split(sampling: Sampling) -> str:
 def split_warning(sampling: Sampling) -> str:
     """Warn, in a sentence, of a split that is hardly intended; an empty string for any other."""
     high, low = spans(sampling).values()
-    if sampling.denoise == 1.0 and not (high and low):
+    from_noise = sampling.denoise == 1.0 and sigmas_of(sampling)[0] >= NOISE_ALONE
+    if from_noise and not (high and low):
         used, unused = (HIGH, LOW) if high else (LOW, HIGH)
         return (f"All steps go to the {used}-noise expert and none to the {unused}-noise one; Wan 2.2 image-to-video "
                 "is made for a boundary of 0.9 and a shift of 5.")
@@ -124,8 +171,8 @@ def describe_run(sampling: Sampling) -> str:
 
 
 INPUTS = {"num_inference_steps": int, "guidance_scale": float, "guidance_scale_2": float, "scheduler": str,
-          "shift": float, "boundary": float, "denoise": float, "stage": str}
-DECIDING = ("num_inference_steps", "shift", "boundary", "denoise", "stage")
+          "shift": float, "boundary": float, "denoise": float, "stage": str, "sigma_schedule": str, "sigmas": str}
+DECIDING = ("num_inference_steps", "shift", "boundary", "denoise", "stage", "sigma_schedule", "sigmas")
 """Inputs that the split depends on."""
 
 
@@ -149,12 +196,13 @@ def preview_steps(inputs: NodeInputs) -> StepPreview:
     """
     if unknown := tuple(name for name in DECIDING if name in inputs.linked):
         return StepPreview(unknown=unknown)
-    sampling = Sampling(0, **{**inputs.values, "guidance_scale_2": inputs.values.get("guidance_scale_2") or None})
+    sampling = Sampling(0, **{**inputs.values, "guidance_scale_2": inputs.values.get("guidance_scale_2") or None,
+                              "sigmas": read_sigmas(inputs.values.get("sigmas", ""))})
     sampling.check()
     steps = steps_of(sampling)
     high, low = (_counted(span) for span in spans(sampling).values())
     # With few steps the warning names the guidance, which is not known when it is linked.
-    silent = sampling.num_inference_steps <= FEW_STEPS and inputs.linked & {"guidance_scale", "guidance_scale_2"}
+    silent = step_count(sampling) <= FEW_STEPS and inputs.linked & {"guidance_scale", "guidance_scale_2"}
     warning = "" if silent else split_warning(sampling)
     return StepPreview(high, low, None if sampling.stage == BOTH else _counted(steps), warning)
 

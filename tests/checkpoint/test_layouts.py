@@ -180,9 +180,9 @@ def test_apples_gpus_refuse_fp8_at_once(weight: torch.Tensor | QuantisedWeight,
 
     monkeypatch.setattr(comfy.model_management, "is_device_mps", lambda device: True)
     layer = host.linear(torch.float16)(32, 32, bias=False)
-    layer.set_weight(torch.zeros(32, 32, dtype=torch.float16), None)
+    layer.assign_weight(torch.zeros(32, 32, dtype=torch.float16), None)
     with pytest.raises(CheckpointError, match=r"fp8, which Apple.*cannot use.*Choose an fp16 or GGUF file"):
-        layer.set_weight(weight, None)
+        layer.assign_weight(weight, None)
 
 
 @pytest.mark.parametrize("name", ["fp16", "fp8_scaled legacy", "int8"])

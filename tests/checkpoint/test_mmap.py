@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from devtools.paths import ROOT
 from pipeline.checkpoint.gguf_file import read_gguf
-from pipeline.checkpoint.mmap import DTYPES, mapped_bytes, mapped_tensors
+from pipeline.checkpoint.mmap import DTYPES, map_read_only, mapped_tensors
 from pipeline.checkpoint.safetensors_file import read_header, read_tensors
 from pipeline.models import load as bundled
 from pipeline.models.expert import load_expert
@@ -23,6 +23,7 @@ from pipeline.models.host import plain_host
 from tests.checkpoint.test_layouts import SAFETENSORS, error, velocity
 from tests.support import layouts
 from tests.support.comfy_in_process import comfy_host, import_comfyui
+from tests.support.full_size import write_expert
 
 LIMITED = """
 import resource, sys
@@ -92,7 +93,6 @@ def test_gguf_is_read_bit_for_bit(kind: str, weights: dict[str, torch.Tensor], t
     from gguf import GGUFReader
 
     layouts.gguf_file(kind)(weights, tmp_path / "expert.gguf")
-    assert mapped_bytes(tmp_path / "expert.gguf").numpy().tobytes() == (tmp_path / "expert.gguf").read_bytes()
     wanted = {tensor.name: tensor.data for tensor in GGUFReader(tmp_path / "expert.gguf").tensors}
     found = read_gguf(tmp_path / "expert.gguf")
     assert found.keys() == wanted.keys()
@@ -112,9 +112,26 @@ def test_a_file_larger_than_the_memory_is_opened(suffix: str, tmp_path: Path) ->
         size += 8 + len(head)
     os.truncate(path, size)
     if suffix == ".gguf":
-        assert len(mapped_bytes(path)) == size and len(read_gguf(path)) == 1
+        assert len(map_read_only(path).data) == size and len(read_gguf(path)) == 1
     else:
         assert read_tensors(path)["a"][-1] == 0
+
+
+def anonymous_memory() -> int:
+    """Bytes of this process that only RAM and swap can hold (Linux, Documentation/filesystems/proc.rst)."""
+    lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes sparse files as Linux does, and reads /proc")
+def test_two_experts_of_28_gb_open_in_little_memory(tmp_path: Path) -> None:
+    host = comfy_host()
+    load_expert(bundled.DEMO_HIGH, host)  # imports are paid for
+    before = anonymous_memory()
+    pair = [load_expert(write_expert(tmp_path / f"{noise}.safetensors", torch.float16), host)
+            for noise in ("high", "low")]
+    assert [round(expert.size / 1e9, 1) for expert in pair] == [28.6, 28.6]
+    assert anonymous_memory() - before < 300e6
 
 
 @pytest.mark.parametrize("name", ["fp16", "bf16", "fp8_scaled legacy", "int8", "nvfp4"])

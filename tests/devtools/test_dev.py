@@ -407,8 +407,9 @@ def test_a_set_up_that_the_disk_refuses_is_told_in_a_line(tmp_path):
     assert run.stderr.startswith(f"{tmp_path / '.comfyui'}: File exists.") and run.stderr.count("\n") == 1
 
 
-def test_pytest_gets_the_arguments_of_test_and_no_other_command_takes_any():
+def test_pytest_gets_the_arguments_of_test_and_bench_gpu_those_of_gpu_and_no_other_command_takes_any():
     assert dev.parse(["test", "-x", "-k", "name", "tests/devtools"])[1] == ["-x", "-k", "name", "tests/devtools"]
+    assert dev.parse(["gpu", "--small", "--only", "480p"])[1] == ["--small", "--only", "480p"]
     assert run_dev("demo", "--imgae", "x").returncode == 2
 
 

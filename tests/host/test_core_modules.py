@@ -105,7 +105,7 @@ def test_vae() -> None:
     assert apart(ours.decode(wanted), core.decode(wanted)) < TOLERANCE
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "lcm"])  # whose step draws noise
 @pytest.mark.parametrize(("boundary", "split"), [(0.95, (1, 3)), (0.7, (3, 1))], ids=["1+3", "3+1"])
 @torch.inference_mode()
 def test_a_stage_of_one_step_is_a_step(scheduler: str, boundary: float, split: tuple[int, int]) -> None:

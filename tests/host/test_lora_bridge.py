@@ -101,7 +101,7 @@ def test_dora(by_column: bool, models: dict[str, Any], tmp_path: Path, monkeypat
     path = tmp_path / "dora.safetensors"
     save_file({k: v.contiguous().clone() for k, v in file.items()}, path)
     loras = (Lora(path.name, 0.7, "high"),)
-    ours, _ = use_loras(Wan22Model(expert, expert), loras, host, lambda name: path, None, lambda: None)
+    ours, _ = use_loras(Wan22Model(expert, expert), loras, lambda name: path, None, lambda: None)
     wanted, plain = our_velocity(ours.high), our_velocity(expert)
     monkeypatch.setattr(in_comfyui, "lora_file", lambda name: path)
     changed, report = in_comfyui.models_with_loras(models, loras, None)

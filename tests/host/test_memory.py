@@ -13,9 +13,10 @@ import torch
 from pipeline.checkpoint.mmap import read_ahead
 from pipeline.models import load as bundled
 from pipeline.models.condition import encode_first_frame
-from pipeline.models.host import Patch, PlainResident, plain_host
+from pipeline.models.host import PlainResident, plain_host
 from pipeline.models.load import Wan22Model
 from pipeline.models.memory import preflight
+from pipeline.models.patches import Patch
 from pipeline.models.text_encoder import encode_prompts
 from pipeline.models.vae import WanVAE
 from pipeline.request import RequestError, Sampling
@@ -165,21 +166,21 @@ def test_tiles_join_without_seams(loaded: tuple) -> None:
 
 
 def test_preflight() -> None:
-    assert preflight(14_300_000_000, 3_750_000_000, 22_000_000_000, 24_000_000_000) == (
-        "needs 14.3 GB + 3.75 GB, 22 GB free")
+    assert preflight(14_300_000_000, 3_760_000_000, 22_000_000_000, 24_000_000_000) == (
+        "needs 14.3 GB + 3.76 GB, 22 GB free")
     assert preflight(28 * 10**9, 4 * 10**9, 20 * 10**9, 24 * 10**9).startswith("the weights stream from RAM\n")
     assert "lower the size" in preflight(10**9, 30 * 10**9, 20 * 10**9, 24 * 10**9)
 
 
 def test_full_size_needs_what_was_measured(loaded: tuple) -> None:
-    """480p x 81: 3.75 GB a pass of a 5120-wide expert in 2 bytes; the bundled expert is 20 times narrower, in 4."""
+    """480p x 81: 3.76 GB a pass of a 5120-wide expert in 2 bytes; the bundled expert is 20 times narrower, in 4."""
     from pipeline.models.condition import known_ends
 
     model: Wan22Model = loaded[0]
     first = known_ends(torch.zeros(1, 16, 21, 60, 104))
     said = describe_memory(model, first, Sampling(0), 10**9, 10**9)
-    assert said.startswith("needs 10.6 MB + 369 MB,")
-    assert "+ 738 MB," in describe_memory(model, first, Sampling(0, batched_guidance=True), 10**9, 10**9)
+    assert said.startswith("needs 10.6 MB + 319 MB,")
+    assert "+ 637 MB," in describe_memory(model, first, Sampling(0, batched_guidance=True), 10**9, 10**9)
 
 
 def test_read_ahead_reads(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Base:
         return velocity(self.changed(changes))
 
     def with_lora(self, *files: LoraFile) -> tuple[Expert, list[str]]:
-        model, report = apply_loras(Wan22Model(self.expert, self.expert), files, self.host)
+        model, report = apply_loras(Wan22Model(self.expert, self.expert), files)
         assert all(map(str.startswith, report, [said for file in files for said in foreseen(file)])), "told beforehand"
         return model.high, report
 
@@ -138,7 +138,7 @@ def check_same_video(base: Base, formats: Iterable[str], folder: Path) -> None:
     assert (video(plain) - wanted).abs().max() > 0.02
     for name in formats:
         file = lora_file(lora_files.FORMATS[name](changes), folder, expert="both")
-        model, _ = apply_loras(plain, [file], base.host)
+        model, _ = apply_loras(plain, [file])
         assert (video(model) - wanted).abs().max() < 1e-3, name
 
 
@@ -205,8 +205,7 @@ def test_one_file_for_both_experts_of_diffusers(plain: Base, tmp_path: Path) -> 
     high, low = (lora_files.changes_of(plain.weights, part) for part in ("attn1", "ffn"))
     both = lora_files.FORMATS["diffusers"](high) | {
         k.replace("transformer.", "transformer_2.", 1): v for k, v in lora_files.FORMATS["diffusers"](low).items()}
-    model, report = apply_loras(Wan22Model(plain.expert, plain.expert), [lora_file(both, tmp_path, expert="both")],
-                                plain.host)
+    model, report = apply_loras(Wan22Model(plain.expert, plain.expert), [lora_file(both, tmp_path, expert="both")])
     assert apart(velocity(model.high), plain.with_change(weights(high))) < 1e-4
     assert apart(velocity(model.low), plain.with_change(weights(low))) < 1e-4
     assert [re.split(": |;", line)[1] for line in report] == [f"{2 * len(high)} of {2 * len(high)} keys",
@@ -282,11 +281,15 @@ def test_scale_0_forgets_even_what_replaces_weights(plain: Base, tmp_path: Path)
     assert torch.equal(velocity(expert), plain.original)
 
 
-def test_a_host_without_loras_says_so(plain: Base, tmp_path: Path) -> None:
-    expert = load_expert(bundled.DEMO_HIGH, plain_host())
-    file = lora_file(lora_files.FORMATS["diff"](lora_files.changes_of(plain.weights)), tmp_path)
-    with pytest.raises(RequestError, match="need ComfyUI"):
-        apply_loras(Wan22Model(expert, expert), [file], plain_host())
+def test_the_host_of_scripts_applies_them_too(base: Base, tmp_path: Path) -> None:
+    """Low-rank changes, and what is worked out on the weight."""
+    expert = load_expert(base.path, plain_host())
+    changes = lora_files.changes_of(base.weights)
+    for name in ("musubi", "LoKr", "diff"):
+        file = lora_file(lora_files.FORMATS[name](changes), tmp_path, 0.5)
+        model, _ = apply_loras(Wan22Model(expert, expert), [file])
+        assert apart(velocity(model.high), base.with_change(weights(changes, 0.5))) < 1e-4
+    assert torch.equal(velocity(expert), velocity(load_expert(base.path, plain_host())))
 
 
 @pytest.mark.parametrize("wrong, said", [

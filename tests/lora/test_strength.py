@@ -224,7 +224,7 @@ class Base:
                          if isinstance(layer, CastingLinear) and layer.quantised is not None}
 
     def with_lora(self, file: LoraFile) -> tuple[Expert, str]:
-        model, report = apply_loras(Wan22Model(self.expert, self.expert), [file], self.host)
+        model, report = apply_loras(Wan22Model(self.expert, self.expert), [file])
         return model.high, report[0]
 
 
@@ -384,7 +384,7 @@ def test_each_expert_has_its_own_alpha(bases: Callable[[str], Base], tmp_path: P
     settings = {"transformer.r": 4, "transformer.lora_alpha": 16, "transformer_2.r": 4, "transformer_2.lora_alpha": 2}
     save_file({f"{component}.{LINEAR}.{part}": tensor.clone() for component in ("transformer", "transformer_2")
                for part, tensor in parts.items()}, path, {"lora_adapter_metadata": json.dumps(settings)})
-    model, report = apply_loras(Wan22Model(base.expert, base.expert), [opened(path, expert="both")], base.host)
+    model, report = apply_loras(Wan22Model(base.expert, base.expert), [opened(path, expert="both")])
     weight = base.weights[f"{LINEAR}.weight"]
     change = trained(weight.double()) - weight.double()
     assert off(weight_in_use(model.high, LINEAR) - weight, 4.0 * change) < 1e-5
@@ -398,8 +398,7 @@ def test_a_part_for_both_experts_beside_one_for_one(bases: Callable[[str], Base]
     save_file({f"{prefix}.{part}": tensor.clone() for prefix in (f"diffusion_model.{LINEAR}", f"transformer_2.{LINEAR}")
                for part, tensor in parts.items()}, path)
     with pytest.raises(CheckpointError, match=r"two patches for blocks\.0\.ffn\.0 of the low-noise expert"):
-        apply_loras(Wan22Model(bases("fp16").expert, bases("fp16").expert), [opened(path, expert="both")],
-                    bases("fp16").host)
+        apply_loras(Wan22Model(bases("fp16").expert, bases("fp16").expert), [opened(path, expert="both")])
 
 
 SIDECAR = {"peft_type": "LORA", "r": 4, "lora_alpha": 16, "target_modules": ["net.0.proj"], "bias": "none"}

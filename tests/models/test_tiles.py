@@ -24,7 +24,7 @@ PICTURE = ROOT / "workflows" / "input" / "wan22_coffee.png"
 class SmallDevice(PlainResident):
     """A device that has so many bytes free."""
 
-    bytes_free = 0
+    bytes_free = 1 << 40
 
     def available_bytes(self) -> int:
         return self.bytes_free

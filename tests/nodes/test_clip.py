@@ -173,10 +173,33 @@ def test_each_setting_of_the_sampler_matters(comfy: ComfyClient, clip: Workflow)
     graph = latent_graph(clip)
     plain = comfy.latents(comfy.finish(graph), "latents")
     settings = {"guidance_scale": 3.0, "guidance_scale_2": 3.0, "scheduler": "unipc", "shift": 3.0, "boundary": 0.5,
-                "num_inference_steps": 11}
+                "num_inference_steps": 11, "sigma_schedule": "lightx2v 4 steps", "negative_pass_every": 2}
     same = [name for name, value in settings.items()
             if np.allclose(comfy.latents(comfy.finish(changed(graph, "sampler", **{name: value})), "latents"), plain)]
     assert same == []
+
+
+def test_sigmas_are_typed_or_come_from_another_node(comfy: ComfyClient, clip: Workflow):
+    graph = changed(latent_graph(clip), "sampler", scheduler="lcm", guidance_scale=1.0)
+    typed = comfy.finish(changed(graph, "sampler", sigmas="1, .95 .9 .5"))
+    assert typed.texts("sampler")[0].startswith("steps 1-3 high-noise, 4-4 low-noise. Only 4 steps, 3 + 1")
+    assert typed.progress("sampler") == [(step, 4) for step in range(1, 5)]
+    graph = added(graph, "list", "ManualSigmas", sigmas="1, .95, .9, .5, 0")
+    linked = comfy.finish(changed(graph, "sampler", sigmas=["list", 0]))
+    assert comfy.latents(linked, "latents").tobytes() == comfy.latents(typed, "latents").tobytes()
+    run = comfy.run(changed(changed(graph, "list", sigmas="1, .95, .9"), "sampler", sigmas=["list", 0]))
+    assert "The SIGMAS in sigmas end at 0.9; a whole list ends at 0." in run.error["exception_message"]
+
+
+@pytest.mark.parametrize("node", ["Wan22Sampler", "Wan22BridgeSampler"])
+def test_new_widgets_come_last(comfy: ComfyClient, node: str):
+    """A saved workflow knows the values of widgets by their place alone."""
+    order = comfy.get(f"/object_info/{node}")[node]["input_order"]
+    assert order["required"][-3:] == ["seed", "num_inference_steps", "guidance_scale"]
+    widgets = [name for name in order["optional"] if name not in ("loras", "latent", "motion")]
+    assert widgets[:6] == ["guidance_scale_2", "scheduler", "shift", "boundary", "denoise", "stage"]
+    new = ["sigma_schedule", "sigmas", "negative_pass_every"]
+    assert widgets[6:] == (["batched_guidance", *new] if node == "Wan22Sampler" else new)
 
 
 def test_guidance_scale_2_of_zero_is_guidance_scale(comfy: ComfyClient, clip: Workflow):
@@ -262,3 +285,18 @@ def test_cores_vae_works_in_our_nodes(comfy: ComfyClient, clip: Workflow, models
     assert np.abs(ours - cores).max() <= 1
     ours, cores = (comfy.latents(run, f"{source} latents") for source in ("sampler", "core sampler"))
     assert np.abs(ours - cores).max() < 1e-4 * ours.std()
+
+
+def test_another_attention_makes_the_same_clip_and_an_override_has_to_be_one(comfy: ComfyClient, clip: Workflow,
+                                                                             models_of_comfyui: dict[str, str]):
+    graph = added(latent_graph(clip), "attention", "Wan22Attention", model=["load", 0], attention="split")
+    other = {**graph["sampler"]["inputs"], "model": ["attention", 0]}
+    graph = added(graph, "other sampler", "Wan22Sampler", **other)
+    graph = added(graph, "other latents", "SaveLatent", samples=["other sampler", 0], filename_prefix="latents/other")
+    run = comfy.finish(graph)
+    usual, split = (comfy.latents(run, name) for name in ("latents", "other latents"))
+    assert 0 < np.abs(usual - split).max() < 1e-3 * usual.std()
+    graph = added(graph, "core", "UNETLoader", unet_name=models_of_comfyui["high"], weight_dtype="default")
+    run = comfy.run(changed(graph, "attention", override_from=["core", 0]))
+    assert run.outcome == "execution_error"
+    assert "override_from has no attention override" in run.error["exception_message"]

@@ -100,8 +100,8 @@ def test_a_choice_of_a_wrong_kind_gets_a_sentence(comfy: ComfyClient, clip: Work
 @pytest.mark.parametrize(
     ("node", "name", "value", "sentence"),
     [
-        ("sampler", "num_inference_steps", 3, "num_inference_steps is 3; choose 4 to 50."),
-        ("sampler", "num_inference_steps", 51, "num_inference_steps is 51; choose 4 to 50."),
+        ("sampler", "num_inference_steps", 0, "num_inference_steps is 0; choose 1 to 100."),
+        ("sampler", "num_inference_steps", 101, "num_inference_steps is 101; choose 1 to 100."),
         ("sampler", "guidance_scale", 0.5, "guidance_scale is 0.5; choose 1 to 10."),
         ("sampler", "guidance_scale", 11.0, "guidance_scale is 11; choose 1 to 10."),
         ("sampler", "guidance_scale", float("nan"), "guidance_scale is nan; choose 1 to 10."),
@@ -114,6 +114,13 @@ def test_a_choice_of_a_wrong_kind_gets_a_sentence(comfy: ComfyClient, clip: Work
         ("sampler", "boundary", -0.1, "Value -0.1 smaller than min of 0.0"),
         ("sampler", "boundary", 1.1, "Value 1.1 bigger than max of 1.0"),
         ("sampler", "scheduler", "wat", "Value not in list"),
+        ("sampler", "sigma_schedule", "wat", "sigma_schedule is 'wat'; choose one of official, thinned 4 + 14, thinned "
+         "4 + 10, lightx2v 4 steps, TurboDiffusion 4 steps."),
+        ("sampler", "sigmas", "1, 0,5", "sigmas lists 0; a step starts at 1 (noise alone) or below, and above 0 (the "
+         "clip), which may stand at the end. Write decimals with a point, such as 0.9375."),
+        ("sampler", "sigmas", 0.5, "sigmas is neither text nor a SIGMAS with a step in it. Connect a node such as "
+         "BasicScheduler, or write a list such as 1, 0.9375, 0.8333, 0.625."),
+        ("sampler", "negative_pass_every", 0, "Value 0 smaller than min of 1"),
         ("frame", "num_frames", 34,
          "num_frames is 34; it must be a multiple of 4 plus 1, such as 33 or 37."),
         ("frame", "num_frames", 1, "num_frames is 1; choose 5 to 1025 (33, 49 and 81 are usual)."),
@@ -157,7 +164,7 @@ def test_a_size_that_does_not_fit_is_told(comfy: ComfyClient, clip: Workflow, na
 @pytest.mark.parametrize(
     ("node", "name", "source", "value", "sentence"),
     [
-        ("sampler", "num_inference_steps", "PrimitiveInt", 3, "num_inference_steps is 3; choose 4 to 50."),
+        ("sampler", "num_inference_steps", "PrimitiveInt", 0, "num_inference_steps is 0; choose 1 to 100."),
         ("sampler", "seed", "PrimitiveInt", -1, f"seed is -1; choose 0 to {2**64 - 1}."),
         ("sampler", "guidance_scale", "PrimitiveFloat", 11.0, "guidance_scale is 11; choose 1 to 10."),
         ("sampler", "guidance_scale_2", "PrimitiveFloat", 0.5, "guidance_scale_2 is 0.5; choose 1 to 10."),

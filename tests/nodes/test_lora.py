@@ -150,6 +150,23 @@ def test_the_bridge_takes_the_same_list(comfy: ComfyClient, graph: Workflow, she
     assert np.abs(found - wanted).max() / wanted.std() < 5e-3  # core rounds its merged weights to float16
 
 
+def test_in_some_of_the_steps(comfy: ComfyClient, graph: Workflow, shelf: dict, models_of_comfyui: dict[str, str]):
+    """Every change of the curve makes another clip; the bridge refuses it."""
+    fading = changed(graph, "lora", fade_out=1.0)
+    run = comfy.finish(fading)
+    assert f"{LORAS['low'].name}, low-noise expert: in steps " in "\n".join(run.texts("sampler"))
+    found = {"fading": comfy.frames(run, "frames")}
+    found |= {name: frames_of(comfy, changed(graph, "lora", **settings)) for name, settings in (
+        ("all", {}), ("half", {"end_percent": 0.5}))}
+    assert len({frames.tobytes() for frames in found.values()}) == 3
+    assert saturation(found["all"]) < saturation(found["fading"])
+    _, said = failing(comfy, added(bridged(fading, models_of_comfyui), "latents", "SaveLatent", samples=["bridge", 0],
+                                   filename_prefix="latents/never"), "bridge")
+    assert "keeps its scale in every step" in said
+    _, said = failing(comfy, changed(graph, "lora", start_percent=0.99))
+    assert "of 8 steps, which is no step" in said
+
+
 def failing(comfy: ComfyClient, graph: Workflow, node: str = "sampler") -> tuple[Run, str]:
     run = comfy.run(graph)
     assert run.outcome == "execution_error" and run.error["node_id"] == node
@@ -220,7 +237,8 @@ def test_what_the_network_does_is_told(comfy: ComfyClient, graph: Workflow, inte
     ({"source": "https://a.example/x.safetensors?token=hidden"}, "holds a token"),
     ({"sha256": "12"}, "64 hexadecimal"), ({"expert": "low"}, "file for each"),
     ({"source_low": "", "sha256_low": "a" * 64}, "no source_low"), ({"scale": 1.5}, "bigger than max"),
-    ({"exact_scale": -4.5}, "smaller than min"),
+    ({"exact_scale": -4.5}, "smaller than min"), ({"start_percent": 0.6, "end_percent": 0.5}, "start below the end"),
+    ({"fade_in": 0.6, "fade_out": 0.5}, "both together"), ({"end_percent": 1.2}, "end_percent 1.2"),
 ])
 def test_refused_before_anything_runs(inputs: dict, said: str, comfy: ComfyClient, graph: Workflow):
     with pytest.raises(RejectedError, match=said) as refused:

@@ -208,7 +208,7 @@ def test_an_error_elsewhere_leaves_a_paid_job_alone(outside: Outside, comfy: Com
 @pytest.mark.parametrize(("inputs", "said"), [
     ({"prompt": " "}, "The prompt is empty"), ({"num_frames": 34}, "multiple of 4 plus 1"),
     ({"profile": "sk-my key"}, "profile is not a profile name"), ({"num_inference_steps": 9}, "smaller than min"),
-    ({"guidance_scale": 11.0}, "bigger than max"), ({"resolution": "1080p"}, "not in list"),
+    ({"guidance_scale": 11.0}, "bigger than max"), ({"resolution": "1440p"}, "not in list"),
 ])
 def test_refused_when_it_is_queued(comfy: ComfyClient, inputs: dict, said: str) -> None:
     with pytest.raises(RejectedError) as caught:

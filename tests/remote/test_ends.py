@@ -18,7 +18,7 @@ from pipeline.remote.errors import ErrorKind, RemoteError
 from pipeline.remote.job import JobState
 from pipeline.remote.plan import TRIM, plan_clip
 from pipeline.remote.provider import JobStatus, RequestFlow
-from pipeline.remote.providers import PROVIDERS
+from pipeline.remote.providers import PROVIDERS, find_target
 from pipeline.request import ClipRequest, Lora
 from tests.support.faults import answer, reset
 from tests.support.providers.atlascloud import AtlasCloudServer
@@ -79,8 +79,17 @@ def test_a_failure_that_only_the_result_tells_is_an_end(server: FalServer, runne
 
 
 @fal
+def test_an_error_of_the_model_without_a_body_is_an_end_too(server: FalServer, runner: Runner) -> None:
+    server.fail("result", answer(500, "Internal Server Error"))
+    with pytest.raises(RemoteError):
+        runner.make()
+    assert runner.context.ledger.jobs()[0].state == JobState.FAILED
+
+
+@fal
 def test_a_gateways_error_is_no_end(server: FalServer, runner: Runner) -> None:
     server.fail("result", answer(502, "<html>Bad Gateway</html>"), times=3)
+    server.fail("result", answer(409))
     server.fail("result", answer(400, {"detail": "Request is still in progress"}))
     assert runner.make().job.state == JobState.DONE and server.accepted == 1
 
@@ -237,3 +246,41 @@ def test_the_list_of_models_is_asked_for_once_an_hour(server: ProviderServer, ru
     runner.make()
     runner.make(ClipRequest("another", resolution="480p", num_frames=81))
     assert len(server.asked("models")) == 1 and server.accepted == 2
+
+
+@only(("size", "models"), [("580p", {"fal": 0}), ("1080p", {"atlascloud": 3})])
+def test_a_size_that_is_sold_is_bought_and_another_is_refused(size: str, models: dict[str, int], server: ProviderServer,
+                                                              runner: Runner) -> None:
+    clip = ClipRequest("a ball", resolution=size)
+    if (number := models.get(server.provider)) is None:
+        with pytest.raises(RemoteError, match=f"{size} is asked for. Nothing was sent"):
+            runner.make(clip)
+    else:
+        runner.make(clip, runner.target(model=PROVIDERS[server.provider].models[number]))
+        assert next(iter(server.jobs.values())).inputs["resolution"] == size
+
+
+@only(("text", "said"), [
+    ('{"shift": 5', "are not JSON"), ("[1]", "at most 20 names"), ('{"loras": []}', "neither a number"),
+    ('{"seed": 3}', "the node sets itself"), ('{"enable_safety_checker": false}', "own checks stay"),
+    ('{"no_such_thing": 1}', "has no no_such_thing"), ('{"shift": NaN}', "neither a number"),
+])
+def test_options_that_may_not_be_are_refused_before_anything_is_bought(text: str, said: str, server: ProviderServer,
+                                                                       runner: Runner) -> None:
+    provider = PROVIDERS[server.provider]
+    with pytest.raises(RemoteError, match=said):
+        runner.make(CLIP, find_target(provider.title, provider.models[0].id, "default", text))
+    assert not server.asked("submit") and not server.asked("upload") and not server.asked("token")
+
+
+@fal
+def test_options_are_sent_and_make_another_clip(server: FalServer, runner: Runner) -> None:
+    provider = PROVIDERS["fal"]
+    options = '{"acceleration": "none", "shift": 4, "enable_prompt_expansion": true}'
+    target = find_target(provider.title, provider.models[0].id, "default", options)
+    runner.make(CLIP)
+    runner.make(CLIP, target)
+    runner.make(CLIP, target)
+    plain, other = server.jobs.values()
+    assert "shift" not in plain.inputs
+    assert json.loads(options).items() <= other.inputs.items()

@@ -504,12 +504,12 @@ def test_settings_that_change_while_a_job_waits_hold(server: ProviderServer, run
     runner.change(settings=lambda: next(looks))
     refused(runner, ErrorKind.REFUSED_HERE, "leave this machine")
     tight = Settings(budget=Limits(clip=0.001))
-    for before, late, kind, said in ((3, tight, ErrorKind.BUDGET, "Wan 2.2 > Budget"),
-                                     (4, Settings(local_only=True), ErrorKind.REFUSED_HERE, "leave this machine")):
+    for before, late, kind, said in ((4, tight, ErrorKind.BUDGET, "Wan 2.2 > Budget"),
+                                     (5, Settings(local_only=True), ErrorKind.REFUSED_HERE, "leave this machine")):
         looks = iter([Settings()] * before + [late])  # once the price is known
         refused(runner, kind, said)
         assert not server.asked("upload")
-    looks = iter([Settings()] * 5 + [tight])  # once the picture has left: what decides
+    looks = iter([Settings()] * 6 + [tight])  # once the picture has left: what decides
     refused(runner, ErrorKind.BUDGET, "Wan 2.2 > Budget")
     assert server.asked("upload") and not server.jobs
 

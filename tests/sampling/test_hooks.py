@@ -18,7 +18,9 @@ from pipeline.models.load import Wan22Model
 from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import HIGH, HIGH_ONLY, LOW, LOW_ONLY, Lora, RequestError, Sampling
 from pipeline.sampling.bridge import RunStage, sample_stages
-from pipeline.sampling.hooks import NO_HOOKS, Hooks, ModelInputs, Velocity, combine, observe
+from pipeline.sampling.denoise import guided
+from pipeline.sampling.hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, Velocity, combine, observe
+from pipeline.sampling.negative_pass import negative_pass_every
 from pipeline.sampling.sampler import sample, sample_latent
 from tests.support.comfy_in_process import comfy_host, import_comfyui
 
@@ -197,7 +199,7 @@ def test_a_lora_that_fades_out(inputs: tuple) -> None:
     high, low = (Lora(next(FOLDER.glob(f"*_{half}_noise.safetensors")).name, 1.0, half) for half in (HIGH, LOW))
 
     def run(loras: tuple[Lora, ...], hooks: Hooks = NO_HOOKS) -> torch.Tensor:
-        changed, _ = use_loras(model, loras, host, bundled_lora, None, lambda: None)
+        changed, _ = use_loras(model, loras, bundled_lora, None, lambda: None)
         return sample(changed, *inputs, SAMPLING, hooks)
 
     without, with_high, with_both = run(()), run((high,)), run((high, low))
@@ -246,3 +248,67 @@ def test_what_another_program_cannot_do_is_refused(inputs: tuple, run: RunStage)
     with pytest.raises(RequestError, match="needs the scheduler euler"):
         sample_stages(run, *inputs, replace(SAMPLING, scheduler="unipc"),
                       hooks=Hooks(after_step=lambda step, sigma, latents, clean: latents))
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["two passes", "one pass"])
+def test_the_negative_pass_in_every_second_step(model: Wan22Model, inputs: tuple, plain: torch.Tensor, batched: bool,
+                                                ) -> None:
+    """In the first step of each expert and every second one after it; each pass sees the velocity of its step."""
+    branches: list[tuple[int, str]] = []
+
+    def seen(velocity: Velocity, step: int, expert: str) -> Velocity:
+        def looked_at(latents: torch.Tensor, timestep: torch.Tensor, branch: str, inputs: ModelInputs) -> torch.Tensor:
+            branches.append((step, branch))
+            return velocity(latents, timestep, branch, inputs)
+
+        return looked_at
+
+    sampling = replace(SAMPLING, batched_guidance=batched)
+    found = sample(model, *inputs, sampling, combine(Hooks(wrap=seen), negative_pass_every(2)))
+    both = [PAIR] if batched else [POSITIVE, NEGATIVE]
+    due = [0, 2, *range(HIGH_STEPS, STEPS, 2)]
+    assert branches == [(step, branch) for step in range(STEPS) for branch in (both if step in due else [POSITIVE])]
+    apart, size = (normalise(found) - normalise(plain)).abs().mean(), normalise(plain).abs().mean()
+    assert 0 < apart < 0.1 * size
+    by_the_other = sample(model, *inputs, replace(SAMPLING, batched_guidance=not batched), negative_pass_every(2))
+    assert torch.allclose(by_the_other, found, atol=1e-3)
+
+
+def test_what_guidance_added_is_used_again(inputs: tuple) -> None:
+    """c + (g - 1) (c' - u') with the c of this step, and c' and u' of the step before; all anew for another expert."""
+    values = {0: {POSITIVE: 3.0, NEGATIVE: 1.0}, 1: {POSITIVE: 4.0}, 2: {POSITIVE: 5.0, NEGATIVE: 9.0}}
+    hooks = negative_pass_every(2)
+    for step, expert, wanted in ((0, HIGH, 1 + 5 * (3 - 1)), (1, HIGH, 4 + 4 * (3 - 1)), (2, LOW, 9 + 5 * (5 - 9))):
+        velocity = hooks.wrap(lambda x, t, branch, i, step=step: torch.tensor(values[step][branch]), step, expert)
+        predict = guided(velocity, ModelInputs(torch.zeros(1)), 5.0)
+        assert predict(torch.zeros(1), torch.tensor(900.0)) == wanted
+    assert negative_pass_every(1) is NO_HOOKS
+    with pytest.raises(RequestError, match="negative_pass_every is 11; choose 1"):
+        negative_pass_every(11)
+    with pytest.raises(RequestError, match="needs one prompt and one negative prompt; a conditioning has 2 parts"):
+        negative_pass_every(2, inputs[0], inputs[1] * 2)
+
+
+def test_fewer_negative_passes_in_two_runs(model: Wan22Model, inputs: tuple) -> None:
+    half = sample_latent(model, *inputs, replace(SAMPLING, stage=HIGH_ONLY), negative_pass_every(3))
+    found = sample_latent(model, *inputs, replace(SAMPLING, stage=LOW_ONLY), negative_pass_every(3), half)["samples"]
+    assert torch.equal(found, sample(model, *inputs, SAMPLING, negative_pass_every(3)))
+
+
+@pytest.mark.parametrize(("changes", "every"), [
+    ({"scheduler": "lcm"}, 1), ({"sigma_schedule": "TurboDiffusion 4 steps", "scheduler": "lcm"}, 1),
+    ({"sigma_schedule": "thinned 4 + 10"}, 1), ({}, 2)], ids=str)
+@torch.inference_mode()
+def test_fewer_passes_on_comfyuis_own_sampling(model: Wan22Model, inputs: tuple, core: dict[str, Any], changes: dict,
+                                               every: int) -> None:
+    """The bridge gives the clip that our sampler gives, and shows as many steps."""
+    from pipeline.host.sampling import stage_runner
+
+    sampling, recorder = replace(SAMPLING, **changes), Recorder()
+    wanted = sample(model, *inputs, sampling, combine(recorder.hooks(), negative_pass_every(every)))
+    passes = recorder.passes.copy()
+    recorder.passes.clear()
+    hooks = combine(recorder.hooks(), negative_pass_every(every)) if every > 1 else NO_HOOKS
+    found = sample_stages(stage_runner(core, sampling), *inputs, sampling, hooks=hooks)["samples"]
+    assert (normalise(found) - normalise(wanted)).abs().max() < 0.01 * normalise(wanted).std()
+    assert recorder.passes == (passes if every > 1 else [])

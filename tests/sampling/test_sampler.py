@@ -16,7 +16,7 @@ from pipeline.request import EXPERTS, HIGH, LOW, SCHEDULERS, RequestError, Sampl
 from pipeline.sampling import schedule
 from pipeline.sampling.denoise import guided, guided_in_one_pass, velocity_of
 from pipeline.sampling.hooks import NEGATIVE, PAIR, POSITIVE, ModelInputs, observe
-from pipeline.sampling.sampler import sample
+from pipeline.sampling.sampler import noise_of_steps, sample
 
 SIDE, FRAMES = 64, 9
 
@@ -45,7 +45,8 @@ def by_diffusers(loaded: tuple, image: torch.Tensor, inputs: tuple, sampling: Sa
     model, _, vae = loaded
     positive, negative, first = inputs
     pictures = [None if i is None else fit(i, SIDE, SIDE).movedim(-1, 1) for i in (image, last_image)]
-    scheduler = schedule.new_scheduler(sampling.scheduler, schedule.sigmas_of(sampling))
+    scheduler = schedule.new_scheduler(sampling.scheduler, schedule.sigmas_of(sampling),
+                                       noise_of_steps(first.latent_shape, sampling.seed, 0))
     scheduler.set_timesteps = lambda steps, device=None: None  # its sigmas are there; the pipeline knows no others
     pipe = WanImageToVideoPipeline(tokenizer=None, text_encoder=None, vae=vae.resident.module, scheduler=scheduler,
                                    transformer=model.high.model, transformer_2=model.low.model, boundary_ratio=0.9)
@@ -83,6 +84,14 @@ def test_a_last_picture_is_the_pipelines_last_image(loaded: tuple, image: torch.
     theirs = by_diffusers(loaded, image, inputs, sampling, last_image)
     assert apart(ours, theirs) < 1e-5
     assert (ours - normalise(sample(loaded[0], *inputs, sampling))).abs().max() > 0.1
+
+
+def test_one_step_is_the_same_step_by_every_scheduler(loaded: tuple, inputs: tuple) -> None:
+    """x - v: none has an earlier step to go by, and no noise is left at the end."""
+    found = [normalise(sample(loaded[0], *inputs, Sampling(seed=5, num_inference_steps=1, scheduler=name)))
+             for name in SCHEDULERS]
+    assert max(apart(other, found[0]) for other in found) < 1e-2, "UniPC cuts the timestep 999.999 to 999"
+    assert apart(found[0], normalise(sample(loaded[0], *inputs, Sampling(seed=5, num_inference_steps=2)))) > 5e-2
 
 
 def test_frames_are_those_of_the_diffusers_pipeline(loaded: tuple, image: torch.Tensor, inputs: tuple) -> None:

@@ -19,10 +19,11 @@ from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import BOTH, HIGH, HIGH_ONLY, LOW, LOW_ONLY, SCHEDULERS, RequestError, Sampling
 from pipeline.sampling import schedule
 from pipeline.sampling.bridge import sample_stages
-from pipeline.sampling.hooks import observe
+from pipeline.sampling.hooks import Hooks, Velocity, observe
 from pipeline.sampling.latent_file import load_latent, save_latent
-from pipeline.sampling.resume import UNFINISHED, Unfinished, schedule_of
-from pipeline.sampling.sampler import new_noise, sample_latent
+from pipeline.sampling.resume import STEPS_DONE, UNFINISHED, Unfinished, schedule_of
+from pipeline.sampling.sampler import new_noise, noise_of_steps, sample_latent
+from pipeline.sampling.sigma_lists import LIGHTX2V, THINNED_14, TURBO, read_sigmas
 from pipeline.video.save import count_frames, decode_frames
 
 SIDE, FRAMES, STEPS = 32, 5, 10
@@ -121,6 +122,83 @@ def test_another_schedule_cannot_finish_a_clip(model: Wan22Model, inputs: tuple,
         finish(model, inputs, half_done["euler"], **changes)
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_official_table_as_a_list_gives_the_same_bits(model: Wan22Model, inputs: tuple, whole: dict, name: str,
+                                                          ) -> None:
+    """As text, whatever the settings are that it replaces."""
+    sigmas = read_sigmas(", ".join(map(repr, schedule.sigma_table(STEPS, 5.0).tolist())))
+    sampling = settings(scheduler=name, sigmas=sigmas, num_inference_steps=30, shift=8.0)
+    assert torch.equal(sample_latent(model, *inputs, sampling)["samples"], whole[name])
+
+
+OWN = {"sigmas": (1.0, 0.95, 0.91, 0.7, 0.3)}
+LISTS = ({"sigma_schedule": THINNED_14, "num_inference_steps": 40}, {"sigma_schedule": LIGHTX2V}, OWN,
+         {"sigmas": OWN["sigmas"], "denoise": 0.8})
+
+
+@pytest.mark.parametrize("changes", LISTS, ids=str)
+@pytest.mark.parametrize("name", ["unipc", "lcm"])
+def test_a_list_is_stopped_and_finished_later(model: Wan22Model, inputs: tuple, tmp_path: Path, whole: dict,
+                                              changes: dict, name: str) -> None:
+    changes = {"scheduler": name, **changes}
+    latent = {"samples": whole["euler"]} if "denoise" in changes else None
+    at_once = sample_latent(model, *inputs, settings(**changes), latent=latent)["samples"]
+    half = sample_latent(model, *inputs, settings(**changes, stage=HIGH_ONLY), latent=latent)
+    save_latent(lambda: tmp_path / "half.latent", half, {})
+    kept = load_latent(tmp_path / "half.latent")
+    high, low = schedule.spans(settings(**changes)).values()
+    assert (kept[STEPS_DONE].done, kept[STEPS_DONE].steps) == (len(high), len(high) + len(low))
+    unread = {} if changes.get("sigma_schedule") == THINNED_14 else {"num_inference_steps": 77, "shift": 2.0}
+    assert torch.equal(finish(model, inputs, kept, **{**changes, **unread}), at_once)
+
+
+@pytest.mark.parametrize(("begun", "goes_on", "said"), [
+    (OWN, {}, r"begun with sigmas 1\.0, 0\.95, 0\.91, 0\.7, 0\.3; this sampler has ''"),
+    ({}, OWN, r"begun with sigmas ''; this sampler has 1\.0, .* Set sigmas to ''\."),
+    ({}, {"sigma_schedule": THINNED_14}, "begun with sigma_schedule official; this sampler has thinned 4"),
+])
+def test_another_list_cannot_finish_a_clip(model: Wan22Model, inputs: tuple, half_done: dict, begun: dict,
+                                           goes_on: dict, said: str) -> None:
+    half = sample_latent(model, *inputs, settings(**begun, stage=HIGH_ONLY)) if begun else half_done["euler"]
+    with pytest.raises(RequestError, match=said):
+        finish(model, inputs, half, **goes_on)
+
+
+def test_a_list_that_starts_lower_changes_a_given_clip(model: Wan22Model, inputs: tuple, whole: dict) -> None:
+    given = {"samples": whole["euler"]}
+    by_denoise = sample_latent(model, *inputs, settings(denoise=0.6), latent=given)["samples"]
+    own = settings(sigmas=tuple(schedule.sigmas_of(settings(denoise=0.6))[:-1].tolist()))
+    assert torch.equal(sample_latent(model, *inputs, own, latent=given)["samples"], by_denoise)
+    with pytest.raises(RequestError, match=r"sigmas begins at 0\.\d+, where a given clip is to be changed, but"):
+        sample_latent(model, *inputs, own)
+
+
+def test_noise_is_as_large_as_the_first_sigma(model: Wan22Model, inputs: tuple) -> None:
+    """As TurboDiffusion's code begins, at 0.995, and ComfyUI's samplers from an empty latent."""
+    starts: list[torch.Tensor] = []
+
+    def wrap(velocity: Velocity, step: int, expert: str) -> Velocity:
+        def seen(latents: torch.Tensor, *rest: Any) -> torch.Tensor:
+            starts.append(latents)
+            return velocity(latents, *rest)
+
+        return seen
+
+    sampling = settings(sigma_schedule=TURBO, scheduler="lcm", guidance_scale=1.0)
+    first = float(schedule.sigmas_of(sampling)[0])
+    samples = sample_latent(model, *inputs, sampling, Hooks(wrap=wrap))["samples"]
+    assert len(starts) == 4 and torch.allclose(starts[0], first * new_noise(samples.shape, sampling.seed))
+
+
+def test_lcm_draws_new_noise_in_every_step(model: Wan22Model, inputs: tuple, whole: dict) -> None:
+    other = sample_latent(model, *inputs, settings(scheduler="lcm", seed=5))["samples"]
+    assert (normalise(other) - normalise(whole["lcm"])).abs().mean() > 0.05
+    drawn = [torch.randn(SHAPE, generator=noise_of_steps(SHAPE, 4, step)) for step in range(3)]
+    g = torch.Generator().manual_seed(4)
+    assert torch.equal(torch.randn(SHAPE, generator=g), new_noise(SHAPE, 4))
+    assert all(torch.equal(torch.randn(SHAPE, generator=g), noise) for noise in drawn)
+
+
 def test_the_second_stage_needs_the_first(model: Wan22Model, inputs: tuple) -> None:
     with pytest.raises(RequestError, match=r"stage is 'low-noise only', but no latent is connected"):
         finish(model, inputs, None)
@@ -138,6 +216,7 @@ def test_denoise_starts_on_the_straight_path_to_noise(model: Wan22Model, inputs:
 
     class TruePath(torch.nn.Module):
         config = model.low.model.config
+        blocks = ()
 
         def forward(self, stacked: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, return_dict: bool,
                     ) -> tuple[torch.Tensor]:
@@ -210,6 +289,9 @@ STATE = Unfinished(torch.zeros(SHAPE), 4, {"model_outputs.1": torch.zeros(SHAPE)
 
 @pytest.mark.parametrize("state", [
     replace(STATE, schedule={"shift": 5.0}), replace(STATE, schedule=STATE.schedule | {"shift": [5.0]}),
+    *(replace(STATE, schedule=STATE.schedule | odd) for odd in (
+        {"sigmas": "1, half"}, {"sigmas": 1.0}, {"sigma_schedule": "karras"}, {"num_inference_steps": 10**9},
+        {"num_inference_steps": 10.5}, {"shift": float("nan")}, {"seed": 3})),
     replace(STATE, schedule=STATE.schedule | {"scheduler": "euler"}), replace(STATE, history={}),
     replace(STATE, schedule=[]), replace(STATE, step="4"),
     *(replace(STATE, history=STATE.history | odd) for odd in (

@@ -24,7 +24,7 @@ from pipeline.sampling.bridge import sample_stages
 from pipeline.sampling.denoise import guided, velocity_of
 from pipeline.sampling.hooks import NEGATIVE, POSITIVE, Hooks, ModelInputs, combine
 from pipeline.sampling.latent_file import load_latent, save_latent
-from pipeline.sampling.sampler import new_noise, sample, sample_latent
+from pipeline.sampling.sampler import new_noise, noise_of_steps, sample, sample_latent
 from pipeline.sampling.schedule import new_scheduler, sigmas_of
 from pipeline.sampling.time_to_move import steered_steps, time_to_move
 from tests.support.comfy_in_process import import_comfyui
@@ -73,7 +73,8 @@ def by_the_paper(loaded: tuple, inputs: tuple, motion: Motion, sampling: Samplin
     held = motion.animatic.until_in_latents() < 1
     weak, strong = (int((sigmas > sigma).sum()) for sigma in (STRENGTH.weak, STRENGTH.strong))
     x = (1 - sigmas[weak]) * z + sigmas[weak] * noise
-    scheduler = new_scheduler(sampling.scheduler, sigmas_of(sampling))
+    drawn = noise_of_steps(condition.latent_shape, sampling.seed, strong) if sampling.scheduler == "lcm" else None
+    scheduler = new_scheduler(sampling.scheduler, sigmas_of(sampling), drawn)
     scheduler.set_begin_index(strong)
     with torch.no_grad():
         for step in range(weak, sampling.num_inference_steps):

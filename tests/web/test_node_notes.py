@@ -87,16 +87,24 @@ def test_steps_follow_the_settings(notes: Notes) -> None:
         assert "wants" not in notes.hear(node, "steps", "this run takes 1-3")
         notes.change(node, stage="low-noise only", boundary=0.0)
         notes.hear(node, "steps", "Change the boundary")
+        notes.change(node, stage="both", boundary=0.9, sigmas="1, .95, .91, .6")
+        notes.hear(node, "steps", "Steps 1-3 high-noise, 4 low-noise")
+        notes.change(node, sigma_schedule="thinned 4 + 14")
+        notes.hear(node, "steps", "sigmas is a list too")
+        notes.change(node, sigmas="", num_inference_steps=30)
+        notes.hear(node, "steps", "Steps 1-4 high-noise, 5-18 low-noise")
 
 
-def test_a_linked_number_is_said_to_be_unknown(notes: Notes) -> None:
+@pytest.mark.parametrize(("source", "name"), [("PrimitiveInt", "num_inference_steps"), ("ManualSigmas", "sigmas"),
+                                              ("PrimitiveString", "sigmas")])
+def test_a_linked_value_is_said_to_be_unknown(notes: Notes, source: str, name: str) -> None:
     notes.clear()
-    number, node = notes.add("PrimitiveInt"), notes.add("Wan22Sampler")
+    other, node = notes.add(source), notes.add("Wan22Sampler")
     notes.hear(node, "steps", "1-11")
-    notes.page.evaluate("""([from, to]) => { const node = app.graph.getNodeById(to);
-        app.graph.getNodeById(from).connect(0, node, node.inputs.findIndex(i => i.name === 'num_inference_steps')) }""",
-                        [number, node])
-    notes.hear(node, "steps", "num_inference_steps comes from another node")
+    notes.page.evaluate("""([from, to, name]) => { const node = app.graph.getNodeById(to);
+        app.graph.getNodeById(from).connect(0, node, node.inputs.findIndex(i => i.name === name)) }""",
+                        [other, node, name])
+    notes.hear(node, "steps", f"{name} comes from another node")
 
 
 def test_price_and_notes_follow_the_inputs(notes: Notes) -> None:

@@ -4,7 +4,7 @@ import { text } from "./text.js";
 
 const INPUTS = ["provider", "provider.model", "profile", "prompt", "negative_prompt", "resolution", "num_frames",
     "num_inference_steps", "guidance_scale", "max_cost", "max_cost_per_day",
-    "longer_clips", "strict", "loras", "last_image"];
+    "longer_clips", "strict", "loras", "last_image", "options"];
 
 /** Two decimals, or three if the third is not zero. */
 const dollars = (price) => `$${price.toFixed(3).replace(/0$/, "")}`;

@@ -4,7 +4,7 @@ import { text } from "./text.js";
 
 const SAMPLERS = ["Wan22Sampler", "Wan22BridgeSampler"];
 const INPUTS = ["num_inference_steps", "guidance_scale", "guidance_scale_2", "scheduler", "shift", "boundary",
-    "denoise", "stage"];
+    "denoise", "stage", "sigma_schedule", "sigmas"];
 
 const span = ([first, last]) => (first === last ? `${first}` : `${first}-${last}`);
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ..errors import ErrorKind, RemoteError
 from ..model import RemoteModel
+from ..options import Option, read_options
 from ..provider import Provider
 from .atlascloud import AtlasCloud
 from .fal import Fal
@@ -24,10 +26,15 @@ class Target:
     provider: Provider
     model: RemoteModel
     profile: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Further parameters of the model, from options.read_options."""
 
 
-def find_target(title: str, model_id: str, profile: str) -> Target:
-    """Return the target that a node names. Raises RemoteError (VALIDATION) for an unknown provider or model."""
+def find_target(title: str, model_id: str, profile: str, options: str = "") -> Target:
+    """Return the target that a node names. options: JSON, or "" for none.
+
+    Raises RemoteError (VALIDATION) for an unknown provider or model, or options that cannot be read.
+    """
     provider = next((provider for provider in PROVIDERS.values() if provider.title == title), None)
     if provider is None:
         titles = ", ".join(provider.title for provider in PROVIDERS.values())
@@ -36,4 +43,4 @@ def find_target(title: str, model_id: str, profile: str) -> Target:
     if model is None:
         ids = ", ".join(model.id for model in provider.models)
         raise RemoteError(ErrorKind.VALIDATION, f"{title} has no model {model_id!r}; choose one of {ids}.")
-    return Target(provider, model, profile)
+    return Target(provider, model, profile, read_options(options))

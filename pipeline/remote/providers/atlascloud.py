@@ -32,6 +32,7 @@ STATES = {"created": JobState.QUEUED, "queued": JobState.QUEUED, "processing": J
           "completed": JobState.DOWNLOADING, "succeeded": JobState.DOWNLOADING, "failed": JobState.FAILED,
           "timeout": JobState.FAILED, "error": JobState.FAILED, "rejected": JobState.FAILED,
           "cancelled": JobState.CANCELED, "canceled": JobState.CANCELED}
+TURBO_SIZES = ("480p", "720p", "1080p")
 MODERATED = 1039
 """`error_code` of a clip that its content rules refuse."""
 POLICY_WORDS = ("moderation", "content policy", "sensitive", "safety review")
@@ -77,7 +78,9 @@ class AtlasCloud(Provider):
         RemoteModel("alibaba/wan-2.2-spicy/image-to-video-lora", loras=3, lora_pages=True, durations=(5, 8),
                     prices={"480p": Price(second=0.04, source=READ)}),
         RemoteModel("atlascloud/wan-2.2-turbo-spicy/image-to-video-lora", loras=3, loras_for_both=False,
-                    lora_pages=True, durations=(5, 8)),
+                    lora_pages=True, durations=(5, 8), resolutions=TURBO_SIZES),
+        RemoteModel("atlascloud/wan-2.2-turbo/image-to-video", durations=(5, 8)),
+        RemoteModel("atlascloud/wan-2.2-turbo-spicy/image-to-video", durations=(5, 8), resolutions=TURBO_SIZES),
     )
 
     # No price(): the list of models gives a lowest price alone.

@@ -39,9 +39,12 @@ UNITS = {"second": "second", "seconds": "second", "video": "video", "videos": "v
 """Units of a price that say what a clip costs. "compute seconds", "5 seconds" and the like do not."""
 NO_END = (401, 403, 404, 429)
 """HTTP statuses of a result that say nothing of how its job ended."""
+AGAIN = (408, 409, 502, 503, 504)
+"""HTTP statuses after which its client asks again, the last three when they come from the gateway."""
 READ = "fal.ai's own list (llms.txt), read 2026-09"
-TURBO = {"480p": Price(clip=0.05, source=READ), "720p": Price(clip=0.10, source=READ)}
-PLAIN = {"480p": Price(second=0.04, source=READ), "720p": Price(second=0.08, source=READ)}
+SIZES = ("480p", "580p", "720p")
+TURBO = {size: Price(clip=usd, source=READ) for size, usd in zip(SIZES, (0.05, 0.075, 0.10), strict=True)}
+PLAIN = {size: Price(second=usd, source=READ) for size, usd in zip(SIZES, (0.04, 0.06, 0.08), strict=True)}
 
 
 def verify(request: WebhookRequest, keys: SigningKeys, now: float) -> str:
@@ -70,11 +73,12 @@ class Fal(Provider):
     webhook = SignatureScheme(verify, f"{REST}/.well-known/jwks.json", read_jwks, secret=False)
     models = (
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
-                    guidance=True, last_image=LAST, num_frames=(17, 161),
-                    prices=dict.fromkeys(("480p", "720p"), Price(second=0.10, source=READ))),
+                    guidance=True, last_image=LAST, num_frames=(17, 161), resolutions=SIZES,
+                    prices=dict.fromkeys(SIZES, Price(second=0.10, source=READ))),
         RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, max_steps=40, guidance=True,
-                    last_image=LAST, num_frames=(17, 161), prices=PLAIN),
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", last_image=LAST, durations=(5,), prices=TURBO),
+                    last_image=LAST, num_frames=(17, 161), resolutions=SIZES, prices=PLAIN),
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", last_image=LAST, durations=(5,),
+                    resolutions=SIZES, prices=TURBO),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:
@@ -86,7 +90,7 @@ class Fal(Provider):
             return self.error(ErrorKind.RATE_LIMIT, reply, message)
         if error_type == POLICY_TYPE:
             return self.error(ErrorKind.POLICY, reply, message)
-        if again != "false" and (reply.good or reply.status >= 500 or reply.status == 408 or again == "true"):
+        if again != "false" and (reply.good or reply.status >= 500 or reply.status in AGAIN or again == "true"):
             return self.error(ErrorKind.TRANSIENT, reply, message)
         if contains_any(message, "balance", "locked"):
             return self.error(ErrorKind.QUOTA, reply, message)
@@ -203,9 +207,9 @@ def _tells_the_end(reply: Reply) -> bool:
 
     A gateway's 502 to 504 has neither a body of fal's nor a request id (fal_client 1.0.3, `_is_ingress_error`).
     """
-    if reply.good or reply.status in NO_END:
+    if reply.status < 400 or reply.status in NO_END:
         return False
-    return "x-fal-request-id" in reply.headers or any(_told(reply))
+    return reply.status not in AGAIN or "x-fal-request-id" in reply.headers or any(_told(reply))
 
 
 def _failed(message: str, error_type: str, status: int = 500) -> JobStatus:

@@ -47,6 +47,7 @@ class Replicate(Provider):
     keys_page = "https://replicate.com/account/api-tokens"
     origins = ("https://api.replicate.com",)
     concurrent = 10
+    work_seconds = 3600.0  # LIFETIME
     history_delay = 60.0
     webhook = SignatureScheme(verify, f"{BASE}/webhooks/default/secret", read_secret, secret=True)
     models = (

@@ -74,6 +74,13 @@ class WaveSpeed(Provider):
         RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}", negative_prompt=True, last_image="last_image",
                     durations=(5, 8),
                     prices={"480p": Price(second=0.03, source=CLIENTS), "720p": Price(second=0.06, source=CLIENTS)}),
+        RemoteModel("wavespeed-ai/wan-2.2/image-to-video-lora", loras=3, lora_pages=True, negative_prompt=True,
+                    last_image="last_image", durations=(5, 8)),
+        RemoteModel("wavespeed-ai/wan-2.2/image-to-video", negative_prompt=True, last_image="last_image",
+                    durations=(5, 8)),
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-ultra-fast", negative_prompt=True, last_image="last_image",
+                    durations=(5, 8)),
+        RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video", durations=(5, 8)),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:

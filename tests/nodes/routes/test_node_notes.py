@@ -21,6 +21,7 @@ from pipeline.lora.bundled import FOLDER
 from pipeline.node_inputs import MAX_BODY
 from pipeline.request import STAGES, Sampling
 from pipeline.sampling.schedule import describe_run, spans
+from pipeline.sampling.sigma_lists import read_sigmas
 from tests.support.hostile_server import File, HostileServer
 
 STEPS, LORA, QUOTE = ROUTES = ("/wan22/steps", "/wan22/lora/check", "/wan22/quote")
@@ -47,10 +48,11 @@ def ask(server: ComfyServer, path: str, *linked: str, **inputs: object) -> dict[
 
 @pytest.mark.parametrize("settings", [
     {}, {"num_inference_steps": 4, "guidance_scale": 1.0}, {"num_inference_steps": 6}, {"shift": 1.0},
-    {"denoise": 0.3}, {"boundary": 0.5, "stage": STAGES[1]}, {"stage": STAGES[2], "scheduler": "unipc"}], ids=str)
+    {"denoise": 0.3}, {"boundary": 0.5, "stage": STAGES[1]}, {"stage": STAGES[2], "scheduler": "unipc"},
+    {"sigma_schedule": "thinned 4 + 14", "stage": STAGES[2]}, {"sigmas": "1, .95, .9, .6, .3", "shift": 9.0}], ids=str)
 def test_steps_are_those_that_are_sampled(server: ComfyServer, settings: dict[str, Any]) -> None:
     told = ask(server, STEPS, **settings, guidance_scale_2=0.0)
-    sampling = Sampling(0, **settings)
+    sampling = Sampling(0, **{**settings, "sigmas": read_sigmas(settings.get("sigmas", ""))})
     assert [told["high"], told["low"]] == [[s.start + 1, s.stop] if s else None for s in spans(sampling).values()]
     said = describe_run(sampling)
     assert (told["warning"] in said) and bool(told["warning"]) == (". " in said)
@@ -60,7 +62,9 @@ def test_steps_are_those_that_are_sampled(server: ComfyServer, settings: dict[st
 
 
 def test_steps_that_cannot_be_and_inputs_that_are_not_known(server: ComfyServer) -> None:
-    assert "choose 4 to 50" in ask(server, STEPS, num_inference_steps=3)["fault"]
+    assert "choose 1 to 100" in ask(server, STEPS, num_inference_steps=0)["fault"]
+    assert "is no number" in ask(server, STEPS, sigmas="1, half")["fault"]
+    assert ask(server, STEPS, "sigmas", num_inference_steps=30)["unknown"] == ["sigmas"]
     assert "Change the boundary" in ask(server, STEPS, denoise=0.1, stage=STAGES[1])["fault"]
     assert ask(server, STEPS, "shift", num_inference_steps=30)["unknown"] == ["shift"]
     assert ask(server, STEPS, "guidance_scale", num_inference_steps=8)["warning"] == ""

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.comfy_outside import Outside
 
-MODEL = {"wavespeed": {"provider": "WaveSpeed", "provider.model": "wavespeed-ai/wan-2.2/i2v-{resolution}-lora"},
-         "fal": {"provider": "fal.ai", "provider.model": "fal-ai/wan/v2.2-a14b/image-to-video"}}
+ASKED = {"provider": "WaveSpeed", "provider.model": "wavespeed-ai/wan-2.2/i2v-{resolution}-lora"}
+LISTED = {"provider": "fal.ai", "provider.model": "fal-ai/wan/v2.2-a14b/image-to-video"}
 SECRET = "my secret prompt"
 
 
@@ -22,9 +22,9 @@ def keep(outside: Outside, name: str, key: str) -> None:
     outside.comfy.post("/wan22/keys", {"profile": "quote", "provider": name, "key": key}, parse=False)
 
 
-@pytest.mark.parametrize("name", MODEL)
-def test_provider_is_asked_with_a_key_once_and_told_no_prompt(outside: Outside, name: str) -> None:
-    server, given = outside.providers[name], {**MODEL[name], "profile": "quote", "num_frames": 81}
+def test_provider_is_asked_with_a_key_once_and_told_no_prompt(outside: Outside) -> None:
+    name = "wavespeed"
+    server, given = outside.providers[name], {**ASKED, "profile": "quote", "num_frames": 81}
     before = len(server.seen)
     missing = quoted(outside, **given, ask=True)
     assert "no API key" in missing["warnings"][0] and not missing["asked"]
@@ -48,7 +48,16 @@ def test_provider_is_asked_with_a_key_once_and_told_no_prompt(outside: Outside, 
 
 
 def test_wrong_key_is_said(outside: Outside) -> None:
-    keep(outside, "fal", "no-such-key")
-    told = quoted(outside, **MODEL["fal"], profile="quote", num_frames=49, ask=True)
+    keep(outside, "wavespeed", "no-such-key")
+    told = quoted(outside, **ASKED, profile="quote", num_frames=113, ask=True)
     assert any("rejected the API" in said for said in told["warnings"]) and not told["asked"] and told["price"]
+    keep(outside, "wavespeed", "")
+
+
+def test_a_price_that_is_listed_is_not_asked_for(outside: Outside) -> None:
+    before = len(outside.providers["fal"].seen)
+    keep(outside, "fal", outside.providers["fal"].key)
+    told = quoted(outside, **LISTED, profile="quote", num_frames=81, resolution="580p", ask=True)
     keep(outside, "fal", "")
+    assert told["price"] == pytest.approx(81 / 16 * 0.06) and not told["asked"]
+    assert len(outside.providers["fal"].seen) == before

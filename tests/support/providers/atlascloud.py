@@ -83,6 +83,7 @@ MODELS: dict[str, tuple[type[Inputs], float]] = {
     "atlascloud/wan-2.2-turbo-spicy/image-to-video-lora": (TurboLora, 0.026),
     "alibaba/wan-2.2-spicy/image-to-video": (Spicy, 0.03),
     "atlascloud/wan-2.2-turbo-spicy/image-to-video": (Turbo, 0.02),
+    "atlascloud/wan-2.2-turbo/image-to-video": (Turbo, 0.02),
     "alibaba/wan-2.2/i2v-480p": (Plain, 0.03),
     "alibaba/wan-2.2/i2v-720p": (Plain, 0.06),
 }

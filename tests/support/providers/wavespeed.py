@@ -60,6 +60,12 @@ class Unified(WithLoras):
     resolution: Literal["480p", "720p"] = "720p"
 
 
+class UnifiedPlain(Plain):
+    """image-to-video."""
+
+    resolution: Literal["480p", "720p"] = "720p"
+
+
 class Spicy(Inputs):
     """wan-2.2-spicy/image-to-video."""
 
@@ -86,6 +92,9 @@ MODELS: dict[str, tuple[type[Inputs], float]] = {
     "wavespeed-ai/wan-2.2/i2v-720p-lora-ultra-fast": (WithLoras, 0.20),
     "wavespeed-ai/wan-2.2/image-to-video-lora": (Unified, 0.35),
     "wavespeed-ai/wan-2.2-spicy/image-to-video": (Spicy, 0.15),
+    "wavespeed-ai/wan-2.2/image-to-video": (UnifiedPlain, 0.30),
+    "wavespeed-ai/wan-2.2/i2v-480p-ultra-fast": (Plain, 0.05),
+    "wavespeed-ai/wan-2.2/i2v-720p-ultra-fast": (Plain, 0.10),
     "wavespeed-ai/wan-2.2/i2v-480p": (Plain, 0.15),
     "wavespeed-ai/wan-2.2/i2v-720p": (Plain, 0.30),
 }

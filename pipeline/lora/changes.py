@@ -1,4 +1,4 @@
-"""A LoRA's tensors as patches of an expert's parameters, and putting them in force."""
+"""Read a LoRA's tensors as changes of an expert's parameters."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ..models.host import Targets
 from .adapters import OF_BIAS, UP_BIAS, adapter_of, patch_shape, used_parts
-from .arithmetic import ModulePatch, Parts, with_changes
+from .arithmetic import ModulePatch, Parts
+
+Targets = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Original name of a module, or of a bias with `.bias` -> name and shape of the parameter that a LoRA changes."""
 
 NO_WEIGHT = ("alpha", "reshape_weight", *OF_BIAS)
 """Parts that are not in the patch of a weight."""
@@ -16,7 +18,12 @@ NO_WEIGHT = ("alpha", "reshape_weight", *OF_BIAS)
 
 def read_lora(modules: Mapping[str, Parts], targets: Targets, factors: Mapping[str, float],
               ) -> tuple[dict[str, ModulePatch], set[str]]:
-    """See host.ReadLora. Every part is used or left out of the names returned; nothing is dropped in silence."""
+    """Return the changes by parameter, and the names of the tensors used, each `module.part`.
+
+    modules: a LoRA's tensors by module and part, with ComfyUI's names of parts, such as `lora_up.weight`. factors:
+    alpha / rank of modules without an alpha tensor. Every part is used or left out of the names returned; nothing is
+    dropped in silence. Raises ValueError, with a clause, for a change that does not fit its parameter.
+    """
     changes: dict[str, ModulePatch] = {}
     used: set[str] = set()
     for module, tensors in modules.items():
@@ -58,30 +65,3 @@ def _tried(change: ModulePatch, name: str, shape: Sequence[int]) -> ModulePatch:
     except (RuntimeError, IndexError) as error:
         raise ValueError(f"its change of {name} does not fit a weight of {' x '.join(map(str, shape))}") from error
     return change
-
-
-class Change:
-    """A function that adds LoRAs to a copy of a weight at each use; the weight stays as it is stored."""
-
-    def __init__(self, changes: Sequence[tuple[float, ModulePatch]]) -> None:
-        self.changes = changes
-
-    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
-        return with_changes(weight, self.changes)
-
-
-class PatchedParameters:
-    """The parameters of a module that patches replace while they are in force."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-        self._originals: dict[str, torch.Tensor] = {}
-
-    def put(self, wanted: Mapping[str, Sequence[tuple[float, ModulePatch]]]) -> None:
-        """Restore the originals, then apply these changes: name of a parameter -> (scale, change) each."""
-        for name, original in self._originals.items():
-            parameter = self._module.get_parameter(name)
-            parameter.data = original.to(parameter.device)
-        self._originals = {name: self._module.get_parameter(name).data for name in wanted}
-        for name, changes in wanted.items():
-            self._module.get_parameter(name).data = with_changes(self._originals[name], changes)
