@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipeline.motion.path import read_camera_path
 from ..pipeline.motion.presets import preset_json
 from ..pipeline.request import RequestError
-from .motion_inputs import check_strength_input, strength_input, strength_of
+from .motion_inputs import check_strength_input, shown_in_editor, strength_input, strength_of
 from .size_inputs import check_size_inputs, num_frames_input, resolution_input, size_of
 from .sockets import CATEGORY, Motion
 
@@ -30,7 +30,7 @@ class CameraPath(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="VAE from Load Wan 2.2, or wan_2.1_vae from Load VAE."),
                 io.Image.Input("image", tooltip="The whole picture, which may be larger than the camera's frame: one, "
                                                 "without transparency, at least 32x32 pixels."),
-                io.String.Input("path", default=preset_json("zoom in"), multiline=True,
+                io.String.Input("path", default=preset_json("zoom in"), multiline=False,
                                 tooltip="The camera's frame at times t from 0 to 1, as JSON: x and y in its widths and "
                                         "heights, zoom, roll, tilt and orbit in degrees; and the easing."),
                 resolution_input(),
@@ -73,4 +73,4 @@ class CameraPath(io.ComfyNode):
             motion = move_camera(vae, image, *size_of(resolution), num_frames, read_camera_path(path),
                                  strength_of(strength), depth)
             shown = motion.render(progress())
-            return io.NodeOutput(motion, shown.images[:1], shown.images, shown.mask)
+            return io.NodeOutput(motion, shown.images[:1], shown.images, shown.mask, ui=shown_in_editor(image))

@@ -1,10 +1,10 @@
-"""How strongly a motion steers, as the nodes show it that draw one."""
+"""What the nodes share that draw a motion: how strongly it steers, and what is shown in their editor."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..pipeline.motion.strength import STRENGTHS, Strength
 from ..pipeline.request import RequestError
@@ -47,3 +47,12 @@ def strength_of(strength: dict[str, Any]) -> Strength:
         raise RequestError(f"strength is {choice!r}; choose one of {', '.join([*STRENGTHS, CUSTOM])}.")
     chosen.check()
     return chosen
+
+
+def shown_in_editor(image: object, mask: object = None) -> dict[str, Any]:
+    """Return the node's `ui` output: files of the picture and the mask of this run, as /view names them.
+
+    web/js/camera/ shows them where they come from nodes other than Load Image, and are not known without a run.
+    """
+    shown = {"wan22_image": ui.PreviewImage(image).values}
+    return shown if mask is None else {**shown, "wan22_mask": ui.PreviewMask(mask).values}

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipeline.motion.path import read_object_path
 from ..pipeline.request import RequestError
-from .motion_inputs import check_strength_input, strength_input, strength_of
+from .motion_inputs import check_strength_input, shown_in_editor, strength_input, strength_of
 from .size_inputs import check_size_inputs, num_frames_input, resolution_input, size_of
 from .sockets import CATEGORY, Motion
 
@@ -31,7 +31,7 @@ class MoveObject(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="VAE from Load Wan 2.2, or wan_2.1_vae from Load VAE."),
                 io.Image.Input("image", tooltip="The picture, the same as that of motion."),
                 io.Mask.Input("mask", tooltip="The object, drawn on this picture in the mask editor of Load Image."),
-                io.String.Input("path", default=DEFAULT_PATH, multiline=True,
+                io.String.Input("path", default=DEFAULT_PATH, multiline=False,
                                 tooltip="How far the object has moved at times t from 0 to 1, as JSON: x and y in "
                                         "widths and heights of the clip, starting at 0; and the easing."),
                 resolution_input(),
@@ -72,4 +72,4 @@ class MoveObject(io.ComfyNode):
             before = stay(vae, image, *size_of(resolution), num_frames, chosen, motion)
             moved = move_object(before, mask, read_object_path(path), chosen)
             shown = moved.render(progress())
-            return io.NodeOutput(moved, shown.images, shown.mask)
+            return io.NodeOutput(moved, shown.images, shown.mask, ui=shown_in_editor(image, mask))

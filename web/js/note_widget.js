@@ -1,4 +1,5 @@
 import { app } from "../../../scripts/app.js";
+import { addElement } from "./element_widget.js";
 import { addStyle } from "./style.js";
 
 addStyle("note_widget");
@@ -34,13 +35,7 @@ export function addNote(node, name, label, lines) {
     const height = lines * LINE + FRAME;
     element.style.minHeight = `${height}px`;
     const whole = height + 2 * MARGIN;
-    const widget = node.addDOMWidget(name, "wan22-note", element, {
-        serialize: false,
-        margin: MARGIN,
-        getMinHeight: () => whole,
-        getMaxHeight: () => whole,
-    });
-    widget.serialize = false;
+    addElement(node, name, element, { margin: MARGIN, getMinHeight: () => whole, getMaxHeight: () => whole });
     // Without anything to scroll, the wheel zooms the canvas, as over the rest of the node.
     element.addEventListener("wheel", (event) => {
         const scrolls = element.scrollHeight > element.clientHeight && !event.ctrlKey;

@@ -1,5 +1,5 @@
 import { text } from "../text.js";
-import { button, element, setPressed } from "./element.js";
+import { button, element, setPressed } from "../element.js";
 
 /** The controls that choose a second clip and the layout of both. */
 export class Compare {

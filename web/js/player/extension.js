@@ -1,4 +1,5 @@
 import { app } from "../../../../scripts/app.js";
+import { forwardToCanvas } from "../forward.js";
 import { addStyle } from "../style.js";
 import { clipsOf } from "./clip.js";
 import { lastOutputs } from "./history.js";
@@ -69,18 +70,6 @@ function others(node) {
             found.push({ name: `${other.title} #${other.id}: ${clip.name}`, clip });
     }
     return found.filter(({ clip }) => clip.id !== shown.id);
-}
-
-/** Let wheel and middle button act on the classic canvas over the player too; Nodes 2.0 does so itself. */
-function forwardToCanvas(element) {
-    const pass = (event) => {
-        if (window.LiteGraph.vueNodesMode) return;
-        event.preventDefault();
-        app.canvas.canvas.dispatchEvent(new event.constructor(event.type, event));
-    };
-    element.addEventListener("wheel", pass);
-    for (const kind of ["pointerdown", "pointermove", "pointerup"])
-        element.addEventListener(kind, (event) => (event.button === 1 || event.buttons & 4) && pass(event));
 }
 
 /** Show the outputs of the server's history again: a page that was loaded anew has none. */

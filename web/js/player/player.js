@@ -1,6 +1,6 @@
 import { text } from "../text.js";
 import { Compare } from "./compare.js";
-import { button, element, relabel, setPressed } from "./element.js";
+import { button, element, relabel, setPressed } from "../element.js";
 import { Stage } from "./stage.js";
 
 const SPEEDS = [0.25, 0.5, 1, 2];

@@ -1,5 +1,5 @@
 import { text } from "../text.js";
-import { element } from "./element.js";
+import { element } from "../element.js";
 
 /** The picture of one clip, addressed by frame number. Only a video element: no frame is kept. */
 export class Screen {

@@ -1,4 +1,4 @@
-import { element } from "./element.js";
+import { element } from "../element.js";
 import { Screen } from "./screen.js";
 
 /** Offset of the second clip in seconds above which it seeks. */
