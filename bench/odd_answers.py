@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.remote.api import Reply  # noqa: E402
 from pipeline.remote.errors import RemoteError  # noqa: E402
-from pipeline.remote.job import JobState  # noqa: E402
+from pipeline.remote.job import OVER, JobState  # noqa: E402
 from pipeline.remote.plan import TRIM, plan_clip  # noqa: E402
 from pipeline.remote.provider import JobStatus, Provider, RequestFlow  # noqa: E402
 from pipeline.remote.providers import PROVIDERS  # noqa: E402
@@ -141,10 +141,11 @@ def check_value(value: Any) -> None:
     """Raise AssertionError for a result that the rest cannot rely on."""
     if isinstance(value, JobStatus):
         assert value.price is None or math.isfinite(value.price)
+        assert value.price is None or value.price > 0 or value.unbilled or value.state not in OVER
         assert isinstance(value.message, str) and isinstance(value.url, str)
         assert value.state != JobState.DOWNLOADING or value.url, "finished, and no clip"
     elif isinstance(value, float):
-        assert math.isfinite(value)
+        assert math.isfinite(value) and value > 0
 
 
 def submit(provider: Provider, bases: list[Any], random_: random.Random) -> str:
@@ -153,8 +154,6 @@ def submit(provider: Provider, bases: list[Any], random_: random.Random) -> str:
     refusal = provider.refusal(reply)
     if refusal is not None:
         check_sentence(provider, refusal)
-        assert reply.status < 500 or refusal.kind.value in ("transient", "rate limit", "policy", "quota", "auth",
-                                                            "provider failed"), refusal
         return refusal.kind.value
     try:
         assert provider.accepted(reply)

@@ -10,14 +10,16 @@ from dataclasses import replace
 from .client import ProviderClient
 from .context import RemoteContext
 from .errors import RemoteError
-from .job import Job
+from .job import Job, JobState
 from .provider import JobStatus
 
 
 def bill_of_end(status: JobStatus, title: str) -> dict[str, object]:
     """Return the ledger's fields on the bill of a job that ended without a clip; title: of its provider."""
-    if status.price:
+    if status.price and status.price > 0:
         return {"price": status.price, "price_source": f"billed by {title}"}
+    if status.state == JobState.LOST:
+        return {}  # what became of it is not known, and it may well be billed
     if status.unbilled:
         return {"price": 0.0, "price_source": f"not billed by {title}"}
     return {"price_source": f"estimate: {title} may bill a job that ends so"}
@@ -41,7 +43,7 @@ async def _read_bill(job: Job, client: ProviderClient, context: RemoteContext) -
         try:
             context.check_sending_allowed()
             status = await client.run(provider.poll(job.model, job.remote_id))
-            if status.price:
+            if status.price and status.price > 0:
                 context.ledger.note_bill(job, status.price, f"billed by {provider.title}")
                 return
         except RemoteError:  # the next look may find it

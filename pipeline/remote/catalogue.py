@@ -25,8 +25,9 @@ async def published_fields(client: ProviderClient, model_name: str) -> frozenset
     if when and time.monotonic() - when < MAX_AGE:
         return fields
     fields = await client.run(client.provider.fields(model_name))
-    with _lock:
-        _known[asked] = (time.monotonic(), fields)
+    if fields:
+        with _lock:
+            _known[asked] = (time.monotonic(), fields)
     return fields
 
 

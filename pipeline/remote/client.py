@@ -104,7 +104,8 @@ class ProviderClient:
             raise self._unknown(str(error)) from None
         refusal = self.provider.refusal(reply)
         if refusal is not None:
-            if refusal.kind == ErrorKind.TRANSIENT:  # a gateway's error says nothing about what is behind it
+            # A gateway's error, and a server's own, say nothing about what the request has started.
+            if refusal.kind == ErrorKind.TRANSIENT or reply.status >= 500:
                 raise self._unknown(str(refusal))
             on_sent(False)
             if refusal.kind == ErrorKind.LOST:  # no job exists yet, so it is the model that is missing

@@ -61,6 +61,12 @@ class Job:
     summary: dict[str, object] = field(default_factory=dict)
     """The request for people to read: prompt, size, frames; no key, no picture, no link's query."""
 
+    def estimate(self) -> dict[str, object]:
+        """Return the fields of the price as it was before it was set to 0, for a job that is found again; or none."""
+        if self.price or "estimate" not in self.summary:
+            return {}
+        return {"price": self.summary["estimate"], "price_source": "estimate"}
+
     @property
     def short_id(self) -> str:
         """The first 8 characters of the id, which users see and may give back."""

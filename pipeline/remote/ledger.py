@@ -112,7 +112,8 @@ class Ledger:
                               "provider.")
         if job.remote_id != remote_id and self.has_remote_id(job.provider, remote_id):
             raise RemoteError(ErrorKind.VALIDATION, f"{remote_id} belongs to another job of the ledger.")
-        return self.reopen(job, remote_id=remote_id, sent=True, state=JobState.RUNNING, error="", error_kind="")
+        return self.reopen(job, remote_id=remote_id, sent=True, state=JobState.RUNNING, error="", error_kind="",
+                           **job.estimate())
 
     def give_up(self, job: Job) -> Job:
         """Abandon a job, so that the same request may be bought anew; if its provider knows it, it counts as spent.
@@ -197,7 +198,8 @@ def _reusable(base: sqlite3.Connection, digest: str, models: Sequence[tuple[str,
 
 
 def _spent(base: sqlite3.Connection, since: float, except_job: str) -> float:
-    # A job that ended without a clip has the price 0 unless its provider may bill it all the same.
+    # A job that ended without a clip has the price 0 unless its provider may bill it all the same. (Jobs that ended so
+    # before prices were set to 0 count for a day.)
     return base.execute("SELECT COALESCE(SUM(price), 0) FROM jobs WHERE submitted >= ? AND id != ? AND "
                         "(sent = 1 OR state = ?)", (since, except_job, JobState.SUBMITTING.value)).fetchone()[0]
 

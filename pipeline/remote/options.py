@@ -17,6 +17,8 @@ LONGEST = 200
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 SAFETY = re.compile(r"safety|moderation|nsfw|content_filter", re.IGNORECASE)
 """In the names of parameters that stay as the provider has them."""
+OTHER_ANSWER = re.compile(r"sync_mode|base64|webhook|callback", re.IGNORECASE)
+"""In the names of parameters that change how the provider answers: the clip that was paid for would not be found."""
 
 Option = bool | int | float | str
 
@@ -36,6 +38,8 @@ def read_options(text: str) -> dict[str, Option]:
             raise _refused(f"have the name {name[:LONGEST]!r}, which no parameter has")
         if SAFETY.search(name):
             raise _refused(f"have {name}: the provider's own checks stay as it sets them. Take it out")
+        if OTHER_ANSWER.search(name):
+            raise _refused(f"have {name}, which would change how the provider answers. Take it out")
         if not isinstance(value, (bool, int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
             raise _refused(f"have a {name} that is neither a number, a text, true nor false")
         if isinstance(value, str) and len(value) > LONGEST:

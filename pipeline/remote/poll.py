@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,12 @@ DOWNLOADS = 4
 """Tries to download a finished clip before the run ends."""
 LONGEST_POLL = 180.0
 """Seconds that one poll and the wait before it can take at most."""
+QUEUED_LONGEST = 6 * 3600.0
+"""Seconds in a provider's queue after which a job is no longer waited for."""
+MISSING, MISSING_SECONDS = 3, 60.0
+"""Polls in a row, and seconds, for which a provider must not know a job before it is lost."""
+FILE_LASTS = 3600.0
+"""Seconds after which a file that is not there is gone; before, its host may not have it yet."""
 LINK_LASTS = 24 * 3600.0
 """Seconds after which a link that is refused, and its renewal too, is taken for a clip that is gone."""
 AFTER_CANCEL = (0.0, 1.0, 2.0)
@@ -66,10 +73,14 @@ class _Patience:
 
     deadline: float
     """Longest `worked`."""
+    queue_deadline: float
+    """Longest `queued`."""
     outage: float
     """Longest `out`."""
     worked: float = 0.0
     """Without the time in the queue, which is nobody's fault."""
+    queued: float = 0.0
+    """In the queue."""
     out: float = 0.0
     """Since the last usable answer."""
     answered: float = field(default_factory=time.time)
@@ -89,11 +100,13 @@ class _Patience:
             self.answered = time.time()
         if state != JobState.QUEUED or trouble:
             self.worked += passed
+        else:
+            self.queued += passed
         self.trouble = trouble
 
     @property
     def is_over(self) -> bool:
-        return self.worked > self.deadline
+        return self.worked > self.deadline or self.queued > self.queue_deadline
 
     @property
     def is_outage(self) -> bool:
@@ -104,8 +117,8 @@ async def _poll_until_finished(job: Job, client: ProviderClient, context: Remote
     """Return the status of the finished job. Raises RemoteError when it ends otherwise or takes too long."""
     title, timeouts = client.provider.title, client.timeouts
     deadline = client.provider.work_seconds if timeouts.deadline is None else timeouts.deadline
-    patience = _Patience(deadline * timeouts.pace, timeouts.outage * timeouts.pace)
-    polled, asked = 0, 0.0
+    patience = _Patience(deadline * timeouts.pace, QUEUED_LONGEST * timeouts.pace, timeouts.outage * timeouts.pace)
+    polled, asked, missing = 0, 0.0, 0
     status = JobStatus(job.state)
     fresh = time.time() - job.submitted < timeouts.polls[0]
     # The loop itself is the retry, so that the user reads of trouble at once.
@@ -116,16 +129,19 @@ async def _poll_until_finished(job: Job, client: ProviderClient, context: Remote
                                           partial(_show_status, status, patience, job, client, context))
         polled += 1
         try:
-            status, asked = await _poll(job, once), 0.0
+            status, asked, missing = await _poll(job, once), 0.0, 0
             patience.note(status.state, None)
         except RemoteError as error:
             asked = error.retry_after or 0.0
             patience.note(status.state, error)
-            if error.kind not in RETRYABLE or patience.is_outage:
+            missing = missing + 1 if error.kind == ErrorKind.LOST else 0
+            if missing >= MISSING and patience.out > MISSING_SECONDS * timeouts.pace:
+                status = JobStatus(JobState.LOST, error_kind=ErrorKind.LOST, message=str(error))
+            elif not missing and (error.kind not in RETRYABLE or patience.is_outage):
                 raise RemoteError(error.kind, f"{error} The job {job.short_id} continues there: run again to wait for "
                                   f"it, or give it up in the Jobs tab.") from None
         _note_queue_position(job.id, status.queue_position)
-        if status.price:
+        if status.price and status.price > 0:
             context.ledger.update(job, price=status.price, price_source=f"billed by {title}")
         if status.state == JobState.DOWNLOADING:
             return status
@@ -139,21 +155,20 @@ async def _poll_until_finished(job: Job, client: ProviderClient, context: Remote
         job = context.ledger.update(job, state=status.state)
         if patience.is_over:
             context.ledger.update(job, state=JobState.TIMED_OUT)
+            minutes = (patience.worked + patience.queued) / timeouts.pace / 60
             raise RemoteError(ErrorKind.TIMEOUT, f"{title} has not finished the job {job.short_id} after "
-                              f"{deadline / 60:.0f} minutes. It continues there: run again, or resume it "
-                              f"with the id {job.short_id}.")
+                              f"{minutes:.0f} minutes. It continues there: run again, or resume it with the id "
+                              f"{job.short_id}.")
 
 
 async def _poll(job: Job, client: ProviderClient) -> JobStatus:
-    """Return a job's status; LOST where the provider does not know it any more. Raises RemoteError."""
+    """Return a job's status; its last one while the provider need not know it yet. Raises RemoteError."""
     try:
         return await client.run(client.provider.poll(job.model, job.remote_id))
     except RemoteError as error:
         young = time.time() - job.submitted < client.provider.grace_seconds
         if young and error.kind in (ErrorKind.LOST, ErrorKind.VALIDATION):  # it does not know the job yet
             return JobStatus(job.state)
-        if error.kind == ErrorKind.LOST:
-            return JobStatus(JobState.LOST, error_kind=ErrorKind.LOST, message=str(error))
         raise
 
 
@@ -196,13 +211,15 @@ async def _download(job: Job, link: str, client: ProviderClient, context: Remote
             refused = error.kind == ErrorKind.DOWNLOAD_EXPIRED
             if (refused or error.kind == ErrorKind.LOST) and not renewed:
                 renewed = True
-                link = (await _poll(job, client)).url or link
+                with suppress(RemoteError):  # the old link may work a little later
+                    link = (await _poll(job, client)).url or link
                 continue
-            if error.kind == ErrorKind.LOST or (refused and time.time() - job.submitted > LINK_LASTS):
+            age = time.time() - job.submitted
+            if (error.kind == ErrorKind.LOST and age > FILE_LASTS) or (refused and age > LINK_LASTS):
                 context.ledger.update(job, state=JobState.LOST, error_kind=error.kind.value, error=str(error))
                 raise RemoteError(error.kind, f"{error} {title} keeps clips for a short time only, and the clip of the "
                                   f"job {job.short_id} is gone.") from None
-            if error.kind not in (*RETRYABLE, ErrorKind.INTEGRITY) or tried >= DOWNLOADS:
+            if error.kind not in (*RETRYABLE, ErrorKind.INTEGRITY, ErrorKind.LOST) or tried >= DOWNLOADS:
                 raise RemoteError(error.kind, f"{error} The clip of the job {job.short_id} is paid and still at "
                                   f"{title}: run again to download it.") from None
             await context.wait(client.timeouts.before_retry(tried, error.retry_after))

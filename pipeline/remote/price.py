@@ -23,7 +23,7 @@ def full_body(provider: Provider, plan: Plan, image_url: str, last_image_url: st
     Raises RemoteError (VALIDATION) for an option that is a parameter of the request's own.
     """
     body = provider.body(plan, image_url)
-    check_options(plan.options, body)
+    check_options(plan.options, {*body, plan.model.last_image, "negative_prompt", "loras"})
     body = {**body, **plan.options}
     return {**body, plan.model.last_image: last_image_url} if plan.last_image else body
 
@@ -36,7 +36,7 @@ def sample_body(plan: Plan, client: ProviderClient) -> dict[str, Any]:
 
 async def find_price(plan: Plan, body: dict[str, Any], client: ProviderClient, own: Mapping[str, float],
                      ) -> tuple[float | None, str]:
-    """Return the price in US dollars and its source: the provider, the user, or the table beside the model.
+    """Return the price in US dollars and its source: the provider, the table beside the model, or the user.
 
     own: the user's prices, see Settings.
     """
@@ -58,13 +58,12 @@ async def quoted_price(plan: Plan, body: dict[str, Any], client: ProviderClient)
 
 
 def table_price(plan: Plan, own: Mapping[str, float]) -> tuple[float | None, str]:
-    """Return the price in US dollars, by the user or by the table beside the model, and its source.
+    """Return the price in US dollars, by the table beside the model or by the user, and its source.
 
-    (None, "") without one.
+    (None, "") without one, and for a request with options, of which the table knows nothing.
     """
-    if plan.model_name in own:
-        return own[plan.model_name], "estimated in your settings"
-    price = plan.model.prices.get(plan.clip.resolution)
+    price = None if plan.options else plan.model.prices.get(plan.clip.resolution)
     if price is None:
-        return None, ""
+        known = own.get(plan.model_name)
+        return (None, "") if known is None else (known, "estimated in your settings")
     return price.usd(plan.billed_seconds), f"{price.source}; prices of {PRICES_READ}"

@@ -141,7 +141,7 @@ async def resume(job: Job, provider: Provider, context: RemoteContext) -> Finish
         job = context.ledger.get(job.id)
         context.record_run(job.id, False)
         if job.remote_id and job.state in (*OVER, JobState.TIMED_OUT):
-            job = context.ledger.reopen(job, state=JobState.RUNNING, error="", error_kind="")
+            job = context.ledger.reopen(job, state=JobState.RUNNING, error="", error_kind="", **job.estimate())
         if not job.remote_id and not job.sent:
             raise RemoteError(ErrorKind.LOST, f"The job {job.short_id} never reached {provider.title}: there is "
                               "nothing to resume. Queue its workflow again.")

@@ -58,7 +58,7 @@ async def submit_job(job: Job, plan: Plan, pictures: Sequence[Picture], client: 
         cost = "price not known" if price is None else f"${price:.3f} ({source})"
         context.show_text(f"{provider.title}: submitting, {cost}.")
         job = context.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),
-                                    summary={**job.summary, "sent": _redacted(body)})
+                                    summary={**job.summary, "sent": _redacted(body), "estimate": price})
         settings = context.settings()
         context.check_wanted()  # the last moment at which Stop costs nothing
         job = context.ledger.authorize(job, price, source, context.limits, settings.budget)
@@ -100,10 +100,13 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: ProviderClient
             raise
         return  # the paid request will tell
     if plan.options and not known:
+        forget()
         raise RemoteError(ErrorKind.VALIDATION, f"{provider.title} does not say which parameters {plan.model_name} "
                           "takes, so the options cannot be checked. Clear them, or run again later. Nothing was "
                           "bought.")
     unknown = sorted(set(body) - known) if known else []
+    if unknown:
+        forget()  # the next run asks anew
     if strange := [name for name in unknown if name in plan.options]:
         raise RemoteError(ErrorKind.VALIDATION, f"{plan.model_name} has no {', '.join(strange)}. It takes "
                           f"{', '.join(sorted(known))}. Change the options. Nothing was bought.")
@@ -138,6 +141,8 @@ async def recover_submit(job: Job, client: ProviderClient, context: RemoteContex
             entries = await client.run(client.provider.history(job.model, job.submitted - CLOCK_SKEW))
         except RemoteError as error:
             context.show_text(str(error))
+            if error.kind not in RETRYABLE:
+                break
             continue
         if entries is None:
             break

@@ -14,11 +14,12 @@ import pytest
 
 from pipeline.remote import catalogue
 from pipeline.remote.api import Reply
-from pipeline.remote.errors import ErrorKind, RemoteError
+from pipeline.remote.errors import ErrorKind, NotAcceptedError, RemoteError
 from pipeline.remote.job import JobState
 from pipeline.remote.plan import TRIM, plan_clip
 from pipeline.remote.provider import JobStatus, RequestFlow
 from pipeline.remote.providers import PROVIDERS, find_target
+from pipeline.remote.settings import Settings
 from pipeline.request import ClipRequest, Lora
 from tests.support.faults import answer, reset
 from tests.support.providers.atlascloud import AtlasCloudServer
@@ -80,7 +81,7 @@ def test_a_failure_that_only_the_result_tells_is_an_end(server: FalServer, runne
 
 @fal
 def test_an_error_of_the_model_without_a_body_is_an_end_too(server: FalServer, runner: Runner) -> None:
-    server.fail("result", answer(500, "Internal Server Error"))
+    server.fail("result", answer(500, "Internal Server Error", {"x-fal-request-id": "1"}))
     with pytest.raises(RemoteError):
         runner.make()
     assert runner.context.ledger.jobs()[0].state == JobState.FAILED
@@ -90,6 +91,7 @@ def test_an_error_of_the_model_without_a_body_is_an_end_too(server: FalServer, r
 def test_a_gateways_error_is_no_end(server: FalServer, runner: Runner) -> None:
     server.fail("result", answer(502, "<html>Bad Gateway</html>"), times=3)
     server.fail("result", answer(409))
+    server.fail("result", answer(520, "<html>a proxy's own</html>"), times=2)
     server.fail("result", answer(400, {"detail": "Request is still in progress"}))
     assert runner.make().job.state == JobState.DONE and server.accepted == 1
 
@@ -220,6 +222,48 @@ def test_pages_of_loras_go_where_they_are_looked_up(source: str, sent: str, serv
     assert next(iter(server.jobs.values())).inputs["loras"] == [{"path": sent, "scale": 0.5}]
 
 
+def test_one_answer_of_404_loses_no_paid_job(server: ProviderServer, runner: Runner) -> None:
+    server.fail("poll", answer(404, {"code": 404, "message": "no such job", "detail": "Not Found"}), times=2)
+    assert runner.make().job.state == JobState.DONE and server.accepted == 1
+
+
+def test_a_lost_job_counts_as_spent(server: ProviderServer, runner: Runner) -> None:
+    server.fail("poll", answer(404, {"code": 404, "message": "no such job", "detail": "Not Found"}), times=500)
+    runner.change(settings=lambda: Settings(prices={runner.target().model.name("480p"): 0.4}))
+    with pytest.raises(RemoteError):
+        runner.make()
+    (job,) = runner.context.ledger.jobs()
+    assert job.state == JobState.LOST and job.price and runner.context.ledger.spent() == job.price
+    assert runner.context.ledger.attach(job, "another-id").price == job.price
+
+
+def test_what_is_given_up_and_found_again_has_its_price_back(server: ProviderServer, runner: Runner) -> None:
+    runner.change(settings=lambda: Settings(prices={runner.target().model.name("480p"): 0.4}))
+    done = runner.make().job
+    ledger = runner.context.ledger
+    ledger.note_bill(done, done.summary["estimate"], "estimate")
+    lost = ledger.give_up(ledger.reopen(done, remote_id="", state=JobState.SUBMIT_UNKNOWN))
+    assert lost.price == 0.0 and ledger.spent() == 0.0
+    assert ledger.attach(lost, done.remote_id).price == ledger.spent() == done.summary["estimate"]
+
+
+@only("price", [0, -1, -0.5])
+def test_a_price_of_nothing_is_no_price(price: float) -> None:
+    data = {"price": 0.3, "discounted_price": price, "currency": "USD"}
+    plan = plan_clip(PROVIDERS["wavespeed"].models[0], CLIP, TRIM)
+    assert told("wavespeed", {"code": 200, "data": data}, flow=PROVIDERS["wavespeed"].price(plan, {})) == 0.3
+
+
+def test_a_server_error_on_the_paid_request_is_not_taken_for_a_refusal(server: ProviderServer, runner: Runner) -> None:
+    content = {"detail": "database is locked", "code": 500, "message": "database is locked", "msg": "locked"}
+    server.fail("submit", answer(500, content, {"x-fal-retryable": "false"}, after=True))
+    try:
+        runner.make()
+    except RemoteError as error:
+        assert error.kind == ErrorKind.SUBMIT_UNKNOWN and not isinstance(error, NotAcceptedError)
+    assert server.accepted == 1 and len(server.asked("submit")) == 1
+
+
 @wavespeed
 def test_a_strangers_job_of_the_same_minutes_is_not_taken(server: WaveSpeedServer, runner: Runner) -> None:
     """The account's list has the jobs of the web page too."""
@@ -263,7 +307,8 @@ def test_a_size_that_is_sold_is_bought_and_another_is_refused(size: str, models:
 @only(("text", "said"), [
     ('{"shift": 5', "are not JSON"), ("[1]", "at most 20 names"), ('{"loras": []}', "neither a number"),
     ('{"seed": 3}', "the node sets itself"), ('{"enable_safety_checker": false}', "own checks stay"),
-    ('{"no_such_thing": 1}', "has no no_such_thing"), ('{"shift": NaN}', "neither a number"),
+    ('{"no_such_thing": 1}', "has no no_such_thing"),
+    ('{"enable_sync_mode": true}', "how the provider answers"), ('{"shift": NaN}', "neither a number"),
 ])
 def test_options_that_may_not_be_are_refused_before_anything_is_bought(text: str, said: str, server: ProviderServer,
                                                                        runner: Runner) -> None:

@@ -82,7 +82,7 @@ POLLS: list[tuple[str, dict[str, Any], JobStatus]] = [
     ("replicate", replicate(status="processing"), JobStatus(JobState.RUNNING)),
 ]
 REFUSALS: list[tuple[str, int, dict[str, Any], ErrorKind]] = [
-    ("wavespeed", 200, {"code": 500, "message": "Upload failed: invalid file type"}, ErrorKind.VALIDATION),
+    ("wavespeed", 200, {"code": 500, "message": "Upload failed: invalid file type"}, ErrorKind.TRANSIENT),
     ("atlascloud", 200, {"code": 402, "msg": "insufficient balance", "data": None}, ErrorKind.QUOTA),
     ("atlascloud", 503, {"message": "temporary failure"}, ErrorKind.TRANSIENT),
     ("replicate", 401, {"title": "Unauthenticated", "detail": "You did not pass a valid authentication token",

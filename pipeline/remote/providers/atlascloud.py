@@ -130,11 +130,12 @@ class AtlasCloud(Provider):
         state = STATES.get(word, JobState.RUNNING)
         url = clip_url(part(data, "outputs") or part(data, "output"))
         message, price = word_part(data, "error") or word_part(data, "message"), number_part(data, "price")
+        billed = price is not None and price > 0
         if state == JobState.DOWNLOADING and not url:
-            return JobStatus(JobState.FAILED, price=price, message="it finished without a clip", unbilled=not price)
+            return JobStatus(JobState.FAILED, price=price, message="it finished without a clip", unbilled=not billed)
         refused = part(data, "error_code") == MODERATED or contains_any(message, *POLICY_WORDS)
         return JobStatus(state, url, None, price, ErrorKind.POLICY if refused else ErrorKind.PROVIDER_FAILED,
-                         message or ("" if word in STATES else f"status {word!r}"), unbilled=not price)
+                         message or ("" if word in STATES else f"status {word!r}"), unbilled=not billed)
 
     def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
         reply = yield Request("GET", f"{BASE}/models", auth=False, limit=MAX_MODELS)

@@ -37,10 +37,10 @@ APP = "fal-ai/wan"
 LAST = "end_image_url"
 UNITS = {"second": "second", "seconds": "second", "video": "video", "videos": "video"}
 """Units of a price that say what a clip costs. "compute seconds", "5 seconds" and the like do not."""
-NO_END = (401, 403, 404, 429)
+NO_END = (401, 402, 403, 404, 407, 429)
 """HTTP statuses of a result that say nothing of how its job ended."""
 AGAIN = (408, 409, 502, 503, 504)
-"""HTTP statuses after which its client asks again, the last three when they come from the gateway."""
+"""HTTP statuses after which its client asks again."""
 READ = "fal.ai's own list (llms.txt), read 2026-09"
 SIZES = ("480p", "580p", "720p")
 TURBO = {size: Price(clip=usd, source=READ) for size, usd in zip(SIZES, (0.05, 0.075, 0.10), strict=True)}
@@ -167,7 +167,7 @@ class Fal(Provider):
         reply = yield get(f"{PLATFORM}/models/pricing?{urlencode({'endpoint_id': plan.model_name})}")
         price = part(reply.json(), "prices", 0)
         amount = number_part(price, "unit_price")
-        if amount is None or part(price, "currency") not in (None, "USD"):
+        if amount is None or amount <= 0 or part(price, "currency") not in (None, "USD"):
             return None
         unit = UNITS.get(word_of(price, "unit"))
         return {"second": amount * plan.billed_seconds, "video": amount}.get(unit)
@@ -205,11 +205,11 @@ def _told(reply: Reply) -> tuple[str, str, str]:
 def _tells_the_end(reply: Reply) -> bool:
     """True for a result that says how a finished job failed; not for a gateway's error or one of the account.
 
-    A gateway's 502 to 504 has neither a body of fal's nor a request id (fal_client 1.0.3, `_is_ingress_error`).
+    A gateway's error has neither a body of fal's nor a request id (fal_client 1.0.3, `_is_ingress_error`).
     """
     if reply.status < 400 or reply.status in NO_END:
         return False
-    return reply.status not in AGAIN or "x-fal-request-id" in reply.headers or any(_told(reply))
+    return "x-fal-request-id" in reply.headers or any(_told(reply))
 
 
 def _failed(message: str, error_type: str, status: int = 500) -> JobStatus:

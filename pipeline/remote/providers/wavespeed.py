@@ -89,9 +89,9 @@ class WaveSpeed(Provider):
         if reply.good and isinstance(found, dict) and code == 200:
             return None
         message = word_part(found, "message")
-        if reply.status >= 500 or (reply.good and not isinstance(found, dict)) or reply.status in (408, 425):
-            return self.error(ErrorKind.TRANSIENT, reply, message)
         status = code if reply.good else reply.status
+        if status >= 500 or (reply.good and not isinstance(found, dict)) or status in (408, 425):
+            return self.error(ErrorKind.TRANSIENT, reply, message, status=status)
         if status == 429:
             kind = ErrorKind.RATE_LIMIT
         elif contains_any(message, "balance", "insufficient", "top up", "top-up", "inactive"):
@@ -149,8 +149,8 @@ class WaveSpeed(Provider):
         data = part(reply.json(), "data")
         if part(data, "currency") not in (None, "USD"):
             return None
-        discounted = number_part(data, "discounted_price")
-        return number_part(data, "price") if discounted is None else discounted
+        prices = (number_part(data, "discounted_price"), number_part(data, "price"))
+        return next((price for price in prices if price is not None and price > 0), None)
 
     def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
         reply = yield replace(get(f"{BASE}/models"), limit=MAX_MODELS)
