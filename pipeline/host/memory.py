@@ -78,8 +78,10 @@ class PatchedResident:
                 tensor.data = tensor.data.to(self.device)
 
     def remove_patches(self) -> None:
-        """See Resident."""
+        """See Resident. The next run fetches ahead again, also after one that ran out of memory."""
         self._patched.put((), self.device)
+        if self._prefetch is not None:
+            self._prefetch.enabled = True
 
     def is_oom(self, error: RuntimeError) -> bool:
         """See Resident. CUDA can report it late, by another class of error, and some have no class for it."""

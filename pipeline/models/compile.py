@@ -7,8 +7,10 @@ are of the same classes and shapes, so that all run the same compiled code; anot
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,7 +35,12 @@ def compile_blocks(model: WanTransformer3DModel) -> None:
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
     for block in model.blocks:
-        block.forward = torch.compile(block.forward, dynamic=False)
+        block.forward = _forward_of(weakref.ref(block), torch.compile(type(block).forward, dynamic=False))
+
+
+def _forward_of(block: weakref.ref[torch.nn.Module], compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a forward for a block that does not hold it: a circle would keep the weights of a model that is gone."""
+    return lambda *inputs, **named: compiled(block(), *inputs, **named)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -6,6 +6,7 @@ stored, so that products of fp8 and int8 matrices stay in use, and a change of s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,8 +87,9 @@ class Beside:
         if of_weight:
             parts, dtype = [change.low_rank() for _, change in of_weight], layer.compute_dtype
             # To the device before the dtype: the other way may send twice the bytes.
-            self.down = torch.cat([down.to(device).to(dtype) for _, down, _ in parts])
-            self.up = torch.cat([up.to(device).to(dtype) for up, _, _ in parts], dim=1)
+            balanced = [_balanced(up.to(device), down.to(device)) for up, down, _ in parts]
+            self.up = torch.cat([up.to(dtype) for up, _ in balanced], dim=1)
+            self.down = torch.cat([down.to(dtype) for _, down in balanced])
             self.scales = torch.empty(self.down.shape[0], device=device)
         if of_bias:
             self.bias = torch.empty(layer.out_features, dtype=layer.compute_dtype, device=device)
@@ -121,6 +123,18 @@ class Beside:
         if self.bias is not None:
             rows.add_(self.bias)
         return output
+
+
+def _balanced(up: torch.Tensor, down: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return two matrices of the same product whose largest values are alike, so that neither overflows in float16.
+
+    By a power of two, which costs no precision. Matrices of which one is zero stay as they are.
+    """
+    largest = [float(matrix.abs().max()) for matrix in (up, down)]
+    if not all(0.0 < value < math.inf for value in largest):
+        return up, down
+    factor = 2.0 ** round(math.log2(largest[0] / largest[1]) / 2)
+    return (up, down) if 0.1 < factor < 10.0 else (up.float() / factor, down.float() * factor)
 
 
 def _changes(of_weight: Scaled, of_bias: Scaled) -> list[Change]:
@@ -181,6 +195,12 @@ class PatchedModule:
                 numbers = sum(matrix.numel() for _, change in beside for matrix in change.low_rank()[:2])
                 found += (numbers + (layer.out_features if of_bias else 0)) * layer.compute_dtype.itemsize
         return found
+
+
+def beside_bytes(patches: Iterable[Patch], itemsize: int) -> int:
+    """Return the device memory of the matrices that patches put beside the layers, in bytes."""
+    parts = [change.low_rank() for scaled in _by_parameter(patches).values() for _, change in _beside(scaled)]
+    return itemsize * sum(up.numel() + down.numel() for up, down, _ in parts)
 
 
 def _by_parameter(patches: Iterable[Patch]) -> dict[str, list[tuple[float, Change]]]:

@@ -93,7 +93,7 @@ def check_latent(latent: dict[str, Any] | None, condition: Condition, sampling: 
                  ) -> None:
     """Raise RequestError as `sample_stages` does for a latent or hooks that do not fit, before anything else."""
     check_hooks(hooks, sampling)
-    given = _given(latent, sampling, condition.latent_shape)
+    given = _given(latent, sampling, condition.latent_shape, hooks)
     if not steps_of(sampling).start:  # the second stage starts from what the first left, whatever a hook says
         check_start(given, hooks)
 
@@ -109,11 +109,12 @@ def check_hooks(hooks: Hooks, sampling: Sampling) -> None:
                            f"{sampling.scheduler} starts anew wherever it is interrupted. Choose euler.")
 
 
-def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor | None:
+def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...], hooks: Hooks,
+           ) -> torch.Tensor | None:
     """Return raw latents (1, 16, T, h, w) to go on from, or None for noise alone."""
     if steps_of(sampling).start:
         return leftover_of(latent, sampling, shape)
-    return start_of(latent, sampling, shape)
+    return start_of(latent, sampling, shape, by_hook=hooks.start is not from_noise)
 
 
 def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[Any]], condition: Condition,
@@ -128,8 +129,8 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
     sampling.check()
     check_latent(latent, condition, sampling, hooks)
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()
-    latents, noise, steps = _start(_given(latent, sampling, condition.latent_shape), sampling, condition.latent_shape,
-                                   sigmas, hooks)
+    latents, noise, steps = _start(_given(latent, sampling, condition.latent_shape, hooks), sampling,
+                                   condition.latent_shape, sigmas, hooks)
     conditionings = [with_condition(c, condition) for c in (positive, negative)]
     for expert, span in spans(sampling).items():
         part = range(max(span.start, steps.start), min(span.stop, steps.stop))

@@ -54,12 +54,14 @@ def schedule_of(sampling: Sampling) -> dict[str, float | str]:
     settings = {name: getattr(sampling, name)
                 for name in ("scheduler", "num_inference_steps", "shift", "boundary", "denoise")}
     sigmas = {"sigma_schedule": sampling.sigma_schedule, "sigmas": ", ".join(map(repr, sampling.sigmas))}
-    return settings | {name: value for name, value in sigmas.items() if value != OFFICIAL_SIGMAS[name]}
+    # lcm draws its noise by the seed in every step, the others in the first alone.
+    seed = {"seed": sampling.seed} if sampling.scheduler == "lcm" else {}
+    return settings | seed | {name: value for name, value in sigmas.items() if value != OFFICIAL_SIGMAS[name]}
 
 
 def count_steps(schedule: dict[str, Any]) -> int:
     """Return how many steps the clip of a `schedule_of` takes. Raises RequestError for values out of range."""
-    sampling = Sampling(seed=0, **{**schedule, "sigmas": read_sigmas(schedule.get("sigmas", ""))})
+    sampling = Sampling(**{"seed": 0, **schedule, "sigmas": read_sigmas(schedule.get("sigmas", ""))})
     sampling.check()
     return step_count(sampling)
 
@@ -94,8 +96,11 @@ def is_whole(unfinished: Unfinished, shape: tuple[int, ...]) -> bool:
 
 def _is_schedule(found: Any) -> bool:
     """Tell whether a value that was read from a file is one of `schedule_of`."""
-    kinds = {name: type(value) for name, value in (schedule_of(Sampling(seed=0)) | OFFICIAL_SIGMAS).items()}
-    if not isinstance(found, dict) or found.keys() | OFFICIAL_SIGMAS.keys() != kinds.keys():
+    if not isinstance(found, dict) or not isinstance(found.get("scheduler"), str):
+        return False
+    known = schedule_of(Sampling(seed=0, scheduler=found["scheduler"])) | OFFICIAL_SIGMAS
+    kinds = {name: type(value) for name, value in known.items()}
+    if found.keys() | OFFICIAL_SIGMAS.keys() != kinds.keys():
         return False
     if not all(isinstance(value, int | float if kinds[name] is float else kinds[name])
                for name, value in found.items()):
@@ -175,16 +180,21 @@ def check_schedule(unfinished: Unfinished, sampling: Sampling) -> None:
                                f"Set {name} to {begun_with}.")
 
 
-def start_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor | None:
+def start_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...], *, by_hook: bool,
+             ) -> torch.Tensor | None:
     """Return raw latents to start from, (1, 16, T, h, w), or None for a clip from noise alone.
 
+    by_hook: whether another input, such as a motion, decides what the clip starts from.
     Raises RequestError for a clip between two steps, and when denoise needs a latent that is not there.
     """
     if latent is None:
+        if sampling.denoise < 1.0 and by_hook:
+            raise RequestError(f"denoise is {sampling.denoise:g}, which changes a given clip, but the motion decides "
+                               "what this one starts from. Set denoise to 1.")
         if sampling.denoise < 1.0:
             raise RequestError(f"denoise is {sampling.denoise:g}, which changes a given clip, but no latent is "
                                "connected. Connect one, such as the output of VAE Encode, or set denoise to 1.")
-        if sampling.sigmas and sampling.sigmas[0] < NOISE_ALONE:
+        if sampling.sigmas and sampling.sigmas[0] < NOISE_ALONE and not by_hook:
             raise RequestError(f"sigmas begins at {sampling.sigmas[0]:g}, where a given clip is to be changed, but no "
                                "latent is connected. Connect one, such as the output of VAE Encode, or begin at 1.")
         return None

@@ -15,6 +15,7 @@ from ..models.expert import HEAD_DIM, Expert
 from ..models.latents import denormalise, normalise
 from ..models.load import Wan22Model
 from ..models.memory import activation_bytes, preflight, with_oom_retry
+from ..models.patches import beside_bytes
 from ..request import RequestError, Sampling
 from .conditioning import text_embeddings
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
@@ -22,7 +23,8 @@ from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, from_
 from .resume import Unfinished, history, restore, schedule_of, start_of, state_of, unfinished_latent
 from .schedule import NUM_TRAIN_TIMESTEPS, new_scheduler, sigmas_of, spans, steps_of
 
-ADVICE = "Lower the size or num_frames, switch batched_guidance off, or choose a smaller file (fp8_scaled, GGUF)."
+ADVICE = ("Lower the size or num_frames, switch batched_guidance off, use fewer LoRAs, or choose a smaller file "
+          "(fp8_scaled, GGUF).")
 
 COND_OR_UNCOND = {POSITIVE: [0], NEGATIVE: [1], PAIR: [0, 1]}
 """Branch of guidance -> ComfyUI's numbers of the texts in its batch."""
@@ -32,7 +34,9 @@ def describe_memory(model: Wan22Model, condition: Condition, sampling: Sampling,
     """Return a line or two on what sampling needs of the device's memory and what there is, in bytes free and total."""
     passes = [pass_bytes(expert, condition.latent_shape) * (2 if sampling.batched_guidance and guidance > 1.0 else 1)
               for expert, guidance in zip(model.experts.values(), sampling.guidance.values(), strict=True)]
-    return preflight(max(expert.size for expert in model.experts.values()), max(passes), free, total)
+    beside = [beside_bytes(expert.patches, expert.compute_dtype.itemsize) for expert in model.experts.values()]
+    needs = [one_pass + loras for one_pass, loras in zip(passes, beside, strict=True)]
+    return preflight(max(expert.size for expert in model.experts.values()), max(needs), free, total)
 
 
 def pass_bytes(expert: Expert, latent_shape: tuple[int, ...]) -> int:
@@ -69,7 +73,7 @@ def check_inputs(model: Wan22Model, positive: list[list[Any]], negative: list[li
     """Raise RequestError as `sample_latent` does, before anything else is done."""
     sampling.check()
     _texts(model, positive, negative, sampling)
-    check_start(_given(latent, sampling, condition.latent_shape), hooks)
+    check_start(_given(latent, sampling, condition.latent_shape, hooks), hooks)
 
 
 @torch.no_grad()
@@ -84,7 +88,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     sampling.check()
     texts = _texts(model, positive, negative, sampling)
     sigmas, shape = sigmas_of(sampling), condition.latent_shape
-    given = _given(latent, sampling, shape)
+    given = _given(latent, sampling, shape, hooks)
     latents, steps = _start(given, sampling, shape, hooks)
     scheduler = _scheduler(sampling.scheduler, sampling, shape, steps.start)
     if isinstance(given, Unfinished):
@@ -140,6 +144,8 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
             latents = denoise(latents, scheduler, range(first, first + 1 + len(others)), predict_for, after_step)
     finally:
         _remove_patches(model)
+        for expert in model.experts.values():  # the options hold tensors, and overrides of other nodes
+            use_attention(expert.model, None, {})
     if steps.stop < len(sigmas) - 1:
         if current != sampling.scheduler:
             scheduler = _scheduler(sampling.scheduler, sampling, shape, steps.stop)
@@ -186,13 +192,13 @@ def _texts(model: Wan22Model, positive: list[list[Any]], negative: list[list[Any
     return found
 
 
-def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...],
+def _given(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...], hooks: Hooks,
            ) -> Unfinished | torch.Tensor | None:
     """Return what the clip goes on from: a state between two steps, raw latents to change, or None for noise."""
     start = steps_of(sampling).start
     if start:
         return state_of(latent, sampling, shape, start, float(sigmas_of(sampling)[start]))
-    return start_of(latent, sampling, shape)
+    return start_of(latent, sampling, shape, by_hook=hooks.start is not from_noise)
 
 
 def check_start(given: object, hooks: Hooks) -> None:

@@ -21,7 +21,7 @@ from pipeline.models import load as bundled
 from pipeline.models.expert import Expert, load_expert
 from pipeline.models.host import Host, plain_host
 from pipeline.models.load import Wan22Model
-from pipeline.models.patches import ChangedWeight, Patch, PatchedModule
+from pipeline.models.patches import ChangedWeight, Patch, PatchedModule, _balanced
 from pipeline.request import Lora
 from tests.support import layouts, lora_files
 from tests.support.comfy_in_process import comfy_host, import_comfyui
@@ -201,3 +201,13 @@ def test_another_strength_compiles_nothing_anew() -> None:
         for scale in (1.0, 0.5, 0.0):
             patched.put([Patch("one.weight", scale, change)], CPU)
             assert off(run(output), exact(stored("fp16"), [(scale, change)], torch.zeros(ROWS), x)) < 1e-6
+
+
+def test_matrices_that_are_far_apart_do_not_overflow_in_float16() -> None:
+    up, down = torch.randn(64, 4), torch.randn(4, 48)
+    x = torch.randn(5, 48) * 30
+    exact = x.double() @ down.double().T @ up.double().T
+    for factor in (1.0, 1e4, 1e-6):
+        halves = _balanced(up / factor, down * factor)
+        found = (x.half() @ halves[1].half().T) @ halves[0].half().T
+        assert float((found.double() - exact).norm() / exact.norm()) < 2e-3

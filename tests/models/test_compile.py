@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -129,3 +131,15 @@ def test_a_machine_without_a_compiler_is_told_before_the_run(monkeypatch: pytest
            r"Install a C\+\+ compiler \(.*\), or switch compile off\."
     with pytest.raises(RequestError, match=said):
         bundled.load(comfy_host(), compiled=True)
+
+
+def test_a_compiled_model_that_is_no_longer_used_is_gone_at_once() -> None:
+    """Not only when Python next looks for circles of references: its weights are many GB."""
+    model = bundled.load(comfy_host(), compiled=True)[0]
+    block = weakref.ref(model.high.model.blocks[0])
+    gc.disable()
+    try:
+        del model
+        assert block() is None
+    finally:
+        gc.enable()

@@ -247,6 +247,24 @@ def test_latents_that_cannot_be_changed(model: Wan22Model, inputs: tuple, latent
         sample_latent(model, *inputs, settings(denoise=0.5), latent=latent)
 
 
+def test_what_a_hook_starts_needs_no_latent(model: Wan22Model, inputs: tuple) -> None:
+    def start(noise: torch.Tensor, sigmas: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return noise * sigmas[0], 0
+
+    low = replace(settings(), sigmas=(0.8, 0.4))
+    sample_latent(model, *inputs, low, Hooks(start=start))
+    with pytest.raises(RequestError, match=r"sigmas begins at 0\.8"):
+        sample_latent(model, *inputs, low)
+    with pytest.raises(RequestError, match="Set denoise to 1"):
+        sample_latent(model, *inputs, settings(denoise=0.5), Hooks(start=start))
+
+
+def test_the_second_stage_of_lcm_needs_the_seed_of_the_first(model: Wan22Model, inputs: tuple) -> None:
+    half = sample_latent(model, *inputs, settings(scheduler="lcm", stage=HIGH_ONLY))
+    with pytest.raises(RequestError, match="begun with seed"):
+        sample_latent(model, *inputs, replace(settings(scheduler="lcm", stage=LOW_ONLY), seed=99), latent=half)
+
+
 # ---- the file ---------------------------------------------------------------------------------------------------
 
 
