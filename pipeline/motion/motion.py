@@ -24,6 +24,9 @@ from .path import AT_REST, CAMERA_FIELDS, MotionPath
 from .strength import FREE, Strength
 from .warp import Picture, fill_holes, inside
 
+BACKGROUND = 0.05
+"""Values of an object's mask below this are not of the object."""
+
 
 @dataclass(frozen=True)
 class MovedObject:
@@ -138,6 +141,8 @@ def move_object(motion: Motion, mask: torch.Tensor, path: MotionPath, strength: 
     if bool((mask > 0.5).all()):
         raise RequestError("The mask covers the whole picture. Draw it on the object alone, or move the camera with "
                            "Camera Path.")
+    # The background of a soft mask (a segmenter's) is nearly 0, not 0: all of it would count as the object.
+    mask = torch.where(mask < BACKGROUND, 0.0, mask)
     return replace(motion, objects=(*motion.objects, MovedObject(mask[0].clamp(0, 1), path, strength)), _made={})
 
 

@@ -161,6 +161,15 @@ def test_an_object_is_cut_moved_and_joined_with_the_camera() -> None:
     assert [type(moved) for moved in two.objects] == [MovedObject] * 2
 
 
+def test_a_soft_masks_background_is_not_the_object() -> None:
+    """A segmenter's mask is nowhere quite 0: what was behind the object is still filled in from around it."""
+    image = 0.2 + 0.6 * square()[..., None].expand(-1, -1, -1, 3)
+    still = stay(NoVae(), image, WIDTH, HEIGHT, FRAMES, STRENGTH)
+    hard, soft = (move_object(still, mask, RIGHT, STRENGTH).animatic for mask in (square(), square().clamp(min=0.01)))
+    assert soft.images[-1, 18:30, 18:30].max() < 0.25
+    assert torch.equal(soft.images, hard.images) and torch.equal(soft.mask, hard.mask)
+
+
 def test_a_latent_is_held_where_most_of_its_pixels_are() -> None:
     until = camera(to(x=0.25)).animatic.until_in_latents()
     assert until.shape == (1, 1, 3, 8, 12)
