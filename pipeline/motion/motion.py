@@ -169,13 +169,13 @@ def animate(motion: Motion, on_frame: Callable[[int, int], None]) -> Animatic:
     frame = Frame(motion.width, motion.height, image.shape[2], image.shape[1])
     nearness = None if motion.depth is None else nearness_of(motion.depth, frame)
     layers = _Layers(motion, frame)
-    frames = []
+    size = (motion.num_frames, motion.height, motion.width)
+    images, until, mask = torch.empty(*size, 3), torch.empty(size), torch.empty(size)  # a long clip fits only once
     for index, camera in enumerate(cameras(motion.path, motion.num_frames, frame.aspect)):
         t = index / (motion.num_frames - 1)
-        frames.append(layers.at(t, *_look(camera, frame, nearness, t)))
+        images[index], until[index], mask[index] = layers.at(t, *_look(camera, frame, nearness, t))
         on_frame(index + 1, motion.num_frames)
-    images, until, mask = map(torch.stack, zip(*frames, strict=True))
-    return Animatic(images.clamp(0, 1), until, mask.float())
+    return Animatic(images.clamp_(0, 1), until, mask)
 
 
 def _look(camera: Camera, frame: Frame, nearness: torch.Tensor | None, t: float) -> tuple[torch.Tensor, torch.Tensor]:
