@@ -24,6 +24,8 @@ from .path import AT_REST, CAMERA_FIELDS, MotionPath
 from .strength import FREE, Strength
 from .warp import Picture, fill_holes, inside
 
+HELD_SHARE = 0.5
+"""A latent is held where more than this share of its pixels are."""
 BACKGROUND = 0.05
 """Values of an object's mask below this are not of the object."""
 
@@ -36,6 +38,11 @@ class MovedObject:
     """(H, W), 0..1, in the size of the picture."""
     path: MotionPath
     strength: Strength
+
+
+def share_in_latents(clip: torch.Tensor) -> torch.Tensor:
+    """Return the mean of (F, H, W) over the 4 frames and 8x8 pixels of every latent, (1, 1, T, h, w)."""
+    return F.avg_pool3d(torch.cat([clip[:1].repeat(4, 1, 1), clip[1:]])[None, None], (4, 8, 8))
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,8 @@ class Animatic:
     def until_in_latents(self) -> torch.Tensor:
         """Return `until` of every latent, (1, 1, T, h, w): held where most pixels of its 4 frames and 8x8 are."""
         held = (self.until < FREE).float()
-        share, sums = (F.avg_pool3d(torch.cat([clip[:1].repeat(4, 1, 1), clip[1:]])[None, None], (4, 8, 8))
-                       for clip in (held, held * self.until))
-        return torch.where(share > 0.5, sums / share.clamp(min=1e-6), FREE)
+        share, sums = share_in_latents(held), share_in_latents(held * self.until)
+        return torch.where(share > HELD_SHARE, sums / share.clamp(min=1e-6), FREE)
 
 
 @dataclass(frozen=True, eq=False)
