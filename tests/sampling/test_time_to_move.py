@@ -170,7 +170,8 @@ def test_an_object_that_no_latent_would_hold(motion: Motion, inputs: tuple, pict
         with pytest.raises(RequestError, match=r"too small or too fast to be held: at frame \d of 9 it covers \d+ "
                                                "pixels of the 32x32 clip"):
             following(lost, inputs)
-    for held in (moved(10, 0), moved(18, 0.2), moved(18, 1.0), moved(3, 0, Strength(1.0, 1.0))):  # the second leaves the frame
+    leaving = moved(18, 1.0)
+    for held in (moved(10, 0), moved(18, 0.2), leaving, moved(3, 0, Strength(1.0, 1.0))):
         following(held, inputs)
 
 
