@@ -73,4 +73,5 @@ class CameraPath(io.ComfyNode):
             motion = move_camera(vae, image, *size_of(resolution), num_frames, read_camera_path(path),
                                  strength_of(strength), depth)
             shown = motion.render(progress())
-            return io.NodeOutput(motion, shown.images[:1], shown.images, shown.mask, ui=shown_in_editor(image))
+            start_image = shown.images[:1].clone()  # a view of the first frame would keep all of them
+            return io.NodeOutput(motion, start_image, shown.images, shown.mask, ui=shown_in_editor(image))

@@ -7,6 +7,8 @@ a hole.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -23,6 +25,9 @@ FAR = 0.1
 hides it."""
 OVERSAMPLING = 2
 """Points a pixel of the frame, along each side, so that surfaces seen closer by have no cracks."""
+MOST_POINTS = 8_000_000
+"""Points of a picture, each of which needs over 100 bytes at the peak: a picture that is many frames long has fewer a
+pixel than OVERSAMPLING, where its cloud would need more memory than the model."""
 
 
 def nearness_of(depth: torch.Tensor, frame: Frame) -> torch.Tensor:
@@ -79,12 +84,19 @@ def _filled(points: torch.Tensor, near: torch.Tensor, known: torch.Tensor, frame
     return larger[: frame.height, : frame.width]
 
 
+def cloud_size(frame: Frame) -> tuple[int, int]:
+    """Return how many points of the picture the cloud has across and down, about MOST_POINTS in all at most."""
+    _, _, width, height = frame.crop
+    sides = [frame.picture_width * frame.width / width, frame.picture_height * frame.height / height]
+    fine = min(OVERSAMPLING, math.sqrt(MOST_POINTS / math.prod(sides)))
+    columns, rows = (max(2, round(side * fine)) for side in sides)
+    return columns, rows
+
+
 def _cloud(frame: Frame, nearness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return points of the whole picture, (N, 2) in widths of the frame, and how near each is, (N,)."""
     left, top, width, height = frame.crop
-    fine_x, fine_y = OVERSAMPLING * frame.width / width, OVERSAMPLING * frame.height / height
-    columns, rows = (max(2, round(side * fine)) for side, fine in
-                     ((frame.picture_width, fine_x), (frame.picture_height, fine_y)))
+    columns, rows = cloud_size(frame)
     xs = ((torch.arange(columns, dtype=torch.float64) + 0.5) / columns * frame.picture_width - left) / width - 0.5
     ys = ((torch.arange(rows, dtype=torch.float64) + 0.5) / rows * frame.picture_height - top) / height - 0.5
     points = torch.stack(torch.meshgrid(xs, ys * frame.aspect, indexing="xy"), -1).flatten(0, 1)

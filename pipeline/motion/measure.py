@@ -26,6 +26,8 @@ SIDE = 160
 """Pixels of the longer side at which frames are compared."""
 LEVELS = (4, 2, 1)
 """Frames are aligned at these fractions of their size, one after the other."""
+LEAST_SIDE = 8
+"""Pixels of the shorter side of frames that are compared, at every fraction: slopes need some."""
 ITERATIONS = 8
 SCALES = (1.0, 0.75, 1.33)
 """Scales to start from: of clips that stay where they should zoom."""
@@ -97,11 +99,11 @@ def deviation(images: torch.Tensor, motion: Motion) -> Deviation:
 
 
 def _small(images: torch.Tensor) -> torch.Tensor:
-    """Return every STEP-th frame of a clip (F, H, W, 3) and the last one in grey, (n, h, w), SIDE or less a side."""
+    """Return every STEP-th frame of a clip (F, H, W, 3) and the last in grey, (n, h, w), LEAST_SIDE to SIDE a side."""
     chosen = [*range(0, len(images) - 1, STEP), len(images) - 1]
     height, width = images.shape[1:3]
     share = min(1.0, SIDE / max(height, width))
-    size = (round(height * share), round(width * share))
+    size = tuple(max(LEAST_SIDE, round(side * share)) for side in (height, width))
     grey = images[chosen].mean(-1)[:, None]
     return F.interpolate(grey, size, mode="bilinear", antialias=True, align_corners=False)[:, 0]
 
@@ -110,10 +112,11 @@ def align(before: torch.Tensor, after: torch.Tensor) -> Move:
     """Return where the content of one frame (H, W) is in another: the best of what is found from several scales."""
     width = before.shape[1]
     right, down = phase_correlation(before, after)
+    levels = [level for level in LEVELS if min(before.shape) // level >= LEAST_SIDE]
     found, least = torch.zeros(4), math.inf
     for scale in SCALES:
         guess = torch.tensor([scale, 0.0, right / width, down / width])  # scale cos, scale sin, x, y in widths
-        for level in LEVELS:
+        for level in levels:
             small = [F.avg_pool2d(frame[None, None], level)[0, 0] for frame in (before, after)]
             for _ in range(ITERATIONS):
                 step, error = _gauss_newton(*small, guess)

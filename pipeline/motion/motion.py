@@ -24,6 +24,11 @@ from .path import AT_REST, CAMERA_FIELDS, MotionPath
 from .strength import FREE, Strength
 from .warp import Picture, fill_holes, inside
 
+HELD_SHARE = 0.5
+"""A latent is held where more than this share of its pixels are."""
+BACKGROUND = 0.05
+"""Values of an object's mask below this are not of the object."""
+
 
 @dataclass(frozen=True)
 class MovedObject:
@@ -33,6 +38,11 @@ class MovedObject:
     """(H, W), 0..1, in the size of the picture."""
     path: MotionPath
     strength: Strength
+
+
+def share_in_latents(clip: torch.Tensor) -> torch.Tensor:
+    """Return the mean of (F, H, W) over the 4 frames and 8x8 pixels of every latent, (1, 1, T, h, w)."""
+    return F.avg_pool3d(torch.cat([clip[:1].repeat(4, 1, 1), clip[1:]])[None, None], (4, 8, 8))
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,8 @@ class Animatic:
     def until_in_latents(self) -> torch.Tensor:
         """Return `until` of every latent, (1, 1, T, h, w): held where most pixels of its 4 frames and 8x8 are."""
         held = (self.until < FREE).float()
-        share, sums = (F.avg_pool3d(torch.cat([clip[:1].repeat(4, 1, 1), clip[1:]])[None, None], (4, 8, 8))
-                       for clip in (held, held * self.until))
-        return torch.where(share > 0.5, sums / share.clamp(min=1e-6), FREE)
+        share, sums = share_in_latents(held), share_in_latents(held * self.until)
+        return torch.where(share > HELD_SHARE, sums / share.clamp(min=1e-6), FREE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +147,8 @@ def move_object(motion: Motion, mask: torch.Tensor, path: MotionPath, strength: 
     if bool((mask > 0.5).all()):
         raise RequestError("The mask covers the whole picture. Draw it on the object alone, or move the camera with "
                            "Camera Path.")
+    # The background of a soft mask (a segmenter's) is nearly 0, not 0: all of it would count as the object.
+    mask = torch.where(mask < BACKGROUND, 0.0, mask)
     return replace(motion, objects=(*motion.objects, MovedObject(mask[0].clamp(0, 1), path, strength)), _made={})
 
 
@@ -164,13 +175,13 @@ def animate(motion: Motion, on_frame: Callable[[int, int], None]) -> Animatic:
     frame = Frame(motion.width, motion.height, image.shape[2], image.shape[1])
     nearness = None if motion.depth is None else nearness_of(motion.depth, frame)
     layers = _Layers(motion, frame)
-    frames = []
+    size = (motion.num_frames, motion.height, motion.width)
+    images, until, mask = torch.empty(*size, 3), torch.empty(size), torch.empty(size)  # a long clip fits only once
     for index, camera in enumerate(cameras(motion.path, motion.num_frames, frame.aspect)):
         t = index / (motion.num_frames - 1)
-        frames.append(layers.at(t, *_look(camera, frame, nearness, t)))
+        images[index], until[index], mask[index] = layers.at(t, *_look(camera, frame, nearness, t))
         on_frame(index + 1, motion.num_frames)
-    images, until, mask = map(torch.stack, zip(*frames, strict=True))
-    return Animatic(images.clamp(0, 1), until, mask.float())
+    return Animatic(images.clamp_(0, 1), until, mask)
 
 
 def _look(camera: Camera, frame: Frame, nearness: torch.Tensor | None, t: float) -> tuple[torch.Tensor, torch.Tensor]:

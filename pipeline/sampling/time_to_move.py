@@ -15,7 +15,7 @@ import torch
 
 from ..models.condition import Condition
 from ..models.latents import normalise
-from ..motion.motion import FREE, Motion
+from ..motion.motion import FREE, HELD_SHARE, Motion, share_in_latents
 from ..request import RequestError, Sampling
 from .hooks import NO_HOOKS, Hooks
 from .sampler import new_noise
@@ -43,6 +43,28 @@ def _check_first_frame(latents: torch.Tensor, condition: Condition) -> None:
     if apart > OTHER_PICTURE:
         raise RequestError("first_frame shows another picture than the motion starts with. Connect start_image of "
                            "Camera Path to First Frame, whose image is what the camera sees at t 0.")
+
+
+def _check_objects(motion: Motion) -> None:
+    """Raise RequestError when the objects before a free background are held in no pixel of some latent.
+
+    But for those in which most of them is outside the frame: an object may come in, and leave.
+    """
+    is_steered = any(moved.strength.strong < FREE for moved in motion.objects)
+    if not is_steered or motion.strength.strong < FREE:
+        return
+    mask = motion.animatic.mask
+    seen = mask.sum((1, 2))
+    lost = share_in_latents(mask).amax((0, 1, 3, 4)) <= HELD_SHARE
+    inside = torch.cat([seen[:1].repeat(4), seen[1:]]).view(-1, 4).amin(1) >= seen.max() / 2
+    if bool((lost & inside).any()):
+        latent = int((lost & inside).nonzero()[0])
+        frame = 4 * latent
+        raise RequestError(f"The object is too small or too fast to be held: at frame {frame + 1} of "
+                           f"{motion.num_frames} it covers {int(seen[frame])} pixels of the {motion.width}x"
+                           f"{motion.height} clip, and nowhere most of 8x8 pixels in 4 frames, which are one latent. "
+                           "Choose a larger resolution, a slower path or more frames, or draw a larger mask inside "
+                           "what the clip shows of the picture.")
 
 
 def steered_steps(motion: Motion, sigmas: torch.Tensor) -> range:
@@ -73,10 +95,11 @@ def time_to_move(motion: Motion, sampling: Sampling, condition: Condition,
     """Return hooks that make the clip of a condition follow a motion.
 
     The VAE encodes the animatic when sampling begins; on_piece(done, total) counts latents then. Raises RequestError
-    for a motion of another clip, or one that no step of the schedule would follow; and when sampling begins, for one
-    that starts with another picture than the clip.
+    for a motion of another clip, of objects that no latent holds, or one that no step of the schedule would follow; and
+    when sampling begins, for one that starts with another picture than the clip.
     """
     _check_shape(motion, condition.latent_shape)
+    _check_objects(motion)
     sigmas = torch.from_numpy(sigmas_of(sampling)).float()
     steps = steered_steps(motion, sigmas)
     if not steps:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pipeline.models.condition import fit
-from pipeline.motion.camera import camera_of, seen_points
+from pipeline.motion.camera import Frame, camera_of, seen_points
+from pipeline.motion.depth import MOST_POINTS, cloud_size
 from pipeline.motion.measure import deviation
 from pipeline.motion.motion import Motion, MovedObject, move_camera, move_object, stay
 from pipeline.motion.path import CAMERA_FIELDS, read_camera_path, read_object_path
@@ -131,6 +132,13 @@ def test_what_is_near_moves_further() -> None:
         _ = flat.animatic
 
 
+def test_the_cloud_of_a_long_picture_is_not_too_large() -> None:
+    assert cloud_size(Frame(WIDTH, HEIGHT, WIDTH, HEIGHT)) == (2 * WIDTH, 2 * HEIGHT)
+    assert cloud_size(Frame(1280, 720, 2560, 720)) == (5120, 1440)
+    columns, rows = cloud_size(Frame(1280, 720, 12800, 720))
+    assert columns * rows == pytest.approx(MOST_POINTS, rel=0.01) and columns / rows == pytest.approx(12800 / 720, 0.01)
+
+
 def square() -> torch.Tensor:
     mask = torch.zeros(1, HEIGHT, WIDTH)
     mask[:, 16:32, 16:32] = 1
@@ -159,6 +167,15 @@ def test_an_object_is_cut_moved_and_joined_with_the_camera() -> None:
     assert float(both.animatic.until[-1, 60, 60]) == pytest.approx(STRENGTH.strong)
     two = move_object(both, mask.flip(1), RIGHT, STRENGTH)
     assert [type(moved) for moved in two.objects] == [MovedObject] * 2
+
+
+def test_a_soft_masks_background_is_not_the_object() -> None:
+    """A segmenter's mask is nowhere quite 0: what was behind the object is still filled in from around it."""
+    image = 0.2 + 0.6 * square()[..., None].expand(-1, -1, -1, 3)
+    still = stay(NoVae(), image, WIDTH, HEIGHT, FRAMES, STRENGTH)
+    hard, soft = (move_object(still, mask, RIGHT, STRENGTH).animatic for mask in (square(), square().clamp(min=0.01)))
+    assert soft.images[-1, 18:30, 18:30].max() < 0.25
+    assert torch.equal(soft.images, hard.images) and torch.equal(soft.mask, hard.mask)
 
 
 def test_a_latent_is_held_where_most_of_its_pixels_are() -> None:
@@ -208,3 +225,9 @@ def test_the_motion_of_a_clip_is_measured(end: dict[str, float]) -> None:
                                                            abs=0.005)
     assert found.largest == pytest.approx(math.hypot(found.found.x, found.found.y), abs=0.01)
     assert deviation(motion.animatic.images, motion).largest < 1e-4
+
+
+def test_the_motion_of_a_very_wide_clip_is_measured() -> None:
+    motion, still = (replace(camera(path, picture(704, 32)), width=704, height=32, num_frames=5, _made={})
+                     for path in (to(x=0.05), to()))
+    assert deviation(motion.animatic.images, still).found.x == pytest.approx(-0.05, abs=0.01)

@@ -157,6 +157,24 @@ def test_a_motion_that_no_step_would_follow(motion: Motion, inputs: tuple, pictu
         following(moved, inputs).start(torch.zeros(motion.latent_shape), torch.ones(2))
 
 
+def test_an_object_that_no_latent_would_hold(motion: Motion, inputs: tuple, picture: torch.Tensor) -> None:
+    """Of the frame of 32x32, a pixel is 1.5 of the picture's."""
+    def moved(side: int, x: float, strength: Strength = STRENGTH) -> Motion:
+        mask = torch.zeros(1, 48, 48)
+        mask[:, 12:12 + side, 12:12 + side] = 1
+        path = read_object_path(f'{{"keyframes": [{{"t": 0}}, {{"t": 1, "x": {x}}}]}}')
+        still = stay(motion.vae, picture, SIDE, SIDE, FRAMES, strength)
+        return move_object(still, mask, path, strength)
+
+    for lost in (moved(3, 0), moved(3, 0, replace(STRENGTH, filled=0.93)), moved(10, 0.8), moved(1, 0)):
+        with pytest.raises(RequestError, match=r"too small or too fast to be held: at frame \d of 9 it covers \d+ "
+                                               "pixels of the 32x32 clip"):
+            following(lost, inputs)
+    leaving = moved(18, 1.0)
+    for held in (moved(10, 0), moved(18, 0.2), leaving, moved(3, 0, Strength(1.0, 1.0))):
+        following(held, inputs)
+
+
 def test_two_that_choose_the_scheduler() -> None:
     idea = Hooks(scheduler=lambda step, chosen: "euler")
     with pytest.raises(RequestError, match="2 inputs of the sampler decide the scheduler"):

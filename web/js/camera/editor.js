@@ -4,7 +4,7 @@ import { Animation } from "./animation.js";
 import { Controls } from "./controls.js";
 import { between, formatPath, frameAt, indexAt, limited, parsePath, placeAt, withKeyframe } from "./path.js";
 import { Stage } from "./stage.js";
-import { Timeline } from "./timeline.js";
+import { LEAST_DRAG, Timeline } from "./timeline.js";
 import { UndoStep } from "./undo_step.js";
 
 /** Distance on the path between two keyframes. */
@@ -115,7 +115,11 @@ export class Editor {
         const move = this.moving.drag(caught, this.#view, this.stage.pointAt(event), this.#whole);
         if (!move) return;
         this.stage.element.setPointerCapture(event.pointerId);
+        let isClick = true;
         this.#drag = (moved) => {
+            const way = Math.hypot(moved.clientX - event.clientX, moved.clientY - event.clientY);
+            isClick &&= way < LEAST_DRAG;
+            if (isClick) return;
             this.step.open();
             const numbers = move(this.stage.pointAt(moved), moved);
             if (numbers.keyframes) this.place = 1; // of a new path
@@ -192,7 +196,7 @@ export class Editor {
         const { keyframes } = this.path;
         const least = number > 0 ? keyframes[number - 1].t + LEAST_TIME : 0;
         const most = number < keyframes.length - 1 ? keyframes[number + 1].t - LEAST_TIME : 1;
-        this.place = limited("t", Math.min(most, Math.max(least, t)));
+        this.place = least > most ? keyframes[number].t : limited("t", Math.min(most, Math.max(least, t)));
         return { keyframes: keyframes.with(number, { ...keyframes[number], t: this.place }) };
     }
 

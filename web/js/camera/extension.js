@@ -106,9 +106,17 @@ function sizeOf(inputs) {
         : [inputs["resolution.width"] || 16, inputs["resolution.height"] || 9];
 }
 
+/**
+ * Return the address of a picture as Load Image gives it: with the colours of transparent places, which a canvas would
+ * lose. A JPEG has none, and ComfyUI's copy of it would not be turned as its EXIF says.
+ */
+function opaque(url) {
+    return /\.jpe?g$/i.test(new URL(url, location).searchParams.get("filename")) ? url : `${url}&channel=rgb`;
+}
+
 /** Load a picture, and cut out of it what a mask covers. Returns null without a picture. */
 async function pictureOf(file, mask) {
-    const picture = file && await loadPicture(`${file.url}&channel=rgb`);
+    const picture = file && await loadPicture(opaque(file.url));
     if (!picture) return null;
     const drawn = mask && await loadPicture(mask.url);
     return { url: picture.src, width: picture.naturalWidth, height: picture.naturalHeight,

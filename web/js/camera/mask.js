@@ -8,8 +8,9 @@ const CHANNELS = { red: 0, green: 1, blue: 2, alpha: 3 };
  * @param {HTMLImageElement} picture
  * @param {HTMLImageElement} file the file that has the mask
  * @param {string} channel of the file that is the mask
- * @returns {{cut: string, hole: string, centre: [number, number]} | null} the object and the place where it was, as
- *     addresses of pictures, and its centre in pixels of the picture; null if the mask is empty or of another size
+ * @returns {{cut: string, hole: string, centre: [number, number], box: [number, number, number, number]} | null} the
+ *     object and the place where it was, as addresses of pictures; in pixels of the picture, its centre, and its left,
+ *     top, right and lower side; null if the mask is empty or of another size
  */
 export function cutOut(picture, file, channel) {
     const [width, height] = [picture.naturalWidth, picture.naturalHeight];
@@ -20,12 +21,15 @@ export function cutOut(picture, file, channel) {
     const pixels = mask.getImageData(0, 0, columns, rows);
     const { data } = pixels;
     let [sum, sumX, sumY] = [0, 0, 0];
+    const box = [columns, rows, 0, 0];
     for (let n = 0; n < data.length; n += 4) {
         const value = channel === "alpha" ? 255 - data[n + 3] : data[n + CHANNELS[channel]];
         data[n + 3] = value;
+        const [x, y] = [n / 4 % columns, Math.floor(n / 4 / columns)];
         sum += value;
-        sumX += value * (n / 4 % columns + 0.5);
-        sumY += value * (Math.floor(n / 4 / columns) + 0.5);
+        sumX += value * (x + 0.5);
+        sumY += value * (y + 0.5);
+        if (value > 127) grow(box, x, y);
     }
     if (!sum) return null;
     mask.putImageData(pixels, 0, 0);
@@ -34,7 +38,16 @@ export function cutOut(picture, file, channel) {
     const hole = hatched(columns, rows);
     keepInside(hole, mask.canvas);
     const centre = [sumX / sum / scale, sumY / sum / scale];
-    return { cut: cut.canvas.toDataURL(), hole: hole.canvas.toDataURL(), centre };
+    return { cut: cut.canvas.toDataURL(), hole: hole.canvas.toDataURL(), centre,
+        box: box.map((side) => side / scale) };
+}
+
+/** Let a box, its left, top, right and lower side, have a pixel in it. */
+function grow(box, x, y) {
+    box[0] = Math.min(box[0], x);
+    box[1] = Math.min(box[1], y);
+    box[2] = Math.max(box[2], x + 1);
+    box[3] = Math.max(box[3], y + 1);
 }
 
 function draw(image, width, height) {

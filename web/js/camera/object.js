@@ -6,12 +6,15 @@ const DOT = 5;
 /** Widths of the frame that a drawn path may be simplified by, and the least time between two of its keyframes. */
 const TOLERANCE = 0.01;
 const LEAST_TIME = 0.01;
+/** Widths of the frame around the object at which it is still caught. */
+const NEAR = 0.04;
 const REST = CAMERA.numbers;
+const AT_START = OBJECT.numbers;
 
 /**
  * What moves on Move Object: what the mask covers.
  *
- * A scene is {picture, aspect}; picture.object has the object's centre, where the mask is known.
+ * A scene is {picture, aspect}; picture.object has the object's centre and its box, where the mask is known.
  */
 export const object = {
     kind: OBJECT,
@@ -44,11 +47,12 @@ export const object = {
         ];
     },
 
-    /** Begin a drag: of a keyframe, or of the object, which draws a new path. */
+    /** Begin a drag: of a keyframe, or of the object, which draws a new path. Returns null beside both. */
     drag(grab, moved, from, scene) {
         const [width, height] = frameSize(scene.picture, scene.aspect);
         const way = ([x, y]) => [(x - from[0]) / width, (y - from[1]) / height];
         if (grab === "move") return (to) => ({ x: moved.x + way(to)[0], y: moved.y + way(to)[1] });
+        if (!isOn(from, moved, scene, NEAR * width)) return null;
         const drawn = [[0, 0]];
         return (to) => {
             drawn.push(way(to));
@@ -74,6 +78,14 @@ function placeOf(moved, scene) {
     const [x, y] = picture.object?.centre ?? [picture.width / 2, picture.height / 2];
     const [dx, dy] = shiftOf(moved, scene);
     return [x + dx, y + dy];
+}
+
+/** Tell if a point of the picture is on the moved object: in its box, or less than `near` pixels beside it. */
+function isOn([x, y], moved, scene, near) {
+    const [dx, dy] = shiftOf(moved, scene);
+    const [atX, atY] = placeOf(AT_START, scene);
+    const [left, top, right, bottom] = scene.picture.object?.box ?? [atX, atY, atX, atY];
+    return x - dx > left - near && x - dx < right + near && y - dy > top - near && y - dy < bottom + near;
 }
 
 /** Return keyframes along drawn points, which are passed at an even speed. */

@@ -7,7 +7,8 @@
 
 const LIMITS = { t: [0, 1], x: [-10, 10], y: [-10, 10], zoom: [0.1, 10], roll: [-3600, 3600], tilt: [-60, 60],
     orbit: [-60, 60], fov: [5, 90] };
-const DECIMALS = { t: 3, x: 4, y: 4, zoom: 4, roll: 2, tilt: 2, orbit: 2, fov: 2 };
+/** Of t, enough to tell frames of the longest clip apart. */
+const DECIMALS = { t: 5, x: 4, y: 4, zoom: 4, roll: 2, tilt: 2, orbit: 2, fov: 2 };
 const DEFAULT_FOV = 50;
 
 /** Numbers of a keyframe, with their values where they are not given, and what else the path may have. */
@@ -133,8 +134,12 @@ export function frameAt(easing, place, count) {
     return Math.round(high * (count - 1));
 }
 
-/** Return the number of the keyframe at a place, from 0; -1 if there is none. */
-export const indexAt = (keyframes, place) => keyframes.findIndex(({ t }) => Math.abs(t - place) < 1e-3);
+/** Return the number of the keyframe at a place, from 0, the nearest one; -1 if there is none. */
+export function indexAt(keyframes, place) {
+    const apart = keyframes.map(({ t }) => Math.abs(t - place));
+    const least = Math.min(...apart);
+    return least < 1e-4 ? apart.indexOf(least) : -1;
+}
 
 /** Return a path whose keyframe at a place has these numbers; a new one where there is none. */
 export function withKeyframe(path, place, numbers) {

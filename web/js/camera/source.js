@@ -61,8 +61,9 @@ export class Source {
 
     /** Return the file of the last run: of the node that gives the input, or as this node had it. */
     #shownByRun(origin) {
-        return app.nodeOutputs[keyOf(origin)]?.images?.[0]
-            ?? app.nodeOutputs[keyOf(this.node)]?.[`wan22_${this.input}`]?.[0];
+        const own = app.nodeOutputs[keyOf(this.node)]?.[`wan22_${this.input}`]?.[0];
+        const previewed = app.nodeOutputs[keyOf(origin)]?.images?.[0];
+        return this.input === "mask" ? own ?? previewed : previewed ?? own; // a preview may be of another output
     }
 }
 

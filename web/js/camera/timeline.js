@@ -1,8 +1,9 @@
 import { element } from "../element.js";
 import { text } from "../text.js";
+import { indexAt } from "./path.js";
 
-/** Pixels. */
-const LEAST_DRAG = 3;
+/** Pixels that the pointer moves before a click becomes a drag. */
+export const LEAST_DRAG = 3;
 /** Distance on the path at which a keyframe attracts the handle when it is dragged. */
 const ATTRACTION = 0.012;
 
@@ -46,13 +47,14 @@ export class Timeline {
             this.marks.append(element("button", { type: "button", onclick }));
         }
         this.#places = keyframes.map(({ t }) => t);
+        const here = indexAt(keyframes, place);
         keyframes.forEach(({ t }, n) => {
             const mark = this.marks.children[n];
             const name = text("camera.keyframe", { number: n + 1, count: keyframes.length, t });
             mark.style.left = `${t * 100}%`;
             mark.title = name;
             mark.setAttribute("aria-label", name);
-            mark.toggleAttribute("aria-current", Math.abs(t - place) < 1e-3);
+            mark.toggleAttribute("aria-current", n === here);
         });
     }
 
