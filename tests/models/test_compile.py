@@ -123,16 +123,6 @@ def test_another_attention_is_called_from_compiled_blocks(compiled: Wan22Model, 
     assert calls == 4 * [block for block in range(len(usual.high.model.blocks)) for _ in range(2)]
 
 
-def test_a_machine_without_a_compiler_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
-    monkeypatch.setattr(compiling, "_fault", compiling._fault.__wrapped__)
-    said = r"compile is on, but nothing can be compiled for this machine's CPU: .*No working C\+\+ compiler found.*" \
-           r"Install a C\+\+ compiler \(.*\), or switch compile off\."
-    with pytest.raises(RequestError, match=said):
-        bundled.load(comfy_host(), compiled=True)
-
-
 def test_a_compiled_model_that_is_no_longer_used_is_gone_at_once() -> None:
     """Not only when Python next looks for circles of references: its weights are many GB."""
     model = bundled.load(comfy_host(), compiled=True)[0]
@@ -143,3 +133,13 @@ def test_a_compiled_model_that_is_no_longer_used_is_gone_at_once() -> None:
         assert block() is None
     finally:
         gc.enable()
+
+
+def test_a_machine_without_a_compiler_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
+    monkeypatch.setattr(compiling, "_fault", compiling._fault.__wrapped__)
+    said = r"compile is on, but nothing can be compiled for this machine's CPU: .*No working C\+\+ compiler found.*" \
+           r"Install a C\+\+ compiler \(.*\), or switch compile off\."
+    with pytest.raises(RequestError, match=said):
+        bundled.load(comfy_host(), compiled=True)
