@@ -111,7 +111,7 @@ def test_price_and_notes_follow_the_inputs(notes: Notes) -> None:
     notes.clear()
     node = notes.add("Wan22RemoteImageToVideo")
     notes.hear(node, "quote", "price list of 2026-09")
-    notes.change(node, **{"provider.model": "wavespeed-ai/wan-2.2/i2v-{resolution}"})
+    notes.change(node, **{"provider.model": "wavespeed-ai/wan-2.2/image-to-video"})
     notes.hear(node, "quote", "Price not known")
     notes.change(node, provider="fal.ai")
     assert "fal.ai" in notes.hear(node, "quote", "price list of 2026-09")
