@@ -335,6 +335,10 @@ def test_an_objects_path_is_drawn_by_dragging_it(drawing: Drawing) -> None:
     pixel = picture_box["width"] / SIZE[0]
     start = (picture_box["x"] + 128 * pixel, picture_box["y"] + 120 * pixel)
     assert drawing.middle("svg .keyframe") == pytest.approx(start, abs=1)
+    before = drawing.text
+    drawing.drag(start, (start[0] + 1, start[1] + 1))
+    drawing.drag((start[0] + 80 * pixel, start[1]), (start[0] + 80 * pixel, start[1] + 40))
+    assert drawing.text == before, "a click on it is no drag, nor is a drag beside it one of the object"
     drawing.drag(start, (start[0] + 60 * pixel, start[1]), (start[0] + 60 * pixel, start[1] + 60 * pixel))
     times = [keyframe["t"] for keyframe in drawing.keyframes]
     places = [(keyframe["x"] * SIZE[1], keyframe["y"] * SIZE[1]) for keyframe in drawing.keyframes]
