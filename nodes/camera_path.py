@@ -8,9 +8,8 @@ from comfy_api.latest import io
 
 from ..pipeline.motion.path import read_camera_path
 from ..pipeline.motion.presets import preset_json
-from ..pipeline.request import RequestError
-from .motion_inputs import check_strength_input, shown_in_editor, strength_input, strength_of
-from .size_inputs import check_size_inputs, num_frames_input, resolution_input, size_of
+from .motion_inputs import shown_in_editor, strength_input, strength_of, validate_motion
+from .size_inputs import num_frames_input, resolution_input, size_of
 from .sockets import CATEGORY, Motion
 
 
@@ -54,14 +53,7 @@ class CameraPath(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, path: str | None = None, resolution: dict[str, Any] | None = None,
                         num_frames: int | None = None, strength: dict[str, Any] | None = None) -> bool | str:
-        try:
-            if path is not None:
-                read_camera_path(path)
-            check_size_inputs(resolution, num_frames)
-            check_strength_input(strength)
-        except RequestError as error:
-            return str(error)
-        return True
+        return validate_motion(read_camera_path, path, resolution, num_frames, strength)
 
     @classmethod
     def execute(cls, vae: object, image: object, path: str, resolution: dict[str, Any], num_frames: int,

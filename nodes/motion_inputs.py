@@ -1,13 +1,16 @@
-"""What the nodes share that draw a motion: how strongly it steers, and what is shown in their editor."""
+"""Inputs of the nodes that draw a motion: how strongly it steers, their check, and the pictures of their editor."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..pipeline.motion.path import MotionPath
 from ..pipeline.motion.strength import STRENGTHS, Strength
 from ..pipeline.request import RequestError
+from .size_inputs import check_size_inputs
 
 CUSTOM = "custom"
 
@@ -30,10 +33,21 @@ def strength_input() -> io.Input:
                 "where it is held. Those of Wan 2.2 are the official ones of Time-to-Move.")
 
 
-def check_strength_input(strength: dict[str, Any] | None) -> None:
-    """Raise RequestError, at /prompt, for a choice that is not on the list; execute checks custom sigmas."""
-    if strength is None:  # ComfyUI drops a choice that it does not know
-        raise RequestError(f"strength is not a known choice; choose one of {', '.join([*STRENGTHS, CUSTOM])}.")
+def validate_motion(read_path: Callable[[str], MotionPath], path: str | None, resolution: dict[str, Any] | None,
+                    num_frames: int | None, strength: dict[str, Any] | None) -> bool | str:
+    """Return True, or at /prompt the sentence of the first input that no motion has; what is linked is None.
+
+    read_path: reads the path and raises RequestError for a bad one. Custom sigmas are checked when the node runs.
+    """
+    try:
+        if path is not None:
+            read_path(path)
+        check_size_inputs(resolution, num_frames)
+        if strength is None:  # ComfyUI drops a choice that it does not know
+            raise RequestError(f"strength is not a known choice; choose one of {', '.join([*STRENGTHS, CUSTOM])}.")
+    except RequestError as error:
+        return str(error)
+    return True
 
 
 def strength_of(strength: dict[str, Any]) -> Strength:
