@@ -65,11 +65,14 @@ class Camera:
     rotation: torch.Tensor
     """(3, 3), float64: directions of the camera's own axes to those of the picture."""
     focal: float
+    """Focal length, in widths of the frame."""
+    plane: float
+    """How far the picture's plane is from the camera at rest, in widths of the frame."""
 
     def homography(self) -> torch.Tensor:
         """Return the matrix (3, 3) from a frame's points (u, v, 1) to the picture's, up to a factor."""
         x, y, z = self.position.tolist()
-        to_plane = torch.tensor([[self.focal - z, 0, x], [0, self.focal - z, y], [0, 0, 1]], dtype=torch.float64)
+        to_plane = torch.tensor([[self.plane - z, 0, x], [0, self.plane - z, y], [0, 0, 1]], dtype=torch.float64)
         rays = torch.diag(torch.tensor([1.0, 1.0, self.focal], dtype=torch.float64))
         return to_plane @ self.rotation @ rays
 
@@ -80,25 +83,27 @@ class Camera:
         return seen[..., :2] * (self.focal / depth)[..., None], depth
 
 
-def camera_of(view: Mapping[str, float], fov: float, aspect: float) -> Camera:
+def camera_of(view: Mapping[str, float], fov: float, aspect: float, most_dolly: float = math.inf) -> Camera:
     """Return the camera of a keyframe's fields (path.CAMERA_FIELDS) with a horizontal angle of view in degrees.
 
-    It looks at the centre of its rectangle: orbit goes round that, then the camera tilts and rolls.
+    It looks at the centre of its rectangle: orbit goes round that, then the camera tilts and rolls. It zooms by going
+    closer, until what is `most_dolly` times as large, and from there on by its focal length.
     """
-    focal = 0.5 / math.tan(math.radians(fov) / 2)
+    plane = 0.5 / math.tan(math.radians(fov) / 2)
+    dolly = min(view["zoom"], most_dolly)
     roll, tilt, orbit = (math.radians(view[name]) for name in ("roll", "tilt", "orbit"))
     about_z = [[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]]
     about_x = [[1, 0, 0], [0, math.cos(tilt), -math.sin(tilt)], [0, math.sin(tilt), math.cos(tilt)]]
     about_y = [[math.cos(orbit), 0, -math.sin(orbit)], [0, 1, 0], [math.sin(orbit), 0, math.cos(orbit)]]
     turn_y, turn_x, turn_z = (torch.tensor(turn, dtype=torch.float64) for turn in (about_y, about_x, about_z))
-    centre = torch.tensor([view["x"], view["y"] * aspect, focal], dtype=torch.float64)
-    back = torch.tensor([0, 0, focal / view["zoom"]], dtype=torch.float64)
-    return Camera(centre - turn_y @ back, turn_y @ turn_x @ turn_z, focal)
+    centre = torch.tensor([view["x"], view["y"] * aspect, plane], dtype=torch.float64)
+    back = torch.tensor([0, 0, plane / dolly], dtype=torch.float64)
+    return Camera(centre - turn_y @ back, turn_y @ turn_x @ turn_z, plane * (view["zoom"] / dolly), plane)
 
 
-def cameras(path: MotionPath, num_frames: int, aspect: float) -> list[Camera]:
-    """Return the camera of every frame of a clip."""
-    return [camera_of(path.at(index / (num_frames - 1)), path.fov, aspect) for index in range(num_frames)]
+def cameras(path: MotionPath, num_frames: int, aspect: float, most_dolly: float = math.inf) -> list[Camera]:
+    """Return the camera of every frame of a clip; most_dolly: see camera_of."""
+    return [camera_of(path.at(index / (num_frames - 1)), path.fov, aspect, most_dolly) for index in range(num_frames)]
 
 
 def seen_points(camera: Camera, points: torch.Tensor) -> torch.Tensor:

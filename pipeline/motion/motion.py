@@ -19,7 +19,7 @@ from ..models.latents import normalise
 from ..models.vae import check_vae
 from ..request import RequestError, check_image, check_num_frames, check_size
 from .camera import Camera, Frame, cameras, seen_points
-from .depth import nearness_of, shown_points
+from .depth import MOST_DOLLY, nearness_of, shown_points
 from .path import AT_REST, CAMERA_FIELDS, MotionPath
 from .strength import FREE, Strength
 from .warp import Picture, fill_holes, inside
@@ -177,7 +177,8 @@ def animate(motion: Motion, on_frame: Callable[[int, int], None]) -> Animatic:
     layers = _Layers(motion, frame)
     size = (motion.num_frames, motion.height, motion.width)
     images, until, mask = torch.empty(*size, 3), torch.empty(size), torch.empty(size)  # a long clip fits only once
-    for index, camera in enumerate(cameras(motion.path, motion.num_frames, frame.aspect)):
+    for index, camera in enumerate(cameras(motion.path, motion.num_frames, frame.aspect,
+                                             math.inf if nearness is None else MOST_DOLLY)):
         t = index / (motion.num_frames - 1)
         images[index], until[index], mask[index] = layers.at(t, *_look(camera, frame, nearness, t))
         on_frame(index + 1, motion.num_frames)

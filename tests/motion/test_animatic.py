@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from pipeline.models.condition import fit
-from pipeline.motion.camera import Frame, camera_of, seen_points
-from pipeline.motion.depth import MOST_POINTS, cloud_size
+from pipeline.motion.camera import camera_of, seen_points
 from pipeline.motion.measure import deviation
 from pipeline.motion.motion import Motion, MovedObject, move_camera, move_object, stay
 from pipeline.motion.path import CAMERA_FIELDS, read_camera_path, read_object_path
@@ -132,11 +131,24 @@ def test_what_is_near_moves_further() -> None:
         _ = flat.animatic
 
 
-def test_the_cloud_of_a_long_picture_is_not_too_large() -> None:
-    assert cloud_size(Frame(WIDTH, HEIGHT, WIDTH, HEIGHT)) == (2 * WIDTH, 2 * HEIGHT)
-    assert cloud_size(Frame(1280, 720, 2560, 720)) == (5120, 1440)
-    columns, rows = cloud_size(Frame(1280, 720, 12800, 720))
-    assert columns * rows == pytest.approx(MOST_POINTS, rel=0.01) and columns / rows == pytest.approx(12800 / 720, 0.01)
+@pytest.mark.parametrize("depth", ["slope", "ball"])
+@pytest.mark.parametrize("zoom", [1.5, 3.0, 6.0])
+def test_a_zoom_into_depth_shows_all_of_the_picture(depth: str, zoom: float) -> None:
+    """No cracks where surfaces are seen close by, and no camera that goes through what is near."""
+    ys, xs = torch.meshgrid(torch.linspace(-1, 1, HEIGHT), torch.linspace(-1, 1, WIDTH), indexing="ij")
+    near = {"slope": (xs + 1) / 2, "ball": (xs**2 + ys**2 < 0.2).float()}[depth][None, ..., None].expand(-1, -1, -1, 3)
+    animatic = camera(to(zoom=zoom), picture(), depth=near.contiguous()).animatic
+    assert float(animatic.mask[-1].mean()) > 0.99
+    assert float(animatic.mask[0].mean()) == 1.0
+
+
+def test_of_a_long_picture_the_seen_part_alone_becomes_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture().repeat(1, 1, 12, 1)
+    near = torch.linspace(0, 1, image.shape[2])[None, None, :, None].expand(1, image.shape[1], -1, 3).contiguous()
+    usual = camera(to(x=1.0), image, depth=near).animatic
+    monkeypatch.setattr("pipeline.motion.depth.MOST_POINTS", 8 * WIDTH * HEIGHT)
+    few = camera(to(x=1.0), image, depth=near).animatic
+    assert float(few.mask.mean()) > 0.99 and (few.images - usual.images).abs().mean() < 0.01
 
 
 def square() -> torch.Tensor:
