@@ -113,10 +113,15 @@ async def queue(comfy: Server, workflow: Workflow, client: str) -> str:
     """Queue the graph and return the job's id; exit with ComfyUI's messages if it refuses, even one branch only."""
     async with comfy.post("/prompt", json={"prompt": workflow, "client_id": client}) as response:
         reply = await response.json()
-    faults = [f"{node['class_type']}: {error['details'] or error['message']}"  # details: "input - sentence"
-              for node in (reply.get("node_errors") or {}).values() for error in node["errors"]]
+    faults: dict[tuple[str, str], str] = {}
+    for node in (reply.get("node_errors") or {}).values():
+        for error in node["errors"]:
+            details = error["details"]  # "input - sentence", the same for several inputs; or the input alone
+            sentence = details.partition(" - ")[2]
+            said = details if sentence else ": ".join(filter(None, (error["message"], details)))
+            faults.setdefault((node["class_type"], sentence or said), f"{node['class_type']}: {said}")
     if faults or "prompt_id" not in reply:
-        sys.exit("\n".join(dict.fromkeys(faults)) or reply["error"]["message"])
+        sys.exit("\n".join(faults.values()) or reply["error"]["message"])
     return reply["prompt_id"]
 
 
