@@ -39,7 +39,8 @@ class Use:
 OBJECTS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
     "comfy.model_patcher.CoreModelPatcher": {
         "clone": (0, ()), "add_patches": (2, ()), "get_model_object": (1, ()), "is_dynamic": (0, ()),
-        "partially_unload": (2, ()), "set_model_unet_function_wrapper": (1, ())},
+        "partially_unload": (2, ()), "set_model_unet_function_wrapper": (1, ()),
+        "set_model_sampler_calc_cond_batch_function": (1, ())},
     "comfy.samplers.CFGGuider": {
         "set_conds": (2, ()), "set_cfg": (1, ()), "sample": (4, ("callback", "disable_pbar", "seed"))},
     "comfy.utils.ProgressBar": {"update_absolute": (3, ())},

@@ -54,6 +54,8 @@ def stage_runner(models: Mapping[str, Any], sampling: Sampling) -> RunStage:
             model = model.clone()
             outer = model.model_options.get("model_function_wrapper")  # of another node: it stays in force
             model.set_model_unet_function_wrapper(_wrapper(stage, outer))
+            if "sampler_calc_cond_batch_function" not in model.model_options:
+                model.set_model_sampler_calc_cond_batch_function(_branch_by_branch)
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(stage.positive, stage.negative)
         guider.set_cfg(stage.guidance_scale)
@@ -77,6 +79,16 @@ def _sampler(sampling: Sampling, stage: Stage) -> Any:
             stage.noise.shape, generator=generator).to(sigma.device)})
     one_step = stage.scheduler == "unipc" and len(stage.steps) == 1
     return comfy.samplers.sampler_object("euler" if one_step else SAMPLERS[stage.scheduler])
+
+
+def _branch_by_branch(args: dict[str, Any]) -> list[torch.Tensor]:
+    """Return the clean latents of each branch of guidance, run one after the other, the positive one first.
+
+    ComfyUI runs both as one batch where it fits memory, and else the negative one first, which could not use again what
+    the positive one of the step has shown. `_wrapper` takes them one by one in any case.
+    """
+    return [comfy.samplers.calc_cond_batch(args["model"], [None] * index + [cond], args["input"], args["sigma"],
+                                           args["model_options"])[index] for index, cond in enumerate(args["conds"])]
 
 
 Wrapper = Callable[[Callable[..., torch.Tensor], dict[str, Any]], torch.Tensor]
