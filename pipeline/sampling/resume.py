@@ -44,9 +44,10 @@ class Unfinished:
     """Of `schedule_of`."""
 
 
-def schedule_of(sampling: Sampling) -> dict[str, float | str]:
-    """Return the settings that cannot change between two steps.
+def schedule_of(sampling: Sampling, later_noise: bool = False) -> dict[str, float | str]:
+    """Return the settings that cannot change between two steps; the seed too when noise of it is used in later ones.
 
+    later_noise: whether a hook uses it so, as a motion does; the scheduler lcm does in any case.
     For a list of sigmas that is given as such num_inference_steps is its own, and shift stands at its default.
     """
     if has_own_list(sampling):
@@ -54,8 +55,7 @@ def schedule_of(sampling: Sampling) -> dict[str, float | str]:
     settings = {name: getattr(sampling, name)
                 for name in ("scheduler", "num_inference_steps", "shift", "boundary", "denoise")}
     sigmas = {"sigma_schedule": sampling.sigma_schedule, "sigmas": ", ".join(map(repr, sampling.sigmas))}
-    # lcm draws its noise by the seed in every step, the others in the first alone.
-    seed = {"seed": sampling.seed} if sampling.scheduler == "lcm" else {}
+    seed = {"seed": sampling.seed} if later_noise or sampling.scheduler == "lcm" else {}
     return settings | seed | {name: value for name, value in sigmas.items() if value != OFFICIAL_SIGMAS[name]}
 
 
@@ -98,7 +98,7 @@ def _is_schedule(found: Any) -> bool:
     """Tell whether a value that was read from a file is one of `schedule_of`."""
     if not isinstance(found, dict) or not isinstance(found.get("scheduler"), str):
         return False
-    known = schedule_of(Sampling(seed=0, scheduler=found["scheduler"])) | OFFICIAL_SIGMAS
+    known = schedule_of(Sampling(seed=0, scheduler=found["scheduler"]), "seed" in found) | OFFICIAL_SIGMAS
     kinds = {name: type(value) for name, value in known.items()}
     if found.keys() | OFFICIAL_SIGMAS.keys() != kinds.keys():
         return False
@@ -172,7 +172,7 @@ def _samples(latent: dict[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
 
 def check_schedule(unfinished: Unfinished, sampling: Sampling) -> None:
     """Raise RequestError, naming the first difference, when a clip was begun with another schedule."""
-    for name, value in (OFFICIAL_SIGMAS | schedule_of(sampling)).items():
+    for name, value in (OFFICIAL_SIGMAS | schedule_of(sampling, "seed" in unfinished.schedule)).items():
         begun_with = (OFFICIAL_SIGMAS | unfinished.schedule)[name]
         if begun_with != value:
             begun_with, value = ("''" if text == "" else text for text in (begun_with, value))

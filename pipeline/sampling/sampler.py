@@ -19,7 +19,7 @@ from ..models.patches import beside_bytes
 from ..request import RequestError, Sampling
 from .conditioning import text_embeddings
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
-from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, from_noise
+from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, as_chosen, from_noise
 from .resume import Unfinished, history, restore, schedule_of, start_of, state_of, unfinished_latent
 from .schedule import NUM_TRAIN_TIMESTEPS, new_scheduler, sigmas_of, spans, steps_of
 
@@ -149,7 +149,8 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
     if steps.stop < len(sigmas) - 1:
         if current != sampling.scheduler:
             scheduler = _scheduler(sampling.scheduler, sampling, shape, steps.stop)
-        state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling))
+        later_noise = hooks.scheduler is not as_chosen  # a motion
+        state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling, later_noise))
         return unfinished_latent(state, float(sigmas[steps.stop]))
     return {"samples": denormalise(latents)}
 

@@ -309,7 +309,8 @@ STATE = Unfinished(torch.zeros(SHAPE), 4, {"model_outputs.1": torch.zeros(SHAPE)
     replace(STATE, schedule={"shift": 5.0}), replace(STATE, schedule=STATE.schedule | {"shift": [5.0]}),
     *(replace(STATE, schedule=STATE.schedule | odd) for odd in (
         {"sigmas": "1, half"}, {"sigmas": 1.0}, {"sigma_schedule": "karras"}, {"num_inference_steps": 10**9},
-        {"num_inference_steps": 10.5}, {"shift": float("nan")}, {"seed": 3})),
+        {"num_inference_steps": 10.5}, {"shift": float("nan")}, {"seed": "3"}, {"seed": -1},
+        {"strength": 3})),
     replace(STATE, schedule=STATE.schedule | {"scheduler": "euler"}), replace(STATE, history={}),
     replace(STATE, schedule=[]), replace(STATE, step="4"),
     *(replace(STATE, history=STATE.history | odd) for odd in (

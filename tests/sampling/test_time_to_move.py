@@ -107,6 +107,9 @@ def test_as_the_paper_has_it_and_in_two_runs_to_the_same_bits(loaded: tuple, inp
         rest = sample_latent(loaded[0], *inputs, replace(sampling, stage=LOW_ONLY), hooks,
                              load_latent(tmp_path / "half.latent"))
         assert torch.equal(rest["samples"], wanted)
+        with pytest.raises(RequestError, match="begun with seed"):  # whose noise is put back after the boundary too
+            sample_latent(loaded[0], *inputs, replace(sampling, stage=LOW_ONLY, seed=99), hooks,
+                          load_latent(tmp_path / "half.latent"))
         (tmp_path / "half.latent").unlink()
 
 
