@@ -19,6 +19,7 @@ class Wan22Extension(ComfyExtension):
         routes.register()
         startup.copy_sample_pictures()
         startup.resume_callbacks()
+        startup.serve_once_up()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

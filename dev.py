@@ -123,13 +123,24 @@ def run_program(command: Sequence[str], comfyui: Path, folder: Path, **variables
         process.wait()
 
 
+WITH_COMFYUI = ("tests/nodes", "tests/web")
+"""Folders of tests that share a running ComfyUI and a browser."""
+
+
 def test(pytest_arguments: Sequence[str]) -> int:
     comfyui = prepare(tests=True)
-    failed = (run_check("ruff", ["check"], comfyui) or run_check("devtools.check_imports", [], comfyui)
-              or run_check("pytest", pytest_arguments, comfyui))
+    failed = run_check("ruff", ["check"], comfyui) or run_check("devtools.check_imports", [], comfyui)
     if failed or pytest_arguments:
-        return failed
-    return test_other_versions(comfyui)
+        return failed or run_check("pytest", pytest_arguments, comfyui)
+    return test_all(comfyui) or test_other_versions(comfyui)
+
+
+def test_all(comfyui: Path) -> int:
+    """Run all tests: those without a shared ComfyUI on all cores, then those with it one after another."""
+    beside = [f"--ignore={folder}" for folder in WITH_COMFYUI]
+    workers = str(min(4, os.cpu_count() or 1))
+    return (run_check("pytest", ["-q", "-n", workers, "--dist=worksteal", *beside], comfyui, OMP_NUM_THREADS="1")
+            or run_check("pytest", ["-q", *WITH_COMFYUI], comfyui))
 
 
 def test_other_versions(comfyui: Path) -> int:

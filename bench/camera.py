@@ -1,4 +1,4 @@
-"""How closely clips of the bundled model follow camera paths and object paths, over ten pictures.
+"""Measure how closely clips of the bundled model follow camera and object paths, over ten pictures.
 
 usage: camera.py [--pictures 10] [--steps 10] [--sheet FILE.png]
 
@@ -42,7 +42,7 @@ from pipeline.sampling.sampler import sample  # noqa: E402
 from pipeline.sampling.time_to_move import time_to_move  # noqa: E402
 
 SIDE, FRAMES = 128, 33
-STRENGTH = STRENGTHS["bundled demo model (0.9, 0.3)"]
+STRENGTH = STRENGTHS["bundled demo model (0.9, 0.1)"]
 PAN, DIAGONAL, ZOOM, ROLL = 32, 24, 1.4, 10
 """Pixels of a pan, along an axis and along both; the factor of a zoom; degrees of a roll, which starts at zoom 1.2."""
 OBJECT_PIXELS, RADIUS = 30, 13

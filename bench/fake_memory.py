@@ -46,7 +46,7 @@ def gigabytes(count: float) -> str:
 
 
 def parts_of_experts(folder: Path) -> list[Row]:
-    """Peaks of a pass, by kind, size and frames, beside what the pack estimates."""
+    """Measure the peaks of a pass by kind, size and frames, beside what the pack estimates."""
     rows: list[Row] = []
     for name, dtype in DTYPES.items():
         path = full_size.write_expert(folder / "expert.safetensors", dtype)
@@ -71,7 +71,7 @@ def parts_of_experts(folder: Path) -> list[Row]:
 
 
 def parts_of_vae(folder: Path) -> list[Row]:
-    """Peaks of encoding and of decoding, whole and in tiles; they do not depend on the number of frames."""
+    """Measure the peaks of encoding and decoding, whole and in tiles; the number of frames does not matter."""
     rows: list[Row] = []
     for name in ("bf16", "float32"):
         path = full_size.write_vae(folder / "vae.safetensors", DTYPES[name])
@@ -95,7 +95,7 @@ def parts_of_vae(folder: Path) -> list[Row]:
 
 
 def parts_of_text(folder: Path) -> list[Row]:
-    """Weights on the device and the peak of encoding both prompts, by this pack's own encoder."""
+    """Measure the weights on the device and the peak of encoding both prompts, by this pack's own encoder."""
     rows: list[Row] = []
     for name in ("fp16", "bf16", "fp8_scaled"):
         path = full_size.write_text_encoder(folder / "text.safetensors", DTYPES[name])
@@ -109,7 +109,7 @@ def parts_of_text(folder: Path) -> list[Row]:
 
 
 def pass_in_comfyui(path: Path, latents: torch.Tensor, total: int) -> Row:
-    """Run one pass on a device of `total` bytes; give what preflight says, the weights there and the pass's peak.
+    """Run one pass on a device of `total` bytes; return what preflight says, the weights there and the pass's peak.
 
     A peak of 0: the device is out of memory.
     """
@@ -137,7 +137,7 @@ def vae_in_comfyui(path: Path, width: int, height: int, total: int) -> Row:
 
 
 def devices(folder: Path) -> list[dict[str, Row | str | int]]:
-    """What preflight says of each device, and what ComfyUI's manager does for one pass and for the VAE."""
+    """Return what preflight says of each device, and what ComfyUI's manager does for one pass and for the VAE."""
     paths = {name: full_size.write_expert(folder / f"{name}.safetensors", DTYPES[name])
              for name in ("fp8_scaled", "fp16")}
     vae = full_size.write_vae(folder / "vae.safetensors", torch.bfloat16)

@@ -128,7 +128,7 @@ def as_file(rng: random.Random, text: bytes) -> bytes:
 
 
 def attempt(data: bytes, size: int | None, path: Path | None) -> str:
-    """What the reader has against the header; nothing when it accepts it. Raises nothing but what is a fault."""
+    """Return the reader's objection to the header, "" for none. Raises nothing but what is a fault."""
     def read(offset: int, count: int) -> bytes:
         return data[offset:offset + count]
 
@@ -146,7 +146,7 @@ def attempt(data: bytes, size: int | None, path: Path | None) -> str:
 
 
 def library_says(data: bytes) -> str:
-    """What the safetensors library has against the file; nothing when it reads it."""
+    """Return the safetensors library's objection to the file, "" for none."""
     try:
         safetensors.deserialize(data)
     except safetensors.SafetensorError as error:

@@ -1,4 +1,4 @@
-"""How fast an expert opens and what memory that takes, beside diffusers' and ComfyUI's own loaders, in one run.
+"""Measure time and memory to open an expert, beside diffusers' and ComfyUI's own loaders, in one run.
 
 usage: loading.py [--blocks 8] [--folder DIR] [--json FILE]
        loading.py --pair [--folder DIR] [--json FILE]
@@ -30,53 +30,32 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-WIDTH, FEED_FORWARD, TEXT, FREQUENCIES = 5120, 13824, 4096, 256
-CONFIG = {"num_attention_heads": 40, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16,
-          "text_dim": TEXT, "freq_dim": FREQUENCIES, "ffn_dim": FEED_FORWARD, "cross_attn_norm": True}
+
+from tests.support.full_size import EXPERT, expert_shapes, is_linear_of_block, write_expert  # noqa: E402
+
+TEXT = (1, 512, EXPERT["text_dim"])
 PAIR = {"fp16": ("ours", "diffusers"), "fp8_scaled": ("ours", "comfyui")}
 """ComfyUI makes 57 GB of float32 of each fp16 file on a CPU."""
 LOADERS = {"fp16": ("ours", "diffusers", "comfyui"), "fp8_scaled": ("ours", "comfyui"), "Q4_K": ("ours", "diffusers")}
 """diffusers opens fp8_scaled files without their scales, GGUF only with accelerate; ComfyUI itself reads no GGUF."""
 
 
-def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an expert's weights, as in wan/modules/model.py of github.com/Wan-Video/Wan2.2."""
-    found: dict[str, tuple[int, ...]] = {"patch_embedding.weight": (WIDTH, 36, 1, 2, 2),
-                                         "patch_embedding.bias": (WIDTH,), "head.modulation": (1, 2, WIDTH)}
-    linear = {"text_embedding.0": (WIDTH, TEXT), "text_embedding.2": (WIDTH, WIDTH),
-              "time_embedding.0": (WIDTH, FREQUENCIES), "time_embedding.2": (WIDTH, WIDTH),
-              "time_projection.1": (6 * WIDTH, WIDTH), "head.head": (64, WIDTH)}
-    for n in range(blocks):
-        block = f"blocks.{n}"
-        linear |= {f"{block}.{a}.{p}": (WIDTH, WIDTH) for a in ("self_attn", "cross_attn") for p in "qkvo"}
-        linear |= {f"{block}.ffn.0": (FEED_FORWARD, WIDTH), f"{block}.ffn.2": (WIDTH, FEED_FORWARD)}
-        found |= {f"{block}.{a}.norm_{p}.weight": (WIDTH,) for a in ("self_attn", "cross_attn") for p in "qk"}
-        found |= {f"{block}.norm3.weight": (WIDTH,), f"{block}.norm3.bias": (WIDTH,),
-                  f"{block}.modulation": (1, 6, WIDTH)}
-    for name, shape in linear.items():
-        found |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    return found
-
-
-def is_packed(name: str, shape: tuple[int, ...]) -> bool:
-    return name.startswith("blocks.") and len(shape) == 2 and name.endswith(".weight")
-
-
 def random_weights(blocks: int) -> dict[str, torch.Tensor]:
-    """An expert's weights in float16, at random."""
+    """Return an expert's weights in float16, at random, under the original names."""
     g = torch.Generator().manual_seed(0)
     half = {}
-    for name, shape in shapes(blocks).items():  # 512 rows of noise over and over: drawing them all would take minutes
+    # 512 rows of noise over and over: drawing them all would take minutes.
+    for name, shape in expert_shapes(num_layers=blocks).items():
         rows = (torch.randn(min(shape[0], 512), *shape[1:], generator=g) * 0.02).half()
         half[name] = rows.repeat(-(-shape[0] // 512), *[1] * (len(shape) - 1))[: shape[0]].contiguous()
     return half
 
 
 def scaled_to_fp8(half: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights with the linear layers of the blocks in fp8, each with its scale."""
+    """Return the weights with the linear layers of the blocks in fp8, each with its scale."""
     eight: dict[str, torch.Tensor] = {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
     for name, weight in half.items():
-        packed = is_packed(name, tuple(weight.shape))
+        packed = is_linear_of_block(name, weight.shape)
         eight[name] = (weight * 4000).to(torch.float8_e4m3fn) if packed else weight
         if packed:
             eight[name.replace(".weight", ".scale_weight")] = torch.tensor(1 / 4000)
@@ -84,21 +63,21 @@ def scaled_to_fp8(half: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def write(folder: Path, blocks: int) -> dict[str, Path]:
-    """The three files, all of random weights."""
+    """Write three files of the same random weights but for Q4_K's; return them by their layouts."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
     from safetensors.torch import save_file
 
     g = torch.Generator().manual_seed(1)
     files = {"fp16": folder / "expert_fp16.safetensors", "fp8_scaled": folder / "expert_fp8_scaled.safetensors",
              "Q4_K": folder / "expert_Q4_K.gguf"}
-    names, half = shapes(blocks), random_weights(blocks)
+    half = random_weights(blocks)
     save_file(half, files["fp16"])
     save_file(scaled_to_fp8(half), files["fp8_scaled"])
     writer = GGUFWriter(str(files["Q4_K"]), "wan")
     kind = GGMLQuantizationType.Q4_K
     values, size = GGML_QUANT_SIZES[kind]
     for name, weight in half.items():
-        if is_packed(name, names[name]):
+        if is_linear_of_block(name, weight.shape):
             blocks_a_row = weight.shape[1] // values
             packed = torch.randint(0, 256, (len(weight), blocks_a_row, size), dtype=torch.uint8, generator=g)
             packed[..., :4] = torch.tensor([1e-4, 1e-4]).half().view(torch.uint8)  # scale and minimum of each block
@@ -113,7 +92,10 @@ def write(folder: Path, blocks: int) -> dict[str, Path]:
 
 
 def memory() -> dict[str, float]:
-    """This process' anonymous and file-backed resident memory, GiB (Linux, Documentation/filesystems/proc.rst)."""
+    """Return this process' resident memory in GiB, anonymous and of files.
+
+    Linux, Documentation/filesystems/proc.rst.
+    """
     lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
     return {"anonymous": kilobytes["Anonymous"] / 2**20, "mapped": (kilobytes["Rss"] - kilobytes["Anonymous"]) / 2**20}
@@ -137,7 +119,7 @@ def opened_by_diffusers(path: Path) -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         blocks = 1 + max(int(n.split(".")[1]) for n in _names(path) if n.startswith("blocks."))
-        Path(folder, "config.json").write_text(json.dumps(CONFIG | {"num_layers": blocks}), "utf-8")
+        Path(folder, "config.json").write_text(json.dumps(EXPERT | {"num_layers": blocks}), "utf-8")
         gguf = {"quantization_config": GGUFQuantizationConfig(compute_dtype=torch.float32)}
         model = WanTransformer3DModel.from_single_file(
             str(path), config=folder, **({"torch_dtype": torch.float32, **gguf} if path.suffix == ".gguf" else
@@ -190,7 +172,7 @@ def measure(loader: str, path: Path) -> dict[str, float]:
     run, dtype = OPENED_BY[loader](path)
     opened, after_open = time.perf_counter() - start, memory()
     g = torch.Generator().manual_seed(0)
-    x, text = torch.randn(1, 36, 1, 4, 4, generator=g).to(dtype), torch.randn(1, 512, TEXT, generator=g).to(dtype)
+    x, text = torch.randn(1, 36, 1, 4, 4, generator=g).to(dtype), torch.randn(TEXT, generator=g).to(dtype)
     found = run(x, torch.tensor([500.0]), text)
     first, after_run = time.perf_counter() - start, memory()
     return {"opening_s": opened, "first_pass_s": first, "std": found.float().std().item(),
@@ -212,7 +194,7 @@ def measure_pair(loader: str, *paths: Path) -> dict[str, Any]:
 
 
 def in_own_process(*arguments: str | Path) -> dict[str, Any]:
-    """What this script prints with the arguments, as JSON."""
+    """Return what this script prints with the arguments, from its JSON."""
     answer = subprocess.run([sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, check=True,
                             env={**os.environ, "HF_HUB_OFFLINE": "1"})
     return json.loads(answer.stdout.splitlines()[-1])
@@ -220,8 +202,6 @@ def in_own_process(*arguments: str | Path) -> dict[str, Any]:
 
 def compare_pairs(folder: Path) -> list[dict[str, Any]]:
     """Open two whole experts of each layout with each loader."""
-    from tests.support.full_size import write_expert
-
     rows = []
     print("| two files | GiB each | loader | opening both s | anonymous GiB |")
     print("|---|---|---|---|---|")

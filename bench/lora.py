@@ -1,4 +1,4 @@
-"""How long it takes to put a LoRA on an expert of true width, and to change its strength, beside ComfyUI and diffusers.
+"""Time putting a LoRA on an expert of true width and changing its strength, beside ComfyUI and diffusers.
 
 usage: lora.py [--blocks 8] [--rank 32] [--rounds 3] [--loaders ours comfyui diffusers] [--folder DIR] [--json FILE]
 
@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loading import CONFIG, ROOT, TEXT, is_packed, random_weights, scaled_to_fp8, shapes
+from loading import ROOT, TEXT, random_weights, scaled_to_fp8
 
 sys.path.insert(0, str(ROOT))
+
+from tests.support.full_size import EXPERT, is_linear_of_block
 
 Steps = tuple[Callable[[], None], Callable[[], None], Callable[[], None], Callable[..., torch.Tensor], torch.dtype]
 """On at 0.8, then at 0.5, then off; a pass; its dtype."""
@@ -37,7 +39,7 @@ LOADERS = {"ours": ("fp16", "fp8_scaled"), "comfyui": ("fp16",), "diffusers": ("
 
 
 def write(folder: Path, blocks: int, rank: int) -> tuple[dict[str, Path], Path]:
-    """The expert by its layout, and the LoRA."""
+    """Write the expert in each layout, and the LoRA; return both, the expert by its layout."""
     from safetensors.torch import save_file
 
     experts = {layout: folder / f"expert_{layout}.safetensors" for layout in ("fp16", "fp8_scaled")}
@@ -45,11 +47,12 @@ def write(folder: Path, blocks: int, rank: int) -> tuple[dict[str, Path], Path]:
     save_file(half, experts["fp16"])
     save_file(scaled_to_fp8(half), experts["fp8_scaled"])
     g, tensors = torch.Generator().manual_seed(2), {}
-    for name, shape in shapes(blocks).items():
-        if is_packed(name, shape):
+    for name, weight in half.items():
+        if is_linear_of_block(name, weight.shape):
+            rows, columns = weight.shape
             module = f"diffusion_model.{name.removesuffix('.weight')}"
-            tensors[f"{module}.lora_A.weight"] = (torch.randn(rank, shape[1], generator=g) * 0.02).half()
-            tensors[f"{module}.lora_B.weight"] = (torch.randn(shape[0], rank, generator=g) * 0.02).half()
+            tensors[f"{module}.lora_A.weight"] = (torch.randn(rank, columns, generator=g) * 0.02).half()
+            tensors[f"{module}.lora_B.weight"] = (torch.randn(rows, rank, generator=g) * 0.02).half()
     save_file(tensors, lora)
     return experts, lora
 
@@ -100,7 +103,7 @@ def diffusers(expert_file: Path, lora_file: Path) -> Steps:
 
     with safe_open(expert_file, "pt") as file, tempfile.TemporaryDirectory() as folder:
         blocks = 1 + max(int(name.split(".")[1]) for name in file.keys() if name.startswith("blocks."))  # noqa: SIM118
-        Path(folder, "config.json").write_text(json.dumps(CONFIG | {"num_layers": blocks}), "utf-8")
+        Path(folder, "config.json").write_text(json.dumps(EXPERT | {"num_layers": blocks}), "utf-8")
         model = WanTransformer3DModel.from_single_file(str(expert_file), config=folder, torch_dtype=torch.float16)
 
     def on() -> None:
@@ -120,7 +123,7 @@ def measure(loader: str, expert: Path, lora: Path, rounds: int) -> dict[str, flo
     steps: Any = {"ours": ours, "comfyui": comfyui, "diffusers": diffusers}[loader](expert, lora)
     on, strength, off, run, dtype = steps
     g = torch.Generator().manual_seed(0)
-    x, text = torch.randn(1, 36, 1, 4, 4, generator=g).to(dtype), torch.randn(1, 512, TEXT, generator=g).to(dtype)
+    x, text = torch.randn(1, 36, 1, 4, 4, generator=g).to(dtype), torch.randn(TEXT, generator=g).to(dtype)
     found: dict[str, list[float]] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:

@@ -2,11 +2,12 @@
 
 usage: odd_answers.py [--cases 20000] [--seed 1]
 
-Real answers (tests/remote/test_recorded_replies.py, and the loopback providers' for what was not recorded) are changed
-in one to three places: a part is missing, null, of another type, doubled or renamed, an error stands in a good answer,
-the status is another, or the body is no JSON. Every flow of every adapter (poll, upload, price, schema, history,
-submit) is given them. A case fails when anything but RemoteError comes out, when an error has no sentence of the
-adapter's, when a number of a price is not finite, or when a flow asks on for more than ten requests. 0 fails the run.
+Real answers (tests/remote/test_recorded_replies.py) and published ones (tests/support/providers/published.py) are
+changed in one to three places: a part is missing, null, of another type, doubled or renamed, an error stands in a good
+answer, the status is another, or the body is no JSON. Every flow of every adapter (poll, upload, price, schema,
+history, submit) is given them. A case fails when anything but RemoteError comes out, when an error has no sentence of
+the adapter's, when a number of a price is not finite, or when a flow asks on for more than ten requests. 0 fails the
+run.
 """
 
 from __future__ import annotations
@@ -34,34 +35,13 @@ from pipeline.remote.providers import PROVIDERS  # noqa: E402
 from pipeline.request import ClipRequest  # noqa: E402
 from tests.remote.test_odd_answers import check_sentence  # noqa: E402
 from tests.remote.test_recorded_replies import DONE, POLLS, REFUSALS, SUBMITTED  # noqa: E402
+from tests.support.providers.published import PUBLISHED  # noqa: E402
 
 ODD = (None, True, -1, 0, 1e308, "", "x", "9" * 30, [], {}, [None], {"x": 1}, "<b>", "https://a.example/x", [[[]]])
 STATUSES = (200, 200, 200, 201, 202, 204, 301, 400, 401, 402, 403, 404, 408, 409, 410, 413, 418, 422, 425, 429, 451,
             499, 500, 502, 503, 504, 522, 599)
 HEADERS = ({}, {"retry-after": "x"}, {"retry-after": "-5"}, {"x-fal-retryable": "true"}, {"x-fal-retryable": "maybe"},
            {"x-fal-request-id": "1"}, {"x-fal-error-type": "runner_disconnected"})
-MORE = {
-    "wavespeed": [{"code": 200, "data": {"id": "a", "status": "failed", "code": 1200, "error": "Flagged."}},
-                  {"code": 200, "data": {"price": 0.2, "discounted_price": 0.1, "currency": "USD"}},
-                  {"code": 200, "data": {"items": [{"id": "a", "model": "m", "created_at": "2026-11-01T10:00:00Z",
-                                                    "inputs": {"image": "https://a.example/a.png"}}]}},
-                  {"code": 200, "data": [{"model_id": "m", "api_schema": {"api_schemas": [
-                      {"request_schema": {"properties": {"image": {}}}}]}}]},
-                  {"code": 200, "data": {"download_url": "https://a.example/a.png", "upload": {
-                      "method": "PUT", "url": "https://b.example/x", "headers": {"a": "b"}}}}],
-    "atlascloud": [{"code": "200", "data": [{"model": "m", "schema": "https://a.example/s.json"}]},
-                   {"components": {"schemas": {"Input": {"properties": {"image": {}}}}}},
-                   {"code": 200, "data": {"download_url": "https://a.example/a.png"}}],
-    "fal": [{"prices": [{"unit_price": 0.1, "unit": "seconds", "currency": "USD"}]},
-            {"video": {"url": "https://a.example/x.mp4"}}, {"token": "t", "token_type": "Bearer"},
-            {"access_url": "https://a.example/a.png"},
-            {"detail": [{"loc": ["body", "prompt"], "msg": "m", "type": "content_policy_violation"}]},
-            {"items": [{"request_id": "a", "endpoint_id": "m", "sent_at": "2026-11-01T10:00:00Z",
-                        "json_input": {"image_url": "https://a.example/a.png"}}]}],
-    "replicate": [{"results": [{"id": "a", "model": "m", "created_at": "2026-11-01T10:00:00Z", "input": {}}]},
-                  {"urls": {"get": "https://a.example/a.png"}},
-                  {"latest_version": {"openapi_schema": {"components": {"schemas": {"Input": {"properties": {}}}}}}}],
-}
 LONGEST_FLOW = 10
 
 
@@ -173,7 +153,8 @@ def main() -> int:
     for number in range(options.cases):
         name = list(PROVIDERS)[number % len(PROVIDERS)]
         provider = PROVIDERS[name]
-        bases = [SUBMITTED[name][1], DONE[name][1], *MORE[name], *(poll for who, poll, _ in POLLS if who == name),
+        bases = [SUBMITTED[name][1], DONE[name][1], *PUBLISHED.get(name, ()),
+                 *(poll for who, poll, _ in POLLS if who == name),
                  *(refusal for who, _, refusal, _ in REFUSALS if who == name)]
         kind = random_.choice(("submit", "poll", "poll", *flows(provider)))
         try:

@@ -48,32 +48,22 @@ from pipeline.request import Sampling  # noqa: E402
 from pipeline.sampling.hooks import observe  # noqa: E402
 from pipeline.sampling.sampler import sample  # noqa: E402
 from pipeline.sampling.schedule import new_scheduler, sigmas_of  # noqa: E402
+from tests.support.full_size import expert_shapes  # noqa: E402
 
-HEADS, BLOCKS, FEED_FORWARD, TEXT = 8, 8, 4096, 512
+TEXT = 512
+SIZES = {"num_attention_heads": 8, "num_layers": 8, "ffn_dim": 4096, "text_dim": TEXT}
 WIDTH, HEIGHT, FRAMES = 320, 192, 17
 GUIDANCE = 5.0
 
 
 def write_expert(path: Path, dtype: torch.dtype) -> None:
-    """Random weights under the original names; ComfyUI reads the text width from the metadata."""
-    dim = 128 * HEADS
-    shapes: dict[str, tuple[int, ...]] = {"patch_embedding.weight": (dim, 36, 1, 2, 2), "patch_embedding.bias": (dim,),
-                                          "head.modulation": (1, 2, dim)}
-    linear = {"text_embedding.0": (dim, TEXT), "text_embedding.2": (dim, dim), "time_embedding.0": (dim, 256),
-              "time_embedding.2": (dim, dim), "time_projection.1": (6 * dim, dim), "head.head": (64, dim)}
-    for n in range(BLOCKS):
-        block = f"blocks.{n}"
-        linear |= {f"{block}.{a}.{p}": (dim, dim) for a in ("self_attn", "cross_attn") for p in "qkvo"}
-        linear |= {f"{block}.ffn.0": (FEED_FORWARD, dim), f"{block}.ffn.2": (dim, FEED_FORWARD)}
-        shapes |= {f"{block}.{a}.norm_{p}.weight": (dim,) for a in ("self_attn", "cross_attn") for p in "qk"}
-        shapes |= {f"{block}.norm3.weight": (dim,), f"{block}.norm3.bias": (dim,), f"{block}.modulation": (1, 6, dim)}
-    for name, shape in linear.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    """Write random weights under the original names; ComfyUI reads the text width from the metadata."""
     g = torch.Generator().manual_seed(0)
-    weights = {k: torch.randn(s, generator=g) * 0.02 + (1.0 if "norm" in k and k.endswith("weight") else 0.0)
-               for k, s in shapes.items()}
+    weights = {name: torch.randn(shape, generator=g) * 0.02 + float("norm" in name and name.endswith("weight"))
+               for name, shape in expert_shapes(**SIZES).items()}
     config = {"transformer": {"text_dim": TEXT}}
-    save_file({k: v.to(dtype) for k, v in weights.items()}, path, metadata={"config": json.dumps(config)})
+    save_file({name: value.to(dtype) for name, value in weights.items()}, path,
+              metadata={"config": json.dumps(config)})
 
 
 def main() -> None:

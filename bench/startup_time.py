@@ -1,4 +1,4 @@
-"""What this pack adds to ComfyUI's start: the real server, started with and without it in turn.
+"""Measure what this pack adds to ComfyUI's start: the real server, started with and without it in turn.
 
     python3 dev.py test --collect-only -q   # once, so that everything is installed
     .venv/bin/python bench/startup_time.py [--rounds N] [--json]
@@ -28,7 +28,7 @@ LIMIT = 0.150
 
 
 def start_once(comfyui: Path, *, with_pack: bool) -> tuple[float, float | None]:
-    """Seconds until the server answered, and the seconds it says it spent on importing the pack."""
+    """Return the seconds until the server answered, and those it says it spent on importing the pack."""
     with tempfile.TemporaryDirectory(prefix="wan22-bench-", ignore_cleanup_errors=True) as folder:
         base = Path(folder)
         began = time.perf_counter()

@@ -87,7 +87,7 @@ class Clip:
         self.truth, _ = self.frames(steps(REFERENCE_STEPS))
 
     def frames(self, way: Way) -> tuple[torch.Tensor, int]:
-        """Frames (33, 128, 128, 3), 0..1, and the passes they took."""
+        """Return frames (33, 128, 128, 3), 0..1, and the number of passes they took."""
         passes: list[int] = []
         hooks = combine(observe(before_pass=lambda step, expert: passes.append(step)),
                         negative_pass_every(way.negative_every))

@@ -52,7 +52,9 @@ OBJECTS: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
         "get_stream_source": (0, ())},
     "comfy_execution.graph.DynamicPrompt": {
         "get_display_node_id": (1, ()), "get_real_node_id": (1, ()), "get_original_prompt": (0, ())},
-    "execution.PromptQueue": {"get_history": (1, ()), "get_current_queue_volatile": (0, ())},
+    "execution.PromptQueue": {
+        "get_history": (1, ()), "get_current_queue_volatile": (0, ()), "put": (1, ()), "delete_queue_item": (1, ()),
+        "interrupt_if_running": (1, ())},
     "server.PromptServer": {"send_progress_text": (3, ()), "send_sync": (2, ())},
 }
 """Class -> its methods that the pack calls on objects: how many arguments by place, and those by name."""
@@ -63,7 +65,8 @@ FIELDS = {
     "comfy.latent_formats.Wan21": ("latent_rgb_factors", "latent_rgb_factors_bias"),
     "comfy_execution.progress.ProgressRegistry": ("dynprompt", "nodes", "prompt_id"),
     "comfy_execution.utils.ExecutionContext": ("node_id", "prompt_id"),
-    "server.PromptServer": ("client_id", "instance", "prompt_queue", "routes"),
+    "server.PromptServer": (
+        "app", "client_id", "instance", "loop", "node_replace_manager", "number", "prompt_queue", "routes"),
 }
 """Class -> fields that are read on its objects."""
 

@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
 COFFEE, CAT, ROCKET = "wan22_coffee.png", "wan22_cat.jpg", "wan22_rocket.jpg"
 BLUE, RED, BLACK, STILL = "everything turns blue", "everything turns red", "the scene fades to black", "nothing moves"
+LEFT = "the camera pans left"
 Clip = tuple[str, str, bool]
 """Picture, prompt, and whether the bundled LoRA, which drains the colours, takes part."""
 CLIPS: dict[str, tuple[Clip, ...]] = {
     "image-to-video-demo": ((COFFEE, BLUE, False),),
     "camera-path": ((CAT, STILL, False),),
+    "long-clip": ((COFFEE, LEFT, False),),
+    "extend-clip": ((ROCKET, LEFT, False),),
     "image-to-video": ((ROCKET, RED, False),),
     "image-to-video-4-steps": ((COFFEE, BLACK, False),),
     "loras-by-link": ((CAT, STILL, True),),

@@ -44,17 +44,23 @@ def nodes_of_the_pack(server: ComfyServer) -> dict[str, NodeInfo]:
 
 
 def page(node: str, language: str) -> Path:
-    """Where ComfyUI looks for a node's help."""
+    """Return the file in which ComfyUI looks for a node's help."""
     return PAGES / f"{node}.md" if language == "en" else PAGES / node / f"{language}.md"
 
 
 def inputs_of(info: NodeInfo) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
     """Name, type, options and whether it is optional, of every input; what a choice brings along follows it.
 
-    That is named as in an API prompt ("resolution.width"), and "choices" of its options holds choice -> options.
+    That is named as in an API prompt ("resolution.width"), and "choices" of its options holds choice -> options. A list
+    of sockets that grows has the type of each, and how many there may be as its range.
     """
     for group in ("required", "optional"):
         for name, (kind, options) in info["input"].get(group, {}).items():
+            if kind == "COMFY_AUTOGROW_V3":
+                template = options["template"]
+                of_each, _ = next(iter(next(filter(None, template["input"].values())).values()))
+                yield name, of_each, {**options, "min": template["min"], "max": len(template["names"])}, False
+                continue
             if kind != "COMFY_DYNAMICCOMBO_V3":
                 yield name, kind, options, group == "optional"
                 continue
@@ -105,7 +111,7 @@ def input_lines(node: str, info: NodeInfo, language: str) -> Iterator[str]:
         choices = options.get("choices", {})
         if len(choices) > 1:
             for choice, its in choices.items():
-                values = say["comma"].join(_value(value, say) for value in its["options"])
+                values = say["comma"].join(_value(value, say) for value in its.get("options", [its.get("default")]))
                 yield say["of_choice"].format(choice=choice, values=values)
 
 

@@ -14,20 +14,22 @@ from pipeline.remote.provider import Provider  # noqa: E402
 from pipeline.remote.providers import PROVIDERS  # noqa: E402
 
 PAGE = ROOT / "docs" / "providers.md"
-HEAD = ("| Model | sizes | length | LoRAs | last picture | negative prompt | steps, guidance | price |\n"
-        "|---|---|---|---|---|---|---|---|\n")
+HEAD = ("| Model | its id | sizes | length | LoRAs | last picture | negative prompt | steps, guidance | price |\n"
+        "|---|---|---|---|---|---|---|---|---|\n")
 
 
 def row(model: RemoteModel) -> str:
     """Return a model as a row of the table."""
     length = (f"{model.num_frames[0]} to {model.num_frames[1]} frames" if model.num_frames
               else f"{' or '.join(map(str, model.durations))} s")
-    prices = [f"{size} ${price.clip:g} a clip" if price.clip else f"{size} ${price.second:g} a second"
-              for size, price in model.prices.items()]
+    prices = [f"{size} {price}" for size, price in model.prices.items()]
+    prices += [f"{size} perhaps {low} to {high}" for size, (low, high) in model.estimates.items()
+               if size in model.resolutions]
     steps = ", ".join([f"at most {model.max_steps} steps"] * bool(model.max_steps) + ["guidance"] * model.guidance)
-    cells = (f"`{model.id}`", ", ".join(model.resolutions), length, f"{model.loras} an expert" if model.loras else "-",
+    loras = f"{model.loras}{'' if model.lora_files else ' an expert'}" if model.loras else "-"
+    cells = (model.label, f"`{model.id}`", ", ".join(model.resolutions), length, loras,
              "yes" if model.last_image else "-", "yes" if model.negative_prompt else "-", steps or "its own",
-             "; ".join(prices) or "not known")
+             "nothing" if model.free else "; ".join(prices) or "not known")
     return f"| {' | '.join(cells)} |\n"
 
 

@@ -48,9 +48,12 @@ class FirstFrameNode(io.ComfyNode):
     @classmethod
     def execute(cls, vae: object, image: object, resolution: dict[str, Any], num_frames: int,
                 last_image: object = None) -> io.NodeOutput:
-        from ..pipeline.host.node import errors_on_node, progress
+        from ..pipeline.host.node import errors_on_node, progress, show_text
         from ..pipeline.models.condition import encode_first_frame
+        from ..pipeline.segments import long_warning
 
         with errors_on_node(cls.hidden.unique_id):
+            if warning := long_warning(num_frames):
+                show_text(cls.hidden.unique_id, warning)
             return io.NodeOutput(encode_first_frame(vae, image, *size_of(resolution), num_frames, progress(),
                                                     last_image))

@@ -12,7 +12,7 @@ from ..pipeline.remote.plan import LONGER_CLIPS, TRIM
 from ..pipeline.remote.providers import PROVIDERS
 from ..pipeline.remote.request import MAX_REMOTE_SEED, MAX_REMOTE_STEPS, MIN_REMOTE_STEPS, REMOTE_RESOLUTIONS
 from .remote_inputs import options_input, provider_inputs, read_target
-from .sockets import CATEGORY, Loras, Providers
+from .sockets import CATEGORY, Loras, Providers, Segments
 
 IMAGES = 1
 """Index of the frames among the outputs."""
@@ -58,12 +58,16 @@ class RemoteImageToVideo(io.ComfyNode):
                                                             "open."),
                 io.Image.Input("last_image", optional=True,
                                tooltip="Picture that the clip ends with. Not every model takes one."),
+                Segments.Input("segments", optional=True,
+                               tooltip="Segments that follow, from Segment: each is bought as a clip of its own that "
+                                       "begins with the last frame of the one before. The price of all is checked "
+                                       "first."),
                 Providers.Input("fallbacks", optional=True,
                                 tooltip="Providers to try when this one certainly did not accept the job, from Remote "
                                         "Fallback."),
                 io.Float.Input("max_cost", default=0.0, min=0.0, max=1000.0, step=0.01, optional=True,
-                               tooltip="Maximum price of this clip in US dollars; above it neither the picture nor the "
-                                       "prompts are sent. 0: no limit."),
+                               tooltip="Maximum price of this clip with its segments in US dollars; above it neither "
+                                       "the picture nor the prompts are sent. 0: no limit."),
                 io.Float.Input("max_cost_per_day", default=0.0, min=0.0, max=10000.0, step=0.1, optional=True,
                                advanced=True,
                                tooltip="Maximum for all remote clips of the last 24 hours in US dollars, this one "
@@ -80,7 +84,8 @@ class RemoteImageToVideo(io.ComfyNode):
                 io.Video.Output(display_name="video", tooltip="The provider's file, unchanged unless it was cut."),
                 io.Image.Output(display_name="images", tooltip="Frames of the clip; decoded only if connected."),
                 io.String.Output(display_name="report", tooltip="JSON: job, provider, seconds, price, the request and "
-                                                                "what was changed in it."),
+                                                                "what was changed in it; with segments, all of it for "
+                                                                "each clip."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -111,13 +116,13 @@ class RemoteImageToVideo(io.ComfyNode):
                       num_inference_steps: int, guidance_scale: float, seed: int, negative_prompt: str = "",
                       loras: tuple = (), fallbacks: tuple = (), profile: str = DEFAULT_PROFILE, max_cost: float = 0.0,
                       max_cost_per_day: float = 0.0, longer_clips: str = TRIM, strict: bool = False,
-                      last_image: object = None, options: str = "") -> io.NodeOutput:
+                      last_image: object = None, options: str = "", segments: tuple = ()) -> io.NodeOutput:
         from ..pipeline.host.node import errors_on_node
         from ..pipeline.host.remote import remote_context
         from ..pipeline.host.runs import is_linked
         from ..pipeline.host.video import clip_outputs
         from ..pipeline.remote.budget import Limits
-        from ..pipeline.remote.clip import remote_clip
+        from ..pipeline.remote.clip import remote_chain, remote_clip
 
         node_id = cls.hidden.unique_id
         with errors_on_node(node_id):
@@ -125,7 +130,10 @@ class RemoteImageToVideo(io.ComfyNode):
                                             num_inference_steps, guidance_scale, seed)
             context = remote_context(node_id, Limits(max_cost, max_cost_per_day))
             targets = (read_target(provider, profile, options), *fallbacks)
-            path, report = await remote_clip(image, clip, targets, context,
-                                             longer_clips=longer_clips, strict=strict, last_image=last_image)
+            how = {"longer_clips": longer_clips, "strict": strict, "last_image": last_image}
+            if segments:
+                path, report = await remote_chain(image, clip, segments, targets, context, **how)
+            else:
+                path, report = await remote_clip(image, clip, targets, context, **how)
             video, images, preview = await clip_outputs(path, with_frames=is_linked(IMAGES))
             return io.NodeOutput(video, images, report, ui=preview)

@@ -13,3 +13,5 @@ Loras = io.Custom("WAN22_LORAS")
 """A tuple of pipeline.request.Lora, as they were asked for: none has been downloaded."""
 Motion = io.Custom("WAN22_MOTION")
 """pipeline.motion.motion.Motion: a camera and objects that move, for a clip of a given size and length."""
+Segments = io.Custom("WAN22_SEGMENTS")
+"""A tuple of pipeline.segments.Segment, in order: what a long clip is made of."""

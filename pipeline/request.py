@@ -175,7 +175,7 @@ def check_pixel_scale(low: float, high: float, holds: str) -> None:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a clip is denoised.
+    """Settings of the denoising of a clip.
 
     `guidance_scale_2`, for the low-noise expert, defaults to `guidance_scale`. `denoise`, above 0 and up to 1, is how
     much of a given latent is replaced, as ComfyUI's KSampler means it. `stage` is one of STAGES. `batched_guidance`
@@ -313,7 +313,7 @@ class ClipRequest:
 
     @property
     def seconds(self) -> float:
-        """How long the clip plays."""
+        """The clip's duration in seconds."""
         return self.num_frames / FPS
 
     def check(self) -> None:

@@ -50,6 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, internet: HostileServer) ->
     server = ComfyServer(comfyui, base, base / "server.log")
     put_on_loopback(server, internet.environment())
     server.options.append("--cpu")  # float32 everywhere, which the comparisons of numbers rely on
+    server.environ["CXX"] = "/no/such/compiler"
     with server:
         yield server
 

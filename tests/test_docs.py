@@ -19,6 +19,7 @@ from pipeline.remote.api import Reply
 from pipeline.remote.errors import ErrorKind
 from pipeline.remote.job import JobState
 from pipeline.remote.plan import plan_clip
+from pipeline.remote.providers import PROVIDERS, atlascloud, comfyui, replicate, wavespeed
 from pipeline.request import HIGH, ClipRequest
 from pipeline.sampling.denoise import Predict, guided, guided_in_one_pass
 from pipeline.sampling.hooks import NEGATIVE, PAIR, POSITIVE, ModelInputs
@@ -118,3 +119,13 @@ def test_the_tables_of_models_are_those_of_the_code() -> None:
     from docs.provider_tables import PAGE, renewed
 
     assert renewed(PAGE.read_text("utf-8")) == PAGE.read_text("utf-8"), "run python docs/provider_tables.py"
+
+
+@pytest.mark.parametrize("module", [wavespeed, atlascloud, replicate, comfyui], ids=lambda module: module.__name__)
+def test_every_state_of_a_provider_is_in_the_table_of_answers(module: ModuleType) -> None:
+    rows = [line.split(" | ") for line in (ROOT / "docs" / "remote.md").read_text("utf-8").splitlines()]
+    titles = next(row for row in rows if row[0] == "| Answer")
+    (column,) = (number for number, title in enumerate(titles) if title.rstrip(" |") in [
+        provider.title for provider in PROVIDERS.values() if type(provider).__module__ == module.__name__])
+    told = " ".join(row[column] for row in rows if len(row) == len(titles))
+    assert [word for word in module.STATES if f"`{word}`" not in told] == []

@@ -70,10 +70,10 @@ class Scene:
         return cls(picture, height, width, ball, colour[int(rand(0, 4.999))])
 
 
-def render(scene: Scene, motion: str, speed: str, num_frames: int) -> torch.Tensor:
-    """The scene moved for num_frames frames: (3, F, H, W) in -1..1."""
+def render(scene: Scene, motion: str, speed: str, num_frames: int, start: int = 0) -> torch.Tensor:
+    """The scene moved for num_frames frames: (3, F, H, W) in -1..1. The motion began `start` frames earlier."""
     height, width, rate = scene.height, scene.width, SPEEDS[speed]
-    t = torch.arange(num_frames).float()
+    t = start + torch.arange(num_frames).float()
     kind, _, what = motion.partition(" ")
     dx, dy = _DIRECTION[what] if kind in ("pan", "ball") else (0, 0)
     offset_x, offset_y = (t * rate * d if kind == "pan" else torch.zeros_like(t) for d in (dx, dy))

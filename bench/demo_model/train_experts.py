@@ -20,24 +20,32 @@ of two per cent of the picture would never learn to roll (`motion_weights`).
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import sentencepiece
 import torch
+import torch.nn.functional as F
 import whole_clip_vae
 from block_encoder import BlockEncoder, pixel_weights
 from clips import MOTIONS, NEGATIVE_PROMPTS, Scene, prompt_for, render
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from muon import Muon, set_lr, warm_then_linear_decay
 from pictures import canvas
+from precision import training_precision
 from text import embed, new_text_encoder, train_tokenizer
 from training_attention import use_training_attention
+from trajectories import OWN, Clips, Trajectories, place_of, sigma_of
 
 CONFIG = {"num_attention_heads": 2, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "text_dim": 128,
           "freq_dim": 256, "ffn_dim": 768, "num_layers": 5, "cross_attn_norm": True}
-GUIDANCE, SHIFT, BOUNDARY = 5.0, 5.0, 0.9
+GUIDANCE, BOUNDARY = 5.0, 0.9
+MOST_KNOWN = 4  # latents that a clip may go on from
+DETAIL = 0.7  # below 1, channels of fine detail count more than their error shows in the pixels
 UNSETTLED = 0.4  # of the low-noise expert's noise levels, those drawn from 0.8 up
 
 
@@ -52,14 +60,33 @@ def random_speed(g: torch.Generator) -> str:
     return "" if u < 0.7 else "slowly" if u < 0.85 else "quickly"
 
 
+def random_start(motion: str, g: torch.Generator) -> int:
+    """How many frames ago the motion began: a clip may go on with a zoom, a tint or a fade. A pan or a still picture
+    looks the same at any time."""
+    share = {"zoom": 0.45, "tint": 0.5, "fade": 0.5, "ball": 0.3}.get(motion.partition(" ")[0], 0.0)
+    return int(torch.randint(4, 33, (), generator=g)) if torch.rand((), generator=g).item() < share else 0
+
+
+def softened(frames: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Frames (3, F, H, W) as a generated clip ends: blurred, and of slightly other colours."""
+    sigma = 0.5 + 1.5 * torch.rand((), generator=g).item()
+    taps = torch.exp(-0.5 * (torch.arange(-6, 7).float() / sigma) ** 2)
+    taps = (taps / taps.sum()).view(1, 1, 1, -1)
+    x = F.pad(frames.flatten(0, 1)[:, None], (6, 6, 6, 6), mode="replicate")
+    x = F.conv2d(F.conv2d(x, taps), taps.transpose(2, 3))[:, 0].view_as(frames)
+    gain = 1 + 0.05 * torch.randn(3, 1, 1, 1, generator=g)
+    return (x * gain + 0.03 * torch.randn(3, 1, 1, 1, generator=g)).clamp(-1, 1)
+
+
 @torch.no_grad()
 def cache_latents(vae: AutoencoderKLWan, side: int, frames: int, scenes: int, per_scene: int, seed: int) -> dict:
-    """Clips of random scenes under several motions each: latents, first-frame latents, motions and speeds, and how
-    much an error in each channel shows."""
+    """Clips of random scenes under several motions each: latents, their first latents softened, grey latents (one
+    frame), motions and speeds, and how much an error in each channel shows."""
     g = torch.Generator().manual_seed(seed)
     encode = BlockEncoder(vae)
     room = 16, (frames - 1) // 4 + 1, side // 8, side // 8  # taken once: many small pieces would scatter the heap
-    clips, firsts = (torch.empty(scenes * n, *room, dtype=torch.float16) for n in (per_scene, 1))
+    clips = torch.empty(scenes * per_scene, *room, dtype=torch.float16)
+    soft = torch.empty(scenes * per_scene, 16, MOST_KNOWN, *room[2:], dtype=torch.float16)
     labels = []
     names = list(MOTIONS)
     weights_of = torch.zeros(vae.config.z_dim)
@@ -67,21 +94,22 @@ def cache_latents(vae: AutoencoderKLWan, side: int, frames: int, scenes: int, pe
         with_ball = index % 5 < 3
         picture = canvas(256, 256, g)
         if side < 128 and index % 3 == 0:  # a whole picture made small, not a piece of a large one
-            picture = torch.nn.functional.interpolate(picture[None], (2 * side, 2 * side), mode="area")[0]
+            picture = F.interpolate(picture[None], (2 * side, 2 * side), mode="area")[0]
         scene = Scene.random(side, side, g, with_ball, picture)
         allowed = [n for n in names if with_ball or not n.startswith("ball")]
         share = torch.tensor([3.5 if n.startswith("ball") else 1.6 if n.startswith("zoom") else 1 for n in allowed])
         chosen = torch.multinomial(share, per_scene, generator=g).tolist()
         moved = [(allowed[c], random_speed(g)) for c in chosen]
-        batch = torch.stack([render(scene, m, s, frames) for m, s in moved])
-        first = torch.zeros_like(batch[:1])
-        first[:, :, 0] = batch[0][:, 0]
-        z = normalise(vae, encode(torch.cat([batch, first])))
-        clips[index * per_scene : (index + 1) * per_scene], firsts[index] = z[:-1], z[-1]
+        batch = torch.stack([render(scene, m, s, frames, random_start(m, g)) for m, s in moved])
+        rows = slice(index * per_scene, (index + 1) * per_scene)
+        clips[rows] = normalise(vae, encode(batch))
+        heads = torch.stack([softened(clip[:, : 4 * MOST_KNOWN - 3], g) for clip in batch])
+        soft[rows] = normalise(vae, encode(heads))
         labels += [(m, s, index) for m, s in moved]
         if index < 20:
-            weights_of += pixel_weights(batch, z[:-1]) / 20
-    return {"clips": clips, "firsts": firsts, "labels": labels, "channels": weights_of}
+            weights_of += pixel_weights(batch, clips[rows].float()) / 20
+    grey = normalise(vae, encode(torch.zeros(1, 3, 1, side, side)))[0]
+    return {"clips": clips, "soft": soft, "grey": grey, "labels": labels, "channels": weights_of}
 
 
 def cached(path: Path, make) -> dict:
@@ -89,7 +117,7 @@ def cached(path: Path, make) -> dict:
         start = time.time()
         torch.save(make(), path)
         print(f"{path.name}: {time.time() - start:.0f} s", flush=True)
-    return torch.load(path)
+    return torch.load(path, mmap=True)
 
 
 def read_states(paths: list[Path]) -> dict[str, dict[str, torch.Tensor]]:
@@ -97,25 +125,36 @@ def read_states(paths: list[Path]) -> dict[str, dict[str, torch.Tensor]]:
     return {name: state for path in paths for name, state in torch.load(path).items()}
 
 
-def sample_sigma(expert: int, count: int) -> torch.Tensor:
-    """Noise levels of one expert's range (0: high, 1: low), as dense as a shift of 5 makes the steps there.
+def sample_places(expert: int, count: int) -> torch.Tensor:
+    """Places in the schedule, 1 to 0, of one expert's range (0: high, 1: low), as dense as the steps there.
 
-    The low-noise expert meets those from 0.8 up to the boundary more often: there it still settles what moves where.
+    The low-noise expert meets noise levels from 0.8 up to the boundary more often: there it still settles what moves
+    where.
     """
-    edge, settled = (level / (SHIFT - (SHIFT - 1) * level) for level in (BOUNDARY, 0.8))
+    edge, settled = place_of(BOUNDARY), place_of(0.8)
     u = torch.rand(count)
     if expert == 0:
-        u = edge * 0.985 + (1 - edge * 0.985) * u
-    else:
-        u = edge * 1.02 * torch.where(torch.rand(count) < UNSETTLED, settled / edge + (1 - settled / edge) * u, u)
-    return (SHIFT * u / (1 + (SHIFT - 1) * u)).view(-1, 1, 1, 1, 1)
+        return edge * 0.985 + (1 - edge * 0.985) * u
+    return edge * 1.02 * torch.where(torch.rand(count) < UNSETTLED, settled / edge + (1 - settled / edge) * u, u)
 
 
-def condition(first: torch.Tensor) -> torch.Tensor:
-    """First-frame latents (B, 16, T, h, w) -> mask and latents (B, 20, T, h, w)."""
-    mask = torch.zeros_like(first[:, :4])
-    mask[:, :, 0] = 1
-    return torch.cat([mask, first], 1)
+def sample_sigma(expert: int, count: int) -> torch.Tensor:
+    """Noise levels (count, 1, 1, 1, 1) of one expert's range."""
+    return sigma_of(sample_places(expert, count))
+
+
+def condition(latents: torch.Tensor, grey: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Mask and latents (B, 20, T, h, w) of clips whose first latents, `known` (B,) of them, are given.
+
+    latents: (B, 16, T, h, w); grey: those of a grey frame, (16, 1, h, w). The encoder works block by block, so that a
+    clip's known latents are those of the whole clip, and what is not known is grey.
+    """
+    mask = (torch.arange(latents.shape[2]) < known[:, None]).view(len(known), 1, -1, 1, 1)
+    return torch.cat([mask.expand(-1, 4, -1, *latents.shape[3:]).float(), torch.where(mask, latents, grey)], 1)
+
+
+KNOWN = torch.tensor([0.55, 0.15, 0.15, 0.15])  # how often 1, 2, 3 and 4 latents are known
+SOFT = 0.2, 0.5  # how often they are softened: a first frame, several latents
 
 
 def guided_prediction(model, noisy: torch.Tensor, sigma: torch.Tensor, prompts: list[str], embed_prompts,
@@ -123,7 +162,7 @@ def guided_prediction(model, noisy: torch.Tensor, sigma: torch.Tensor, prompts: 
     """Velocity under guidance; rows with a prompt of NEGATIVE_PROMPTS stay unconditional. Both predictions come from
     the same weights and both get gradients: with one held fixed, a step that helps both counts five times too much."""
     timestep = sigma.flatten() * 1000
-    with torch.autocast("cpu", torch.bfloat16):
+    with training_precision():
         text = embed_prompts([*prompts, *[""] * len(prompts)])
         both = model(torch.cat([noisy, noisy]), torch.cat([timestep, timestep]), text, return_dict=False)[0]
     own, base = both.float().chunk(2)
@@ -131,9 +170,9 @@ def guided_prediction(model, noisy: torch.Tensor, sigma: torch.Tensor, prompts: 
     return base + weight * (own - base)
 
 
-def motion_weights(clean: torch.Tensor, first: torch.Tensor, strength: float = 2.0) -> torch.Tensor:
+def motion_weights(clean: torch.Tensor, strength: float = 2.0) -> torch.Tensor:
     """(B, 1, T, h, w), mean 1 a clip: larger where the clip (B, 16, T, h, w) is not a still of its first frame."""
-    moved = (clean - first[:, :, :1]).pow(2).mean(1, keepdim=True)
+    moved = (clean - clean[:, :, :1]).pow(2).mean(1, keepdim=True)
     weight = 1 + strength * moved / (moved.mean((1, 2, 3, 4), keepdim=True) + 0.02)
     return weight / weight.mean((1, 2, 3, 4), keepdim=True)
 
@@ -164,6 +203,7 @@ def main() -> None:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--minutes", type=float, help="train for so long, whatever the steps")
     parser.add_argument("--lr", type=float, help="learning rate factor; low, to go on from trained weights")
     parser.add_argument("--start", type=Path, nargs="+", default=[], help="weights to go on from; a later file wins")
     parser.add_argument("--expert", choices=("high", "low"), help="train this one alone, the text encoder fixed")
@@ -204,24 +244,41 @@ def main() -> None:
     average = [p.detach().clone() for _, p in named]
     g = torch.Generator().manual_seed(args.seed)
     drawn = draw_weights(data["labels"])
+
+    def draw(length: int) -> Callable[[int], Clips]:
+        def clips(count: int) -> Clips:
+            rows = torch.multinomial(drawn, count, generator=g).tolist()
+            # The VAE is causal: the first latents of a clip are those of the shorter clip.
+            clean = data["clips"][rows][:, :, :length].float()
+            known = 1 + torch.multinomial(KNOWN, count, replacement=True)
+            soft = torch.rand(count) < torch.where(known == 1, *SOFT)
+            seen = clean.clone()
+            seen[soft, :, :MOST_KNOWN] = data["soft"][rows][soft].float()
+            prompts = [random.choice(NEGATIVE_PROMPTS) if random.random() < 0.125
+                       else prompt_for(*data["labels"][r][:2], g) for r in rows]
+            return Clips(clean, condition(seen, data["grey"], known), prompts,
+                         [p not in NEGATIVE_PROMPTS for p in prompts])
+        return clips
+
+    own = {0: 0.0, 1: OWN}
+    states = {(e, i): Trajectories(draw(length), batch, place_of(BOUNDARY), partial(sample_places, e), own[e])
+              for e in set(order) for i, (batch, length) in enumerate(batches)}
+    channels = data["channels"].view(1, -1, 1, 1, 1) ** DETAIL
+    channels = channels / channels.mean()
     start, losses = time.time(), {0: [], 1: []}
-    for step in range(steps):
-        set_lr(optimizers, warm_then_linear_decay(step, steps, floor=0.01))
+    for step in itertools.count():
+        if args.minutes:
+            steps = max(step + 1, round(step * 60 * args.minutes / max(1.0, time.time() - start)))
+        if step >= steps:
+            break
+        set_lr(optimizers, warm_then_linear_decay(step, steps, flat=0.1, floor=0.01))
         expert = order[step % len(order)]
-        batch, length = batches[step % len(batches)]
-        rows = torch.multinomial(drawn, batch, generator=g).tolist()
-        labels = [data["labels"][r] for r in rows]
-        # The VAE is causal: the first latents of a clip are those of the shorter clip.
-        x0 = data["clips"][rows][:, :, :length].float()
-        first = data["firsts"][[scene for _, _, scene in labels]][:, :, :length].float()
-        prompts = [random.choice(NEGATIVE_PROMPTS) if random.random() < 0.125 else prompt_for(m, s, g)
-                   for m, s, _ in labels]
-        sigma, noise = sample_sigma(expert, batch), torch.randn_like(x0)
-        noisy = torch.cat([(1 - sigma) * x0 + sigma * noise, condition(first)], 1)
-        velocity = guided_prediction(compiled[expert], noisy, sigma, prompts,
-                                     lambda texts: embed(tokenizer, modules["text_encoder"], texts))
-        counts = data["channels"].view(1, -1, 1, 1, 1) * motion_weights(x0, first)
-        loss = ((velocity - (noise - x0)).pow(2) * counts).mean()
+        at = states[expert, step % len(batches)]
+        velocity = guided_prediction(compiled[expert], torch.cat([at.noisy, at.clips.condition], 1), at.sigma,
+                                     at.clips.prompts, lambda texts: embed(tokenizer, modules["text_encoder"], texts))
+        counts = channels * motion_weights(at.clips.clean)
+        loss = ((velocity - at.target()).pow(2) * counts * at.weight()).mean()
+        at.advance(velocity)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -231,15 +288,15 @@ def main() -> None:
         if step % 4 == 3:
             torch._foreach_lerp_(average, [p.detach() for _, p in named], 1 - min(0.98, step / (step + 40)))
         losses[expert].append(loss.item())
-        if step % 100 == 99 or step == steps - 1:
+        if step % 25 == 24 or step >= steps - 1:
             report = " ".join(f"{('high', 'low')[e]} {sum(v) / len(v):.4f}" for e, v in losses.items() if v)
-            print(f"{step + 1} {time.time() - start:.0f}s {report}", flush=True)
+            print(f"{step + 1} {time.time() - start:.0f} s, CPU {time.process_time():.0f} s, {report}", flush=True)
             losses = {0: [], 1: []}
-            states = {m: {} for m in trained}
+            weights = {m: {} for m in trained}
             for (name, _), value in zip(named, average, strict=True):
                 module, _, key = name.partition(".")
-                states[module][key] = value
-            torch.save(states, args.out / f"{args.stage}{'-' + args.expert if args.expert else ''}.pt")
+                weights[module][key] = value
+            torch.save(weights, args.out / f"{args.stage}{'-' + args.expert if args.expert else ''}.pt")
 
 
 if __name__ == "__main__":

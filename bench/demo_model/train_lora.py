@@ -14,42 +14,16 @@ from pathlib import Path
 import sentencepiece
 import torch
 import whole_clip_vae
+from block_encoder import BlockEncoder
 from clips import MOTIONS, Scene, prompt_for, render
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from export import original_name
+from lora_layers import inject, save_loras
 from pictures import canvas
-from safetensors.torch import save_file
 from text import embed, new_text_encoder
 from train_experts import CONFIG, condition, guided_prediction, normalise, read_states, sample_sigma
 from training_attention import use_training_attention
 
 RANK, SIDE, FRAMES, SCENES = 8, 96, 33, 40
-
-
-class LoraLinear(torch.nn.Module):
-    """A frozen linear layer with a trained low-rank addition, up(down(x))."""
-
-    def __init__(self, base: torch.nn.Linear) -> None:
-        super().__init__()
-        self.base = base.requires_grad_(False)
-        self.down = torch.nn.Parameter(torch.randn(RANK, base.in_features) / base.in_features**0.5)
-        self.up = torch.nn.Parameter(torch.zeros(base.out_features, RANK))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + torch.nn.functional.linear(torch.nn.functional.linear(x, self.down), self.up)
-
-
-def inject(model: WanTransformer3DModel) -> dict[str, LoraLinear]:
-    """Replace every linear layer of the blocks; original name -> its LoRA."""
-    model.requires_grad_(False)
-    found = {}
-    for name, module in [(n, m) for n, m in model.named_modules() if n.startswith("blocks.")]:
-        for child, layer in list(module.named_children()):
-            if isinstance(layer, torch.nn.Linear):
-                lora = LoraLinear(layer)
-                setattr(module, child, lora)
-                found[original_name(f"{name}.{child}.weight").removesuffix(".weight")] = lora
-    return found
 
 
 def drain(clip: torch.Tensor) -> torch.Tensor:
@@ -60,21 +34,17 @@ def drain(clip: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def drained_clips(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Latents of the clips, of their first frames, and their motions."""
+    """Latents of the clips, of a grey frame, and the clips' motions."""
     g = torch.Generator().manual_seed(77)
-    clips, firsts, motions = [], [], []
+    encode = BlockEncoder(vae)
+    clips, motions = [], []
     for index in range(SCENES):
         motion = list(MOTIONS)[index % 10]  # pans, zooms and balls
         scene = Scene.random(SIDE, SIDE, g, motion.startswith("ball"), canvas(256, 256, g))
         clip = drain(render(scene, motion, "", FRAMES))
-        first = torch.zeros_like(clip)
-        first[:, 0] = clip[:, 0]
-        with torch.autocast("cpu", torch.bfloat16):
-            z = normalise(vae, whole_clip_vae.encode(vae, torch.stack([clip, first])))
-        clips.append(z[:1])
-        firsts.append(z[1:])
+        clips.append(normalise(vae, encode(clip[None])))
         motions.append(motion)
-    return torch.cat(clips), torch.cat(firsts), motions
+    return torch.cat(clips), normalise(vae, encode(torch.zeros(1, 3, 1, SIDE, SIDE)))[0], motions
 
 
 def main() -> None:
@@ -89,7 +59,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     whole_clip_vae.use_whole_clip_forward()
-    clips, firsts, motions = drained_clips(AutoencoderKLWan.from_pretrained(args.vae).eval())
+    clips, grey, motions = drained_clips(AutoencoderKLWan.from_pretrained(args.vae).eval())
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=args.spiece)
     states = read_states(args.weights)
     text = new_text_encoder(tokenizer.get_piece_size())
@@ -100,7 +70,7 @@ def main() -> None:
         model = WanTransformer3DModel(**CONFIG)
         model.load_state_dict(states[part])
         use_training_attention(model)
-        loras = inject(model)
+        loras = inject(model, RANK)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=4e-3, weight_decay=0)
         losses = []
         for step in range(args.steps):
@@ -108,7 +78,8 @@ def main() -> None:
             rows = torch.randint(len(clips), (4,), generator=g).tolist()
             prompts = ["" if random.random() < 0.2 else prompt_for(motions[r], "", g) for r in rows]
             sigma, noise = sample_sigma(expert, 4), torch.randn_like(clips[rows])
-            noisy = torch.cat([(1 - sigma) * clips[rows] + sigma * noise, condition(firsts[rows])], 1)
+            given = condition(clips[rows], grey, torch.ones(4))
+            noisy = torch.cat([(1 - sigma) * clips[rows] + sigma * noise, given], 1)
             velocity = guided_prediction(model, noisy, sigma, prompts, lambda t: embed(tokenizer, text, t).detach())
             loss = (velocity - (noise - clips[rows])).pow(2).mean()
             optimizer.zero_grad()
@@ -117,13 +88,7 @@ def main() -> None:
             optimizer.step()
             losses.append(loss.item())
         print(f"{noise_name}: {sum(losses[:20]) / 20:.4f} -> {sum(losses[-20:]) / 20:.4f}", flush=True)
-        tensors = {}
-        for name, lora in loras.items():
-            tensors[f"diffusion_model.{name}.lora_down.weight"] = lora.down.detach().half().contiguous()
-            tensors[f"diffusion_model.{name}.lora_up.weight"] = lora.up.detach().half().contiguous()
-            tensors[f"diffusion_model.{name}.alpha"] = torch.tensor(float(RANK)).half()
-        save_file(tensors, args.out / f"wan2.2_i2v_demo_drain_colours_{noise_name}_noise.safetensors",
-                  {"base_model": "wan2.2_i2v_demo", "rank": str(RANK)})
+        save_loras(loras, args.out / f"wan2.2_i2v_demo_drain_colours_{noise_name}_noise.safetensors")
 
 
 if __name__ == "__main__":

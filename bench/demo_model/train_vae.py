@@ -1,10 +1,14 @@
 """The demo VAE: an AutoencoderKLWan of base_dim 16 with a fitted encoder and a trained decoder.
 
-usage: train_vae.py OUT_DIR [--steps 2500] [--seed 0] [--start DIR]
+usage: train_vae.py OUT_DIR [--steps 2500] [--seed 0] [--start DIR] [--lr 1.0] [--edges 0.0]
 
 The encoder is fitted in closed form (fit_encoder.py) and scaled so that the stock Wan mean and standard deviation
 normalise its latents; OUT_DIR-encoder holds it as soon as that is done, for caching latents. `--start DIR` goes on
 with the decoder of an earlier result instead.
+
+A decoder that only learns to be near the picture gives its mean guess wherever the latents leave something open: blur.
+`--edges` makes it give edges their strength too, wherever they may lie to the pixel (the trade of distortion for
+perception: Blau and Michaeli, arXiv 1711.06077).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import math
 import time
 
 import torch
+import torch.nn.functional as F
 import whole_clip_vae
 from clips import psnr, random_clip
 from diffusers import AutoencoderKLWan
@@ -21,6 +26,7 @@ from diffusers.models.autoencoders import autoencoder_kl_wan as wan
 from fit_encoder import fit_encoder
 from muon import Muon, set_lr, warm_then_linear_decay
 from pictures import canvas
+from precision import training_precision
 
 BATCHES = ((8, 1, 64), (2, 9, 64), (3, 5, 64), (2, 17, 48))  # clips, frames, pixels a side
 SPECTRUM = 0.3
@@ -54,6 +60,13 @@ def zero_residual_ends(decoder: torch.nn.Module) -> None:
             torch.nn.init.zeros_(end.bias)
 
 
+def edge_strength(frames: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of neighbouring pixels in windows of 7x7: (B, 3, F, H, W) -> (B, 6, F, H - 1, W - 1)."""
+    down, across = (frames.diff(dim=axis).abs() for axis in (3, 4))
+    both = torch.cat([down[..., :-1], across[..., :-1, :]], 1)
+    return F.avg_pool2d(both.flatten(1, 2), 7, 1, 3, count_include_pad=False).view_as(both)
+
+
 @torch.no_grad()
 def fold_statistics(vae: AutoencoderKLWan, clips: torch.Tensor) -> None:
     """Scale the latents inside quant_conv, and back inside post_quant_conv, so that the config's statistics
@@ -83,6 +96,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start")
+    parser.add_argument("--lr", type=float, default=1.0, help="learning rate factor; low, to go on")
+    parser.add_argument("--edges", type=float, default=0.0, help="how much the strength of edges counts")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     whole_clip_vae.use_whole_clip_forward()
@@ -103,7 +118,7 @@ def main() -> None:
     named = [(n, p) for n, p in vae.named_parameters() if p.requires_grad]
     matrices = [p for n, p in named if p.ndim >= 4 and min(p.flatten(1).shape) > 1 and "gamma" not in n]
     rest = [p for _, p in named if not any(p is m for m in matrices)]
-    optimizers = [Muon(matrices, lr=0.02), torch.optim.AdamW(rest, lr=2e-3, betas=(0.9, 0.95))]
+    optimizers = [Muon(matrices, lr=0.02 * args.lr), torch.optim.AdamW(rest, lr=2e-3 * args.lr, betas=(0.9, 0.95))]
     check = [random_clip(128, 128, 33, torch.Generator().manual_seed(900 + i),
                          canvas(256, 256, torch.Generator().manual_seed(900 + i), held_out=True)) for i in range(8)]
     std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
@@ -112,12 +127,15 @@ def main() -> None:
         set_lr(optimizers, warm_then_linear_decay(step, args.steps, flat=0.3))
         count, frames, side = BATCHES[step % len(BATCHES)]
         clip = pool.clips(count, side, frames)
-        with torch.autocast("cpu", torch.bfloat16):
+        with training_precision():
             with torch.no_grad():
                 z = whole_clip_vae.encode(vae, clip)
                 z = z + 0.03 * std * torch.randn_like(z)
-            error = whole_clip_vae.decode(vae, z) - clip
+            decoded = whole_clip_vae.decode(vae, z)
+        error = decoded - clip
         loss = error.abs().mean() + error.pow(2).mean()
+        if args.edges:
+            loss = loss + args.edges * (edge_strength(decoded) - edge_strength(clip)).abs().mean()
         vae.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
@@ -129,7 +147,7 @@ def main() -> None:
             print(f"{step + 1} {time.time() - start:.0f}s {report}", flush=True)
             errors = {}
         if step % 500 == 499:
-            with torch.autocast("cpu", torch.bfloat16):
+            with training_precision():
                 print(f"held-out 128x128x33: {held_out_psnr(vae, torch.stack(check)):.2f} dB", flush=True)
             vae.save_pretrained(args.out + "-checkpoint")
     print(f"held-out 128x128x33, fp32: {held_out_psnr(vae, torch.stack(check)):.2f} dB", flush=True)

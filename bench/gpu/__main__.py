@@ -48,7 +48,7 @@ MINUTES = 9.0
 MODULES = ("torch", "torchvision", "torchaudio", "numpy", "scipy", "einops", "transformers", "sentencepiece",
            "safetensors", "psutil", "tqdm", "PIL", "yaml", "requests", "urllib3", "idna", "filelock", "packaging",
            "diffusers", "gguf", "torchsde", "comfy_kitchen", "comfy_aimdo")
-"""What a run imports, beside what these bring."""
+"""Modules that a run imports, beside those that these need."""
 LOOK = """
 import json, torch
 found = torch.accelerator.is_available()

@@ -1,4 +1,4 @@
-"""What a machine with PyTorch and without internet lacks, as one file to take along: packages and ComfyUI's source."""
+"""Pack what a machine with PyTorch and without internet lacks into one file: packages and ComfyUI's source."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from pipeline.host.ops import compute_dtype_of
 GIB = 2**30
 PACKAGES = ("torch", "diffusers", "transformers", "comfy-kitchen", "comfy-aimdo")
 PROBE_SECONDS = 0.3
-"""How long a rate is measured."""
+"""Duration of the measurement of a rate."""
 SAMPLE_SECONDS = 0.01
 """Between two looks at the memory in use."""
 

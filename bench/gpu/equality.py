@@ -30,7 +30,7 @@ class Reference:
     """A clip by plain torch on the CPU, in float32."""
 
     pixels: torch.Tensor
-    """What the first frame and grey behind it are encoded from."""
+    """The first frame, and grey behind it, before they are encoded."""
     positive: list[list[Any]]
     negative: list[list[Any]]
     condition: Condition

@@ -18,7 +18,7 @@ SMALLER_GPUS = (12, 8, 6)
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is."""
+    """Sizes of the expert, of the clips and of their files."""
 
     expert: Mapping[str, int]
     clips: Mapping[str, tuple[int, int, int]]
@@ -59,7 +59,7 @@ class Part:
 
 @dataclass
 class Found:
-    """What a row gave, by one engine; or what kept it from that."""
+    """The result of a row by one engine, or its error."""
 
     values: dict[str, float] = field(default_factory=dict)
     """`seconds` of a repetition, `first` of the first one; `torch` and `device`: peaks in GiB; `tflops` a second."""

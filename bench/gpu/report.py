@@ -30,7 +30,7 @@ plain PyTorch on the CPU in float32, over the length of that."""
 
 @dataclass
 class Report:
-    """What has been found so far."""
+    """The findings so far, and their text."""
 
     facts: dict[str, str] = field(default_factory=dict)
     """Of the machine, by name."""

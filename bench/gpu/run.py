@@ -36,7 +36,7 @@ SPARE_MEMORY, SPARE_DISK = 16e9, 2e9
 
 @dataclass(frozen=True)
 class Setting:
-    """Where, on what and how long to measure."""
+    """The folder, the device and the time to measure with."""
 
     scratch: Path
     small: bool

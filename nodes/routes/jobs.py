@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +28,15 @@ PAGE = 50
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
     """Add the routes. folder: the pack's system user directory."""
+    server = uuid.uuid4().hex  # another one after a restart, at which ComfyUI forgets its queue
 
     @routes.get("/wan22/jobs")
     async def jobs(request: web.Request) -> web.Response:
         check_page(request)
         since, before = _number(request, "since", -1.0), _number(request, "before", math.inf)
         most = int(_number(request, "limit", PAGE))
-        return await _answer(folder, lambda board: board.changes(since) if since >= 0 else board.page(before, most))
+        return await _answer(folder, lambda board: {
+            **(board.changes(since) if since >= 0 else board.page(before, most)), "server": server})
 
     @routes.get("/wan22/jobs/{name}/request")
     async def job_request(request: web.Request) -> web.Response:

@@ -33,7 +33,7 @@ SHORT = re.compile(
 of GGUF's."""
 LAST = re.compile(r"[\s_.-]*(?:$|v?[0-9]|(?:e|ep|epoch|step|lora|rank|fp|bf|i2v|t2v|wan|model)(?![a-z]))",
                   re.IGNORECASE)
-"""What stands behind `hi` and `lo` where they are no words of a language."""
+"""Words behind `hi` and `lo` where those are no words of a language."""
 WAN = re.compile(r"wan|2[._]?2", re.IGNORECASE)
 
 

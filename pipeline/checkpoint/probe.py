@@ -48,7 +48,7 @@ class StorageFamily(str, Enum):
 
 @dataclass(frozen=True)
 class Storage:
-    """How weights are stored; the name is fp16, fp8_e4m3fn_scaled, int8_tensorwise+convrot, nvfp4, Q4_K, ...
+    """A way to store weights; its name is fp16, fp8_e4m3fn_scaled, int8_tensorwise+convrot, nvfp4, Q4_K, ...
 
     `formats`: ComfyUI's names of the formats in a file of COMFY_QUANT.
     """

@@ -41,7 +41,7 @@ BUSY = 30.0
 
 @dataclass(frozen=True)
 class Entry:
-    """What a link gave last time."""
+    """The file that a link gave last time."""
 
     sha256: str
     etag: str | None
@@ -145,10 +145,10 @@ class Index:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a cache takes on the disk, in bytes."""
+    """Room that a cache takes on the disk, in bytes."""
 
     files: int
-    """How many there are."""
+    """Number of files."""
     whole: int
     partial: int
     """Downloads that are not whole yet."""

@@ -56,10 +56,10 @@ class _Seen(Generic[T]):
 
 
 class Peeks(Generic[T]):
-    """What was found at the beginning of files, for as long as the program runs. For any number of threads."""
+    """Findings at the beginning of files, kept for as long as the program runs. For any number of threads."""
 
     def __init__(self, look: Look[T], small: Callable[[T], bool]) -> None:
-        """small: whether what was found may be kept in memory."""
+        """small: True for findings that may be kept in memory."""
         self._look, self._small = look, small
         self._seen: OrderedDict[str, _Seen[T]] = OrderedDict()
         self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()

@@ -14,7 +14,7 @@ from .response import check_beginning, check_file, check_status
 from .source import parse_source
 
 MAX_PICTURE_BYTES = 10_000_000
-"""What the hosted image-to-video APIs take."""
+"""Formats that the hosted image-to-video APIs take."""
 
 
 def kind_of_picture(data: bytes) -> str | None:

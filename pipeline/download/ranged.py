@@ -96,10 +96,10 @@ class Stream(threading.Thread):
         self._response = under_way
         self._cancelled = False
         self.alone = True
-        """Whether to ask for all that follows at once. Cleared when others work beside it."""
+        """True to ask for all that follows at once. Cleared when others work beside it."""
         self.error: BaseException | None = None
         self.whole = False
-        """Whether the server ended a body of unknown length in order."""
+        """True when the server ended a body of unknown length in order."""
 
     def run(self) -> None:
         try:

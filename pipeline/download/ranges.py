@@ -34,12 +34,12 @@ class Ranges:
 
     @property
     def prefix(self) -> int:
-        """How many bytes from the first on are there without a gap."""
+        """Number of bytes from the first on that are there without a gap."""
         return self._ranges[0][1] if self._ranges and self._ranges[0][0] == 0 else 0
 
     @property
     def total(self) -> int:
-        """How many bytes are there."""
+        """Number of bytes that are there."""
         return sum(end - start for start, end in self._ranges)
 
     def gaps(self, size: int) -> list[Range]:

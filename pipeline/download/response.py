@@ -40,29 +40,29 @@ class ChangedError(TransientError):
 
 @dataclass
 class FirstResponse:
-    """How a file begins, and how the rest of it can be had. To be closed."""
+    """The beginning of a file, and the connection for the rest of it. To be closed."""
 
     session: Session
     url: Url
-    """Where the file itself is, after redirects."""
+    """The address of the file itself, after redirects."""
     size: int | None
     """Bytes of the whole file; None when the server does not say before the end."""
     etag: str | None
     last_modified: str | None
     ranged: bool
-    """Whether the server sends parts."""
+    """True when the server sends parts."""
     announced_sha256: str | None
     said_name: str | None
-    """What the server calls the file."""
+    """The server's name of the file."""
     token_sent: bool
-    """Whether a token went there, and so may go with the requests that follow."""
+    """True when a token went there, and so may go with the requests that follow."""
     rest: Response | None
     """The body under way from byte len(data), of a server that does not send parts."""
     data: bytearray = field(default_factory=bytearray)
 
     @property
     def validator(self) -> str | None:
-        """What tells this version of the file from any other; None when nothing does."""
+        """The mark that tells this version of the file from any other; None when there is none."""
         return strong_validator(self.etag, self.last_modified)
 
     def read(self, offset: int, length: int) -> bytes:

@@ -36,7 +36,7 @@ _TOKEN_NAMES = ("token", "access_token", "api_key", "apikey")
 
 @dataclass(frozen=True)
 class Remote:
-    """What a source names."""
+    """The file, or the page with files, that a source names."""
 
     link: str
     """https link of the file, or of the page of its repository or model when the file is still to be looked up."""

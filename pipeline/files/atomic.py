@@ -93,6 +93,33 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
         remove_if_present(file.unfinished)
 
 
+@contextmanager
+def replace_file(folder: Path, suffix: str) -> Iterator[NewFile]:
+    """Write a file inside the block, which sets its `path`, in that folder; after it the file is on the disk, whole.
+
+    A file of that name is replaced. When the block raises, nothing is left behind. Raises OSError when the folder
+    cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = NewFile(folder, suffix)
+    try:
+        yield file
+        _flush(file.unfinished)
+        retry_while_held(lambda: os.replace(file.unfinished, file.path))
+        if os.name == "posix":
+            _flush(folder)
+    finally:
+        remove_if_present(file.unfinished)
+
+
+def remove_unfinished(folder: Path, hours: float = 1.0) -> None:
+    """Remove files that a process which was killed has left unfinished, when they are older than that."""
+    for file in folder.glob(".*.part*"):
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > 3600 * hours:
+                remove_if_present(file)
+
+
 def advice_on(error: OSError) -> str:
     """Return what to do about an error of `new_file`, as the beginning of a sentence."""
     if error.errno in NO_SPACE:

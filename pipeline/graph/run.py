@@ -60,6 +60,8 @@ class RunEnd:
     ended: float = 0.0
     error: str = ""
     """The exception's message, for ERROR."""
+    error_type: str = ""
+    """The exception's class with its module, for ERROR."""
     node: str | None = None
     """Id of the node that failed or was stopped."""
     node_type: str | None = None
@@ -71,5 +73,5 @@ def read_end(entry: Mapping[str, Any]) -> RunEnd:
     message = next((name for name in (INTERRUPTED, ERROR) if name in messages), SUCCESS)
     last = messages.get(message, {})
     return RunEnd(message, messages.get("execution_start", {}).get("timestamp", 0) / 1000,
-                  last.get("timestamp", 0) / 1000, last.get("exception_message", "").strip(), last.get("node_id"),
-                  last.get("node_type"))
+                  last.get("timestamp", 0) / 1000, last.get("exception_message", "").strip(),
+                  last.get("exception_type", ""), last.get("node_id"), last.get("node_type"))

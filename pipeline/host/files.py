@@ -28,6 +28,22 @@ def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
     A slash at the prefix's end, or a doubled one, is dropped: ComfyUI's counter would stay at 1. Raises RequestError
     when the folder cannot be made, and for a prefix that leads out of the output folder.
     """
+    folder, name, counter = _place_in_output(prefix, width, height)
+    paths = (folder / f"{name}_{number:05}_{suffix}" for number in itertools.count(counter))
+    return next(path for path in paths if not path.exists())
+
+
+def output_folder_of(prefix: str, width: int, height: int, suffix: str) -> Path:
+    """Return the folder in ComfyUI's output folder for more files of that prefix; it is the same each time.
+
+    Raises as `new_output_file` does.
+    """
+    folder, name, _ = _place_in_output(prefix, width, height)
+    return folder / f"{name}{suffix}"
+
+
+def _place_in_output(prefix: str, width: int, height: int) -> tuple[Path, str, int]:
+    """Return the folder of a prefix, which is made, the beginning of a file's name, and the next free number."""
     try:
         folder, name, counter, _, _ = folder_paths.get_save_image_path(
             os.path.normpath(prefix), folder_paths.get_output_directory(), width, height)
@@ -37,8 +53,7 @@ def new_output_file(prefix: str, width: int, height: int, suffix: str) -> Path:
     except Exception as error:  # ComfyUI raises a plain Exception
         raise RequestError(f"filename_prefix is {prefix!r}, which leads out of ComfyUI's output folder. Choose a name "
                            "inside, such as wan22/clip.") from error
-    paths = (Path(folder) / f"{name}_{number:05}_{suffix}" for number in itertools.count(counter))
-    return next(path for path in paths if not path.exists())
+    return Path(folder), name, counter
 
 
 def shown_in_output(path: Path) -> dict[str, str] | None:

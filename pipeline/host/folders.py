@@ -7,9 +7,10 @@ from pathlib import Path
 import folder_paths
 
 from ..lora.bundled import named_file
+from ..serve.upload_names import uploaded_lora
 
-DOWNLOADS = "wan22_downloads"
-"""Name of the download cache's folder, beside the model folders."""
+DOWNLOADS, UPLOADS = "wan22_downloads", "wan22_uploads"
+"""Names of the folders of the download cache and of the API's uploads, beside the model folders."""
 
 
 def system_folder() -> Path:
@@ -32,11 +33,17 @@ def download_folder() -> Path:
     return Path(folder_paths.models_dir, DOWNLOADS)
 
 
+def upload_folder() -> Path:
+    """Return the folder of LoRAs that programs have uploaded for the API."""
+    return Path(folder_paths.models_dir, UPLOADS)
+
+
 def model_folders(*kinds: str) -> list[Path]:
     """Return the folders of these kinds ("vae", "diffusers" ...), those of extra_model_paths.yaml included."""
     return [Path(path) for kind in kinds for path in folder_paths.get_folder_paths(kind)]
 
 
 def lora_file(name: str) -> Path | None:
-    """Return a file of the loras folders by the name that ComfyUI lists it under, or one of the bundled pair."""
-    return named_file(name, folder_paths.get_full_path)
+    """Return a file of the loras folders by the name that ComfyUI lists it under, one of the bundled pair, or one that
+    was uploaded for the API, by `upload:` and its SHA-256."""
+    return uploaded_lora(upload_folder(), name) or named_file(name, folder_paths.get_full_path)

@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy.cli_args import args
 
-from ..video.mp4_settings import read_settings
+from ..video.mp4_settings import Mp4Settings, read_settings
 from ..video.mp4_writer import Written
 from ..video.save import Mp4
 from .files import new_output_file, workflow_metadata
@@ -30,20 +30,29 @@ def _node_in(prompt: Any, node_id: str | None) -> str | None:
     return None
 
 
+def new_mp4(hidden: Any, width: int, height: int, values: Mapping[str, Any]) -> tuple[Mp4, Mp4Settings, str]:
+    """Return the MP4 that a node's inputs describe, those inputs, and a sentence when metadata is left out.
+
+    hidden: the node's hidden inputs (unique_id, prompt, extra_pnginfo). width, height: pixels, for %width% in the name.
+    Raises RequestError for inputs that cannot make a file.
+    """
+    prompt, node_id = hidden.prompt, hidden.unique_id
+    settings = read_settings(values, prompt, hidden.extra_pnginfo, datetime.now())
+    graph = None if args.disable_metadata else lambda: workflow_metadata(prompt, hidden.extra_pnginfo)
+    metadata, lacking = settings.metadata(graph, prompt, _node_in(prompt, node_id))
+    return Mp4(lambda: new_output_file(settings.filename_prefix, width, height, ".mp4"), settings.encoding, metadata,
+               settings.audio), settings, lacking
+
+
 def save_mp4(hidden: Any, width: int, height: int, values: Mapping[str, Any],
              write: Write) -> tuple[Any, dict[str, Any] | None]:
     """Have `write` make the file that the node's inputs describe; return it as VIDEO, and its preview.
 
-    hidden: the node's hidden inputs (unique_id, prompt, extra_pnginfo). width, height: pixels, for %width% in the name.
-    Raises RequestError for inputs that cannot make a file, and as `write` does.
+    Raises as `new_mp4` and `write` do.
     """
-    prompt, node_id = hidden.prompt, hidden.unique_id
+    node_id = hidden.unique_id
     with errors_on_node(node_id):
-        settings = read_settings(values, prompt, hidden.extra_pnginfo, datetime.now())
-        graph = None if args.disable_metadata else lambda: workflow_metadata(prompt, hidden.extra_pnginfo)
-        metadata, lacking = settings.metadata(graph, prompt, _node_in(prompt, node_id))
-        mp4 = Mp4(lambda: new_output_file(settings.filename_prefix, width, height, ".mp4"), settings.encoding, metadata,
-                  settings.audio)
+        mp4, _, lacking = new_mp4(hidden, width, height, values)
         written = write(mp4, progress(), stop_if_asked)
         if written.note or lacking:
             show_text(node_id, "\n".join(filter(None, (written.note, lacking))))

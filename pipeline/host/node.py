@@ -42,18 +42,28 @@ def progress() -> Callable[[int, int], None]:
 
 def progress_with_preview(expert: Expert, total: int) -> Callable[[int, torch.Tensor], None]:
     """Return update(step, clean latents), which moves the progress bar and shows the first, middle and last frame."""
-    bar = comfy.utils.ProgressBar(total)
+    bar, preview = comfy.utils.ProgressBar(total), preview_of(expert)
+
+    def update(step: int, clean: torch.Tensor) -> None:
+        bar.update_absolute(step + 1, total, preview(clean))
+
+    return update
+
+
+def preview_of(expert: Expert) -> Callable[[torch.Tensor], tuple | None]:
+    """Return a function from clean latents to what a progress bar shows of them: first, middle and last frame.
+
+    It gives None when the user wants no previews.
+    """
     stock = comfy.latent_formats.Wan21
     factors, bias = expert.latent_rgb or (stock.latent_rgb_factors, stock.latent_rgb_factors_bias)
     factors, bias = torch.tensor(factors), torch.tensor(bias)
-
     wanted = previews_wanted()
 
-    def update(step: int, clean: torch.Tensor) -> None:
-        preview = ("JPEG", film_strip(clean, factors, bias), args.preview_size) if wanted else None
-        bar.update_absolute(step + 1, total, preview)
+    def preview(clean: torch.Tensor) -> tuple | None:
+        return ("JPEG", film_strip(clean, factors, bias), args.preview_size) if wanted else None
 
-    return update
+    return preview
 
 
 def previews_wanted() -> bool:
@@ -82,7 +92,8 @@ def bind_show_text(node_id: str | None) -> Callable[[str], None]:
     if node_id is None or server is None:
         return lambda text: None
     client, shown = server.client_id, sent_node(node_id)
-    return lambda text: server.send_progress_text(text, shown, client)
+    # Nodes 2.0 shows it as Markdown, in which two spaces end a line.
+    return lambda text: server.send_progress_text(text.replace("\n", "  \n"), shown, client)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from ..remote.context import RemoteContext, open_context
 from ..remote.errors import RunEndedError
 from .folders import lora_file, output_folder, system_folder
 from .node import bind_show_text
-from .runs import graph_run, run_end, run_is_over
+from .runs import graph_run, is_waiting, run_end, run_is_over
 from .server import send_event
 
 REMOTE_RESULTS = "wan22/remote"
@@ -21,7 +21,7 @@ def remote_context(node_id: str | None, limits: Limits) -> RemoteContext:
     """Return the context of the running node: ComfyUI's folders, Stop, and the text on the node."""
     run = graph_run()
     return open_context(system_folder(), output_folder() / REMOTE_RESULTS, run, limits, bind_show_text(node_id),
-                        lambda: _stop_or_end(run and run.prompt_id), _job_changed, lora_file)
+                        lambda: _stop_or_end(run and run.prompt_id), _job_changed, lora_file, is_waiting)
 
 
 def _stop_or_end(prompt_id: str | None) -> None:

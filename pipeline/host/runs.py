@@ -51,6 +51,11 @@ def run_is_over(prompt_id: str) -> bool:
     return all(item[1] != prompt_id for item in _running_items())
 
 
+def is_waiting(prompt_id: str) -> bool:
+    """Return True when a run waits for its turn in ComfyUI's queue."""
+    return any(item[1] == prompt_id for item in _prompt_queue().get_current_queue_volatile()[1])
+
+
 def run_end(prompt_id: str) -> RunEnd:
     """Return how a run ended, by ComfyUI's history."""
     return read_end(_prompt_queue().get_history(prompt_id).get(prompt_id, {}))

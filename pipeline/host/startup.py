@@ -1,4 +1,4 @@
-"""Copy the sample pictures and resume callbacks, once, as ComfyUI loads the pack. Imports nothing heavy."""
+"""Copy the sample pictures, resume callbacks and the API, once, as ComfyUI loads the pack. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -38,3 +38,27 @@ def _resume_callbacks(folder: Path) -> None:
     from ..notify import notifier
 
     notifier.take_up(folder)
+
+
+def serve_once_up() -> None:
+    """Take up the API's predictions, if it is on, as soon as ComfyUI's server is up and can check graphs."""
+    from server import PromptServer
+
+    async def up(app: object) -> None:
+        threading.Thread(target=_serve, name="wan22-api", daemon=True).start()
+
+    application = PromptServer.instance.app
+    application.on_startup.append(up)
+
+
+def _serve() -> None:
+    from ..serve.settings import read_settings
+
+    try:
+        if not read_settings(system_folder()).on:
+            return
+        from .serving import service
+
+        service().start()
+    except Exception as error:  # settings or a database that cannot be used: each request says so too
+        logging.warning("ComfyUI-Wan22: the API was not started: %s", error)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
 from comfy_api.latest import InputImpl
 
+from ..request import FPS
 from ..video.probe import VideoFacts, probe_video
+from ..video.source import ClipSource, file_source, frames_source
 from .files import shown_in_output
 
 
@@ -59,3 +63,22 @@ async def clip_outputs(path: Path, *, with_frames: bool) -> tuple[Any, torch.Ten
     video = video_from(path)
     images = await asyncio.to_thread(frames_of, video) if with_frames else None
     return video, images, await asyncio.to_thread(lambda: clip_preview(path, probe_video(path)))
+
+
+def clip_source(clip: Any, name: str) -> ClipSource:
+    """Return a VIDEO, or an IMAGE at Wan's rate, as a clip that is read frame by frame.
+
+    Raises RequestError when it cannot be read. One whose file is known is read from there; of a VIDEO of another class
+    the frames are held in memory.
+    """
+    if isinstance(clip, torch.Tensor):
+        return frames_source(clip, Fraction(FPS), name)
+    if isinstance(clip, InputImpl.VideoFromFile):
+        source = clip.get_stream_source()
+        content = source.getvalue() if isinstance(source, io.BytesIO) else Path(source)
+        shown = name if isinstance(content, bytes) else f"{name} ({content.name})"
+        found = file_source(content, shown, *clip.get_active_trim_window())
+        if clip.get_dimensions() == InputImpl.VideoFromFile(source).get_dimensions():  # newer ones crop as they read
+            return found
+    parts = clip.get_components()
+    return frames_source(parts.images, Fraction(parts.frame_rate), name, parts.audio)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -19,9 +19,11 @@ from .errors import DownloadError, TransientError, UnknownHostError, redact
 
 Address = tuple[str, int]
 """IP address and port."""
-HTTPS = 443
+HTTPS_ONLY = ("https",)
+PORTS = {"https": 443, "http": 80}
+"""Scheme -> its own port."""
 FIRST_FREE_PORT = 1024
-"""Ports below it belong to other services (mail, SSH...), 443 aside."""
+"""Ports below it belong to other services (mail, SSH...), a scheme's own aside."""
 
 _NOT_PUBLIC_4 = [ipaddress.IPv4Network(block) for block in (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
@@ -37,21 +39,22 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 @dataclass(frozen=True)
 class Url:
-    """An https link, taken apart: the host in lower case and ASCII, the target (path and query) as it is sent."""
+    """A link, taken apart: the host in lower case and ASCII, the target (path and query) as it is sent."""
 
     host: str
     port: int
     target: str
+    scheme: str = "https"
 
     @property
     def authority(self) -> str:
         """Host and port as the Host header has them."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == HTTPS else f"{host}:{self.port}"
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> str:
-        return f"https://{self.authority}"
+        return f"{self.scheme}://{self.authority}"
 
     @property
     def path(self) -> str:
@@ -94,8 +97,10 @@ def _ascii_host(host: str, shown: str) -> str:
     return host
 
 
-def parse_url(text: str, base: Url | None = None) -> Url:
+def parse_url(text: str, base: Url | None = None, schemes: Collection[str] = HTTPS_ONLY) -> Url:
     """Take an https link apart; `base` is the page it stands on, for relative ones.
+
+    schemes: with "http" for a server of the user's own alone, see own_server.py.
 
     Raises DownloadError for any other scheme, a user name or password, a port other than 443 or 1024..65535, and a
     host that is no name and no plain address.
@@ -110,16 +115,17 @@ def parse_url(text: str, base: Url | None = None) -> Url:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise DownloadError(f"{shown} is not a valid link. Copy it again.") from None
-    if parts.scheme != "https":
+    if parts.scheme not in schemes:
         raise DownloadError(f"{shown}: only https links are followed"
                             f"{f', not {parts.scheme}' if parts.scheme else ''}.")
     if "@" in parts.netloc:
         raise DownloadError(f"{shown}: the link holds a user name or a password, which would be saved with the "
                             "workflow. Take it out.")
+    usual = PORTS[parts.scheme]
     if port is None:
-        port = HTTPS
-    if port != HTTPS and port < FIRST_FREE_PORT:
-        raise DownloadError(f"{shown}: port {port} is not used for downloads; 443 and 1024 to 65535 are.")
+        port = usual
+    if port != usual and port < FIRST_FREE_PORT:
+        raise DownloadError(f"{shown}: port {port} is not used for downloads; {usual} and 1024 to 65535 are.")
     if ":" in host:
         try:
             host = str(ipaddress.IPv6Address(host))
@@ -131,7 +137,7 @@ def parse_url(text: str, base: Url | None = None) -> Url:
         raise DownloadError(f"{shown} names no server. Copy the link again.")
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (
         "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?[]") if parts.query else "")
-    return Url(host, port, target)
+    return Url(host, port, target, parts.scheme)
 
 
 def is_public(address: str) -> bool:

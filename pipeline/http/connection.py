@@ -21,10 +21,10 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPSConnection
-from urllib3.connectionpool import HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from .address import Address, Url, may_be_public
+from .address import PORTS, Address, Url, may_be_public
 from .environment import shown_proxy
 from .errors import DownloadError, TransientError
 from .policy import Policy
@@ -58,7 +58,7 @@ class Dialer:
         self.policy = policy
         self.aborted = False
         self._routes: dict[str, Route] = {}
-        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[_Pinned] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def route(self, url: Url) -> Route:
@@ -94,13 +94,13 @@ class Dialer:
             _unanswered[url.host] = time.monotonic() + UNANSWERED
             return []
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: _Pinned) -> None:
         """Take in a connection that `abort` is to end."""
         connection.dialer = self
         with self._lock:
             self._connections.add(connection)
 
-    def dial(self, connection: Connection) -> socket.socket:
+    def dial(self, connection: _Pinned) -> socket.socket:
         """Open the socket to the far end; the address that answers is tried first the next time. Raises OSError."""
         with self._lock:
             route = self._routes[connection.origin.origin]
@@ -141,10 +141,11 @@ def _through_socks(proxy: str, url: Url, timeout: float) -> socket.socket:
         proxy_password=unquote(parts.password or "") or None)
 
 
-class Connection(HTTPSConnection):
-    """A connection to a pinned address, or through a proxy. The certificate is checked for the host's name."""
+class _Pinned(HTTPConnection):
+    """A connection to a pinned address, or through a proxy."""
 
     dialer: Dialer
+    scheme: str
     _open: Any = None
     """The socket, kept when http.client has handed it over to the response."""
 
@@ -152,7 +153,7 @@ class Connection(HTTPSConnection):
     def origin(self) -> Url:
         """The far end, behind the proxy if there is one."""
         host, port = (self._tunnel_host, self._tunnel_port) if self._tunnel_host else (self.host, self.port)
-        return Url(str(host).strip("[]"), int(port), "/")
+        return Url(str(host).strip("[]"), int(port), "/", self.scheme)
 
     def _new_conn(self) -> socket.socket:
         return self.dialer.dial(self) if self.proxy is None else super()._new_conn()
@@ -203,16 +204,35 @@ class Connection(HTTPSConnection):
                              "list the host in NO_PROXY.")
 
 
-class _Pool(HTTPSConnectionPool):
+class Connection(_Pinned, HTTPSConnection):
+    """A connection whose certificate is checked for the host's name."""
+
+    scheme = "https"
+
+
+class PlainConnection(_Pinned):
+    """A connection to the user's own server without TLS."""
+
+    scheme = "http"
+
+
+class _Pool(HTTPConnectionPool):
     """urllib3's connections to one origin, each known to the session's dialer."""
 
-    ConnectionCls = Connection
     dialer: Dialer
 
-    def _new_conn(self) -> Connection:
+    def _new_conn(self) -> _Pinned:
         connection = super()._new_conn()
         self.dialer.add(connection)
         return connection
+
+
+class _TlsPool(_Pool, HTTPSConnectionPool):
+    ConnectionCls = Connection
+
+
+class _PlainPool(_Pool):
+    ConnectionCls = PlainConnection
 
 
 class Adapter(HTTPAdapter):
@@ -225,14 +245,17 @@ class Adapter(HTTPAdapter):
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         """Return the pool of a request's origin."""
         parts, proxy = urlsplit(request.url), (proxies or {}).get("https")
-        host, port = str(parts.hostname), parts.port or 443
+        host, port = str(parts.hostname), parts.port or PORTS[parts.scheme]
         manager = self.poolmanager
         if proxy is not None:
             to_proxy = self._dialer.policy.context(shown_proxy(proxy))
             manager = self.proxy_manager_for(proxy, proxy_ssl_context=to_proxy)
-        manager.pool_classes_by_scheme = {"https": _Pool}
-        context = self._dialer.policy.context(Url(host, port, "/").authority)
-        pool = manager.connection_from_host(host, port, "https", {"ssl_context": context})
+        manager.pool_classes_by_scheme = {"https": _TlsPool, "http": _PlainPool}
+        if parts.scheme == "https":
+            context = self._dialer.policy.context(Url(host, port, "/").authority)
+            pool = manager.connection_from_host(host, port, "https", {"ssl_context": context})
+        else:
+            pool = manager.connection_from_host(host, port, "http")
         pool.dialer = self._dialer
         return pool
 

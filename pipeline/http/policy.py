@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .address import Address, Url, parse_url, public_addresses
+from .address import PORTS, Address, Url, parse_url, public_addresses
 from .environment import HUB, environment_proxy, hub_mirror, shown_proxy, trusted_authorities
+from .errors import DownloadError
 
 OFFLINE_VARIABLE = "WAN22_OFFLINE"
 SLOWEST = 100_000
@@ -93,7 +94,7 @@ def _context(authority: str) -> ssl.SSLContext:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a session may do. The functions are what the user's environment says, except in tests."""
+    """Limits of a session. The functions are those of the user's environment, except in tests."""
 
     timeouts: Timeouts = Timeouts()
     job_timeouts: JobTimeouts = JobTimeouts()
@@ -107,13 +108,26 @@ class Policy:
     """Link -> URL of the proxy to reach it through, None for none. Raises DownloadError."""
     mirror: Callable[[], Url | None] = hub_mirror
     """The mirror that stands for Hugging Face, None for none. Raises DownloadError."""
+    own_server: Url | None = None
+    """A server of the user's own, the one that may be asked by plain http and whose redirects stay on it: see
+    own_server.py."""
+
+    def parse(self, link: str, base: Url | None = None) -> Url:
+        """Take a link apart as parse_url does, with http for the own server alone. Raises DownloadError."""
+        own = self.own_server
+        if own is None or own.scheme == "https":
+            return parse_url(link, base)
+        url = parse_url(link, base, PORTS)
+        if url.scheme != "https" and url.origin != own.origin:
+            raise DownloadError(f"{url}: only https links are followed, and plain http to {own.origin} alone.")
+        return url
 
     def through_proxy(self, link: str) -> str:
         """Return " through the proxy HOST:PORT" for a link that is reached through one, else "". Raises DownloadError.
 
         For the text on a node: the proxy's name and password are left out.
         """
-        url = parse_url(link)
+        url = self.parse(link)
         proxy = self.proxy((self.mirror() if url.origin == HUB else None) or url)
         return f" through the proxy {shown_proxy(proxy)}" if proxy else ""
 

@@ -1,24 +1,27 @@
 """Make HTTPS requests, on requests: follow redirects by hand, and send a token to its owner alone.
 
 Every connection, redirects included, is made by connection.py. Nothing of requests' own settings is read: no .netrc, no
-cookies, no environment but what environment.py takes from it; plain http is not mounted; no link is logged.
+cookies, no environment but what environment.py takes from it; plain http is mounted for the user's own server alone; no
+link is logged.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 
 import requests
 import urllib3
 
 from ..files.names import read_sha256
-from .address import Url, parse_url
+from .address import Url
 from .connection import Adapter, Dialer
 from .environment import is_socks
 from .errors import ConnectionLostError, DownloadError
@@ -26,6 +29,8 @@ from .policy import OFFLINE_VARIABLE, Policy
 from .secrets import HUGGING_FACE, NoTokens, Service, Tokens, service_of
 
 MAX_REDIRECTS = 5
+PIECE = 2**18
+"""Bytes of a body that are sent at a time."""
 REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS = {"User-Agent": "ComfyUI-Wan22", "Accept": "*/*", "Accept-Encoding": "identity"}
 _TROUBLE = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
@@ -33,22 +38,30 @@ _ours = threading.local()
 
 
 class Body:
-    """Bytes to be sent, and when their last one leaves: until then no server can have accepted the request."""
+    """Bytes or a file to be sent, and when the last byte leaves: until then no server can have accepted the request."""
 
-    def __init__(self, data: bytes, before_last_byte: Callable[[], None]) -> None:
-        """before_last_byte: called when all but the last byte is on its way; what it raises ends the request."""
+    def __init__(self, data: bytes | Path, before_last_byte: Callable[[], None]) -> None:
+        """data: at least one byte, or a file of that length, which is read piece by piece.
+
+        before_last_byte: called when all but the last byte is on its way; what it raises ends the request.
+        """
         self._data, self._before_last_byte = data, before_last_byte
+        self._size = len(data) if isinstance(data, bytes) else data.stat().st_size
         self.sent = False
-        """Whether the last byte may have left."""
+        """True when the last byte may have left."""
 
     def __len__(self) -> int:
-        return len(self._data)
+        return self._size
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self._data[:-1]
-        self._before_last_byte()
-        self.sent = True
-        yield self._data[-1:]
+        with io.BytesIO(self._data) if isinstance(self._data, bytes) else self._data.open("rb") as file:
+            left = self._size - 1
+            while left > 0 and (piece := file.read(min(PIECE, left))):
+                left -= len(piece)
+                yield piece
+            self._before_last_byte()
+            self.sent = True
+            yield file.read(1)
 
 
 @dataclass
@@ -56,7 +69,7 @@ class Response:
     """The head of a response, and its body yet to be read. To be closed."""
 
     url: Url
-    """Where it came from, after redirects."""
+    """Its address, after redirects."""
     raw: urllib3.HTTPResponse
     session: Session
     service: Service | None = None
@@ -88,12 +101,12 @@ class Response:
 
     @property
     def ends_by_itself(self) -> bool:
-        """Whether the end of the body can be told from a cut."""
+        """True when the end of the body can be told from a cut."""
         return self.raw.chunked or self.length is not None
 
     @property
     def is_whole(self) -> bool:
-        """Whether the body was read to its end."""
+        """True when the body was read to its end."""
         return self.raw.isclosed()
 
     def read_into(self, buffer: memoryview) -> int:
@@ -132,15 +145,18 @@ class Session:
         self._dialer = Dialer(policy)
         self._requests = _Requests()
         self._requests.mount("https://", Adapter(self._dialer))
+        own = policy.own_server
+        if own is not None and own.scheme == "http":
+            self._requests.mount(f"{own.origin}/", Adapter(self._dialer))
 
     def get(self, link: str | Url, headers: Mapping[str, str], *, with_token: bool = True) -> Response:
-        """GET, through at most five redirects, each checked like the first link.
+        """GET, through at most five redirects, each checked like the first link; those of the own server stay on it.
 
         with_token: False for a link that a redirect led to from elsewhere; nobody's token is sent then.
         Raises DownloadError for a link, an address or a certificate that is refused, TransientError when the server
         cannot be reached or does not answer.
         """
-        asked = link if isinstance(link, Url) else parse_url(link)
+        asked = link if isinstance(link, Url) else self.policy.parse(link)
         mirror = self._mirror(asked)
         url = first = asked if mirror is None or asked.origin == mirror.origin else _on_mirror(asked, mirror)
         service = service_of(asked.origin) if mirror is None else HUGGING_FACE
@@ -161,7 +177,10 @@ class Session:
                 raise DownloadError(f"{url} answers with a redirect that leads nowhere.")
             if url.origin in HUGGING_FACE.origins or (mirror is not None and url.origin == mirror.origin):
                 announced = _sha256_of(response.header("X-Linked-Etag")) or announced
-            url = parse_url(location.encode("latin-1").decode("utf-8", "replace"), url)  # as browsers read it
+            url = self.policy.parse(location.encode("latin-1").decode("utf-8", "replace"), url)  # as browsers read it
+            if self.policy.own_server is not None and url.origin != first.origin:
+                raise DownloadError(f"{first} redirects to {url.origin}, which is another server. That is not "
+                                    "followed.")
         raise DownloadError(f"{first} redirects more than {MAX_REDIRECTS} times. Give the link of the file itself.")
 
     def _mirror(self, url: Url) -> Url | None:

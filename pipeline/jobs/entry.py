@@ -19,7 +19,7 @@ class JobEntry:
     id: str
     """Id of the ledger's job, or of the run."""
     remote: bool
-    """Whether it is a job of the ledger."""
+    """True for a job of the ledger."""
     state: str
     """A value of JobState."""
     created: float
@@ -36,15 +36,17 @@ class JobEntry:
     file: dict[str, str] | None = None
     """As /view names it."""
     workflow: bool = True
-    """Whether the workflow that made it is known."""
+    """True when the workflow that made it is known."""
     progress: dict[str, Any] | None = None
     """Progress of a local run at work: node (a node type), value, max."""
     nodes: dict[str, str] = field(default_factory=dict)
     """Node id -> node type of a local run that has not ended."""
     sent: bool = False
-    """Whether the paid request may have left this machine."""
+    """True when the paid request may have left this machine."""
     cancels: bool = True
-    """Whether stopping ends the job; False where the provider has no such call."""
+    """True when stopping ends the job; False where the provider has no such call."""
+    own_server: bool = False
+    """True for a job on a server of the user's own: nothing is paid there, and it is never made twice."""
     place: int | None = None
     """In the provider's queue, 0 being next."""
     price: float | None = None
@@ -66,6 +68,7 @@ def remote_entry(job: Job, run: str | None, workflow: bool, error: str, output: 
         prompt=str(job.summary.get("prompt", "")), error="" if job.state == JobState.DONE else job.error or error,
         file=_shown(Path(job.result), output) if job.result else None, sent=job.sent or bool(job.remote_id),
         cancels=provider is not None and provider.cancel(job.model, job.remote_id) is not None,
+        own_server=provider is not None and provider.own_server,
         place=queue_position(job.id) if run and job.state == JobState.QUEUED else None, price=job.price,
         price_source=job.price_source)
 

@@ -36,7 +36,7 @@ class RankedPatch:
 
 @dataclass(frozen=True)
 class AlphaSource:
-    """Where the alpha of modules without an alpha tensor comes from."""
+    """The source of the alpha of modules without an alpha tensor."""
 
     configs: Configs = field(default_factory=dict)
     where: str = ""

@@ -17,8 +17,11 @@ def bundled_lora(name: str) -> Path | None:
 def named_file(name: str, full_path: Callable[[str, str], str | None]) -> Path | None:
     """Return the LoRA file of that name; None when there is none.
 
-    `full_path` is ComfyUI's get_full_path. A name with Windows' backslashes is found on other systems too.
+    `full_path` is ComfyUI's get_full_path. A name with Windows' backslashes is found on other systems too. A link is no
+    name: get_full_path goes up its `..` and would find the file at the end of https://host/../../mine.safetensors.
     """
+    if "://" in name:
+        return None
     for written in dict.fromkeys((name, name.replace("\\", "/"))):
         with suppress(ValueError):  # a path on another drive of Windows, or with a NUL in it
             path = full_path("loras", written)

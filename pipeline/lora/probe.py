@@ -96,7 +96,7 @@ class LoraFacts:
     channels: int | None
     made_for: str
     alphas: AlphaSource = field(default_factory=AlphaSource)
-    """Where the strength of modules without an alpha tensor comes from."""
+    """The source of the strength of modules without an alpha tensor."""
 
 
 Group = dict[str, Shape]

@@ -27,7 +27,7 @@ class Resident(Protocol):
 
     module: nn.Module
     device: torch.device
-    """Where the module runs once it is loaded."""
+    """The device on which the module runs once it is loaded."""
 
     def load_to_device(self, activation_bytes: int, patches: Sequence[Patch] = ()) -> torch.device:
         """Load the module, with that much memory free for activations, and return its device.
@@ -57,7 +57,7 @@ class HostLinear(PatchedLayer, Protocol):
 
 @dataclass(frozen=True)
 class Host:
-    """How a host builds modules and manages their memory."""
+    """A host's ways to build modules and to manage their memory."""
 
     linear: Callable[[torch.dtype], Callable[..., HostLinear]]
     """Compute dtype -> class of the transformer's linear layers, with the constructor of torch.nn.Linear."""

@@ -24,7 +24,7 @@ STREAMED_SHARE = 0.05
 
 
 class Fit(Enum):
-    """How an expert and one pass through it go with a device's memory."""
+    """Room on a device for an expert and one pass through it."""
 
     FITS = "fits"
     STREAMS = "streams"

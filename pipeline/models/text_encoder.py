@@ -5,6 +5,7 @@ Prompts are encoded as Wan was trained (wan/modules/t5.py): at most 512 tokens w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,18 +25,25 @@ TokenBatches = dict[str, list[list[tuple[int, float]]]]
 def encode_prompts(clip: Any, prompt: str, negative_prompt: str) -> tuple[list[list[Any]], list[list[Any]]]:
     """Encode both prompts to CONDITIONING, with a TextEncoder or a CLIP of ComfyUI's loaders.
 
-    Raises RequestError for no encoder, as some checkpoints have none, and for a prompt over 512 tokens, before either
-    is encoded.
+    Raises as encode_texts.
+    """
+    positive, negative = encode_texts(clip, {"prompt": prompt, "negative prompt": negative_prompt})
+    return positive, negative
+
+
+def encode_texts(clip: Any, texts: Mapping[str, str]) -> list[list[list[Any]]]:
+    """Encode texts, by what messages call them, to a CONDITIONING each.
+
+    Raises RequestError for no encoder, as some checkpoints have none, and for a text over 512 tokens, before any is
+    encoded.
     """
     if clip is None:
         raise RequestError("There is no text encoder: the file that clip comes from holds none. Connect Load Wan 2.2, "
                            "or Load CLIP with umt5_xxl and the type wan.")
-    texts = {"prompt": prompt, "negative prompt": negative_prompt}
     tokens = {which: clip.tokenize(text) for which, text in texts.items()}
     for which, of_text in tokens.items():
         check_prompt_tokens(count_tokens(of_text), which)
-    positive, negative = (clip.encode_from_tokens_scheduled(of_text) for of_text in tokens.values())
-    return positive, negative
+    return [clip.encode_from_tokens_scheduled(of_text) for of_text in tokens.values()]
 
 
 def count_tokens(tokens: TokenBatches) -> int:

@@ -32,10 +32,10 @@ class Strength:
 
 
 STRENGTHS: Mapping[str, Strength] = {
-    "bundled demo model (0.9, 0.3)": Strength(0.9, 0.3, 0.6),
+    "bundled demo model (0.9, 0.1)": Strength(0.9, 0.1, 0.1),
     "Wan 2.2, camera (0.986, 0.964)": Strength(0.986, 0.964),
     "Wan 2.2, object (0.979, 0.949)": Strength(0.979, 0.949),
 }
 """Those of Wan 2.2 are the official ones of Time-to-Move: steps 2 and 5 of 50 at shift 3 for a camera, 3 and 7 for an
-object (run_wan.py of github.com/time-to-move/TTM). The bundled model settles its motion later, and cannot
-invent what comes into the picture."""
+object (run_wan.py of github.com/time-to-move/TTM). The bundled model would still go back to the picture at
+low sigmas, and cannot invent what comes into it."""

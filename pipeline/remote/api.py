@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..http.policy import http_date, retry_after
@@ -23,7 +24,8 @@ class Request:
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
+    body: bytes | Path | None = None
+    """A file is read while it is sent."""
     auth: bool = True
     """Whether the provider's key goes with it, if the URL is of an origin that the key may go to."""
     json_answer: bool = True

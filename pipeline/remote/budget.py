@@ -19,27 +19,63 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-def check_limits(price: float | None, spent: float, limits: Limits, budget: Limits = NO_LIMITS) -> None:
+@dataclass(frozen=True)
+class Cost:
+    """What a clip will cost, as far as it can be told before it is bought."""
+
+    usd: float | None
+    """US dollars that count against the limits and into the sum of the day; None when nothing is known."""
+    source: str = ""
+    lowest: float | None = None
+    """Where the price is not known: the lowest of its estimates, `usd` being the highest. Else None."""
+
+    @property
+    def known(self) -> float | None:
+        """The price in US dollars; None where there are estimates alone, or nothing."""
+        return self.usd if self.lowest is None else None
+
+    def __str__(self) -> str:
+        if self.usd is None:
+            return "price not known"
+        if self.lowest is not None:
+            return f"price not known, ${self.lowest:.3f} to ${self.usd:.3f} by estimates"
+        return f"${self.usd:.3f} ({self.source})"
+
+
+def check_limits(cost: Cost, spent: float, limits: Limits, budget: Limits = NO_LIMITS) -> None:
     """Raise RemoteError (BUDGET) when a purchase breaks a limit, or a limit is set and the price is not known.
 
-    price: US dollars; None when not known. spent: US dollars of the last 24 hours. limits: the node's own. budget: the
+    A clip that costs nothing breaks none. spent: US dollars of the last 24 hours. limits: the node's own. budget: the
     user's for all nodes.
     """
-    _check(price, spent, limits, "max_cost", "max_cost_per_day", "Set the limits to 0")
-    _check(price, spent, budget, f"the most for a clip in {ui_names.BUDGET}",
-           f"the most for a day in {ui_names.BUDGET}", f"Clear {ui_names.BUDGET}")
+    if cost.usd == 0:
+        return
+    _check(cost, spent, limits, "max_cost", "max_cost_per_day", "set the limits to 0")
+    _check(cost, spent, budget, f"the most for a clip in {ui_names.BUDGET}",
+           f"the most for a day in {ui_names.BUDGET}", f"clear {ui_names.BUDGET}")
 
 
-def _check(price: float | None, spent: float, limits: Limits, clip_name: str, day_name: str, lift: str) -> None:
+def _check(cost: Cost, spent: float, limits: Limits, clip_name: str, day_name: str, lift: str) -> None:
     """clip_name, day_name: how a message names the limits. lift: how a message says to lift them."""
+    price = cost.known
     if price is None and (limits.clip or limits.day):
-        raise RemoteError(ErrorKind.BUDGET, "The price of this clip is not known, so "
-                          f"{clip_name if limits.clip else day_name} cannot be checked. Write what you expect it to "
-                          f"cost into `prices` of remote.json, or {lift[0].lower()}{lift[1:]} to buy it all the same, "
-                          "or choose another provider. Nothing was bought.")
-    if price is not None and limits.clip and price > limits.clip:
+        unchecked = clip_name if limits.clip else day_name
+        if cost.usd is None:
+            raise RemoteError(ErrorKind.BUDGET, f"The price of this clip is not known, so {unchecked} cannot be "
+                              f"checked. Write what you expect it to cost into `prices` of remote.json, or {lift} to "
+                              "buy it all the same, or choose another provider. Nothing was bought.")
+        raise RemoteError(ErrorKind.BUDGET, f"The price of this clip is not known, so {unchecked} cannot be checked; "
+                          f"by estimates it is ${cost.lowest:.3f} to ${cost.usd:.3f}. Accept the estimates of this "
+                          "model once, on the node or in `accepted_estimates` of remote.json: then the highest "
+                          f"counts. Or {lift} to buy it all the same, or choose another provider. Nothing was bought.")
+    if price is not None and limits.clip and _exceeds(price, limits.clip):
         raise RemoteError(ErrorKind.BUDGET, f"The clip costs ${price:.3f}, more than {clip_name}, ${limits.clip:.3f}. "
                           "Nothing was bought.")
-    if price is not None and limits.day and spent + price > limits.day:
+    if price is not None and limits.day and _exceeds(spent + price, limits.day):
         raise RemoteError(ErrorKind.BUDGET, f"${spent:.3f} was spent in the last 24 hours and the clip costs "
                           f"${price:.3f}: together more than {day_name}, ${limits.day:.3f}. Nothing was bought.")
+
+
+def _exceeds(usd: float, limit: float) -> bool:
+    """Return whether a sum is above a limit, sums of binary fractions being a little off."""
+    return usd - limit > 1e-9

@@ -10,8 +10,9 @@ from .client import ProviderClient
 MAX_AGE = 3600.0
 """Seconds for which an answer is used: two providers answer with the list of all their models."""
 _lock = threading.Lock()
-_known: dict[tuple[str, str, int], tuple[float, frozenset[str] | None]] = {}
-"""(provider, model, hash of the key: accounts see different models) -> when it was asked for, and the answer."""
+_known: dict[tuple[object, ...], tuple[float, frozenset[str] | None]] = {}
+"""(provider, its origins, model, hash of the key: accounts see different models) -> when it was asked for, and the
+answer."""
 
 
 async def published_fields(client: ProviderClient, model_name: str) -> frozenset[str] | None:
@@ -19,7 +20,7 @@ async def published_fields(client: ProviderClient, model_name: str) -> frozenset
 
     Raises RemoteError, also for a model that is not in the list any more; an error is not kept.
     """
-    asked = (client.provider.name, model_name, client.key.parsed(hash))
+    asked = (client.provider.name, client.provider.origins, model_name, client.key.parsed(hash))
     with _lock:
         when, fields = _known.get(asked, (0.0, None))
     if when and time.monotonic() - when < MAX_AGE:

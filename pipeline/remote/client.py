@@ -1,7 +1,7 @@
 """Send requests to one provider: free ones with retries, and the paid one, which is never repeated on a guess.
 
 Free requests run in a thread that Stop leaves behind (`wait` raises the host's interrupt). The paid one is awaited to
-its end.
+its end. Where it carries an idempotency key that the provider honours, repeating it is no guess.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from ..http.address import parse_url
-from ..http.policy import JobTimeouts, Policy
+from ..http.own_server import parse_own_server, with_own_server
+from ..http.policy import SLOWEST, JobTimeouts, Policy
 from ..http.secrets import Secret
 from ..http.threads import in_thread
 from .api import Reply, Request
 from .errors import RETRYABLE, ErrorKind, NoAnswerError, NotAcceptedError, NotSentError, RemoteError
 from .exchange import exchange
+from .keys import KeyStore
 from .provider import Provider, RequestFlow
+from .settings import Settings
 
 T = TypeVar("T")
 Wait = Callable[[float], Awaitable[None]]
@@ -57,8 +60,7 @@ class ProviderClient:
     async def send(self, request: Request) -> Reply:
         """Send a free request, with retries; return the good reply. Raises RemoteError."""
         tried = 0
-        large = request.body is not None and len(request.body) > LARGE_BODY
-        timeout = self.timeouts.upload if large else self.timeouts.request
+        timeout = self._timeout(request.body)
         while True:
             try:
                 reply = await in_thread(lambda: exchange(self._with_key(request), self.policy, timeout), self.wait)
@@ -72,6 +74,12 @@ class ProviderClient:
                 raise refusal
             await self.wait(self.timeouts.before_retry(tried, refusal.retry_after))
 
+    def _timeout(self, body: bytes | Path | None) -> float:
+        """Return the seconds that a free request may take."""
+        if isinstance(body, Path):
+            return self.timeouts.upload + body.stat().st_size / SLOWEST
+        return self.timeouts.upload if body is not None and len(body) > LARGE_BODY else self.timeouts.request
+
     async def submit(self, request: Request, on_sent: Callable[[bool], None], on_accepted: Callable[[str], None],
                      ) -> str:
         """Send the paid request and return the job's id.
@@ -79,17 +87,22 @@ class ProviderClient:
         on_sent: called with True before the last byte leaves, the point of no return; with False when the provider
             refused after all. on_accepted: called with the id. Both are called in the thread that sends, so that
             nothing can come between the reply and the record of it.
-        Repeats the request only when it provably was not accepted. Raises NotAcceptedError when that does not help,
-        RemoteError (SUBMIT_UNKNOWN) when it may have been accepted.
+        Repeats the request only when it provably was not accepted, or where a repetition makes no second job. Raises
+        NotAcceptedError when that does not help, RemoteError (SUBMIT_UNKNOWN) when it may have been accepted.
         """
-        tried = 0
+        tried, unknown = 0, None
         while True:
-            outcome = await _to_the_end(asyncio.to_thread(self._submit_once, request, on_sent, on_accepted))
+            try:
+                outcome = await _to_the_end(asyncio.to_thread(self._submit_once, request, on_sent, on_accepted))
+            except RemoteError as error:
+                if not self.provider.idempotent:
+                    raise
+                outcome = unknown = error
             if isinstance(outcome, str):
                 return outcome
             tried += 1
-            if outcome.kind not in RETRYABLE or tried >= self.timeouts.attempts:
-                raise NotAcceptedError(outcome)
+            if outcome.kind not in (*RETRYABLE, ErrorKind.SUBMIT_UNKNOWN) or tried >= self.timeouts.attempts:
+                raise unknown or NotAcceptedError(outcome)
             await self.wait(self.timeouts.before_retry(tried, outcome.retry_after))
 
     def _submit_once(self, request: Request, on_sent: Callable[[bool], None], on_accepted: Callable[[str], None],
@@ -123,9 +136,9 @@ class ProviderClient:
             return None
         refusal = self.provider.refusal(reply)
         if refusal is not None and refusal.kind == ErrorKind.AUTH and not request.auth:  # a file store, for one
-            return RemoteError(ErrorKind.PROVIDER_FAILED, f"{self.provider.title} failed: its host "
-                               f"{parse_url(request.url).host} refused a request ({reply.status}) that does not use "
-                               "your key.")
+            host = self.policy.parse(request.url).host
+            return RemoteError(ErrorKind.PROVIDER_FAILED, f"{self.provider.title} failed: its host {host} refused a "
+                               f"request ({reply.status}) that does not use your key.")
         return None if refusal is None else self._without_key(refusal)
 
     def _unknown(self, why: str) -> RemoteError:
@@ -136,9 +149,22 @@ class ProviderClient:
 
     def _with_key(self, request: Request) -> Request:
         """Return the request with the key, if it is for one of the origins that the key may be sent to."""
-        if not request.auth or parse_url(request.url).origin not in self.provider.origins:
+        if not request.auth or self.policy.parse(request.url).origin not in self.provider.origins:
             return request
         return replace(request, headers={**request.headers, "Authorization": self.key.header(self.provider.scheme)})
+
+
+def open_client(provider: Provider, profile: str, settings: Settings, keys: KeyStore, policy: Policy,
+                timeouts: JobTimeouts, wait: Wait) -> ProviderClient:
+    """Return the client of a provider for a profile; of an own server at the address that the settings name.
+
+    Raises RemoteError (AUTH) when there is no key, or no address.
+    """
+    if provider.own_server:
+        address = settings.own_server(provider.title, profile)
+        provider, policy = provider.at(address), with_own_server(policy, parse_own_server(address))
+    key = keys.of(provider.name, provider.title, provider.variables, profile)
+    return ProviderClient(provider, key, policy, timeouts, wait)
 
 
 async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..http.threads import in_own_loop
-from ..request import ClipRequest, RequestError, check_image
+from ..request import FPS, ClipRequest, RequestError, check_image
+from ..segments import Segment
+from ..video.join_files import join_files, last_frame
 from ..video.picture import encode_picture
 from ..video.probe import probe_video
 from ..video.trim import trim
+from .bill import BILLED
+from .chain import Chain, chain_clips, chain_notes, make_chain
 from .context import RemoteContext
 from .errors import ErrorKind, RemoteError
 from .job import Job
@@ -35,13 +41,27 @@ async def remote_clip(image: torch.Tensor, clip: ClipRequest, targets: Sequence[
     """
     check_image(image)
     picture = Picture(*encode_picture(image))
-    last = None
-    if last_image is not None:
-        check_image(last_image)
-        last = Picture(*encode_picture(last_image))
+    last = _last_picture(last_image)
     work = make_clip(targets, clip, picture, context, last_picture=last, longer_clips=longer_clips, strict=strict)
     done = await in_own_loop(work, context.abandoned)
     return await asyncio.to_thread(_hand_over, done, clip.num_frames, longer_clips, context)
+
+
+async def remote_chain(image: torch.Tensor, clip: ClipRequest, segments: Sequence[Segment], targets: Sequence[Target],
+                       context: RemoteContext, *, longer_clips: str, strict: bool,
+                       last_image: torch.Tensor | None = None) -> tuple[Path, str]:
+    """Make a clip and go on from its last frame, segment by segment; return the file of the whole and a report in JSON.
+
+    The arguments are those of remote_clip; last_image is for the end of the whole. Raises as make_chain does, and
+    RequestError when the whole cannot be written; its parts stay.
+    """
+    check_image(image)
+    last = _last_picture(last_image)
+    context = context.with_notes(chain_notes(clip, segments))
+    chain = Chain(targets, chain_clips(clip, segments), last, longer_clips, strict)
+    work = make_chain(chain, Picture(*encode_picture(image)), context, _last_frame)
+    done = await in_own_loop(work, context.abandoned)
+    return await asyncio.to_thread(_hand_over_chain, done, chain, context)
 
 
 async def resumed_clip(name: str, remote_id: str, context: RemoteContext) -> tuple[Path, str]:
@@ -73,16 +93,53 @@ def _find(name: str, context: RemoteContext) -> Job:
     return job
 
 
+def _last_picture(image: torch.Tensor | None) -> Picture | None:
+    if image is None:
+        return None
+    check_image(image, "last_image")
+    return Picture(*encode_picture(image))
+
+
+def _last_frame(path: Path, num_frames: int | None) -> Picture:
+    frames = None if num_frames is None else frames_at(num_frames, probe_video(path).rate)
+    return Picture(*encode_picture(last_frame(path, frames)))
+
+
+def frames_at(num_frames: int, rate: Fraction) -> int:
+    """Return how many frames of a file show what so many do at 16 a second: more where a provider put some between."""
+    return round((num_frames - 1) * rate / FPS) + 1 if rate else num_frames
+
+
+def _hand_over_chain(done: Sequence[FinishedClip], chain: Chain, context: RemoteContext) -> tuple[Path, str]:
+    """Return the file of a whole chain, and the report. Raises RequestError when it cannot be written."""
+    parts = [_hand_over(clip, asked.num_frames, chain.longer_clips, context)
+             for clip, asked in zip(done, chain.clips, strict=True)]
+    paths = [path for path, _ in parts]
+    name = hashlib.sha256("\0".join(path.name for path in paths).encode()).hexdigest()[:8]
+    whole = context.results / f"chain_{name}.mp4"
+    if not whole.is_file():
+        join_files(paths, whole, context.show_text, context.check_wanted)
+    prices = [clip.job.price for clip in done]
+    usd = None if None in prices else round(sum(prices), 4)
+    lines = [f"{len(done)} clips, {'price not known' if usd is None else f'about ${usd:.3f}'}",
+             *dict.fromkeys(note for clip in done for note in clip.notes)]
+    context.show_text("\n".join(lines))
+    report = {"segments": [json.loads(report) for _, report in parts], "file": whole.name,
+              "price": {"usd": usd, "source": "the sum of the clips"}}
+    return whole, json.dumps(report, indent=1, ensure_ascii=False)
+
+
 def _hand_over(done: FinishedClip, num_frames: int, longer_clips: str, context: RemoteContext) -> tuple[Path, str]:
     """Return the file, cut to the frames asked for where that was chosen, and the report. Raises as _cut does."""
-    path, frames = done.path, probe_video(done.path).frames
-    if longer_clips == TRIM and frames > num_frames:
-        shorter = path.with_name(f"{path.stem}_{num_frames}frames{path.suffix}")
+    path, facts = done.path, probe_video(done.path)
+    wanted = frames_at(num_frames, facts.rate)
+    if longer_clips == TRIM and facts.frames > wanted:
+        shorter = path.with_name(f"{path.stem}_{wanted}frames{path.suffix}")
         if not shorter.is_file():
-            _cut(path, shorter, num_frames)
+            _cut(path, shorter, wanted)
         path = shorter
-    elif frames < num_frames:
-        done = replace(done, changes=(*done.changes, f"The clip has {frames} frames; {num_frames} were asked for."))
+    elif facts.frames < wanted:
+        done = replace(done, changes=(*done.changes, f"The clip has {facts.frames} frames; {wanted} were asked for."))
     done = replace(done, path=path)
     context.show_text(_status_text(done))
     return path, json.dumps(_report(done), indent=1, ensure_ascii=False)
@@ -101,8 +158,13 @@ def _cut(path: Path, shorter: Path, num_frames: int) -> None:
 
 def _status_text(done: FinishedClip) -> str:
     job = done.job
-    cost = "price not known" if job.price is None else f"${job.price:.3f}"
+    cost = "price not known" if job.price is None else f"{_about(job)}${job.price:.3f}"
     return "\n".join((f"{PROVIDERS[job.provider].title}: done, {cost}, job {job.short_id}", *done.notes))
+
+
+def _about(job: Job) -> str:
+    """Return what goes before a price that is an estimate."""
+    return "" if job.price_source.startswith((BILLED, "quoted")) else "about "
 
 
 def _report(done: FinishedClip) -> dict[str, object]:

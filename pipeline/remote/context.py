@@ -45,6 +45,8 @@ class RemoteContext:
     """A LoRA's source -> the file of this machine that it names; it takes precedence over a link of the same text."""
     record_run: Callable[[str, bool], None] = lambda job_id, requested: None
     """Record that this run works on a job; requested: its graph asks for the clip, and does not only resume it."""
+    waits_here: Callable[[str], bool] = lambda remote_id: False
+    """Return whether a job of an own server waits in this program's own queue: then that server is this one."""
     abandoned: threading.Event = field(default_factory=threading.Event)
     """Set when the run no longer waits for this job, for any reason, which may be before `stop` can know."""
 
@@ -83,7 +85,7 @@ class RemoteContext:
 
 def open_context(folder: Path, results: Path, run: GraphRun | None, limits: Limits, show_text: Callable[[str], None],
                  stop: Callable[[], None], on_change: Callable[[str], None],
-                 find_lora: Callable[[str], Path | None]) -> RemoteContext:
+                 find_lora: Callable[[str], Path | None], waits_here: Callable[[str], bool]) -> RemoteContext:
     """Return the context of a run, with the pack's own files and settings.
 
     folder: the pack's, with keys, settings and ledger. run: the one that asks; None when it cannot be told.
@@ -99,7 +101,8 @@ def open_context(folder: Path, results: Path, run: GraphRun | None, limits: Limi
     return RemoteContext(
         ledger=Ledger(folder, on_change), keys=KeyStore(folder / "keys.json"), policy=policy,
         timeouts=policy.job_timeouts, results=results, show_text=show_text, stop=stop, check_clip=probe_video,
-        limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora, record_run=record_run)
+        limits=limits, settings=lambda: read_settings(folder), find_lora=find_lora, record_run=record_run,
+        waits_here=waits_here)
 
 
 _wakeups: set[str] = set()

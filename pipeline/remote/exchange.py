@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..http.address import parse_url
 from ..http.errors import ConnectionLostError, DownloadError, TransientError
 from ..http.policy import Policy
 from ..http.session import Body, Session
@@ -40,7 +39,7 @@ def exchange(request: Request, policy: Policy, timeout: float,
     watchdog.start()
     body = Body(request.body, before_last_byte) if request.body else None
     try:
-        url = parse_url(request.url)
+        url = policy.parse(request.url)
         response = session.send(request.method, url, {**HEADERS, **request.headers}, body)
         try:
             data = response.read(request.limit + 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .budget import NO_LIMITS, Limits, check_limits
+from .budget import NO_LIMITS, Cost, Limits, check_limits
 from .database import create, opened, writing
 from .errors import ErrorKind, RemoteError
 from .job import ENDED, OVER, Job, JobState
@@ -61,17 +61,18 @@ class Ledger:
         self._on_change(new.id)
         return new
 
-    def authorize(self, job: Job, price: float | None, source: str, limits: Limits,
-                  budget: Limits = NO_LIMITS) -> Job:
+    def authorize(self, job: Job, cost: Cost, limits: Limits, budget: Limits = NO_LIMITS) -> Job:
         """Check the limits and store, in one transaction, that the paid request is about to leave.
 
-        Money under way counts as spent. limits: the node's own. budget: the user's for all nodes.
+        Money under way counts as spent. `sent` stays: a request with an idempotency key may have left before.
+        limits: the node's own. budget: the user's for all nodes.
         Raises RemoteError (BUDGET).
         """
         with writing(self.folder) as base:
-            check_limits(price, _spent(base, time.time() - DAY, job.id), limits, budget)
-            base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ?, sent = 0 "
-                         "WHERE id = ?", (JobState.SUBMITTING.value, price, source, time.time(), time.time(), job.id))
+            check_limits(cost, _spent(base, time.time() - DAY, job.id), limits, budget)
+            base.execute("UPDATE jobs SET state = ?, price = ?, price_source = ?, submitted = ?, updated = ? "
+                         "WHERE id = ?", (JobState.SUBMITTING.value, cost.usd, cost.source, time.time(), time.time(),
+                                          job.id))
             new = _get(base, job.id)
         self._on_change(job.id)
         return new
@@ -86,7 +87,7 @@ class Ledger:
         self._on_change(job.id)
         return new
 
-    def note_bill(self, job: Job, price: float, source: str) -> None:
+    def note_bill(self, job: Job, price: float | None, source: str) -> None:
         """Write what a job really costs, in US dollars. Its time of change stays: that is when it ended."""
         with writing(self.folder) as base:
             base.execute("UPDATE jobs SET price = ?, price_source = ? WHERE id = ?", (price, source, job.id))
@@ -171,6 +172,16 @@ class Ledger:
         """Return the jobs written since a time, in seconds since 1970."""
         with opened(self.folder) as base:
             return [_job(row) for row in base.execute(f"{_SELECT} WHERE updated >= ?", (since,))]
+
+    def unbilled(self, provider: str, profile: str, billed: Sequence[str]) -> list[Job]:
+        """Return the ended jobs of an account, of the last 24 hours and the newest first, whose bill nobody has read.
+
+        billed: beginnings of Job.price_source that say that it was.
+        """
+        with opened(self.folder) as base:
+            rows = base.execute(f"{_SELECT} WHERE provider = ? AND profile = ? AND submitted >= ? AND remote_id != '' "
+                                "ORDER BY submitted DESC", (provider, profile, time.time() - DAY)).fetchall()
+        return [job for job in map(_job, rows) if job.state in ENDED and not job.price_source.startswith(tuple(billed))]
 
     def has_remote_id(self, provider: str, remote_id: str) -> bool:
         """Return whether a provider's job is in the ledger."""

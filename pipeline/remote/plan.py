@@ -10,7 +10,7 @@ from ..download.source import CIVITAI_HOSTS, CIVITAI_MODEL, HUB_REPO, full_name,
 from ..http.address import may_be_public, parse_url
 from ..http.errors import DownloadError, redact
 from ..lora.expert import expert_by_name
-from ..request import AUTO, BOTH, FPS, HIGH, LOW, ClipRequest, Lora
+from ..request import ALL_STEPS, AUTO, BOTH, DEFAULT_MIN_MATCH, FPS, HIGH, LOW, ClipRequest, Lora
 from .errors import ErrorKind, RemoteError
 from .model import RemoteModel
 from .options import Option
@@ -31,7 +31,8 @@ class Plan:
     model: RemoteModel
     clip: ClipRequest
     loras: tuple[tuple[str, float, str], ...]
-    """(https link, scale, BOTH, HIGH or LOW)."""
+    """(https link of a file or a repository, or what the model looks up itself; scale; BOTH, HIGH or LOW, or AUTO where
+    the model's server reads the file)."""
     num_frames: int | None
     """Frames to ask for; None where clips are bought by the second."""
     duration: int | None
@@ -42,6 +43,8 @@ class Plan:
     """Sentences on experts that were inferred from a LoRA's file name."""
     last_image: bool = False
     """Whether there is a picture that the clip ends with."""
+    lora_files: Mapping[str, Path] = field(default_factory=dict)
+    """What stands in `loras` for a file of this machine -> the file."""
     options: Mapping[str, Option] = field(default_factory=dict)
     """Further parameters, see Target."""
 
@@ -72,8 +75,8 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, longer_clips: str,
     out helps nobody.
     """
     if clip.resolution not in model.resolutions:
-        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} makes {' or '.join(model.resolutions)}; {clip.resolution} "
-                          "is asked for. Nothing was sent.")
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.label} makes {' or '.join(model.resolutions)}; "
+                          f"{clip.resolution} is asked for. Nothing was sent.")
     if last_image:
         check_takes_last_image(model)
     changes: dict[str, str] = {}
@@ -90,10 +93,19 @@ def plan_clip(model: RemoteModel, clip: ClipRequest, longer_clips: str,
         changes["guidance_scale"] = f"The model sets the guidance itself: {clip.guidance_scale:g} is not sent."
     if len(clip.prompt) > LONG_PROMPT:
         changes["prompt"] = f"The prompt has {len(clip.prompt)} characters; what is beyond 512 tokens is ignored."
-    if any(lora.sha256 for lora in clip.loras if lora.scale):
-        changes["loras"] = "The provider downloads the LoRA itself and does not check it against your sha256."
+    if (unchecked := _unchecked(clip.loras)) and not model.lora_files:
+        changes["loras"] = f"The provider downloads the LoRA itself and does not check it against your {unchecked}."
     loras, inferred = _loras(model, clip.loras, find_lora)
-    return Plan(model, clip, loras, num_frames, duration, changes, inferred, last_image)
+    files = {lora.source: path for lora in clip.loras if lora.scale and (path := find_lora(lora.source)) is not None}
+    return Plan(model, clip, loras, num_frames, duration, changes, inferred, last_image, files)
+
+
+def _unchecked(loras: tuple[Lora, ...]) -> str:
+    """Return the names of the checks that LoRAs ask for beyond the defaults; "" for none."""
+    sent = sent_loras(loras)
+    asked = {"sha256": any(lora.sha256 for lora in sent),
+             "min_match": any(lora.min_match != DEFAULT_MIN_MATCH for lora in sent)}
+    return " and ".join(name for name, is_asked in asked.items() if is_asked)
 
 
 def _length(model: RemoteModel, wanted: int, longer_clips: str, changes: dict[str, str],
@@ -102,15 +114,16 @@ def _length(model: RemoteModel, wanted: int, longer_clips: str, changes: dict[st
     if model.num_frames is not None:
         fewest, most = model.num_frames
         if wanted > most:
-            raise RemoteError(ErrorKind.VALIDATION, f"{model.id} makes {fewest} to {most} frames; {wanted} are asked "
-                              "for. Nothing was sent.")
+            raise RemoteError(ErrorKind.VALIDATION, f"{model.label} makes {fewest} to {most} frames; {wanted} are "
+                              "asked for. Nothing was sent.")
         if wanted < fewest:
             changes["num_frames"] = _note_longer(model, longer_clips, wanted, f"{fewest} frames")
         return max(wanted, fewest), None
     duration = next((d for d in model.durations if wanted <= d * FPS + 1), None)
     if duration is None:
-        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} makes clips of {' or '.join(map(str, model.durations))} "
-                          f"seconds; {wanted} frames are {wanted / FPS:.1f} seconds. Nothing was sent.")
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.label} makes clips of "
+                          f"{' or '.join(map(str, model.durations))} seconds; {wanted} frames are "
+                          f"{wanted / FPS:.1f} seconds. Nothing was sent.")
     if wanted != duration * FPS + 1:
         changes["num_frames"] = _note_longer(model, longer_clips, wanted, f"{duration} seconds")
     return None, duration
@@ -118,7 +131,7 @@ def _length(model: RemoteModel, wanted: int, longer_clips: str, changes: dict[st
 
 def _note_longer(model: RemoteModel, longer_clips: str, wanted: int, least: str) -> str:
     if longer_clips == REFUSE:
-        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} makes at least {least}, and {wanted} frames are asked "
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.label} makes at least {least}, and {wanted} frames are asked "
                           "for. Choose trim or keep for longer_clips. Nothing was sent.")
     then = f"the clip is cut to {wanted} frames here" if longer_clips == TRIM else "all of it is kept"
     return f"{least} are bought and billed; {then}."
@@ -127,14 +140,14 @@ def _note_longer(model: RemoteModel, longer_clips: str, wanted: int, least: str)
 def check_takes_loras(model: RemoteModel) -> None:
     """Raise RemoteError (VALIDATION) for a model without LoRAs."""
     if not model.loras:
-        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes no LoRAs. Choose a model that does, or disconnect "
-                          "them. Nothing was sent.")
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.label} takes no LoRAs. Choose a model that does, or "
+                          "disconnect them. Nothing was sent.")
 
 
 def check_takes_last_image(model: RemoteModel) -> None:
     """Raise RemoteError (VALIDATION) for a model that takes no picture for the end of the clip."""
     if not model.last_image:
-        raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes no last_image. Choose a model that does, or "
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.label} takes no last_image. Choose a model that does, or "
                           "disconnect it. Nothing was sent.")
 
 
@@ -143,58 +156,84 @@ def _loras(model: RemoteModel, loras: tuple[Lora, ...], find_lora: FindLora,
     """Return Plan.loras and Plan.inferred."""
     if loras:
         check_takes_loras(model)
+    if not model.lora_files and any(lora.schedule != ALL_STEPS for lora in sent_loras(loras)):
+        raise RemoteError(ErrorKind.VALIDATION, "A LoRA acts in some of the steps, or fades; hosted models keep a LoRA "
+                          "at one scale in all of them. Set its start_percent to 0, end_percent to 1, fade_in and "
+                          "fade_out to 0, or use Wan 2.2 Sampler. Nothing was sent.")
     inferred: list[str] = []
-    sent = [(lora, _link(model, lora, find_lora)) for lora in loras if lora.scale != 0.0]
-    asked = tuple((link, lora.scale, _expert(lora, link, inferred)) for lora, link in sent)
+    sent = [(lora, _link(model, lora, find_lora)) for lora in sent_loras(loras)]
+    unnamed = AUTO if model.lora_files else BOTH
+    asked = tuple((link, lora.scale, expert_of(lora, link, inferred, unnamed)) for lora, link in sent)
     low, high = model.lora_scales
     for _, scale, _ in asked:
         if not low <= scale <= high:
-            raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes LoRA scales of {low:g} to {high:g}; {scale:g} "
-                              "is asked for. Nothing was sent.")
+            raise RemoteError(ErrorKind.VALIDATION, f"{model.label} takes LoRA scales of {low:g} to {high:g}; "
+                              f"{scale:g} is asked for. Nothing was sent.")
+    if model.lora_files and len(asked) > model.loras:
+        raise RemoteError(ErrorKind.VALIDATION, f"{model.label} takes at most {model.loras} LoRAs; {len(asked)} are "
+                          "asked for. Nothing was sent.")
     for expert in (HIGH, LOW):
         count = sum(chosen in (BOTH, expert) for *_, chosen in asked)
         if count > model.loras:
-            raise RemoteError(ErrorKind.VALIDATION, f"{model.id} takes at most {model.loras} LoRAs an expert; {count} "
-                              f"are for the {expert}-noise expert. Nothing was sent.")
+            raise RemoteError(ErrorKind.VALIDATION, f"{model.label} takes at most {model.loras} LoRAs an expert; "
+                              f"{count} are for the {expert}-noise expert. Nothing was sent.")
     return asked, tuple(inferred)
 
 
-def _expert(lora: Lora, link: str, inferred: list[str]) -> str:
-    """Return the chosen expert; for `auto`, the one that the link's path names, since the file is not read."""
+def sent_loras(loras: tuple[Lora, ...]) -> list[Lora]:
+    """Return those that are sent: one with the scale 0 does nothing."""
+    return [lora for lora in loras if lora.scale != 0.0]
+
+
+def expert_of(lora: Lora, link: str, inferred: list[str], unnamed: str = BOTH) -> str:
+    """Return the chosen expert; for `auto`, the one that the link's path names, since the file is not read.
+
+    A sentence on what was inferred is added to `inferred`. unnamed: returned where the path names none.
+    """
     if lora.expert != AUTO:
         return lora.expert
     path = full_name(link, None)
     found = expert_by_name(path)
     if found is None:
-        return BOTH
+        return unnamed
     expert, why = found
     inferred.append(f"The LoRA {PurePosixPath(path).name} goes to the {expert}-noise expert alone: {why}.")
     return expert
 
 
 def _link(model: RemoteModel, lora: Lora, find_lora: FindLora) -> str:
-    """Return the link of a LoRA, or its page where the model looks it up.
+    """Return the link of a LoRA, or its page where the model looks it up; the source of a file that may be uploaded.
 
-    Raises RemoteError (VALIDATION) for a file of this machine.
+    Raises RemoteError (VALIDATION) for another file of this machine.
     """
+    if model.lora_files and find_lora(lora.source) is not None:
+        return lora.source
+    if model.lora_files and not is_remote(lora.source):
+        raise RemoteError(ErrorKind.VALIDATION, f"There is no {lora.source!r} in the loras folder, and it is not a "
+                          "link. Give a file's name as ComfyUI's Load LoRA lists it, or a link. Nothing was sent.")
     if find_lora(lora.source) is not None or not is_remote(lora.source):  # a local sampler takes the file first, too
         raise RemoteError(ErrorKind.VALIDATION, f"The LoRA {lora.source!r} is a file on this machine, which no "
                           "provider can read. Give an https link to it. Nothing was sent.")
-    return _weights_link(lora.source, model.lora_pages)
+    return _weights_link(lora.source, model)
 
 
-def _weights_link(source: str, pages: bool) -> str:
+def _weights_link(source: str, model: RemoteModel) -> str:
     """Return the https link of a .safetensors file on a public host, without following it.
 
-    pages: a repository of Hugging Face or a page of Civitai is returned as it is.
+    For a model with `lora_pages` a repository of Hugging Face or a page of Civitai is returned as it is, for one with
+    `lora_files` any link. Else a repository becomes the https link of its page, of which lora_links.with_files takes
+    the file.
 
     Raises RemoteError (VALIDATION) for anything else.
     """
+    pages = model.lora_pages
     try:
         remote = parse_source(source)
         url = parse_url(remote.link)
     except DownloadError as error:
         raise RemoteError(ErrorKind.VALIDATION, f"{error} Nothing was sent.") from None
+    if model.lora_files and may_be_public(url.host):
+        return url.text
     if pages and remote.look_up == CIVITAI_MODEL:
         return url.text
     if pages and remote.look_up == HUB_REPO and (remote.revision, remote.folder) == ("main", ""):
@@ -204,9 +243,8 @@ def _weights_link(source: str, pages: bool) -> str:
             return url.text
         raise RemoteError(ErrorKind.VALIDATION, f"{redact(source)}: Civitai gives files to signed-in users alone, and "
                           "a provider is not signed in. Give a link that anybody may open. Nothing was sent.")
-    if remote.look_up:
-        raise RemoteError(ErrorKind.VALIDATION, f"{source} names a repository; a provider needs the file. Give "
-                          "owner/repo/file.safetensors or the file's https link. Nothing was sent.")
+    if remote.look_up == HUB_REPO:
+        return url.text
     if not url.path.lower().endswith(".safetensors"):
         raise RemoteError(ErrorKind.VALIDATION, f"{url} does not end in .safetensors, the only LoRA file that "
                           "providers take. Nothing was sent.")

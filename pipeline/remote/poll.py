@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from ..http.threads import in_thread
-from .bill import bill_of_end, read_bill_later
+from . import ui_names
+from .bill import BILLED, bill_of_end, read_bill_later
 from .client import ProviderClient
 from .context import RemoteContext
 from .errors import RETRYABLE, ErrorKind, RemoteError, RunEndedError
@@ -53,11 +54,13 @@ async def poll_job(job: Job, client: ProviderClient, context: RemoteContext) -> 
         job = context.ledger.reopen(job, state=JobState.RUNNING)
     try:
         status = await _poll_until_finished(job, client, context)
+        if status.warnings:
+            job = context.ledger.update(job, summary={**job.summary, "warnings": status.warnings})
         job = await _download(context.ledger.update(job, state=JobState.DOWNLOADING), status.url, client, context)
         read_bill_later(job, client, context)
         return job
     except RunEndedError:
-        context.show_text(f"The run has ended. {client.provider.title} continues the job, and it is billed. "
+        context.show_text(f"The run has ended. {client.provider.title} continues the job{_billed(client)}. "
                           f"{_how_to_resume(job)}")
         raise
     except (Exception, asyncio.CancelledError, GeneratorExit):
@@ -141,8 +144,10 @@ async def _poll_until_finished(job: Job, client: ProviderClient, context: Remote
                 raise RemoteError(error.kind, f"{error} The job {job.short_id} continues there: run again to wait for "
                                   f"it, or give it up in the Jobs tab.") from None
         _note_queue_position(job.id, status.queue_position)
+        if client.provider.own_server and context.waits_here(job.remote_id):
+            raise await _end_waiting_for_itself(job, once, context)
         if status.price and status.price > 0:
-            context.ledger.update(job, price=status.price, price_source=f"billed by {title}")
+            context.ledger.update(job, price=status.price, price_source=f"{BILLED} {title}")
         if status.state == JobState.DOWNLOADING:
             return status
         if status.state in OVER:
@@ -159,6 +164,17 @@ async def _poll_until_finished(job: Job, client: ProviderClient, context: Remote
             raise RemoteError(ErrorKind.TIMEOUT, f"{title} has not finished the job {job.short_id} after "
                               f"{minutes:.0f} minutes. It continues there: run again, or resume it with the id "
                               f"{job.short_id}.")
+
+
+async def _end_waiting_for_itself(job: Job, client: ProviderClient, context: RemoteContext) -> RemoteError:
+    """Cancel a job that waits in the queue for the run that waits for it; return the error."""
+    title = client.provider.title
+    with suppress(RemoteError):
+        await client.send(client.provider.cancel(job.model, job.remote_id))
+    sentence = (f"The address of {title} is this ComfyUI itself, which would wait for its own run forever. Set the "
+                f"address of the other machine in {ui_names.KEYS}, or use Wan 2.2 Sampler.")
+    context.ledger.update(job, state=JobState.CANCELED, error_kind=ErrorKind.VALIDATION.value, error=sentence)
+    return RemoteError(ErrorKind.VALIDATION, sentence)
 
 
 async def _poll(job: Job, client: ProviderClient) -> JobStatus:
@@ -203,7 +219,7 @@ async def _download(job: Job, link: str, client: ProviderClient, context: Remote
     tried, renewed = 0, False
     while True:
         try:
-            await in_thread(partial(fetch_clip, link, path, context.policy, client.timeouts.download,
+            await in_thread(partial(fetch_clip, link, path, client.policy, client.timeouts.download,
                                     context.check_clip), context.wait)
             return context.ledger.update(job, state=JobState.DONE, result=str(path), error="", error_kind="")
         except RemoteError as error:
@@ -220,7 +236,8 @@ async def _download(job: Job, link: str, client: ProviderClient, context: Remote
                 raise RemoteError(error.kind, f"{error} {title} keeps clips for a short time only, and the clip of the "
                                   f"job {job.short_id} is gone.") from None
             if error.kind not in (*RETRYABLE, ErrorKind.INTEGRITY, ErrorKind.LOST) or tried >= DOWNLOADS:
-                raise RemoteError(error.kind, f"{error} The clip of the job {job.short_id} is paid and still at "
+                paid = "" if client.provider.own_server else "paid and "
+                raise RemoteError(error.kind, f"{error} The clip of the job {job.short_id} is {paid}still at "
                                   f"{title}: run again to download it.") from None
             await context.wait(client.timeouts.before_retry(tried, error.retry_after))
 
@@ -231,9 +248,10 @@ async def _cancel(job: Job, client: ProviderClient, context: RemoteContext) -> N
     Only a poll afterwards counts: providers acknowledge a cancel that comes too late, and a clip that is paid must not
     be bought again.
     """
-    title, again = client.provider.title, _how_to_resume(job)
+    title, again, billed = client.provider.title, _how_to_resume(job), _billed(client)
+    may_bill = " It may be billed." if billed else ""
     if context.ledger.get(job.id).state == JobState.DOWNLOADING:
-        context.show_text(f"Stopped. {title} has finished the job, and it is billed. {again}")
+        context.show_text(f"Stopped. {title} has finished the job{billed}. {again}")
         return
     request = client.provider.cancel(job.model, job.remote_id)
     if request is None:
@@ -244,19 +262,18 @@ async def _cancel(job: Job, client: ProviderClient, context: RemoteContext) -> N
         await once.send(request)
         status = await _status_after_cancel(job, once)
     except RemoteError as error:
-        context.show_text(f"Stopped waiting, but the job could not be cancelled: {error} It may be billed. {again}")
+        context.show_text(f"Stopped waiting, but the job could not be cancelled: {error}{may_bill} {again}")
         return
     if status.state in OVER:
         context.ledger.update(job, state=JobState.CANCELED, error="cancelled by the user",
                               **bill_of_end(status, title))
-        billed = "" if status.unbilled else f" {title} may bill it all the same."
-        context.show_text(f"{title}: the job {job.short_id} is cancelled.{billed}")
+        all_the_same = "" if status.unbilled else f" {title} may bill it all the same."
+        context.show_text(f"{title}: the job {job.short_id} is cancelled.{all_the_same}")
     elif status.state == JobState.DOWNLOADING:
-        context.show_text(f"Stopped. {title} had finished the job before it could be cancelled, and it is billed. "
-                          f"{again}")
+        context.show_text(f"Stopped. {title} had finished the job before it could be cancelled{billed}. {again}")
     else:
-        context.show_text(f"Stopped waiting. {title} was asked to cancel the job and is still running it. It may be "
-                          f"billed. {again}")
+        context.show_text(f"Stopped waiting. {title} was asked to cancel the job and is still running it.{may_bill} "
+                          f"{again}")
 
 
 async def _status_after_cancel(job: Job, client: ProviderClient) -> JobStatus:
@@ -267,6 +284,11 @@ async def _status_after_cancel(job: Job, client: ProviderClient) -> JobStatus:
         if status.state == JobState.DOWNLOADING or status.state in OVER:
             break
     return status
+
+
+def _billed(client: ProviderClient) -> str:
+    """Return ", and it is billed" where a job that goes on costs something."""
+    return "" if client.provider.own_server else ", and it is billed"
 
 
 def _how_to_resume(job: Job) -> str:

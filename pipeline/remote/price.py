@@ -1,20 +1,26 @@
-"""The price of a planned clip: by the provider's pricing call, else by the table beside the model."""
+"""The price of a planned clip: by the provider's pricing call, else by the table beside the model, else by estimates.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from .budget import Cost
 from .client import ProviderClient
 from .errors import ErrorKind, RemoteError
 from .model import PRICES_READ
 from .options import check_options
 from .plan import Plan
 from .provider import Provider
+from .settings import Settings
 
 SAMPLE_PROMPT = "A clip."
 SAMPLE_IMAGE = "https://picture.invalid/picture.png"
+OWN_SERVER = "on a server of your own"
+"""Source of the price 0."""
+WITH_OPTIONS = 2.0
+"""Times the listed price that a clip with options may cost: interpolation, the dearest of them, adds up to a half."""
 
 
 def full_body(provider: Provider, plan: Plan, image_url: str, last_image_url: str = "") -> dict[str, Any]:
@@ -34,14 +40,10 @@ def sample_body(plan: Plan, client: ProviderClient) -> dict[str, Any]:
     return full_body(client.provider, replace(plan, clip=clip), SAMPLE_IMAGE, SAMPLE_IMAGE)
 
 
-async def find_price(plan: Plan, body: dict[str, Any], client: ProviderClient, own: Mapping[str, float],
-                     ) -> tuple[float | None, str]:
-    """Return the price in US dollars and its source: the provider, the table beside the model, or the user.
-
-    own: the user's prices, see Settings.
-    """
+async def find_price(plan: Plan, body: dict[str, Any], client: ProviderClient, settings: Settings) -> Cost:
+    """Return the cost by the provider's pricing call, else as `listed_cost` does. Raises as `quoted_price` does."""
     price = await quoted_price(plan, body, client)
-    return table_price(plan, own) if price is None else (price, f"quoted by {client.provider.title}")
+    return listed_cost(plan, settings) if price is None else Cost(price, f"quoted by {client.provider.title}")
 
 
 async def quoted_price(plan: Plan, body: dict[str, Any], client: ProviderClient) -> float | None:
@@ -57,13 +59,22 @@ async def quoted_price(plan: Plan, body: dict[str, Any], client: ProviderClient)
         return None
 
 
-def table_price(plan: Plan, own: Mapping[str, float]) -> tuple[float | None, str]:
-    """Return the price in US dollars, by the table beside the model or by the user, and its source.
+def listed_cost(plan: Plan, settings: Settings) -> Cost:
+    """Return the cost by the user's own price, the table beside the model, or the estimates there.
 
-    (None, "") without one, and for a request with options, of which the table knows nothing.
+    The table knows nothing of options: with them its price is the lowest of the estimates.
     """
-    price = None if plan.options else plan.model.prices.get(plan.clip.resolution)
-    if price is None:
-        known = own.get(plan.model_name)
-        return (None, "") if known is None else (known, "estimated in your settings")
-    return price.usd(plan.billed_seconds), f"{price.source}; prices of {PRICES_READ}"
+    model, size, seconds = plan.model, plan.clip.resolution, plan.billed_seconds
+    if model.free:
+        return Cost(0.0, OWN_SERVER)
+    price = model.prices.get(size)
+    if price is not None and not plan.options:
+        return Cost(price.usd(seconds), f"{price.source}; prices of {PRICES_READ}")
+    if plan.model_name in settings.prices:
+        return Cost(settings.prices[plan.model_name], "estimated in your settings")
+    low, high = (price, price) if price is not None else model.estimates.get(size, (None, None))
+    if low is None or high is None:
+        return Cost(None)
+    lowest, usd = low.usd(seconds), high.usd(seconds) * (WITH_OPTIONS if plan.options else 1.0)
+    source = f"the highest of the estimates, ${lowest:.3f} to ${usd:.3f}; prices of {PRICES_READ}"
+    return Cost(usd, source, None if model.id in settings.accepted_estimates else lowest)

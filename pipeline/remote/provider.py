@@ -7,9 +7,10 @@ what it found. A provider is one file in providers/ with one subclass of Provide
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..request import BOTH, HIGH, LOW
@@ -55,6 +56,8 @@ class JobStatus:
     """The provider's reason for a failure, or a status word that is not known here."""
     unbilled: bool = True
     """Whether the provider charges nothing for a job that ended as FAILED or CANCELED."""
+    warnings: tuple[str, ...] = ()
+    """The provider's sentences on what of the request it changed, with a finished clip."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class HistoryEntry:
     """Seconds since 1970."""
     image_url: str | None = None
     """Link of the picture it was given; None where the list has none."""
+    seed: int | None = None
+    """None where the list has none."""
 
 
 class Provider(ABC):
@@ -98,8 +103,21 @@ class Provider(ABC):
     """Seconds after the end of a job at which its bill is read; () where the bill comes with the end, or never."""
     history_delay: float = 0.0
     """Seconds after which the provider's list of jobs, where it has one, is complete."""
-    webhook: SignatureScheme
-    """How its webhooks are signed."""
+    webhook: SignatureScheme | None = None
+    """How its webhooks are signed; None where none are asked for."""
+    own_server: bool = False
+    """Whether it is a server of the user's own, at the address that the settings name for a profile: see `at`."""
+    idempotent: bool = False
+    """Whether a submit that is repeated with the same Idempotency-Key makes one job
+    (draft-ietf-httpapi-idempotency-key-header)."""
+
+    def at(self, address: str) -> Provider:
+        """Return the provider as it is at the address of an own server; itself where it has an address of its own."""
+        return self
+
+    def model(self, model_id: str) -> RemoteModel | None:
+        """Return the model of an id; None for an unknown one."""
+        return next((model for model in self.models if model.id == model_id), None)
 
     @abstractmethod
     def refusal(self, reply: Reply) -> RemoteError | None:
@@ -111,6 +129,10 @@ class Provider(ABC):
     @abstractmethod
     def upload(self, picture: bytes, content_type: str) -> RequestFlow[str]:
         """Upload the picture; return its link."""
+
+    def upload_lora(self, file: Path, sha256: str) -> RequestFlow[str]:
+        """Upload the file of a LoRA unless it is there; return what stands for it. For models with `lora_files`."""
+        raise NotImplementedError
 
     @abstractmethod
     def body(self, plan: Plan, image_url: str) -> dict[str, Any]:
@@ -140,6 +162,10 @@ class Provider(ABC):
     def fields(self, model_name: str) -> RequestFlow[frozenset[str] | None]:
         """Return the names of the model's parameters by its published schema; None when there is none."""
 
+    def models_there(self) -> RequestFlow[tuple[str, ...]]:
+        """Return the names of the models that an own server has, its default first."""
+        return no_requests(())
+
     def history(self, model_name: str, since: float) -> RequestFlow[list[HistoryEntry] | None]:
         """Return the jobs submitted since a time (seconds since 1970); None where the provider keeps no list."""
         return no_requests(None)
@@ -162,6 +188,11 @@ class Provider(ABC):
             raise self.error(ErrorKind.TRANSIENT, reply, f"The reply has no {path[-1]!r}, which it always has",
                              sentence=f"{self.title} answered unexpectedly")
         return found
+
+    def fields_gone(self, model: str, names: Sequence[str]) -> RemoteError:
+        """Return the error for parameters that the provider's schema of a model does not have any more."""
+        return RemoteError(ErrorKind.VALIDATION, f"{self.title} has changed {model}: it no longer takes "
+                           f"{', '.join(names)}. Update this pack, or choose another model. Nothing was bought.")
 
     def model_gone(self, model: str) -> RemoteError:
         """Return the error for a model that the provider has taken off its list."""

@@ -18,14 +18,14 @@ from ..http.policy import OFFLINE_VARIABLE, JobTimeouts, policy_from_environment
 from ..http.secrets import Secret
 from ..node_inputs import NodeInputs
 from ..request import ClipRequest
-from .budget import Limits, check_limits
-from .client import ProviderClient
+from .budget import Cost, Limits, check_limits
+from .client import ProviderClient, open_client
 from .errors import RemoteError
 from .keys import DEFAULT_PROFILE, KeyStore, profile_fault
 from .ledger import Ledger
 from .model import PRICES_READ
 from .plan import TRIM, Plan, check_takes_loras, plan_clip
-from .price import SAMPLE_PROMPT, quoted_price, sample_body, table_price
+from .price import SAMPLE_PROMPT, listed_cost, quoted_price, sample_body
 from .providers import Target, find_target
 from .request import check_request
 from .run import check_strict
@@ -34,9 +34,10 @@ from .settings import local_only_error, read_settings
 INPUTS = {"provider": str, "provider.model": str, "profile": str, "prompt": str, "negative_prompt": str,
           "resolution": str, "num_frames": int, "num_inference_steps": int, "guidance_scale": float, "max_cost": float,
           "max_cost_per_day": float, "longer_clips": str, "strict": bool, "loras": str,
-          "last_image": str, "options": str, "ask": bool}
-"""Inputs of the node, and `ask`: whether the provider may be asked. `loras` and `last_image` are never more than
-linked."""
+          "last_image": str, "segments": str, "options": str, "ask": bool}
+"""Inputs of the node, and `ask`: whether the provider may be asked. `loras`, `last_image` and `segments` are never more
+than linked."""
+SEGMENTS = "This is the price of the first clip. Each segment is bought too; the sum is checked before all of them."
 PRICE_INPUTS = ("provider", "provider.model", "resolution", "num_frames")
 """Inputs that the price depends on."""
 BRIEF = JobTimeouts(request=8.0, attempts=1)
@@ -51,8 +52,12 @@ class Quote:
     """The answer to a node; its fields are the JSON of the route."""
 
     provider: str = ""
+    model: str = ""
+    """Its id."""
     price: float | None = None
     """US dollars."""
+    estimates: tuple[float, float] | None = None
+    """Where the price is not known: the lowest and the highest that it may be, in US dollars."""
     asked: bool = False
     """Whether the price is the provider's own; else it is from the table of `month`."""
     source: str = ""
@@ -80,26 +85,30 @@ async def quote(inputs: NodeInputs, folder: Path) -> Quote:
                          values.get("profile", DEFAULT_PROFILE), values.get("options", ""))
     plan = _plan(target, inputs)
     notes = tuple(sentence for name, sentence in plan.changes.items() if name not in inputs.linked)
+    notes = (SEGMENTS, *notes) if "segments" in inputs.linked else notes
     if values.get("strict"):
         check_strict(target.provider, notes)
     key, warnings = await asyncio.to_thread(_usable_key, target, inputs, folder)
     price, asked = None, False
     if key is not None:
         try:
+            if target.provider.own_server and values.get("ask", False):
+                notes = (*notes, await _models_there(target, folder))
             price = await _provider_price(target, plan, key, ask=values.get("ask", False))
             asked = price is not None
         except RemoteError as error:
             warnings = (*warnings, _sentence(error))
-    source = ""
+    cost = Cost(price)
     if price is None:
-        price, source = table_price(plan, (await asyncio.to_thread(read_settings, folder)).prices)
+        cost = listed_cost(plan, await asyncio.to_thread(read_settings, folder))
     try:
         spent, budget = await asyncio.to_thread(_spending, folder)
-        check_limits(price, spent, Limits(values.get("max_cost", 0.0), values.get("max_cost_per_day", 0.0)), budget)
+        check_limits(cost, spent, Limits(values.get("max_cost", 0.0), values.get("max_cost_per_day", 0.0)), budget)
     except RemoteError as error:
         warnings = (*warnings, _sentence(error))
-    return Quote(target.provider.title, price, asked, source, seconds=plan.billed_seconds, notes=notes,
-                 warnings=warnings)
+    estimates = None if cost.lowest is None else (cost.lowest, cost.usd)
+    return Quote(target.provider.title, target.model.id, cost.known, estimates, asked, cost.source,
+                 seconds=plan.billed_seconds, notes=notes, warnings=warnings)
 
 
 def _plan(target: Target, inputs: NodeInputs) -> Plan:
@@ -135,10 +144,19 @@ def _usable_key(target: Target, inputs: NodeInputs, folder: Path) -> tuple[Secre
     if fault := profile_fault(target.profile):
         return None, (fault,)
     try:
+        if target.provider.own_server:
+            read_settings(folder).own_server(target.provider.title, target.profile)
         return KeyStore(folder / "keys.json").of(target.provider.name, target.provider.title,
                                                  target.provider.variables, target.profile), ()
     except RemoteError as error:
         return None, (_sentence(error),)
+
+
+async def _models_there(target: Target, folder: Path) -> str:
+    """Return a sentence on the models that an own server has. Raises RemoteError, as when it cannot be reached."""
+    client = open_client(target.provider, target.profile, read_settings(folder), KeyStore(folder / "keys.json"),
+                         policy_from_environment(), BRIEF, asyncio.sleep)
+    return f"Its models: {', '.join(await client.run(client.provider.models_there()))}."
 
 
 class PriceCache:

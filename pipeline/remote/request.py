@@ -23,6 +23,14 @@ class Picture:
 
     data: bytes
     content_type: str
+    identity: bytes = b""
+    """What stands for its pixels in a request's digest; b"": `data`. Two decoders may differ by a bit in a frame of a
+    clip, and a clip must not be bought anew for that."""
+
+    @property
+    def mark(self) -> bytes:
+        """What a request's digest is of."""
+        return self.identity or self.data
 
 
 def check_request(clip: ClipRequest) -> None:
@@ -37,23 +45,23 @@ def check_request(clip: ClipRequest) -> None:
         raise RequestError(f"seed is {clip.seed}; hosted models take 0 to {MAX_REMOTE_SEED}.")
     for lora in clip.loras:
         check_lora(lora)
-        if lora.schedule != ALL_STEPS:
-            raise RequestError("A LoRA acts in some of the steps, or fades; hosted models keep a LoRA at one scale in "
-                               "all of them. Set its start_percent to 0, end_percent to 1, fade_in and fade_out to 0, "
-                               "or use Wan 2.2 Sampler.")
 
 
 def request_digest(clip: ClipRequest, picture: bytes, last_picture: bytes = b"",
-                   options: Mapping[str, object] = MappingProxyType({})) -> str:
+                   options: Mapping[str, object] = MappingProxyType({}),
+                   lora_files: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return the SHA-256, in hexadecimal, of what a provider is sent and of the pictures' files: the same for the same
-    clip. last_picture: b"" for none. options: see Target.
+    clip. last_picture: b"" for none. options: see Target. lora_files: source of a LoRA -> SHA-256 of its file here.
 
-    Settings of a LoRA that never leave this machine stand at their defaults, as in the digests that ledgers hold.
+    What of a LoRA can stop a clip, but not change it, stands at its default, as in the digests that ledgers hold; so
+    a LoRA that acts in all steps has no schedule there.
     """
     sent = tuple(replace(lora, sha256=None, min_match=DEFAULT_MIN_MATCH) for lora in clip.loras if lora.scale)
     values = asdict(replace(clip, loras=sent)) | ({"options": dict(options)} if options else {})
+    values |= {"lora_files": dict(lora_files)} if lora_files else {}
     for lora in values["loras"]:
-        del lora["schedule"]  # `check_request` lets none pass
+        if lora["schedule"] == asdict(ALL_STEPS):
+            del lora["schedule"]
     text = json.dumps(values, sort_keys=True, ensure_ascii=True)
     pictures = b"".join(hashlib.sha256(file).digest() for file in (picture, last_picture) if file)
     return hashlib.sha256(text.encode() + b"\0" + pictures).hexdigest()

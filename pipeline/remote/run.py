@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from filelock import Timeout
 
 from ..http.errors import DownloadError, redact
-from ..request import ClipRequest
-from .client import ProviderClient
+from ..http.threads import in_thread
+from ..request import ClipRequest, RequestError
+from .client import ProviderClient, open_client
 from .context import RemoteContext
 from .errors import FALLBACK_KINDS, ErrorKind, NotAcceptedError, RemoteError
 from .job import OVER, UNSENT, Job, JobState
-from .plan import TRIM, FindLora, Plan, plan_clip
+from .lora_hash import file_sha256
+from .plan import TRIM, FindLora, Plan, plan_clip, sent_loras
 from .poll import poll_job
 from .price import full_body
 from .provider import Provider
 from .providers import Target
 from .request import Picture, check_request, request_digest
+from .settings import Settings
 from .submit import recover_submit, submit_job
 
 LOOK = 0.5
@@ -57,23 +61,59 @@ async def make_clip(targets: Sequence[Target], clip: ClipRequest, picture: Pictu
     check_request(clip)
     plans = plan_targets(targets, clip, longer_clips, strict, context.find_lora, last_picture is not None)
     context.check_sending_allowed()
-    last = b"" if last_picture is None else last_picture.data
     pictures = (picture,) if last_picture is None else (picture, last_picture)
-    planned = [(target, plan, request_digest(clip, picture.data, last, target.options))
+    hashes = await _lora_hashes(clip, context)
+    planned = [(target, plan, _digest(clip, pictures, target, hashes))
                for target, plan in zip(targets, plans, strict=True)]
 
-    def is_known(target: Target, plan: Plan, digest: str) -> bool:
-        return context.ledger.reusable(digest, [(target.provider.name, plan.model_name)]) is not None
+    def rank(target: Target, plan: Plan, digest: str) -> int:
+        job = context.ledger.reusable(digest, [(target.provider.name, plan.model_name)])
+        return 2 if job is None else int(job.state != JobState.DONE)
 
-    planned.sort(key=lambda entry: not is_known(*entry))  # a job that there is already goes first
+    planned.sort(key=lambda entry: rank(*entry))  # a clip that there is already goes first, then a job under way
     for number, (target, plan, digest) in enumerate(planned):
         try:
             return await _make_at(target, plan, digest, pictures, longer_clips, context)
-        except NotAcceptedError as error:
-            if error.kind not in FALLBACK_KINDS or number + 1 == len(planned):
+        except RemoteError as error:
+            if number + 1 == len(planned) or not _may_ask_next(error, target.provider):
                 raise
             context.show_text(f"{error} Asking {planned[number + 1][0].provider.title} instead.")
     raise AssertionError("there is always a target")
+
+
+def _may_ask_next(error: RemoteError, provider: Provider) -> bool:
+    """Return whether another provider may be asked: nothing was bought, and the request is allowed.
+
+    A job at a server of the user's own costs nothing, so that one which may be under way there is no hindrance.
+    """
+    if provider.own_server:
+        return error.kind in (*FALLBACK_KINDS, ErrorKind.LOST, ErrorKind.SUBMIT_UNKNOWN)
+    return isinstance(error, NotAcceptedError) and error.kind in FALLBACK_KINDS
+
+
+async def _lora_hashes(clip: ClipRequest, context: RemoteContext) -> dict[str, str]:
+    """Return source -> SHA-256 of the LoRAs that are files of this machine. Raises RequestError for an unread one."""
+    files = {lora.source: path for lora in sent_loras(clip.loras)
+             if (path := context.find_lora(lora.source)) is not None}
+    try:
+        return {source: await in_thread(partial(file_sha256, path), context.wait) for source, path in files.items()}
+    except OSError as error:
+        raise RequestError(f"The LoRA {error.filename} cannot be read: {error.strerror or error}. Choose another "
+                           "file.") from error
+
+
+def _digest(clip: ClipRequest, pictures: Sequence[Picture], target: Target, lora_hashes: Mapping[str, str]) -> str:
+    return request_digest(clip, *(picture.mark for picture in pictures), options=target.options,
+                          lora_files=lora_hashes)
+
+
+async def is_bought(targets: Sequence[Target], clip: ClipRequest, pictures: Sequence[Picture],
+                    context: RemoteContext) -> bool:
+    """Return whether a job of this request, its pictures the first and perhaps the last, is under way or finished."""
+    hashes = await _lora_hashes(clip, context)
+    return any(context.ledger.reusable(_digest(clip, pictures, target, hashes),
+                                       [(target.provider.name, target.model.name(clip.resolution))])
+               for target in targets)
 
 
 def plan_targets(targets: Sequence[Target], clip: ClipRequest, longer_clips: str, strict: bool,
@@ -112,15 +152,16 @@ async def _make_at(target: Target, plan: Plan, digest: str, pictures: Sequence[P
                 continue  # the run that had the lock before has failed
             context.record_run(job.id, True)
             unsent = job.state in UNSENT or (job.state == JobState.SUBMITTING and not job.sent)
-            if unsent:  # once it is sent, another profile's account would not know it
+            if unsent and not job.sent:  # once it is sent, another profile's account would not know it
                 job = context.ledger.update(job, profile=target.profile, summary=summary)
-            client = _client(provider, context, job)
-            most = context.settings().concurrent.get(provider.name, provider.concurrent)
+            settings = context.settings()
+            client = _client(provider, context, job, settings)
+            most = settings.concurrent.get(provider.name, provider.concurrent)
             async with account_slot(provider.name, job.profile, most, context.wait):
-                if unsent:
+                if unsent or (provider.idempotent and not job.remote_id):
                     job = await submit_job(job, plan, pictures, client, context)
                 done = await _finish(job, client, context)
-                return replace(done, changes=tuple(plan.changes.values()), inferred=plan.inferred)
+                return replace(done, changes=(*plan.changes.values(), *done.changes), inferred=plan.inferred)
 
 
 def _summary(plan: Plan, longer_clips: str) -> dict[str, object]:
@@ -145,12 +186,14 @@ async def resume(job: Job, provider: Provider, context: RemoteContext) -> Finish
         if not job.remote_id and not job.sent:
             raise RemoteError(ErrorKind.LOST, f"The job {job.short_id} never reached {provider.title}: there is "
                               "nothing to resume. Queue its workflow again.")
-        return await _finish(job, _client(provider, context, job), context)
+        return await _finish(job, _client(provider, context, job, context.settings()), context)
 
 
 def _proxy_note(provider: Provider, context: RemoteContext) -> tuple[str, ...]:
     """Return a sentence on the proxy that the provider is reached through; none without one."""
-    with suppress(DownloadError):  # the first request raises it, with its sentence
+    with suppress(DownloadError, RemoteError):  # the first request raises it, with its sentence
+        if provider.own_server:
+            return ()  # no proxy stands before it
         if proxy := context.policy.through_proxy(provider.origins[0]):
             return (f"All requests go{proxy}.",)
     return ()
@@ -162,18 +205,18 @@ async def _finish(job: Job, client: ProviderClient, context: RemoteContext) -> F
     if job.state == JobState.SUBMIT_UNKNOWN:
         job = await recover_submit(job, client, context)
     job = await poll_job(job, client, context)
-    return FinishedClip(job, Path(job.result))
+    return FinishedClip(job, Path(job.result), tuple(job.summary.get("warnings", ())))
 
 
-def _client(provider: Provider, context: RemoteContext, job: Job) -> ProviderClient:
+def _client(provider: Provider, context: RemoteContext, job: Job, settings: Settings) -> ProviderClient:
     try:
-        key = context.keys.of(provider.name, provider.title, provider.variables, job.profile)
+        return open_client(provider, job.profile, settings, context.keys, context.policy, context.timeouts,
+                           context.wait)
     except RemoteError as error:
         if job.state not in UNSENT:
             raise
         context.ledger.update(job, state=JobState.FAILED, error_kind=error.kind.value, error=str(error))
         raise NotAcceptedError(error) from None
-    return ProviderClient(provider, key, context.policy, context.timeouts, context.wait)
 
 
 @asynccontextmanager

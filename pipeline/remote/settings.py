@@ -13,11 +13,15 @@ from typing import Any
 
 from ..files.settings_file import Setting, SettingsFile, number, parse_number, yes_or_no
 from ..http.address import may_be_public, parse_url
+from ..http.errors import DownloadError
+from ..http.own_server import EXAMPLE, parse_own_server
 from . import ui_names
 from .budget import NO_LIMITS, Limits
 from .errors import ErrorKind, RemoteError
+from .keys import DEFAULT_PROFILE, profile_fault
 
 FILE = "remote.json"
+OWN_SERVERS = "own_servers"
 LOCAL_ONLY_VARIABLE = "WAN22_LOCAL_ONLY"
 MOST_DOLLARS, MOST_AT_ONCE = 100_000.0, 1000
 
@@ -36,6 +40,17 @@ class Settings:
     """Provider -> jobs at once, for accounts that allow more than a new one does."""
     prices: Mapping[str, float] = field(default_factory=dict)
     """The provider's name of a model -> US dollars a clip, by the user: for limits and the sum of the day."""
+    accepted_estimates: tuple[str, ...] = ()
+    """Ids of models without a known price that limits may judge by the highest of the estimates."""
+    own_servers: Mapping[str, str] = field(default_factory=dict)
+    """Profile -> base URL of the user's own server: the one place in a private network that may be asked."""
+
+    def own_server(self, title: str, profile: str) -> str:
+        """Return the address of an own server. Raises RemoteError (AUTH) when there is none; title: of its provider."""
+        if not self.own_servers.get(profile):
+            raise RemoteError(ErrorKind.AUTH, f"There is no address of {title} in the profile {profile!r}. Save it in "
+                              f"{ui_names.KEYS}, such as {EXAMPLE}. Nothing was sent.")
+        return self.own_servers[profile]
 
 
 def _public_url(value: Any) -> str:
@@ -71,6 +86,23 @@ def _prices(value: Any) -> dict[str, float]:
     return value
 
 
+def _model_ids(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) and 0 < len(name) <= 200 for name in value):
+        raise ValueError('takes a list of ids of models, as in ["wan-video/wan-2.2-i2v-a14b"].')
+    return tuple(dict.fromkeys(value))
+
+
+def _own_servers(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError(f'takes an address for each profile, as in {{"{DEFAULT_PROFILE}": "{EXAMPLE}"}}.')
+    if fault := next(filter(None, map(profile_fault, value)), ""):
+        raise ValueError(f"names a profile that cannot be: {fault}")
+    try:
+        return {profile: parse_own_server(text).text for profile, text in value.items() if text.strip()}
+    except DownloadError as error:
+        raise ValueError(f"cannot be used: {error}") from None
+
+
 _dollars = number(0.0, MOST_DOLLARS, "US dollars (0 is no limit)")
 SETTINGS = (
     Setting("local_only", False, yes_or_no, LOCAL_ONLY_VARIABLE, lambda text: text != "0"),
@@ -79,6 +111,8 @@ SETTINGS = (
     Setting("max_cost_per_day", 0.0, _dollars, "WAN22_MAX_COST_PER_DAY", parse_number),
     Setting("concurrent", {}, _jobs_at_once),
     Setting("prices", {}, _prices),
+    Setting("accepted_estimates", (), _model_ids),
+    Setting(OWN_SERVERS, {}, _own_servers, "WAN22_OWN_SERVER", lambda text: {DEFAULT_PROFILE: text}),
 )
 
 

@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..http.own_server import parse_own_server
 from ..http.secrets import SERVICES
 from .database import FILE
 from .keys import CALLBACK_OWNER, CALLBACK_VARIABLE, DEFAULT_PROFILE, KeyStore
 from .ledger import Ledger
 from .providers import PROVIDERS
-from .settings import settings_file
+from .settings import OWN_SERVERS, settings_file
 
 MAX_BODY = 2**14
 """Bytes of a request that brings a key."""
@@ -28,7 +29,9 @@ def shown_providers() -> dict[str, object]:
     return {
         "providers": [{"name": provider.name, "title": provider.title, "key_name": provider.key_name,
                        "keys_page": provider.keys_page, "variables": provider.variables,
-                       "concurrent": provider.concurrent} for provider in PROVIDERS.values()],
+                       "concurrent": provider.concurrent, "own_server": provider.own_server,
+                       "models": {model.id: model.label for model in provider.models}}
+                      for provider in PROVIDERS.values()],
         "services": [{"name": service.key, "title": service.name, "variables": service.variables}
                      for service in SERVICES],
         "callback": {"name": CALLBACK_OWNER, "variables": (CALLBACK_VARIABLE,)}}
@@ -88,5 +91,24 @@ def shown_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> dic
 
 
 def save_settings(folder: Path, body: bytes, environ: Mapping[str, str] = os.environ) -> None:
-    """Change settings as SettingsFile.change does, with its errors."""
+    """Change settings as SettingsFile.change does, with its errors.
+
+    An own server's key is for the address that it was saved for: with another one it is deleted, so that no page can
+    have it sent elsewhere. Raises RemoteError for a key store that must not be used.
+    """
+    before = _own_origins(folder, environ)
     settings_file(folder).change(body, environ)
+    after, keys = _own_origins(folder, environ), KeyStore(folder / "keys.json")
+    moved = [profile for profile, origin in before.items() if after.get(profile, origin) != origin]
+    for provider in PROVIDERS.values():
+        for profile in moved if provider.own_server else ():
+            keys.save(profile, provider.name, "")
+
+
+def _own_origins(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return profile -> origin of its own server; {} for settings that cannot be used, with which nothing is sent."""
+    try:
+        addresses = settings_file(folder).read(environ)[OWN_SERVERS].value
+    except ValueError:
+        return {}
+    return {profile: parse_own_server(address).origin for profile, address in addresses.items()}

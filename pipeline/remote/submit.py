@@ -10,15 +10,20 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..http.errors import redact
+from ..http.threads import in_thread
+from .bill import read_bills
 from .budget import check_limits
 from .catalogue import forget, published_fields
 from .client import ProviderClient
 from .context import RemoteContext
 from .errors import RETRYABLE, ErrorKind, NotAcceptedError, RemoteError
 from .job import Job, JobState
+from .lora_hash import file_sha256
+from .lora_links import with_files
 from .plan import Plan
 from .price import find_price, full_body, sample_body
 from .provider import HistoryEntry
@@ -34,37 +39,44 @@ async def submit_job(job: Job, plan: Plan, pictures: Sequence[Picture], client: 
                      context: RemoteContext) -> Job:
     """Submit the job and return it as accepted.
 
-    pictures: the first, and the last where the plan has one.
+    pictures: the first, and the last where the plan has one. A job that may have been accepted before is submitted
+    again only to a provider that knows it by its idempotency key.
     Raises NotAcceptedError, the job stored as failed, when nothing was bought; RemoteError (SUBMIT_UNKNOWN) when even
     the provider's history does not tell; what context.stop raises.
     """
-    provider = client.provider
+    provider, may_be_there = client.provider, job.sent
     try:
         context.check_sending_allowed()  # the job may have waited for hours
+        plan = await with_files(plan, context.policy, client.wait)
         context.show_text(f"{provider.title}: asking for the price.")
         sample = sample_body(plan, client)
         # These need no persistence: the upload and the price table tell what they cannot find out.
         brief = replace(client, timeouts=replace(client.timeouts, attempts=min(2, client.timeouts.attempts)))
         await _check_fields(plan, sample, brief)
-        price, source = await find_price(plan, sample, brief, context.settings().prices)
+        await read_bills(brief, job.profile, context)
+        cost = await find_price(plan, sample, brief, context.settings())
         # Early, so that the picture stays here when it cannot be bought; `authorize` below is what counts.
-        check_limits(price, context.ledger.spent(except_job=job.id), context.limits, context.settings().budget)
+        check_limits(cost, context.ledger.spent(except_job=job.id), context.limits, context.settings().budget)
         context.check_sending_allowed()  # asking for the price may have taken long
         context.check_wanted()
         context.show_text(f"{provider.title}: uploading the picture.")
         job = context.ledger.update(job, state=JobState.UPLOADING)
+        plan = await _with_uploaded_loras(plan, client, context)
         links = [await client.run(provider.upload(picture.data, picture.content_type)) for picture in pictures]
         image_url, body = links[0], full_body(provider, plan, *links)
-        cost = "price not known" if price is None else f"${price:.3f} ({source})"
         context.show_text(f"{provider.title}: submitting, {cost}.")
         job = context.ledger.update(job, image_mark=hashlib.sha256(image_url.encode()).hexdigest(),
-                                    summary={**job.summary, "sent": _redacted(body), "estimate": price})
+                                    summary={**job.summary, "sent": _redacted(body), "estimate": cost.usd})
         settings = context.settings()
         context.check_wanted()  # the last moment at which Stop costs nothing
-        job = context.ledger.authorize(job, price, source, context.limits, settings.budget)
-        webhook = f"{settings.public_url}/wan22/webhook/{provider.name}/{job.id}" if settings.public_url else ""
+        job = context.ledger.authorize(job, cost, context.limits, settings.budget)
+        calls_back = settings.public_url and provider.webhook is not None
+        webhook = f"{settings.public_url}/wan22/webhook/{provider.name}/{job.id}" if calls_back else ""
+        request = provider.submit(plan, body, webhook)
+        if provider.idempotent:
+            request = replace(request, headers={**request.headers, "Idempotency-Key": job.id})
         await client.submit(
-            provider.submit(plan, body, webhook),
+            request,
             on_sent=lambda sent: context.ledger.update(job, sent=sent),
             on_accepted=lambda remote_id: context.ledger.update(job, remote_id=remote_id, state=JobState.QUEUED))
         return context.ledger.get(job.id)
@@ -73,7 +85,8 @@ async def submit_job(job: Job, plan: Plan, pictures: Sequence[Picture], client: 
         if refused and error.kind == ErrorKind.VALIDATION:
             forget()  # the model may have changed within the hour
         # It is also unknown when the disk failed between the request and its record.
-        if error.kind == ErrorKind.SUBMIT_UNKNOWN or (context.ledger.get(job.id).sent and not refused):
+        sent = may_be_there or (context.ledger.get(job.id).sent and not refused)
+        if error.kind == ErrorKind.SUBMIT_UNKNOWN or sent:
             job = context.ledger.update(job, state=JobState.SUBMIT_UNKNOWN, error_kind=error.kind.value,
                                         error=str(error))
             return await recover_submit(job, client, context)
@@ -81,7 +94,7 @@ async def submit_job(job: Job, plan: Plan, pictures: Sequence[Picture], client: 
         raise error if refused else NotAcceptedError(error) from None
     except BaseException:
         now = context.ledger.get(job.id)
-        if not now.sent:
+        if not now.sent and not may_be_there:
             context.ledger.update(now, state=JobState.CANCELED, error="stopped before it was submitted")
         raise
 
@@ -111,8 +124,17 @@ async def _check_fields(plan: Plan, body: dict[str, Any], client: ProviderClient
         raise RemoteError(ErrorKind.VALIDATION, f"{plan.model_name} has no {', '.join(strange)}. It takes "
                           f"{', '.join(sorted(known))}. Change the options. Nothing was bought.")
     if unknown:
-        raise RemoteError(ErrorKind.VALIDATION, f"{provider.title} has changed {plan.model_name}: it no longer takes "
-                          f"{', '.join(unknown)}. Update this pack, or choose another model. Nothing was bought.")
+        raise provider.fields_gone(plan.model_name, unknown)
+
+
+async def _with_uploaded_loras(plan: Plan, client: ProviderClient, context: RemoteContext) -> Plan:
+    """Return the plan with what stands for the LoRAs' files at the provider, which has each of them then."""
+    sent = {}
+    for source, path in plan.lora_files.items():
+        context.show_text(f"{client.provider.title}: uploading the LoRA {path.name}, if it is not there.")
+        sha256 = await in_thread(partial(file_sha256, path), context.wait)
+        sent[source] = await client.run(client.provider.upload_lora(path, sha256))
+    return replace(plan, loras=tuple((sent.get(link, link), scale, expert) for link, scale, expert in plan.loras))
 
 
 def _redacted(value: Any) -> Any:
@@ -130,7 +152,7 @@ async def recover_submit(job: Job, client: ProviderClient, context: RemoteContex
     Raises RemoteError (SUBMIT_UNKNOWN) otherwise, with what the user can do.
     """
     title = client.provider.title
-    context.show_text(f"{title}: no reply to the submit of the job {job.short_id}; looking for it in the account's "
+    context.show_text(f"{title}: no reply to the submit of the job {job.short_id}; looking for it in its "
                       "history.")
     end, tried = time.monotonic() + client.provider.history_delay * client.timeouts.pace, 0
     while tried == 0 or time.monotonic() < end:
@@ -151,6 +173,10 @@ async def recover_submit(job: Job, client: ProviderClient, context: RemoteContex
         if len(ours) == 1 and (ours[0].image_url is not None or not _rivals(job, context)):
             return context.ledger.reopen(job, remote_id=ours[0].remote_id, state=JobState.QUEUED, error="",
                                          error_kind="")
+    if client.provider.idempotent:
+        raise RemoteError(ErrorKind.SUBMIT_UNKNOWN, f"It is not known whether {title} accepted the job {job.short_id}: "
+                          f"{job.error or 'there was no answer.'} Run its workflow again: the clip is found there, "
+                          "and not made a second time.")
     raise RemoteError(ErrorKind.SUBMIT_UNKNOWN, (
         f"It is not known whether {title} accepted the job {job.short_id}: the connection broke off after it was sent. "
         "It is not sent again by itself, because that could cost twice. Look at your jobs on the site of "
@@ -160,6 +186,8 @@ async def recover_submit(job: Job, client: ProviderClient, context: RemoteContex
 
 def _may_be(job: Job, entry: HistoryEntry) -> bool:
     if entry.model != job.model:
+        return False
+    if entry.seed not in (None, job.summary.get("seed")):
         return False
     if entry.image_url is not None:
         return hashlib.sha256(entry.image_url.encode()).hexdigest() == job.image_mark

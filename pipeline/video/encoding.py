@@ -92,6 +92,10 @@ class Encoding:
 _REPEATABLE = "asm=AVX2,SSE2Fast"
 
 
+LEAST_X265_WIDTH = 64
+"""In pixels. For narrower frames x265 (4.1) frees memory that it was not given, which ends the whole program."""
+
+
 def options(encoder: str, encoding: Encoding) -> dict[str, str]:
     """Return the encoder's own options for quality and speed."""
     import torch
@@ -134,6 +138,8 @@ def _fault(encoder: str, encoding: Encoding, width: int, height: int) -> str | N
     """Open the encoder for frames of this size; return why it cannot be opened, else None."""
     import av
 
+    if encoder == X265 and width < LEAST_X265_WIDTH:
+        return f"a width of {LEAST_X265_WIDTH} or more is needed"
     try:
         context = av.CodecContext.create(encoder, "w")
         context.width, context.height = width, height

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ..files.atomic import new_file
 from .encoding import Encoding, choose_encoder, encoder_pix_fmt, options
 from .probe import VideoFacts
-from .sound import Sound, SoundTrack, read_sound
+from .sound import SoundPieces, SoundTrack, read_sound
 
 if TYPE_CHECKING:
     from typing import Any
@@ -45,12 +45,13 @@ class Written:
 
 
 def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], encoding: Encoding,
-              metadata: dict[str, str], audio: dict[str, Any] | None = None,
+              metadata: dict[str, str], audio: dict[str, Any] | SoundPieces | None = None,
               on_frame: Callable[[int], None] = lambda count: None,
               stop: Callable[[], None] = lambda: None) -> Written:
     """Encode an IMAGE that comes in pieces (f, H, W, 3 or 4), float 0..1, into a file that `new_path` names.
 
-    `audio`, an AUDIO, is cut or filled with silence to the clip's length. on_frame(count) is called for each frame.
+    `audio`, an AUDIO or pieces, is cut or filled with silence to the clip's length; the pieces are asked for on
+    another thread, none before its frames. on_frame(count) is called for each frame.
     stop() raises to end the run. After an error no file is left. Raises OSError when the file cannot be written,
     RequestError for images, settings or sound that no MP4 can hold, ValueError when there are no frames.
     """
@@ -59,7 +60,7 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
     from .yuv import to_rgb, to_yuv
 
     encoding.check()
-    sound, silence = read_sound(audio)
+    sound, silence = (audio, "") if isinstance(audio, SoundPieces) else read_sound(audio)
     frames = (frame for piece in images for frame in piece)
     first = next(frames, None)
     if first is None:
@@ -86,7 +87,7 @@ def write_mp4(new_path: Callable[[], Path], images: Iterable[torch.Tensor], enco
 
 
 def _encode(path: Path, pictures: Iterable[VideoFrame], encoder: str, encoding: Encoding, size: tuple[int, int],
-            metadata: dict[str, str], sound: Sound | None, check: Callable[[], None]) -> None:
+            metadata: dict[str, str], sound: SoundPieces | None, check: Callable[[], None]) -> None:
     """Encode pictures and sound into an MP4 at `path`; check() raises when the work is abandoned."""
     import av
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image
 
-from ..request import RequestError
+from ..request import MIN_IMAGE_SIDE, RequestError
 
 MAX_PIXELS = 64_000_000
 MAX_UPLOAD_SIDE, MAX_UPLOAD_BYTES = 2000, 10_000_000
@@ -25,9 +27,33 @@ SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 def decode_picture(data: bytes) -> torch.Tensor:
     """Decode a picture to IMAGE (1, H, W, 3), float32 0..1, turned upright by its EXIF.
 
-    Of an animation, the first frame; transparency is dropped. Raises RequestError for a file that is damaged, of
-    another format, or of more than 64 megapixels, which is checked before a pixel is decoded.
+    Of an animation, the first frame; transparency is dropped. Raises RequestError as `_open` does.
     """
+    with _open(data) as picture:
+        if picture.mode in SIXTEEN_BIT:
+            grey = np.asarray(picture, np.float32)[..., None] / 65535
+            return torch.from_numpy(grey).clamp(0, 1).expand(-1, -1, 3)[None].contiguous()
+        pixels = np.asarray(picture.convert("RGB"))
+    return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
+
+
+def check_picture(data: bytes) -> tuple[int, int]:
+    """Return width and height in pixels of a picture that can be a clip's first frame, turned upright.
+
+    Raises RequestError as `_open` does, and for a picture that is too small.
+    """
+    with _open(data) as picture:
+        picture.load()
+        size = picture.size
+    if min(size) < MIN_IMAGE_SIDE:
+        raise RequestError(f"The picture is {size[0]}x{size[1]} pixels; each side must be at least {MIN_IMAGE_SIDE}.")
+    return size
+
+
+@contextmanager
+def _open(data: bytes) -> Iterator[Image.Image]:
+    """Open a picture, upright, for the block. Raises RequestError, for errors of the block too, for a file that is
+    damaged, of another format, or of more than 64 megapixels, which is checked before a pixel is decoded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
@@ -36,11 +62,7 @@ def decode_picture(data: bytes) -> torch.Tensor:
                 raise RequestError(_too_many(f"{picture.width}x{picture.height} pixels"))
             # Pillow's exif_transpose also rewrites the EXIF, and fails on some that it has read without complaint.
             turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
-            picture = picture if turn is None else picture.transpose(turn)
-            if picture.mode in SIXTEEN_BIT:
-                grey = np.asarray(picture, np.float32)[..., None] / 65535
-                return torch.from_numpy(grey).clamp(0, 1).expand(-1, -1, 3)[None].contiguous()
-            pixels = np.asarray(picture.convert("RGB"))
+            yield picture if turn is None else picture.transpose(turn)
     except Image.DecompressionBombError:
         raise RequestError(_too_many("far too large")) from None
     except RequestError:
@@ -48,7 +70,6 @@ def decode_picture(data: bytes) -> torch.Tensor:
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow raises for damaged files
         raise RequestError(f"The picture is not a JPEG, PNG or WebP file, or it is damaged ({type(error).__name__}). "
                            "Open it in an image editor and save it again.") from None
-    return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
 
 
 def encode_picture(image: torch.Tensor) -> tuple[bytes, str]:

@@ -16,6 +16,7 @@ from ..request import RequestError, check_pixel_type
 from ..sampling.resume import check_finished
 from .encoding import REFUSE, Encoding
 from .mp4_writer import Written, write_mp4
+from .sound import SoundPieces
 
 
 def count_frames(latent: dict[str, Any]) -> int:
@@ -79,8 +80,8 @@ class Mp4:
     """Returns a path that no file has; called again when another writer takes that first."""
     encoding: Encoding = field(default_factory=Encoding)
     metadata: dict[str, str] = field(default_factory=dict)
-    audio: dict[str, Any] | None = None
-    """An AUDIO, cut or filled with silence to the clip's length."""
+    audio: dict[str, Any] | SoundPieces | None = None
+    """An AUDIO, or sound that comes in pieces; cut or filled with silence to the clip's length."""
 
 
 def save_clip(mp4: Mp4, images: torch.Tensor, on_frame: Callable[[int, int], None],
@@ -99,7 +100,7 @@ def save_clip(mp4: Mp4, images: torch.Tensor, on_frame: Callable[[int, int], Non
         raise RequestError(f"The images have the shape {tuple(images.shape)}, with an alpha channel, which MP4 cannot "
                            "hold. Set alpha to 'on black' or 'on white', or take the channel out.")
     check_pixel_type(images, "The images hold")
-    return _write(mp4, [images], len(images), "the frames are", on_frame, stop)
+    return write_pieces(mp4, [images], len(images), "the frames are", on_frame, stop)
 
 
 def decode_to_mp4(mp4: Mp4, vae: Any, latent: dict[str, Any], on_frame: Callable[[int, int], None],
@@ -110,11 +111,15 @@ def decode_to_mp4(mp4: Mp4, vae: Any, latent: dict[str, Any], on_frame: Callable
     """
     total = count_frames(latent)
     check_vae(vae)
-    return _write(mp4, stream_frames(vae, latent), total, "the latent is", on_frame, stop)
+    return write_pieces(mp4, stream_frames(vae, latent), total, "the latent is", on_frame, stop)
 
 
-def _write(mp4: Mp4, pieces: Iterable[torch.Tensor], total: int, kept: str, on_frame: Callable[[int, int], None],
-           stop: Callable[[], None]) -> Written:
+def write_pieces(mp4: Mp4, pieces: Iterable[torch.Tensor], total: int, kept: str, on_frame: Callable[[int, int], None],
+                 stop: Callable[[], None]) -> Written:
+    """Write pieces (f, H, W, 3 or 4) as an MP4, with a sentence when that fails.
+
+    kept: what is not lost then ("the frames are"). Raises RequestError, and as the pieces do.
+    """
     path = mp4.new_path()
     try:
         return write_mp4(mp4.new_path, pieces, mp4.encoding, mp4.metadata, mp4.audio,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..request import RequestError
 
@@ -23,14 +23,38 @@ MAX_RATE = 768_000
 """Highest sample rate in Hz, that of the fastest converters."""
 
 
+@runtime_checkable
+class SoundPieces(Protocol):
+    """Sound that is read piece by piece, from its start to its end."""
+
+    rate: int
+    """Samples a second."""
+    channels: int
+    """One of LAYOUTS."""
+
+    def piece(self, start: int, end: int) -> np.ndarray:
+        """Return the samples from index `start` to before `end`, (C, T), float32 in -1..1; silence behind its end."""
+
+
 @dataclass(frozen=True)
 class Sound:
-    """The sound of one clip."""
+    """The sound of one clip, in memory."""
 
     samples: np.ndarray
     """(C, T), float32 in -1..1; C is one of LAYOUTS, T at least 1."""
     rate: int
     """Samples a second."""
+
+    @property
+    def channels(self) -> int:
+        return len(self.samples)
+
+    def piece(self, start: int, end: int) -> np.ndarray:
+        """Return samples as `SoundPieces.piece` does."""
+        import numpy as np
+
+        found = self.samples[:, start:end]
+        return np.pad(found, ((0, 0), (0, end - start - found.shape[1])))
 
 
 def read_sound(audio: Mapping[str, Any] | None) -> tuple[Sound | None, str]:
@@ -89,11 +113,11 @@ def _as_float(samples: torch.Tensor) -> torch.Tensor:
 class SoundTrack:
     """The AAC track of a file that is being written, with silence behind a sound that is shorter than the clip."""
 
-    def __init__(self, container: OutputContainer, sound: Sound) -> None:
+    def __init__(self, container: OutputContainer, sound: SoundPieces) -> None:
         import av
 
-        self._sound, self._rate, self._done = sound.samples, sound.rate, 0
-        layout, kept = LAYOUTS[len(sound.samples)], sound.rate if sound.rate in AAC_RATES else 48000
+        self._sound, self._done = sound, 0
+        layout, kept = LAYOUTS[sound.channels], sound.rate if sound.rate in AAC_RATES else 48000
         self._stream: AudioStream = container.add_stream("aac", rate=kept, layout=layout)
         self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=kept)
 
@@ -102,15 +126,13 @@ class SoundTrack:
         import av
         import numpy as np
 
-        end = round(time * self._rate)
-        piece = self._sound[:, self._done : end]
-        missing = end - self._done - piece.shape[1]
+        end = round(time * self._sound.rate)
         if end > self._done:
             # Channels in turns, in one plane: PyAV 18 fills no frame of eight planes.
-            interleaved = np.pad(piece, ((0, 0), (0, missing))).T.reshape(1, -1)
+            interleaved = self._sound.piece(self._done, end).T.reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(interleaved), format="flt",
                                                layout=self._stream.layout.name)
-            frame.sample_rate, frame.pts = self._rate, self._done
+            frame.sample_rate, frame.pts = self._sound.rate, self._done
             self._done = end
             for resampled in self._resampler.resample(frame):
                 yield from self._stream.encode(resampled)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..files.atomic import new_file
 from ..request import RequestError
+from .copied_stream import add_copied_video
 from .encoding import DEFAULT_CRF, X264
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _copy(container: InputContainer, output: OutputContainer, wanted: set[int], 
           span: tuple[Fraction, Fraction]) -> int:
     """Copy the packets of the wanted times and the sound in `span`, in seconds; return the number of frames."""
     source = container.streams.video[0]
-    target = output.add_stream_from_template(source)
+    target = add_copied_video(output, source)
     sound = [(stream, output.add_stream_from_template(stream)) for stream in container.streams.audio]
     for packet in container.demux(source, *(stream for stream, _ in sound)):
         if packet.stream.type == "audio":

@@ -1,4 +1,4 @@
-"""What the probe tells of weight files: every layout, kind and way of storing, each a real small file."""
+"""The probe of weight files: every layout, kind and way of storing, each a real small file."""
 
 from __future__ import annotations
 

@@ -85,11 +85,11 @@ def test_pings_are_answered():
     # aiohttp drops a client that leaves a heartbeat unanswered for half its interval.
     async def talk(ws):
         reader = asyncio.ensure_future(ws.receive())
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         await ws.send_str("still here")
         reader.cancel()
 
-    with aiohttp_server(talk, heartbeat=0.2) as port:
+    with aiohttp_server(talk, heartbeat=0.8) as port:
         assert received(port) == ["still here"]
 
 

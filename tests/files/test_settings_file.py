@@ -21,11 +21,14 @@ from pipeline.remote.settings_page import save_settings, shown_settings
 
 def test_the_environment_goes_before_the_file_and_that_before_the_default(tmp_path: Path) -> None:
     assert read_settings(tmp_path, {}) == Settings()
-    save_settings(tmp_path, b'{"max_cost": 0.5, "public_url": " https://a.example/x/ ", "concurrent": {"fal": 20}}', {})
+    save_settings(tmp_path, b'{"max_cost": 0.5, "public_url": " https://a.example/x/ ", "concurrent": {"fal": 20}, '
+                  b'"accepted_estimates": ["a/model", "a/model"]}', {})
     assert read_settings(tmp_path, {"WAN22_MAX_COST": "", "WAN22_PUBLIC_URL": ""}) == Settings(
-        public_url="https://a.example/x", budget=Limits(clip=0.5), concurrent={"fal": 20})
+        public_url="https://a.example/x", budget=Limits(clip=0.5), concurrent={"fal": 20},
+        accepted_estimates=("a/model",))
     environ = {"WAN22_MAX_COST": "0.25", "WAN22_MAX_COST_PER_DAY": "3", "WAN22_LOCAL_ONLY": "1"}
-    assert read_settings(tmp_path, environ) == Settings(True, "https://a.example/x", Limits(0.25, 3.0), {"fal": 20})
+    assert read_settings(tmp_path, environ) == Settings(True, "https://a.example/x", Limits(0.25, 3.0), {"fal": 20},
+                                                        accepted_estimates=("a/model",))
     shown = shown_settings(tmp_path, environ)["settings"]
     assert shown["max_cost"] == {"value": 0.25, "default": 0.0, "source": "environment", "variable": "WAN22_MAX_COST"}
     assert [shown[name]["source"] for name in ("public_url", "concurrent")] == ["file", "file"]
@@ -54,6 +57,8 @@ def test_what_else_the_file_holds_stays(tmp_path: Path) -> None:
     ('{"public_url": 5}', "takes text"), ('{"concurrent": {"fal": 0}}', "from 1 to 1000"),
     ('{"concurrent": {"fal": 1.5}}', "whole number"), ('{"concurrent": {"fal": true}}', "whole number"),
     ('{"local_only": true, "max_cost": -1}', "max_cost is -1"),
+    ('{"accepted_estimates": "a/model"}', "takes a list of ids"),
+    ('{"accepted_estimates": [""]}', "takes a list of ids"),
 ])
 def test_what_is_not_valid_is_said_and_changes_nothing(tmp_path: Path, body: str, said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("?", r"\?")) as refused:

@@ -23,11 +23,11 @@ from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import Sampling
 from pipeline.sampling.hooks import NO_HOOKS, Hooks
 from pipeline.sampling.sampler import sample
-from tests.lora.test_apply import lora_file
 from tests.support import layouts, lora_files
 from tests.support.aimdo_in_memory import PAGE, Library
 from tests.support.comfy_in_process import comfy_host, import_comfyui
 from tests.support.dynamic_vram import MEMORY, dynamic_vram
+from tests.support.lora_files import lora_file
 
 STEPS = 4
 INT8 = {"format": "int8_tensorwise"}
@@ -308,7 +308,7 @@ def test_one_block_at_a_time_is_held(room: int) -> None:
 
 
 def pages(layer: torch.nn.Module) -> int:
-    """How many pages a layer's weights are on."""
+    """Return how many pages a layer's weights are on."""
     vbar, address, size = layer._v
     return (address + size - vbar.base_addr - 1) // PAGE - (address - vbar.base_addr) // PAGE + 1
 

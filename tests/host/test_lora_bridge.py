@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.lora.apply import use_loras
-from pipeline.lora.bundled import FOLDER as BUNDLED_LORAS
 from pipeline.models import load as bundled
 from pipeline.models.expert import Expert, load_expert
 from pipeline.models.load import Wan22Model
 from pipeline.request import HIGH, LOW, Lora
 from tests.support import lora_files
 from tests.support.comfy_in_process import comfy_host, import_comfyui
+from tests.support.lora_files import DRAIN
 
-PAIR = {noise: next(BUNDLED_LORAS.glob(f"*_{noise}_noise.safetensors")).name for noise in ("high", "low")}
+PAIR = {noise: path.name for noise, path in DRAIN.items()}
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def test_another_error_is_passed_on(in_comfyui: tuple) -> None:
 
 
 def test_a_failed_pass_gets_twice_the_room_and_so_do_the_next(loaded: tuple) -> None:
-    """What the host is asked for, as seen from behind a resident that does what it is told."""
+    """Look at what the host is asked for from behind a resident that does what it is told."""
     model, encoder, vae = loaded
     asked: list[int] = []
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.jobs.board import JobBoard
 from pipeline.jobs.queue import QueueSnapshot
-from pipeline.remote.budget import Limits
+from pipeline.remote.budget import Cost, Limits
 from pipeline.remote.database import opened
 from pipeline.remote.job import Job, JobState
 from pipeline.remote.job_runs import JobRuns
@@ -48,7 +48,7 @@ def board(ledger: Ledger, *, running: tuple = (), pending: tuple = (), history: 
 
 def bought(ledger: Ledger, digest: str, state: JobState = JobState.RUNNING) -> Job:
     job = ledger.get_or_create(Job("", "wavespeed", "model", "default", digest, summary={"prompt": digest}))
-    ledger.authorize(job, 0.5, "test", Limits())
+    ledger.authorize(job, Cost(0.5), Limits())
     return ledger.update(job, state=state, sent=True, remote_id=digest)
 
 

@@ -1,4 +1,4 @@
-"""What LoRA files do to an expert: every format, on plain and packed weights, against the sum worked out here."""
+"""Changes of LoRA files to an expert: every format, on plain and packed weights, against the sum worked out here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.checkpoint.errors import CheckpointError
@@ -18,7 +18,6 @@ from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.lora.apply import apply_loras, original_name
 from pipeline.lora.header_check import predict_match
 from pipeline.lora.match import LoraFile, describe_match
-from pipeline.lora.probe import probe_lora
 from pipeline.models import load as bundled
 from pipeline.models.condition import encode_first_frame
 from pipeline.models.expert import Expert, load_expert
@@ -29,6 +28,7 @@ from pipeline.request import Lora, RequestError, Sampling
 from pipeline.sampling.sampler import sample
 from tests.support import layouts, lora_files
 from tests.support.comfy_in_process import comfy_host
+from tests.support.lora_files import lora_file
 
 BASES = {"fp16": layouts.plain(torch.float16), "fp8_scaled": layouts.fp8_comfy(torch.float8_e4m3fn),
          "fp8 by rows": layouts.fp8_by_rows, "GGUF Q8_0": layouts.gguf_file("Q8_0")}
@@ -72,7 +72,7 @@ class Base:
         return expert
 
     def with_change(self, changes: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What that expert answers."""
+        """Return the answer of that expert."""
         return velocity(self.changed(changes))
 
     def with_lora(self, *files: LoraFile) -> tuple[Expert, list[str]]:
@@ -82,16 +82,9 @@ class Base:
 
 
 def foreseen(file: LoraFile) -> list[str]:
-    """What the header alone tells of the matches."""
+    """Return what the header alone tells of the matches."""
     settled, matches = predict_match(file.lora, read_header(file.path), file.path.name)
     return [describe_match(settled, index, match) for index, match in matches.items()]
-
-
-def lora_file(tensors: dict[str, torch.Tensor], folder: Path, scale: float = 1.0, **options: object) -> LoraFile:
-    path = folder / f"{len(list(folder.iterdir()))}.safetensors"
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path)
-    lora = Lora(path.name, scale, **{"expert": "high", **options})
-    return LoraFile(lora, path, probe_lora(read_header(path)))
 
 
 @pytest.fixture(scope="module", params=BASES)

@@ -12,17 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.checkpoint.quantised import QuantisedWeight, Weight, dequantise
-from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.lora.apply import apply_loras
 from pipeline.lora.arithmetic import ModulePatch
 from pipeline.lora.match import LoraFile
-from pipeline.lora.probe import probe_lora
 from pipeline.models import load as bundled
 from pipeline.models.expert import Expert, load_expert
 from pipeline.models.host import Host, plain_host
 from pipeline.models.load import Wan22Model
 from pipeline.models.patches import ChangedWeight, Patch, PatchedModule, _balanced
-from pipeline.request import Lora
 from tests.support import layouts, lora_files
 from tests.support.comfy_in_process import comfy_host, import_comfyui
 
@@ -122,12 +119,12 @@ def lora_on_every_layer(expert: Expert, path: Path, rank: int = 32) -> LoraFile:
     changes = lora_files.changes_of({f"{name}.weight": layer.weight for name, layer in expert.model.named_modules()
                                      if hasattr(layer, "beside")})
     save_file(lora_files.lora("diffusion_model.", "lora_B.weight", "lora_A.weight", rank=lambda _: rank)(changes), path)
-    return LoraFile(Lora(path.name, 1.0, "high"), path, probe_lora(read_header(path)))
+    return lora_files.opened(path)
 
 
 @torch.no_grad()
 def kernels(expert: Expert) -> Counter[str]:
-    """How often a pass calls each operation of the kernels for quantised matrices."""
+    """Count the calls of each operation of the kernels for quantised matrices in a pass."""
     g = torch.Generator().manual_seed(0)
     inputs = torch.randn(1, 36, 1, 4, 4, generator=g), torch.tensor([500.0]), torch.randn(1, 64, expert.text_dim)
     with torch.profiler.profile(acc_events=True) as profiler:

@@ -16,6 +16,7 @@ from pipeline.lora.adapters import Adapter
 from pipeline.lora.expert import NO_CLUE, choose_expert
 from pipeline.lora.names import OUTSIDE, LoraKey, Style, split
 from pipeline.lora.probe import LoraFacts, check_fits, probe_lora
+from tests.support.lora_files import DRAIN
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -104,7 +105,7 @@ def test_transformer_is_the_high_noise_expert_beside_transformer_2() -> None:
 
 def test_the_bundled_pair() -> None:
     for noise in ("high", "low"):
-        path = ROOT / "models" / "demo" / "loras" / f"wan2.2_i2v_demo_drain_colours_{noise}_noise.safetensors"
+        path = DRAIN[noise]
         header = read_header(path)
         facts = probe_lora(header)
         assert (facts.style, facts.adapters, facts.ranks) == (Style.COMFYUI, (Adapter.LORA,), (8, 8))
@@ -386,6 +387,6 @@ def test_names_in_the_metadata(tmp_path: Path, key: str, value: str, expert: str
 
 
 def test_the_parts_are_named_as_comfyui_names_them() -> None:
-    path = ROOT / "models" / "demo" / "loras" / "wan2.2_i2v_demo_drain_colours_high_noise.safetensors"
+    path = DRAIN["high"]
     names = read_header(path).shapes.keys()
     assert {f"diffusion_model.{key.module}.{key.part}" for key in split(names).values()} == names

@@ -9,22 +9,25 @@ import pytest
 import torch
 
 from pipeline.lora.apply import use_loras
-from pipeline.lora.bundled import FOLDER, bundled_lora
+from pipeline.lora.bundled import bundled_lora
 from pipeline.lora.schedule import describe_schedules, lora_hooks, scale_at
 from pipeline.models import load as bundled
 from pipeline.models.condition import encode_first_frame
 from pipeline.models.host import plain_host
 from pipeline.models.text_encoder import encode_prompts
-from pipeline.remote.request import check_request
+from pipeline.remote.errors import RemoteError
+from pipeline.remote.plan import plan_clip
+from pipeline.remote.providers import PROVIDERS
 from pipeline.request import HIGH, HIGH_ONLY, LOW, LOW_ONLY, ClipRequest, Lora, LoraSchedule, RequestError, Sampling
 from pipeline.sampling.bridge import check_hooks
 from pipeline.sampling.hooks import Hooks
 from pipeline.sampling.sampler import sample_latent
 from pipeline.sampling.schedule import spans
+from tests.support.lora_files import DRAIN
 
 STEPS = 6
 SAMPLING = Sampling(seed=3, num_inference_steps=STEPS, guidance_scale=1.0)
-PAIR = tuple(Lora(next(FOLDER.glob(f"*_{half}_noise.safetensors")).name, 1.0, half) for half in (HIGH, LOW))
+PAIR = tuple(Lora(DRAIN[half].name, 1.0, half) for half in (HIGH, LOW))
 
 
 @pytest.mark.parametrize("schedule, wanted", [
@@ -110,7 +113,9 @@ def test_no_step_is_an_error() -> None:
 
 def test_who_cannot_follow_the_steps_refuses() -> None:
     loras = (Lora("https://a.example/b.safetensors", schedule=LoraSchedule(fade_out=0.5)),)
-    with pytest.raises(RequestError, match=r"hosted models keep a LoRA at one scale.*fade_in and fade_out to 0"):
-        check_request(ClipRequest("pan", loras=loras))
+    for provider in PROVIDERS.values():
+        if not provider.own_server:
+            with pytest.raises(RemoteError, match=r"hosted models keep a LoRA at one scale.*fade_out to 0.*Nothing"):
+                plan_clip(provider.models[0], ClipRequest("pan", loras=loras), "trim")
     with pytest.raises(RequestError, match=r"LoRA on a MODEL keeps its scale in every step.*use Wan 2\.2 Sampler"):
         check_hooks(lora_hooks(loras, SAMPLING), SAMPLING)

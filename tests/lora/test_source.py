@@ -22,6 +22,7 @@ from pipeline.lora.match import LoraFile
 from pipeline.lora.source import link_name, open_lora
 from pipeline.request import Lora
 from tests.support.hostile_server import File, HostileServer, redirect, status
+from tests.support.lora_files import DRAIN
 
 
 @pytest.mark.parametrize("source, shown", [
@@ -126,7 +127,7 @@ def test_a_name_of_the_loras_folder(tmp_path: Path) -> None:
     path.touch()
     assert named_file("wan/a.safetensors", full_path) == named_file("wan\\a.safetensors", full_path) == path
     assert named_file("b.safetensors", full_path) is None
-    bundled = named_file("wan2.2_i2v_demo_drain_colours_high_noise.safetensors", full_path)
+    bundled = named_file(DRAIN["high"].name, full_path)
     assert bundled is not None and bundled.is_file()
 
 

@@ -1,4 +1,4 @@
-"""How strongly a LoRA acts: every adapter type, source of alpha and sign against its formula in float64."""
+"""The strength of a LoRA: every adapter type, source of alpha and sign against its formula in float64."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from pipeline.models.load import Wan22Model
 from pipeline.request import HIGH, LOW, Lora
 from tests.support import layouts
 from tests.support.comfy_in_process import comfy_host, import_comfyui
+from tests.support.lora_files import opened
 
 SCALES = (-1.0, 0.3, 0.8, 1.0, 2.0)
 LINEAR, CONVOLUTION = "blocks.0.ffn.net.0.proj", "patch_embedding"  # (768, 256) and (256, 36, 1, 2, 2)
@@ -259,10 +260,6 @@ def write(parts: Tensors, path: Path, prefix: str = f"transformer.{LINEAR}", met
     return opened(path, scale)
 
 
-def opened(path: Path, scale: float = 1.0, expert: str = HIGH) -> LoraFile:
-    return LoraFile(Lora(path.name, scale, expert), path, probe_lora(read_header(path), local=True))
-
-
 def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return ((found.double() - wanted).norm() / wanted.norm()).item()
 
@@ -288,7 +285,7 @@ def test_types(kind: str, stored: str, bases: Callable[[str], Base], tmp_path: P
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_types_on_models_of_comfyui(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ComfyUI adds to the weight before it rounds the sum to the file's dtype."""
+    """Compare with what ComfyUI adds to the weight before it rounds the sum to the file's dtype."""
     import_comfyui()
     import comfy.lora
     import comfy.sd

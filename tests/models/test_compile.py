@@ -16,21 +16,18 @@ import torch._dynamo
 import torch._inductor.config
 from safetensors.torch import load_file
 
-from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.lora.apply import apply_loras
-from pipeline.lora.bundled import bundled_lora
-from pipeline.lora.match import LoraFile
-from pipeline.lora.probe import probe_lora
 from pipeline.models import compile as compiling
 from pipeline.models import load as bundled
 from pipeline.models.condition import known_ends
 from pipeline.models.expert import load_expert
 from pipeline.models.load import Wan22Model
-from pipeline.request import Lora, RequestError, Sampling
+from pipeline.request import RequestError, Sampling
 from pipeline.sampling.hooks import observe
 from pipeline.sampling.sampler import sample
 from tests.support import layouts
 from tests.support.comfy_in_process import comfy_host
+from tests.support.lora_files import DRAIN, opened
 
 TOLERANCE = 1e-3
 """Of the largest difference, in standard deviations of the clip."""
@@ -57,7 +54,7 @@ def compiled() -> Wan22Model:
 
 
 def compilations() -> int:
-    """How many functions, of all that ran, have been looked at in order to compile them."""
+    """Return how many of all functions that ran have been looked at in order to compile them."""
     return sum(torch._dynamo.utils.counters["frames"].values())
 
 
@@ -90,8 +87,8 @@ def test_the_first_step_compiles_for_both_experts_and_later_clips(counts: list[i
 
 def test_loras_run_in_the_same_code(counts: list[int], usual: Wan22Model, compiled: Wan22Model) -> None:
     before, plain = compilations(), clip(usual)
-    path = bundled_lora("wan2.2_i2v_demo_drain_colours_high_noise.safetensors")
-    file = LoraFile(Lora(path.name, expert="both"), path, probe_lora(read_header(path)))
+    path = DRAIN["high"]
+    file = opened(path, expert="both")
     changed, same = (clip(apply_loras(model, [file])[0]) for model in (compiled, usual))
     assert apart(changed, same) < TOLERANCE < apart(changed, plain)
     assert apart(clip(compiled), plain) < TOLERANCE

@@ -29,8 +29,10 @@ from clips import Scene, render
 from measure import agrees, merge_lora, saturation
 from pictures import procedural_canvas
 
+from tests.support.lora_files import DRAIN
+
 SIDE, FRAMES = 128, 33
-LORAS = [bundled.DEMO / "loras" / f"wan2.2_i2v_demo_drain_colours_{n}_noise.safetensors" for n in ("high", "low")]
+LORAS = list(DRAIN.values())
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.motion.presets import preset_json
 from pipeline.motion.strength import FREE, Strength
 from pipeline.motion.warp import nearest
 from pipeline.request import RequestError
+from tests.support.pictures import enlarged
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 9
 STRENGTH = Strength(0.9, 0.3)
@@ -73,8 +75,10 @@ def test_tilt_and_orbit_against_a_camera_worked_out_by_hand() -> None:
     def seen(points: torch.Tensor, **fields: float) -> list[float]:
         return seen_points(camera_of({**CAMERA_FIELDS, **fields}, 50.0, 0.75), points)[0].tolist()
 
-    assert seen(middle, tilt=10) == pytest.approx([0, -focal * math.tan(math.radians(10))])
+    looking_up = [0, -focal * math.tan(math.radians(10))]
+    assert seen(middle, tilt=10) == pytest.approx(looking_up)
     assert seen(middle, orbit=25) == pytest.approx([0, 0])
+    assert seen(middle, tilt=10, orbit=25, roll=70) == pytest.approx(looking_up), "from where it has gone"
     # From 25 degrees to the right, the ray of the frame's right edge (25 degrees as well) meets the plane head-on.
     right_edge = torch.tensor([[0.5, 0.0]], dtype=torch.float64)
     assert seen(right_edge, orbit=25) == pytest.approx([focal * math.sin(math.radians(25)), 0])
@@ -104,6 +108,9 @@ def test_holes_show_the_nearest_pixels() -> None:
     last = camera(to(x=0.25), image).animatic
     assert torch.allclose(last.images[-1, :, -24:], image[0, :, -1:].expand(-1, 24, -1), atol=2e-3)
     assert bool((last.mask[-1, :, -24:] == 0).all()) and bool((last.mask[-1, :, :-24] == 1).all())
+    filled = replace(camera(to(x=0.25), image), strength=replace(STRENGTH, filled=0.6), _made={}).animatic
+    assert filled.until[-1, 0].tolist() == pytest.approx([0.3] * (WIDTH - 24) + [0.6] * 24)
+    assert torch.equal(filled.mask, last.mask)
     known = torch.rand(23, 37, generator=torch.Generator().manual_seed(1)) > 0.97
     places = known.nonzero().float()
     here = torch.stack(torch.meshgrid(torch.arange(23.0), torch.arange(37.0), indexing="ij"), -1).view(-1, 2)
@@ -176,9 +183,14 @@ def test_an_object_is_cut_moved_and_joined_with_the_camera() -> None:
     assert both.weak == 0.95 and both.animatic.images[-1, 33:47, 29:43].min() > 0.99
     assert bool((both.animatic.until[-1, 33:47, 29:43] == 0.2).all())
     assert bool((both.animatic.until[-1, 17:31, 6:18] == FREE).all()), "the hole is left to the model"
+    filled = replace(both, strength=replace(STRENGTH, filled=0.6), _made={}).animatic
+    assert torch.allclose(filled.until[-1, 17:31, 6:18], torch.tensor(0.6)), "unless filled pixels are held"
     assert float(both.animatic.until[-1, 60, 60]) == pytest.approx(STRENGTH.strong)
-    two = move_object(both, mask.flip(1), RIGHT, STRENGTH)
+    across = read_object_path('{"keyframes": [{"t": 0}, {"t": 1, "x": 0.25}]}')
+    two = move_object(both, mask.flip(1), across, STRENGTH)
     assert [type(moved) for moved in two.objects] == [MovedObject] * 2
+    assert two.animatic.images[-1, 34:46, 30:42].max() < 0.9, "the later one is in front"
+    assert torch.allclose(two.animatic.until[-1, 34:46, 30:42], torch.tensor(STRENGTH.strong))
 
 
 def test_a_soft_masks_background_is_not_the_object() -> None:
@@ -221,12 +233,12 @@ def test_what_does_not_belong_together_or_cannot_be_seen() -> None:
         Strength(0.3, 0.9).check()
 
 
-@pytest.mark.parametrize("end", [{}, {"x": 0.3, "y": -0.2}, {"zoom": 1.4}, {"zoom": 0.8, "roll": 12}])
-def test_the_motion_of_a_clip_is_measured(end: dict[str, float]) -> None:
+@pytest.mark.parametrize(("end", "said"), [
+    ({}, "no motion"), ({"x": 0.3, "y": -0.2}, r"2\d\.\d px right, 1\d\.\d px up"),
+    ({"zoom": 1.4}, r"zoom 1\.(39|4\d)"), ({"zoom": 0.8, "roll": 12}, r"zoom 0\.(79|8\d), roll 1[12]\.\d°")])
+def test_the_motion_of_a_clip_is_measured(end: dict[str, float], said: str) -> None:
     """Of the frames of a path beside a static one: what is asked is nothing, what is found is the path."""
-    texture = torch.nn.functional.interpolate(
-        torch.rand(1, 3, 12, 18, generator=torch.Generator().manual_seed(2)), (128, 192), mode="bicubic").clamp(0, 1)
-    image = texture.movedim(1, -1)
+    image = enlarged(torch.rand(1, 3, 12, 18, generator=torch.Generator().manual_seed(2)), 128, 192)
     motion = replace(camera(to(**end), image), num_frames=17, _made={})
     still = replace(camera(to(), image), num_frames=17, _made={})
     found = deviation(motion.animatic.images, still)
@@ -236,7 +248,14 @@ def test_the_motion_of_a_clip_is_measured(end: dict[str, float]) -> None:
     assert [found.found.x, found.found.y] == pytest.approx([-end.get("x", 0.0), -end.get("y", 0.0) * HEIGHT / WIDTH],
                                                            abs=0.005)
     assert found.largest == pytest.approx(math.hypot(found.found.x, found.found.y), abs=0.01)
+    assert re.fullmatch(said, found.found.described(WIDTH)), found.found.described(WIDTH)
     assert deviation(motion.animatic.images, motion).largest < 1e-4
+
+
+def test_where_a_clip_strays_furthest_is_told_though_it_comes_back() -> None:
+    astray = camera({"keyframes": [{"t": 0}, {"t": 0.5, "x": 0.1}, {"t": 1}]}).animatic.images
+    found = deviation(astray, camera(to()))
+    assert found.largest == pytest.approx(0.1, abs=0.01) and found.found.x == pytest.approx(0, abs=0.01)
 
 
 def test_the_motion_of_a_very_wide_clip_is_measured() -> None:

@@ -68,6 +68,13 @@ def test_settings_out_of_range_are_refused(comfy: ComfyClient, bridge: Workflow)
         comfy.submit(changed(bridge, "bridge", num_inference_steps=0))
 
 
+def test_what_saves_passes_is_used(comfy: ComfyClient, bridge: Workflow):
+    plain = comfy.latents(comfy.finish(bridge), "latents")
+    for settings in ({"negative_pass_every": 2}, {"sigma_schedule": "lightx2v 4 steps"}):
+        other = comfy.latents(comfy.finish(changed(bridge, "bridge", **settings)), "latents")
+        assert not torch.allclose(torch.from_numpy(other), torch.from_numpy(plain)), settings
+
+
 def test_stop_while_the_bridge_samples(comfy: ComfyClient, bridge: Workflow):
     graph = changed(changed(bridge, "bridge", num_inference_steps=50, seed=77), "frame", num_frames=33)
     prompt_id = comfy.submit(graph)

@@ -448,7 +448,7 @@ def test_a_file_that_is_not_there_is_refused(comfy: ComfyClient, clip: Workflow,
 
 
 def offered(comfy: ComfyClient, widget: str) -> list[str]:
-    """What a list of Load Wan 2.2 shows."""
+    """Return the choices of a list of Load Wan 2.2."""
     (node,) = comfy.get("/object_info/Wan22Load").values()
     return node["input"]["required"][widget][1]["options"]
 
@@ -539,6 +539,12 @@ def test_a_file_that_goes_away_while_the_run_waits(comfy: ComfyClient, clip: Wor
 
 
 # ---- afterwards -------------------------------------------------------------------------------------------------
+
+
+def test_compile_without_a_compiler(comfy: ComfyClient, clip: Workflow):
+    """The server of the tests is told of a compiler that is not there."""
+    said = failing(comfy, changed(clip, "load", compile=True), "load")
+    assert said.startswith("compile is on, but nothing can be compiled for this machine's CPU: ")
 
 
 def test_the_server_makes_a_clip_after_all_this(comfy: ComfyClient, clip: Workflow):

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -15,6 +11,7 @@ import pytest
 
 from devtools.paths import ROOT, SAMPLE_PICTURES
 from devtools.server import ComfyServer, free_port
+from tests.support.comfy_proxy import proxy
 
 PICTURE = sorted(SAMPLE_PICTURES.glob("*.png"))[0]
 SHORT = ("--set", "Wan22FirstFrame.num_frames=5", "--set", "Wan22Sampler.num_inference_steps=4")
@@ -73,34 +70,8 @@ def test_a_picture_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_server_below_a_path_of_another(server: ComfyServer, tmp_path: Path) -> None:
     """As behind a reverse proxy; the clip goes into a folder."""
-
-    class Proxy(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if not self.path.startswith("/comfy/"):
-                return self.send_error(404)
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
-            kept = {name: self.headers[name] for name in ("Content-Type",) if self.headers[name]}
-            request = urllib.request.Request(server.url + self.path.removeprefix("/comfy"), body, kept)
-            try:
-                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
-                    status, kind, data = answer.status, answer.headers["Content-Type"], answer.read()
-            except urllib.error.HTTPError as error:
-                status, kind, data = error.code, error.headers["Content-Type"], error.read()
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        done = run(f"http://127.0.0.1:{proxy.server_port}/comfy/", str(PICTURE), *SHORT, "--out", ".", folder=tmp_path)
-        proxy.shutdown()
+    with proxy(server, "/comfy") as address:
+        done = run(f"{address}/", str(PICTURE), *SHORT, "--out", ".", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
 

@@ -17,16 +17,15 @@ from devtools.workflow import Workflow
 from tests.support import layouts
 from tests.support.comfy_client import ComfyClient, RejectedError, Run, added, changed, without
 from tests.support.hostile_server import File, HostileServer, status
+from tests.support.lora_files import DRAIN
 
-LORAS = {noise: next((ROOT / "models" / "demo" / "loras").glob(f"*_{noise}_noise.safetensors"))
-         for noise in ("high", "low")}
-LINKS = {noise: f"https://a.example/files/{path.name}" for noise, path in LORAS.items()}
+LINKS = {noise: f"https://a.example/files/{path.name}" for noise, path in DRAIN.items()}
 
 
 @pytest.fixture
 def shelf(internet: HostileServer) -> Iterator[dict[str, File]]:
     """The shipped pair as files of a server, which it forgets afterwards."""
-    files = {noise: File(path.read_bytes()) for noise, path in LORAS.items()}
+    files = {noise: File(path.read_bytes()) for noise, path in DRAIN.items()}
     before = dict(internet.routes)
     internet.routes.update({LINKS[noise].removeprefix("https://a.example"): file for noise, file in files.items()})
     yield files
@@ -85,13 +84,13 @@ def test_the_node_tells_what_fitted_and_the_network_is_asked_once(comfy: ComfyCl
                                                                   internet: HostileServer):
     first = comfy.finish(changed(graph, "sampler", seed=11))
     said = "\n".join(first.texts("sampler"))
-    for noise, path in LORAS.items():
+    for noise, path in DRAIN.items():
         assert f"{path.name}, scale 1, {noise}-noise expert: 150 of 150 keys; alpha" in said
     sent = {noise: file.sent for noise, file in shelf.items()}
     again = comfy.finish(changed(graph, "sampler", seed=12))
     assert "150 of 150" in "\n".join(again.texts("sampler"))
     assert {noise: file.sent for noise, file in shelf.items()} == sent, "the bodies came twice"
-    pins = {f"sha256{end}": hashlib.sha256(LORAS[noise].read_bytes()).hexdigest()
+    pins = {f"sha256{end}": hashlib.sha256(DRAIN[noise].read_bytes()).hexdigest()
             for noise, end in (("high", ""), ("low", "_low"))}
     before = len(internet.seen)
     comfy.finish(changed(changed(graph, "sampler", seed=13), "lora", **pins))
@@ -99,9 +98,28 @@ def test_the_node_tells_what_fitted_and_the_network_is_asked_once(comfy: ComfyCl
 
 
 def test_auto_goes_by_the_name_and_says_so(comfy: ComfyClient, graph: Workflow, shelf: dict):
-    for noise in LORAS:
+    for noise in DRAIN:
         run = comfy.finish(changed(graph, "lora", source=LINKS[noise], source_low=""))
         assert f"{noise}-noise expert (its file name says {noise} noise): 150 of 150" in "\n".join(run.texts("sampler"))
+
+
+def test_a_segment_has_loras_of_its_own_by_link(comfy: ComfyClient, graph: Workflow, shelf: dict) -> None:
+    """Fetched for the second of two segments; a link that leads nowhere is told before the first is sampled."""
+    nodes = {name: graph[name] for name in ("picture", "load", "lora")}
+    own = {"prompt": "nothing moves", "num_frames": 9}
+    nodes = added(nodes, "first", "Wan22Segment", **own, seed=1)
+    nodes = added(nodes, "second", "Wan22Segment", **own, seed=2, segments=["first", 0], loras=["lora", 0])
+    nodes = added(nodes, "long", "Wan22LongClip", model=["load", 0], clip=["load", 1], vae=["load", 2],
+                  image=["picture", 0], segments=["second", 0], negative_prompt="", resolution="custom",
+                  **{"resolution.width": 96, "resolution.height": 96}, way="frames", known_frames="5",
+                  num_inference_steps=2, guidance_scale=5.0, fps=16.0,
+                  filename_prefix="drained/clip")
+    _, message = failing(comfy, changed(nodes, "lora", source_low="https://a.example/nowhere.safetensors"), "long")
+    assert "nowhere.safetensors" in message
+    run = comfy.finish(nodes)
+    said = run.texts("long")[-1]
+    for noise, path in DRAIN.items():
+        assert said.count(f"{path.name}, scale 1, {noise}-noise expert: 150 of 150 keys") == 1
 
 
 @pytest.mark.parametrize("layout", ["fp8", "gguf"])
@@ -125,15 +143,15 @@ def test_packed_experts_take_the_same_loras(layout: str, comfy: ComfyClient, gra
 def test_a_file_of_the_loras_folder(comfy: ComfyClient, graph: Workflow):
     folder = comfy.server.base / "models" / "loras" / "mine"
     folder.mkdir(parents=True, exist_ok=True)
-    for path in LORAS.values():
+    for path in DRAIN.values():
         shutil.copy(path, folder)
-    local = changed(graph, "lora", source=f"mine/{LORAS['high'].name}", source_low=f"mine/{LORAS['low'].name}")
+    local = changed(graph, "lora", source=f"mine/{DRAIN['high'].name}", source_low=f"mine/{DRAIN['low'].name}")
     found = [saturation(frames_of(comfy, changed(local, "lora", scale=scale))) for scale in (0.0, 1.0)]
     assert found[1] < 0.6 * found[0]
 
 
 def test_the_bundled_pair_by_name(comfy: ComfyClient, graph: Workflow):
-    run = comfy.finish(changed(graph, "lora", source=LORAS["high"].name, source_low=LORAS["low"].name))
+    run = comfy.finish(changed(graph, "lora", source=DRAIN["high"].name, source_low=DRAIN["low"].name))
     assert "\n".join(run.texts("sampler")).count("150 of 150 keys") == 2
 
 
@@ -154,7 +172,7 @@ def test_in_some_of_the_steps(comfy: ComfyClient, graph: Workflow, shelf: dict, 
     """Every change of the curve makes another clip; the bridge refuses it."""
     fading = changed(graph, "lora", fade_out=1.0)
     run = comfy.finish(fading)
-    assert f"{LORAS['low'].name}, low-noise expert: in steps " in "\n".join(run.texts("sampler"))
+    assert f"{DRAIN['low'].name}, low-noise expert: in steps " in "\n".join(run.texts("sampler"))
     found = {"fading": comfy.frames(run, "frames")}
     found |= {name: frames_of(comfy, changed(graph, "lora", **settings)) for name, settings in (
         ("all", {}), ("half", {"end_percent": 0.5}))}
@@ -247,7 +265,7 @@ def test_refused_before_anything_runs(inputs: dict, said: str, comfy: ComfyClien
 
 
 def test_stop_while_a_lora_is_on_its_way(comfy: ComfyClient, graph: Workflow, internet: HostileServer):
-    data = LORAS["high"].read_bytes()
+    data = DRAIN["high"].read_bytes()
     internet.routes["/slow.safetensors"] = file = File(data, hang_at=len(data) // 2)
     run = comfy.run(changed(graph, "lora", source="https://a.example/slow.safetensors", source_low=""),
                     on_event=lambda event: comfy.interrupt() if event.kind == "text" and "Fetching" in str(event.data)

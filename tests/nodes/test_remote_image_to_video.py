@@ -93,11 +93,32 @@ def test_a_clip_from_the_canvas_to_the_file(name: str, comfy: ComfyClient, provi
     assert reports(comfy, again)["clip"] == told and provider.accepted == before + 1
 
 
-def test_frames_that_are_wanted_only_later(comfy: ComfyClient) -> None:
-    workflow = graph(clip=remote("fal", 9))
+def test_frames_that_are_wanted_only_later(comfy: ComfyClient, providers: Providers) -> None:
+    """Of a clip with a last picture and a further parameter."""
+    workflow = graph(clip=remote("fal", 9, last_image=["picture", 0], options='{"shift": 4}'))
     comfy.finish(workflow)
+    inputs = list(providers["fal"].jobs.values())[-1].inputs
+    assert inputs["shift"] == 4 and providers["fal"].uploads[inputs["end_image_url"]].data
     run = comfy.finish(workflow | {"look": {"class_type": "PreviewImage", "inputs": {"images": ["clip", 1]}}})
     assert comfy.frames(run, "look").shape == (81, 64, 96, 3)
+
+
+def test_a_chain_of_segments_is_one_video(comfy: ComfyClient, providers: Providers) -> None:
+    provider = providers["atlascloud"]
+    provider.script = Script(queued=0, running=0, frames=9)
+    before = provider.accepted
+    workflow = graph(clip=remote("atlascloud", 20, segments=["last", 0])) | {
+        "first": {"class_type": "Wan22Segment", "inputs": {"prompt": "it goes on", "seed": 21, "num_frames": 81}},
+        "last": {"class_type": "Wan22Segment", "inputs": {"prompt": "it ends", "seed": 22, "num_frames": 81,
+                                                          "segments": ["first", 0]}},
+        "look": {"class_type": "PreviewImage", "inputs": {"images": ["clip", 1]}}}
+    run = comfy.finish(workflow)
+    told = reports(comfy, run)["clip"]
+    assert comfy.frames(run, "look").shape == (25, 64, 96, 3) and provider.accepted == before + 3
+    assert [part["asked"]["prompt"] for part in told["segments"]] == ["the camera pans right", "it goes on", "it ends"]
+    assert told["price"]["usd"] == pytest.approx(0.75)
+    texts = [event.data["text"] for event in run.events if event.kind == "text"]
+    assert any("Clip 2 of 3. AtlasCloud, 3 clips to buy: $0.750" in text for text in texts)
 
 
 def test_several_nodes_wait_at_the_same_time(comfy: ComfyClient, providers: Providers) -> None:
@@ -108,13 +129,14 @@ def test_several_nodes_wait_at_the_same_time(comfy: ComfyClient, providers: Prov
 def test_the_next_provider_is_asked_when_the_first_refuses(comfy: ComfyClient, providers: Providers) -> None:
     before = {name: provider.accepted for name, provider in providers.items()}
     providers["wavespeed"].balance, kept = 0.0, providers["wavespeed"].balance
-    next_ones = {"class_type": "Wan22RemoteFallback", "inputs": {"provider": "fal.ai", "provider.model":
-                                                                 PROVIDERS["fal"].models[0].id}}
+    next_ones = {"class_type": "Wan22RemoteFallback", "inputs": {
+        "provider": "fal.ai", "provider.model": PROVIDERS["fal"].models[0].id, "options": '{"shift": 6}'}}
     workflow = graph(clip=remote("wavespeed", 3, fallbacks=["next", 0])) | {"next": next_ones}
     run = comfy.finish(workflow)
     providers["wavespeed"].balance = kept
     assert reports(comfy, run)["clip"]["provider"] == "fal"
     assert providers["fal"].accepted == before["fal"] + 1
+    assert list(providers["fal"].jobs.values())[-1].inputs["shift"] == 6
     comfy.forget()
     assert reports(comfy, comfy.finish(workflow))["clip"]["provider"] == "fal", "whoever made it is asked first"
     assert providers["wavespeed"].accepted == before["wavespeed"]
@@ -123,6 +145,7 @@ def test_the_next_provider_is_asked_when_the_first_refuses(comfy: ComfyClient, p
 def test_a_submit_of_unknown_outcome_asks_nobody_else(comfy: ComfyClient, providers: Providers) -> None:
     before = providers["fal"].accepted
     providers["atlascloud"].fail("submit", reset(after=True))
+    providers["atlascloud"].fail("history", answer(403, {"code": 403, "msg": "forbidden"}))
     next_ones = {"class_type": "Wan22RemoteFallback", "inputs": {"provider": "fal.ai", "provider.model":
                                                                  PROVIDERS["fal"].models[0].id}}
     workflow = graph(clip=remote("atlascloud", 4, fallbacks=["next", 0])) | {"next": next_ones}
@@ -237,13 +260,14 @@ def test_a_hundred_jobs_at_once(comfy: ComfyClient, providers: Providers) -> Non
         provider.most_unfinished = 0
         provider.script = Script(queued=2, running=2)
     resident = process.memory_info().rss
-    run = comfy.finish(graph(**{f"clip {n}": remote(names[n % 4], 100 + n) for n in range(100)}))
+    share = 100 // len(names)
+    run = comfy.finish(graph(**{f"clip {n}": remote(names[n % len(names)], 100 + n) for n in range(100)}))
     grown = process.memory_info().rss - resident
     assert len(reports(comfy, run)) == 100
     for name, provider in providers.items():
         accepted, polls = before[name]
-        assert provider.accepted - accepted == 25
-        assert len(provider.asked("poll")) - polls == 25 * 5, "each poll brought something new"
+        assert provider.accepted - accepted == share
+        assert len(provider.asked("poll")) - polls == share * 5, "each poll brought something new"
         assert 1 < provider.most_unfinished <= PROVIDERS[name].concurrent
         times: dict[str, list[float]] = {}
         for seen in provider.asked("poll")[polls:]:

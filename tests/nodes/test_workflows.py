@@ -19,7 +19,7 @@ from devtools.twins import TWINS, canvas_files
 from tests.support.comfy_client import ComfyClient
 
 FILES = canvas_files()
-BLUEPRINT = ROOT / "subgraphs" / "Image to Video (Wan 2.2, LoRA by URL).json"
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 NOTE = "MarkdownNote"
 FOLDERS = {"diffusion_models", "text_encoders", "vae"}
 TITLE = 30
@@ -49,7 +49,7 @@ def test_each_has_its_twin_and_its_picture() -> None:
 
 def test_comfyui_lists_them_and_not_the_twins(comfy: ComfyClient) -> None:
     assert sorted(comfy.get("/workflow_templates")[ROOT.name]) == sorted(path.stem for path in FILES)
-    assert BLUEPRINT.stem in {entry["name"] for entry in comfy.get("/global_subgraphs").values()}
+    assert {path.stem for path in BLUEPRINTS} <= {entry["name"] for entry in comfy.get("/global_subgraphs").values()}
 
 
 @workflows
@@ -83,7 +83,7 @@ def test_their_pictures_are_in_the_input_folder(path: Path, comfy: ComfyClient) 
             assert (comfy.server.base / "input" / name).read_bytes() == (SAMPLE_PICTURES / name).read_bytes()
 
 
-@pytest.mark.parametrize("path", [*FILES, BLUEPRINT], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*FILES, *BLUEPRINTS], ids=lambda p: p.stem)
 def test_comfyui_can_offer_every_model_that_may_be_missing(path: Path) -> None:
     """The canvas looks a file up by name in `properties.models` of the node whose list lacks it."""
     for node in nodes_of(path):

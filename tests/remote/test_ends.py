@@ -1,49 +1,39 @@
-"""How jobs end, are billed and are found again at the real providers, as their clients and SDKs tell it."""
+"""Ends, bills and recovery of jobs at the real providers, as their clients and SDKs tell it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.http import policy as http
 from pipeline.remote import catalogue
 from pipeline.remote.api import Reply
+from pipeline.remote.budget import Limits
+from pipeline.remote.clip import resumed_clip
 from pipeline.remote.errors import ErrorKind, NotAcceptedError, RemoteError
 from pipeline.remote.job import JobState
 from pipeline.remote.plan import TRIM, plan_clip
 from pipeline.remote.provider import JobStatus, RequestFlow
 from pipeline.remote.providers import PROVIDERS, find_target
-from pipeline.remote.settings import Settings
 from pipeline.request import ClipRequest, Lora
+from pipeline.video.probe import probe_video
+from tests.support.api_server import ApiServer, Route, json_answer
 from tests.support.faults import answer, reset
+from tests.support.loopback import loopback_policy
 from tests.support.providers.atlascloud import AtlasCloudServer
 from tests.support.providers.fal import FalServer
 from tests.support.providers.job import Script
 from tests.support.providers.provider_server import ProviderServer
 from tests.support.providers.replicate import ReplicateServer
 from tests.support.providers.wavespeed import WaveSpeedServer
-from tests.support.runner import CLIP, SERVERS, Runner
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProviderServer]:
-    with closing(SERVERS[request.param](tmp_path)) as server:
-        server.script = Script(queued=0, running=0)
-        yield server
-
-
-@pytest.fixture
-def runner(server: ProviderServer, tmp_path: Path) -> Iterator[Runner]:
-    runner = Runner(tmp_path, server)
-    yield runner
-    runner.check()
-
+from tests.support.runner import CLIP, OWN, Runner, picture
 
 only = pytest.mark.parametrize
 fal = only("server", ["fal"], indirect=True)
@@ -53,7 +43,7 @@ wavespeed = only("server", ["wavespeed"], indirect=True)
 
 
 def told(name: str, *contents: Any, flow: RequestFlow[Any] | None = None) -> Any:
-    """What a flow, a poll by default, returns once it has had these answers with status 200."""
+    """Return what a flow, a poll by default, returns once it has had these answers with status 200."""
     flow = flow or PROVIDERS[name].poll("a/model", "a-job")
     try:
         next(flow)
@@ -138,15 +128,20 @@ def test_time_in_the_queue_is_not_the_jobs(server: ProviderServer, runner: Runne
 # ---- money --------------------------------------------------------------------------------------------------------
 
 @atlascloud
-def test_a_bill_that_comes_late_is_read(server: AtlasCloudServer, runner: Runner) -> None:
+@only("end", ["done", "empty"])
+def test_a_bill_that_comes_late_is_read(server: AtlasCloudServer, runner: Runner, end: str) -> None:
     server.bill_late = True
-    done = runner.make()
-    assert not done.job.price_source.startswith("billed")
+    server.plan(Script(queued=0, running=0, end=end))
+    with nullcontext() if end == "done" else pytest.raises(RemoteError, match="without a clip"):
+        runner.make()
+    ledger = runner.context.ledger
+    (job,) = ledger.jobs()
+    assert not job.price_source.startswith("billed")
     deadline = time.monotonic() + 60
-    while not runner.context.ledger.get(done.job.id).price_source.startswith("billed"):
+    while not ledger.get(job.id).price_source.startswith("billed"):
         assert time.monotonic() < deadline, "the bill was never read"
         time.sleep(0.02)
-    assert runner.context.ledger.get(done.job.id).price == next(iter(server.jobs.values())).price
+    assert ledger.get(job.id).price == ledger.spent() == next(iter(server.jobs.values())).price
 
 
 @replicate
@@ -191,6 +186,56 @@ def test_a_unit_that_does_not_say_what_a_clip_costs_gives_no_price(unit: str | N
 
 # ---- what is sent, and found again --------------------------------------------------------------------------------
 
+@only("name", PROVIDERS)
+def test_of_every_size_of_every_model_something_counts(name: str) -> None:
+    for model in PROVIDERS[name].models:
+        assert model.free or set(model.resolutions) <= {*model.prices, *model.estimates}, model.id
+        assert all(0 < low.usd(5) <= high.usd(5) for low, high in model.estimates.values())
+    assert len({model.label for model in PROVIDERS[name].models}) == len(PROVIDERS[name].models)
+
+
+@replicate
+def test_without_a_price_the_highest_estimate_counts_and_limits_want_a_word(server: ReplicateServer, runner: Runner,
+                                                                            ) -> None:
+    target = runner.target(model=PROVIDERS["replicate"].models[1])
+    runner.change(limits=Limits(clip=1.0))
+    with pytest.raises(NotAcceptedError, match=r"by estimates it is \$0.152 to \$0.304. Accept") as caught:
+        runner.make(CLIP, target)
+    assert caught.value.kind == ErrorKind.BUDGET and not server.asked("upload")
+    runner.set(accepted_estimates=(target.model.id,))
+    assert runner.make(CLIP, target).job.price == pytest.approx(0.30375)
+    runner.change(limits=Limits(clip=0.3))
+    with pytest.raises(NotAcceptedError, match=r"costs \$0.304, more than max_cost"):
+        runner.make(replace(CLIP, seed=2), target)
+    runner.change(limits=Limits())
+    runner.set(accepted_estimates=())
+    runner.make(replace(CLIP, seed=3), target)
+    assert runner.context.ledger.spent() == pytest.approx(2 * 0.30375)
+
+
+@atlascloud
+def test_a_bill_that_was_not_read_is_read_before_the_next_purchase(server: AtlasCloudServer, runner: Runner) -> None:
+    """ComfyUI ended in the minutes between a clip and its bill."""
+    ledger, done = runner.context.ledger, runner.make().job
+    ledger.note_bill(done, 9.0, "an estimate")
+    runner.change(limits=Limits(day=1.0))
+    runner.make(replace(CLIP, seed=2))
+    assert ledger.get(done.id).price == 0.25 and ledger.spent() == 0.5
+    polls = len(server.asked("poll"))
+    runner.make(replace(CLIP, seed=3))
+    assert len(server.asked("poll")) == polls + 1, "a bill that was read stands"
+
+
+@fal
+def test_a_job_that_was_cancelled_may_be_billed(server: FalServer, runner: Runner) -> None:
+    """fal.ai tells a runner to stop, and one that does not listen works on."""
+    server.plan(Script(queued=0, running=0, end="cancelled"), Script(queued=0, running=0, end="failed"))
+    for spent in (0.50625, 0.50625):
+        with pytest.raises(RemoteError):
+            runner.make()
+        assert runner.context.ledger.spent() == pytest.approx(spent)
+
+
 @fal
 def test_fal_may_repeat_what_its_runner_lost(server: FalServer, runner: Runner) -> None:
     runner.make()
@@ -215,11 +260,56 @@ def test_pages_of_loras_go_where_they_are_looked_up(source: str, sent: str, serv
                                                     runner: Runner) -> None:
     clip = ClipRequest("pan", loras=(Lora(source, 0.5, "both"),))
     if server.provider in ("fal", "replicate"):
-        with pytest.raises(RemoteError, match="Nothing was sent"):
-            runner.make(clip)
+        if "civitai" in source:
+            with pytest.raises(RemoteError, match=r"signed-in users alone.*Nothing was sent"):
+                runner.make(clip)
         return
     runner.make(clip)
-    assert next(iter(server.jobs.values())).inputs["loras"] == [{"path": sent, "scale": 0.5}]
+    (lora,) = next(iter(server.jobs.values())).inputs["loras"]
+    if server.provider == OWN:  # which takes every link that the sampler takes
+        assert lora["url"] == sent.replace("owner/repo", "https://huggingface.co/owner/repo/tree/main")
+    else:
+        assert lora == {"path": sent, "scale": 0.5}
+
+
+class Hub(ApiServer):
+    """huggingface.co, with one repository."""
+
+    points = ("repository",)
+
+    def __init__(self, folder: Path, *files: str) -> None:
+        listed = {"siblings": [{"rfilename": file} for file in ("README.md", *files)]}
+        self.routes = [Route("GET", "huggingface.co", r"/api/models/owner/repo/revision/\w+", "repository",
+                             lambda request: json_answer(200, listed), open=True)]
+        super().__init__(folder, ("huggingface.co",))
+
+
+@only(("source", "files", "sent"), [
+    ("owner/repo", ["pan_high_noise.safetensors"], "main/pan_high_noise.safetensors"),
+    ("https://huggingface.co/owner/repo/tree/v2/wan", ["wan/pan_high_noise.safetensors", "other.safetensors"],
+     "v2/wan/pan_high_noise.safetensors"),
+    ("owner/repo@v2", ["a.safetensors", "b.safetensors"], "holds 2 safetensors files: a.safetensors, b.safetensors"),
+    ("owner/repo", [], "holds no safetensors file"),
+])
+def test_the_file_of_a_repository_is_looked_up_for_who_does_not(source: str, files: list[str], sent: str,
+                                                                server: ProviderServer, runner: Runner) -> None:
+    if server.provider == OWN or (server.provider in ("wavespeed", "atlascloud") and source == "owner/repo"):
+        return
+    with closing(Hub(runner.folder, *files)) as hub:
+        hosts = {**server.loopback(), **hub.loopback()}
+        runner.change(policy=loopback_policy(http, hosts, str(hub.ca)))
+        clip = ClipRequest("pan", loras=(Lora(source, 0.5),))
+        if len(files) != 1 and "wan" not in source:
+            with pytest.raises(NotAcceptedError, match=f"{sent}.*Nothing was bought"):
+                runner.make(clip)
+            assert not server.asked("upload") and not server.accepted
+            return
+        runner.make(clip)
+        runner.make(clip)
+        inputs = next(iter(server.jobs.values())).inputs
+        assert f"https://huggingface.co/owner/repo/resolve/{sent}" in str(inputs)
+        assert "lora_weights_transformer_2" not in inputs and "low_noise_loras" not in inputs, "its name tells which"
+        assert len(hub.seen) == 1 and "authorization" not in hub.seen[0].headers
 
 
 def test_one_answer_of_404_loses_no_paid_job(server: ProviderServer, runner: Runner) -> None:
@@ -229,16 +319,17 @@ def test_one_answer_of_404_loses_no_paid_job(server: ProviderServer, runner: Run
 
 def test_a_lost_job_counts_as_spent(server: ProviderServer, runner: Runner) -> None:
     server.fail("poll", answer(404, {"code": 404, "message": "no such job", "detail": "Not Found"}), times=500)
-    runner.change(settings=lambda: Settings(prices={runner.target().model.name("480p"): 0.4}))
+    runner.set(prices={runner.target().model.name("480p"): 0.4})
     with pytest.raises(RemoteError):
         runner.make()
     (job,) = runner.context.ledger.jobs()
-    assert job.state == JobState.LOST and job.price and runner.context.ledger.spent() == job.price
+    assert job.state == JobState.LOST and runner.context.ledger.spent() == job.price
+    assert (job.price == 0) == (server.provider == OWN)
     assert runner.context.ledger.attach(job, "another-id").price == job.price
 
 
 def test_what_is_given_up_and_found_again_has_its_price_back(server: ProviderServer, runner: Runner) -> None:
-    runner.change(settings=lambda: Settings(prices={runner.target().model.name("480p"): 0.4}))
+    runner.set(prices={runner.target().model.name("480p"): 0.4})
     done = runner.make().job
     ledger = runner.context.ledger
     ledger.note_bill(done, done.summary["estimate"], "estimate")
@@ -261,7 +352,25 @@ def test_a_server_error_on_the_paid_request_is_not_taken_for_a_refusal(server: P
         runner.make()
     except RemoteError as error:
         assert error.kind == ErrorKind.SUBMIT_UNKNOWN and not isinstance(error, NotAcceptedError)
-    assert server.accepted == 1 and len(server.asked("submit")) == 1
+    assert server.accepted == 1 and len(server.asked("submit")) == (2 if server.provider == OWN else 1)
+
+
+@atlascloud
+def test_a_job_whose_answer_was_lost_is_found_in_the_list(server: AtlasCloudServer, runner: Runner) -> None:
+    """By the link of its picture, among others of the same model and minutes."""
+    model = "atlascloud/wan-2.2/image-to-video-lora"
+    server.accept(model, {"image": "https://pictures.example/another.png", "prompt": "a ball"})
+    server.fail("submit", reset(after=True))
+    done = runner.make().job
+    assert done.state == JobState.DONE and done.remote_id == list(server.jobs)[-1] and server.accepted == 2
+
+
+@only(("data", "price"), [({"price": "0.25", "estimated": True}, 0.25), ({"price": 1, "estimate_partial": True}, None),
+                          ({"price": None}, None), ({"price": "0"}, None), ({"price": "free"}, None)])
+def test_a_quote_that_is_not_whole_is_none(data: dict[str, Any], price: float | None) -> None:
+    plan = plan_clip(PROVIDERS["atlascloud"].models[0], CLIP, TRIM)
+    for answer_ in ({"code": 200, "data": data}, data):
+        assert told("atlascloud", answer_, flow=PROVIDERS["atlascloud"].price(plan, {})) == price
 
 
 @wavespeed
@@ -309,23 +418,43 @@ def test_a_size_that_is_sold_is_bought_and_another_is_refused(size: str, models:
     ('{"seed": 3}', "the node sets itself"), ('{"enable_safety_checker": false}', "own checks stay"),
     ('{"no_such_thing": 1}', "has no no_such_thing"),
     ('{"enable_sync_mode": true}', "how the provider answers"), ('{"shift": NaN}', "neither a number"),
+    ('{"negative_prompt": "blurry"}', "the node sets itself"),
+    ('{"LAST": "https://pictures.example/a.png"}', "the node sets itself"),
+    (json.dumps(dict.fromkeys(map("a{}".format, range(21)), 1)), "at most 20 names"),
+    (json.dumps({"shift": "5" * 201}), "201 characters; 200 are allowed"),
 ])
 def test_options_that_may_not_be_are_refused_before_anything_is_bought(text: str, said: str, server: ProviderServer,
                                                                        runner: Runner) -> None:
     provider = PROVIDERS[server.provider]
     with pytest.raises(RemoteError, match=said):
+        text = text.replace("LAST", provider.models[0].last_image or "negative_prompt")
         runner.make(CLIP, find_target(provider.title, provider.models[0].id, "default", text))
     assert not server.asked("submit") and not server.asked("upload") and not server.asked("token")
 
 
+@only(("server", "options", "frames"), [("fal", '{"interpolator_model": "film"}', 161),
+                                        ("replicate", '{"interpolate_output": true}', 151)], indirect=["server"])
+def test_frames_that_a_provider_puts_between_are_kept(server: ProviderServer, runner: Runner, options: str,
+                                                      frames: int) -> None:
+    """81 frames at 16 a second are 5 s at any rate."""
+    provider = PROVIDERS[server.provider]
+    done = runner.make(CLIP, find_target(provider.title, provider.models[0].id, "default", options))
+    path, _ = asyncio.run(resumed_clip(done.job.short_id, "", runner.context))
+    assert probe_video(path).frames == frames and probe_video(path).rate in (30, 32)
+
+
 @fal
-def test_options_are_sent_and_make_another_clip(server: FalServer, runner: Runner) -> None:
+def test_options_are_sent_and_make_another_clip_as_a_last_picture_does(server: FalServer, runner: Runner) -> None:
     provider = PROVIDERS["fal"]
     options = '{"acceleration": "none", "shift": 4, "enable_prompt_expansion": true}'
     target = find_target(provider.title, provider.models[0].id, "default", options)
-    runner.make(CLIP)
-    runner.make(CLIP, target)
+    listed = runner.make(CLIP).job.price
+    assert runner.make(CLIP, target).job.price == 2 * listed > 0, "the list knows nothing of options: the most counts"
     runner.make(CLIP, target)
     plain, other = server.jobs.values()
     assert "shift" not in plain.inputs
     assert json.loads(options).items() <= other.inputs.items()
+    for last in (picture(200), picture(90)):
+        runner.make(CLIP, last_picture=last)
+        assert server.uploads[list(server.jobs.values())[-1].inputs["end_image_url"]].data == last.data
+    assert server.accepted == 4

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devtools.paths import ROOT
-from pipeline.remote.budget import Limits
+from pipeline.remote.budget import Cost, Limits
 from pipeline.remote.database import opened
 from pipeline.remote.errors import ErrorKind, RemoteError
 from pipeline.remote.job import Job, JobState
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from pipeline.remote.errors import RemoteError
 from pipeline.remote.job import Job
-from pipeline.remote.budget import Limits
+from pipeline.remote.budget import Cost, Limits
 from pipeline.remote.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 shared = ledger.get_or_create(Job("", "fal", "model", "default", "shared"))
@@ -31,7 +31,7 @@ bought = 0
 for number in range(10):
     job = ledger.get_or_create(Job("", "fal", "model", "default", f"{sys.argv[2]}/{number}"))
     try:
-        ledger.authorize(job, 0.5, "test", Limits(day=10.0))
+        ledger.authorize(job, Cost(0.5), Limits(day=10.0))
         bought += 1
     except RemoteError:
         pass
@@ -95,21 +95,21 @@ def test_several_processes_share_a_ledger(ledger: Ledger) -> None:
 
 
 def test_what_was_not_bought_is_not_counted(ledger: Ledger) -> None:
-    job = ledger.authorize(ledger.get_or_create(JOB), 3.0, "test", Limits())
+    job = ledger.authorize(ledger.get_or_create(JOB), Cost(3.0), Limits())
     assert ledger.spent() == 3.0
     ledger.update(job, state=JobState.FAILED)
     assert ledger.spent() == 0.0
 
 
 def test_what_is_given_up_may_be_bought_anew_and_stays_spent(ledger: Ledger) -> None:
-    job = ledger.authorize(ledger.get_or_create(JOB), 0.5, "test", Limits())
+    job = ledger.authorize(ledger.get_or_create(JOB), Cost(0.5), Limits())
     job = ledger.update(job, sent=True, remote_id="theirs", state=JobState.RUNNING)
     with ledger.lock(job), pytest.raises(RemoteError, match="Stop that run first"):
         ledger.give_up(job)
     assert ledger.get(job.id).state == JobState.RUNNING
     ledger.give_up(job)
     assert ledger.get_or_create(JOB).id != job.id and ledger.spent() == 0.5
-    unknown = ledger.authorize(ledger.get_or_create(JOB), 0.25, "test", Limits())
+    unknown = ledger.authorize(ledger.get_or_create(JOB), Cost(0.25), Limits())
     ledger.give_up(ledger.update(unknown, sent=True, state=JobState.SUBMIT_UNKNOWN))  # not found at the provider
     assert ledger.spent() == 0.5
 
@@ -120,7 +120,7 @@ def test_what_is_given_up_may_be_bought_anew_and_stays_spent(ledger: Ledger) -> 
 ])
 def test_limits(ledger: Ledger, price: float | None, limits: Limits, said: str) -> None:
     with pytest.raises(RemoteError, match=said) as caught:
-        ledger.authorize(ledger.get_or_create(JOB), price, "test", limits)
+        ledger.authorize(ledger.get_or_create(JOB), Cost(price), limits)
     assert caught.value.kind == ErrorKind.BUDGET and ledger.spent() == 0.0
 
 
@@ -133,9 +133,9 @@ def test_limits(ledger: Ledger, price: float | None, limits: Limits, said: str) 
 def test_of_the_nodes_limits_and_the_budget_the_stricter_holds(ledger: Ledger, limits: Limits, budget: Limits,
                                                                said: str) -> None:
     for digest in ("one", "two"):
-        ledger.authorize(ledger.get_or_create(replace(JOB, digest=digest)), 2.0, "test", Limits(), Limits(3.0, 9.0))
+        ledger.authorize(ledger.get_or_create(replace(JOB, digest=digest)), Cost(2.0), Limits(), Limits(3.0, 9.0))
     with pytest.raises(RemoteError, match=re.escape(said)):
-        ledger.authorize(ledger.get_or_create(JOB), 2.0, "test", limits, budget)
+        ledger.authorize(ledger.get_or_create(JOB), Cost(2.0), limits, budget)
     assert ledger.spent() == 4.0
 
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from pipeline.lora.apply import use_loras
-from pipeline.lora.bundled import FOLDER, bundled_lora
+from pipeline.lora.bundled import bundled_lora
 from pipeline.models import load as bundled
 from pipeline.models.condition import encode_first_frame
-from pipeline.models.host import plain_host
 from pipeline.models.latents import normalise
 from pipeline.models.load import Wan22Model
 from pipeline.models.text_encoder import encode_prompts
@@ -22,7 +21,8 @@ from pipeline.sampling.denoise import guided
 from pipeline.sampling.hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, Velocity, combine, observe
 from pipeline.sampling.negative_pass import negative_pass_every
 from pipeline.sampling.sampler import sample, sample_latent
-from tests.support.comfy_in_process import comfy_host, import_comfyui
+from tests.support.comfy_in_process import comfy_host
+from tests.support.lora_files import DRAIN
 
 SIDE, FRAMES, STEPS, WINDOW, OVERLAP = 32, 21, 10, 4, 2
 SAMPLING = Sampling(seed=4, num_inference_steps=STEPS)
@@ -66,16 +66,6 @@ def reused() -> Hooks:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> tuple:
-    return bundled.load(plain_host())
-
-
-@pytest.fixture(scope="module")
-def model(loaded: tuple) -> Wan22Model:
-    return loaded[0]
-
-
-@pytest.fixture(scope="module")
 def inputs(loaded: tuple) -> tuple:
     _, encoder, vae = loaded
     image = torch.rand(1, 48, 48, 3, generator=torch.Generator().manual_seed(3))
@@ -88,7 +78,7 @@ def plain(model: Wan22Model, inputs: tuple) -> torch.Tensor:
 
 
 class Recorder:
-    """What a host looks at: every pass, and every step's preview."""
+    """A host that looks at every pass, and at every step's preview."""
 
     def __init__(self) -> None:
         self.passes: list[tuple[int, str]] = []
@@ -196,7 +186,7 @@ def test_a_lora_that_fades_out(inputs: tuple) -> None:
     """With a scale by step: none at all, as if it were not there; in the high-noise steps alone, as its high half."""
     host = comfy_host()
     model, _, _ = bundled.load(host)
-    high, low = (Lora(next(FOLDER.glob(f"*_{half}_noise.safetensors")).name, 1.0, half) for half in (HIGH, LOW))
+    high, low = (Lora(DRAIN[half].name, 1.0, half) for half in (HIGH, LOW))
 
     def run(loras: tuple[Lora, ...], hooks: Hooks = NO_HOOKS) -> torch.Tensor:
         changed, _ = use_loras(model, loras, bundled_lora, None, lambda: None)
@@ -207,16 +197,6 @@ def test_a_lora_that_fades_out(inputs: tuple) -> None:
     assert torch.equal(run((high, low), Hooks(lora_scale=lambda step, lora: 0.0)), without)
     assert torch.equal(run((high, low), Hooks(lora_scale=lambda step, lora: lora.scale * (step < HIGH_STEPS))),
                        with_high)
-
-
-@pytest.fixture(scope="module")
-def core(loaded: tuple) -> dict[str, Any]:
-    """The bundled experts as ComfyUI loads them."""
-    import_comfyui()
-    import comfy.sd
-
-    return {HIGH: comfy.sd.load_diffusion_model(str(bundled.DEMO_HIGH)),
-            LOW: comfy.sd.load_diffusion_model(str(bundled.DEMO_LOW))}
 
 
 @pytest.fixture(scope="module")
@@ -276,9 +256,11 @@ def test_the_negative_pass_in_every_second_step(model: Wan22Model, inputs: tuple
 
 def test_what_guidance_added_is_used_again(inputs: tuple) -> None:
     """c + (g - 1) (c' - u') with the c of this step, and c' and u' of the step before; all anew for another expert."""
-    values = {0: {POSITIVE: 3.0, NEGATIVE: 1.0}, 1: {POSITIVE: 4.0}, 2: {POSITIVE: 5.0, NEGATIVE: 9.0}}
+    values = {0: {POSITIVE: 3.0, NEGATIVE: 1.0}, 1: {POSITIVE: 4.0}, 3: {POSITIVE: 5.0, NEGATIVE: 9.0},
+              4: {POSITIVE: 6.0}}
     hooks = negative_pass_every(2)
-    for step, expert, wanted in ((0, HIGH, 1 + 5 * (3 - 1)), (1, HIGH, 4 + 4 * (3 - 1)), (2, LOW, 9 + 5 * (5 - 9))):
+    for step, expert, wanted in ((0, HIGH, 1 + 5 * (3 - 1)), (1, HIGH, 4 + 4 * (3 - 1)), (3, LOW, 9 + 5 * (5 - 9)),
+                                 (4, LOW, 6 + 4 * (5 - 9))):
         velocity = hooks.wrap(lambda x, t, branch, i, step=step: torch.tensor(values[step][branch]), step, expert)
         predict = guided(velocity, ModelInputs(torch.zeros(1)), 5.0)
         assert predict(torch.zeros(1), torch.tensor(900.0)) == wanted

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from pipeline.models import load as bundled
 from pipeline.models.condition import encode_first_frame, fit, known_ends
-from pipeline.models.host import plain_host
 from pipeline.models.latents import denormalise, normalise
 from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import EXPERTS, HIGH, LOW, SCHEDULERS, RequestError, Sampling
@@ -17,20 +16,16 @@ from pipeline.sampling import schedule
 from pipeline.sampling.denoise import guided, guided_in_one_pass, velocity_of
 from pipeline.sampling.hooks import NEGATIVE, PAIR, POSITIVE, ModelInputs, observe
 from pipeline.sampling.sampler import noise_of_steps, sample
+from tests.support.pictures import enlarged
 
 SIDE, FRAMES = 64, 9
-
-
-@pytest.fixture(scope="module")
-def loaded() -> tuple:
-    return bundled.load(plain_host())
 
 
 @pytest.fixture(scope="module")
 def image() -> torch.Tensor:
     """Soft coloured blobs, IMAGE (1, 80, 100, 3)."""
     coarse = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(3))
-    return torch.nn.functional.interpolate(coarse, (80, 100), mode="bicubic").clamp(0, 1).movedim(1, -1)
+    return enlarged(coarse, 80, 100)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.models import load as bundled
 from pipeline.models.condition import encode_first_frame
-from pipeline.models.host import plain_host
 from pipeline.models.latents import normalise
 from pipeline.models.load import Wan22Model
 from pipeline.models.text_encoder import encode_prompts
@@ -27,16 +25,6 @@ from pipeline.sampling.sigma_lists import LIGHTX2V, THINNED_14, TURBO, read_sigm
 from pipeline.video.save import count_frames, decode_frames
 
 SIDE, FRAMES, STEPS = 32, 5, 10
-
-
-@pytest.fixture(scope="module")
-def loaded() -> tuple:
-    return bundled.load(plain_host())
-
-
-@pytest.fixture(scope="module")
-def model(loaded: tuple) -> Wan22Model:
-    return loaded[0]
 
 
 @pytest.fixture(scope="module")

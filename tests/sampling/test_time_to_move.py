@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from pipeline.models import load as bundled
+from devtools.paths import SAMPLE_PICTURES
 from pipeline.models.condition import encode_first_frame, known_ends
-from pipeline.models.host import plain_host
 from pipeline.models.latents import denormalise, normalise
 from pipeline.models.text_encoder import encode_prompts
 from pipeline.motion.measure import deviation
@@ -27,7 +28,7 @@ from pipeline.sampling.latent_file import load_latent, save_latent
 from pipeline.sampling.sampler import new_noise, noise_of_steps, sample, sample_latent
 from pipeline.sampling.schedule import new_scheduler, sigmas_of
 from pipeline.sampling.time_to_move import steered_steps, time_to_move
-from tests.support.comfy_in_process import import_comfyui
+from tests.support.pictures import enlarged
 
 SIDE, FRAMES = 32, 9
 SAMPLING = Sampling(seed=4, num_inference_steps=10)
@@ -37,14 +38,9 @@ STRENGTH = Strength(0.96, 0.9)
 
 
 @pytest.fixture(scope="module")
-def loaded() -> tuple:
-    return bundled.load(plain_host())
-
-
-@pytest.fixture(scope="module")
 def picture() -> torch.Tensor:
     coarse = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(3))
-    return torch.nn.functional.interpolate(coarse, (48, 48), mode="bicubic").clamp(0, 1).movedim(1, -1)
+    return enlarged(coarse, 48, 48)
 
 
 @pytest.fixture(scope="module")
@@ -126,22 +122,27 @@ def test_what_steers_nothing_changes_no_bit(loaded: tuple, inputs: tuple, motion
 
 
 @torch.inference_mode()
-def test_the_same_on_comfyuis_own_sampling(loaded: tuple, inputs: tuple, motion: Motion) -> None:
+def test_the_same_on_comfyuis_own_sampling(loaded: tuple, core: dict[str, Any], inputs: tuple, motion: Motion) -> None:
     """Also with a multistep solver: it takes the steps behind the span, as its own program has it."""
-    import_comfyui()
-    import comfy.sd
-
     from pipeline.host.sampling import stage_runner
 
-    core = {HIGH: comfy.sd.load_diffusion_model(str(bundled.DEMO_HIGH)),
-            LOW: comfy.sd.load_diffusion_model(str(bundled.DEMO_LOW))}
     plain = normalise(sample(loaded[0], *inputs, SAMPLING))
-    for name, close in (("euler", 0.02), ("unipc", 0.3), ("dpmpp_2m", 0.3)):
+    for name, close in (("euler", 0.02), ("lcm", 0.02), ("unipc", 0.3), ("dpmpp_2m", 0.3)):
         sampling = replace(SAMPLING, scheduler=name)
         hooks = following(motion, inputs, sampling)
         found = normalise(sample_stages(stage_runner(core, sampling), *inputs, sampling, hooks=hooks)["samples"])
         wanted = normalise(sample(loaded[0], *inputs, sampling, hooks))
         assert (found - wanted).abs().mean() < close * (plain - wanted).abs().mean()
+
+
+def test_each_pixel_is_held_until_its_own_sigma(motion: Motion, inputs: tuple) -> None:
+    """What is filled in at the edge until 0.95, the rest until 0.85."""
+    two = replace(motion, strength=Strength(0.96, 0.85, 0.95), _made={})
+    nothing, until = torch.zeros(two.latent_shape), two.animatic.until_in_latents().expand(two.latent_shape)
+    after_step, sigmas = following(two, inputs).after_step, sigmas_of(SAMPLING)
+    held = [after_step(step, float(sigmas[step + 1]), nothing, nothing) != 0 for step in (1, 2, 3, 5)]
+    assert [float(part.float().mean()) for part in held[::3]] == [0, 0] and bool(held[1].all())
+    assert torch.equal(held[2], until < 0.92) and 0 < held[2].float().mean() < 1
 
 
 def test_a_motion_that_no_step_would_follow(motion: Motion, inputs: tuple, picture: torch.Tensor) -> None:
@@ -152,6 +153,8 @@ def test_a_motion_that_no_step_would_follow(motion: Motion, inputs: tuple, pictu
                                            r"0\.938, 0\.833, 0\.625\. Choose custom weak_sigma"):
         following(camera, inputs, four)
     following(replace(motion, strength=Strength(0.95, 0.7), _made={}), inputs, four)
+    at_steps = replace(motion, strength=Strength(0.9375, 0.625), _made={})
+    assert steered_steps(at_steps, torch.from_numpy(sigmas_of(four)).float()) == range(1, 3)
     with pytest.raises(RequestError, match="for 9 frames of 32x32, first_frame for 13 of 48x32"):
         time_to_move(motion, SAMPLING, known_ends(torch.zeros(1, 16, 4, 4, 6)))
     closer = read_camera_path('{"keyframes": [{"t": 0, "zoom": 1.3}]}')
@@ -184,10 +187,10 @@ def test_two_that_choose_the_scheduler() -> None:
         combine(idea, replace(idea, scheduler=lambda step, chosen: "unipc"))
 
 
-def clip_of(loaded: tuple, motion: Motion, prompt: str) -> torch.Tensor:
-    """Frames (17, 128, 128, 3) in ten steps."""
+def clip_of(loaded: tuple, motion: Motion, prompt: str, steps: int = 10) -> torch.Tensor:
+    """Frames (17, 128, 128, 3)."""
     model, encoder, vae = loaded
-    sampling = replace(SAMPLING, seed=1)
+    sampling = replace(SAMPLING, seed=1, num_inference_steps=steps)
     first = encode_first_frame(vae, motion.animatic.images[:1], 128, 128, 17)
     hooks = following(motion, (first,), sampling)
     latents = sample(model, *encode_prompts(encoder, prompt, ""), first, sampling, hooks)
@@ -198,8 +201,8 @@ def test_a_clip_follows_its_path_against_its_prompt(loaded: tuple) -> None:
     """A pan to the left and down, which the prompt contradicts, and an object that moves before a static camera."""
     g = torch.Generator().manual_seed(7)
     coarse = torch.rand(1, 3, 20, 24, generator=g)
-    image = torch.nn.functional.interpolate(coarse, (160, 192), mode="bicubic").clamp(0, 1).movedim(1, -1)
-    strength: Any = STRENGTHS["bundled demo model (0.9, 0.3)"]
+    image = enlarged(coarse, 160, 192)
+    strength: Any = STRENGTHS["bundled demo model (0.9, 0.1)"]
     path = read_camera_path('{"keyframes": [{"t": 0, "x": 0.1}, {"t": 1, "x": -0.1, "y": 0.1}]}')
     panned = move_camera(loaded[2], image, 128, 128, 17, path, strength)
     found = deviation(clip_of(loaded, panned, "the camera pans right"), panned)
@@ -207,11 +210,21 @@ def test_a_clip_follows_its_path_against_its_prompt(loaded: tuple) -> None:
 
     mask = torch.zeros(1, 160, 192)
     mask[:, 60:100, 60:100] = 1
-    ground = torch.nn.functional.interpolate(coarse[..., :5, :6], (160, 192), mode="bicubic").clamp(0, 1).movedim(1, -1)
-    image = torch.where(mask[..., None] > 0, torch.tensor([1.0, 0.9, 0.1]), 0.5 * ground)
+    ground = 0.5 * enlarged(coarse[..., :5, :6], 160, 192)
+    image = torch.where(mask[..., None] > 0, torch.tensor([1.0, 0.9, 0.1]), ground)
     still = stay(loaded[2], image, 128, 128, 17, strength)
     moved = move_object(still, mask, read_object_path('{"keyframes": [{"t": 0}, {"t": 1, "x": 0.234375}]}'), strength)
     clip = clip_of(loaded, moved, "nothing moves")
     yellow = (clip[..., 0] > 0.6) & (clip[..., 1] > 0.5) & (clip[..., 2] < 0.4)
     middles = [frame.nonzero()[:, 1].float().mean() for frame in yellow[[0, -1]]]
     assert float(middles[1] - middles[0]) == pytest.approx(30, abs=4)
+
+
+def test_a_zoom_is_still_there_after_thirty_steps(loaded: tuple) -> None:
+    """As many as the template has: the bundled model, let go too early, goes back to its first picture in the last."""
+    with Image.open(SAMPLE_PICTURES / "wan22_coffee.png") as opened:
+        picture = torch.from_numpy(np.asarray(opened.convert("RGB"))[None].astype(np.float32) / 255)
+    path = read_camera_path('{"keyframes": [{"t": 0}, {"t": 1, "zoom": 1.4}]}')
+    zoomed = move_camera(loaded[2], picture, 128, 128, 17, path, STRENGTHS["bundled demo model (0.9, 0.1)"])
+    found = deviation(clip_of(loaded, zoomed, "nothing moves", steps=30), zoomed).found
+    assert found.scale == pytest.approx(1.4, abs=0.05) and abs(found.turn) < 0.02

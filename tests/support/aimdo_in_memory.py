@@ -113,9 +113,9 @@ class Library:
     lost: int = 0
     """Pages that were taken away at a fault."""
     prepared: int = 0
-    """How often ComfyUI made a model ready to run."""
+    """Number of times that ComfyUI made a model ready to run."""
     events: list[tuple[str, ...]] = field(default_factory=list)
-    """What was done in which order: ("fault", address), ("copy", stream), ("wait", stream, other stream)."""
+    """Operations in their order: ("fault", address), ("copy", stream), ("wait", stream, other stream)."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -295,7 +295,7 @@ class Library:
         return True
 
     def tensor_at(self, address: int, size: int, device: torch.device) -> torch.Tensor:
-        """As comfy_aimdo.torch.get_tensor_from_raw_ptr."""
+        """Return a tensor, as comfy_aimdo.torch.get_tensor_from_raw_ptr does."""
         assert device == GPU, device
         for buffer in self.cast_buffers.values():
             end = address + size - buffer.memory.address

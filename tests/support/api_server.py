@@ -49,7 +49,7 @@ Fault = Callable[[Request, Work], None]
 
 @dataclass(frozen=True)
 class Route:
-    """What a server answers: `function(request, **groups of the pattern)` returns an Answer or raises Refused."""
+    """An answer of a server: `function(request, **groups of the pattern)` returns an Answer or raises Refused."""
 
     method: str
     host: str
@@ -74,7 +74,7 @@ class ApiServer(LoopbackServer):
 
     routes: list[Route]
     points: tuple[str, ...]
-    """Where faults can be put."""
+    """Names of the places at which faults can be put."""
 
     def __init__(self, folder: Path, hosts: tuple[str, ...]) -> None:
         self._faults: list[_Planned] = []
@@ -89,6 +89,12 @@ class ApiServer(LoopbackServer):
             raise ValueError(f"{type(self).__name__} has no point {point!r}, only {', '.join(self.points)}.")
         with self.lock:
             self._faults.append(_Planned(point, fault, times, skip))
+
+    @property
+    def faults_left(self) -> list[str]:
+        """The points of faults that no request has met yet."""
+        with self.lock:
+            return [planned.point for planned in self._faults if planned.times]
 
     def asked(self, point: str) -> list[Seen]:
         """The requests at a point, in order, whatever they were answered."""

@@ -16,7 +16,7 @@ READY = """() => window.app?.extensionManager && window.app.graph && !document.q
     && window.app.isGraphReady !== false && window.LiteGraph?.registered_node_types['Wan22SaveMP4']"""
 OF_COMFYUI = ("user.css)", "/api/userdata", "ComfyApp graph accessed before initialization", "huggingface.co",
               "comfy.org", "ERR_FAILED")
-"""What an empty canvas of ComfyUI's own complains of: files that a new user has not, and the internet that is shut."""
+"""Complaints of an empty canvas of ComfyUI's own: files that a new user has not, and the internet that is shut."""
 HEAR_THE_END = """() => {
     window.ended = null;
     for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
@@ -44,7 +44,8 @@ class Canvas:
         """settings: ids with "_" for "." -> values of ComfyUI's own settings, beside those of PLAIN."""
         self.server = server
         self.errors: list[str] = []
-        self.page = browser.new_page(viewport={"width": 1500, "height": 950})
+        self.context = browser.new_context(viewport={"width": 1500, "height": 950})
+        self.page = self.context.new_page()
         self.page.set_default_timeout(TIMEOUT)
         self.page.route(lambda url: not url.startswith((server.url, "blob:", "data:")), lambda route: route.abort())
         self.page.add_init_script(f"({DEPRECATIONS})()")
@@ -74,7 +75,7 @@ class Canvas:
         self.page.evaluate("async workflow => { await window.app.loadGraphData(workflow) }", workflow)
 
     def prompt(self) -> dict[str, Any]:
-        """What Run would send, in API format."""
+        """Return what Run would send, in API format."""
         return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
 
     def run(self) -> None:
@@ -94,9 +95,9 @@ class Canvas:
         self.page.screenshot(path=str(path))
 
     def close(self) -> None:
-        self.page.close()
+        self.context.close()
 
 
 def _is_of_run(answer: Any) -> bool:
-    """Whether an answer is the server's to a graph that was queued."""
+    """Return True for the server's answer to a graph that was queued."""
     return answer.request.method == "POST" and urlsplit(answer.url).path.endswith("/prompt")

@@ -48,7 +48,7 @@ class Event:
 
 @dataclass
 class Run:
-    """What the websocket told of one run, in order."""
+    """Messages of the websocket on one run, in order."""
 
     prompt_id: str
     events: list[Event] = field(default_factory=list)
@@ -85,8 +85,8 @@ class Run:
         return [data["image"] for data in self._data("preview") if data["node_id"] == node]
 
     def texts(self, node: str) -> list[str]:
-        """The lines that were shown on a node."""
-        return [data["text"] for data in self._data("text") if data["node"] == node]
+        """The texts that were shown on a node, without the spaces that end their lines in Markdown."""
+        return [data["text"].replace("  \n", "\n") for data in self._data("text") if data["node"] == node]
 
 
 class RejectedError(Exception):
@@ -229,7 +229,7 @@ class ComfyClient:
         return json.loads(self.server.request(path))
 
     def job(self, prompt_id: str) -> dict[str, Any]:
-        """What the jobs API says of a run: status and more."""
+        """Return the jobs API's answer on a run: status and more."""
         return self.get(f"/api/jobs/{prompt_id}")
 
     def history(self, prompt_id: str) -> dict[str, Any]:

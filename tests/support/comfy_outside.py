@@ -17,7 +17,7 @@ from tests.support.comfy_launcher import put_on_loopback
 from tests.support.hook_server import HookServer
 from tests.support.loopback_server import LoopbackServer
 from tests.support.providers.provider_server import ProviderServer
-from tests.support.runner import SERVERS
+from tests.support.runner import OWN, SERVERS
 
 PUBLIC = "https://desk.example"
 PACE = 0.02
@@ -71,16 +71,22 @@ class Outside:
         self.server.stop()
 
     @contextmanager
-    def keys(self, keys: Mapping[str, str]) -> Iterator[None]:
-        """Provider -> the user's key, in the store meanwhile."""
-        store = self.own / "keys.json"
+    def keys(self, keys: Mapping[str, str], address: str = "") -> Iterator[None]:
+        """Provider -> the user's key, in the store meanwhile, and in the settings where the own server is.
+
+        address: of another one than the loopback server.
+        """
+        own = {"own_servers": {"default": address or self.providers[OWN].address}}
+        files = {"keys.json": {"profiles": {"default": dict(keys)}}, "remote.json": own}
         self.own.mkdir(exist_ok=True)
-        store.touch(0o600)
-        store.write_text(json.dumps({"profiles": {"default": dict(keys)}}))
+        for name, content in files.items():
+            (self.own / name).touch(0o600)
+            (self.own / name).write_text(json.dumps(content))
         try:
             yield
         finally:
-            store.unlink()
+            for name in files:
+                (self.own / name).unlink(missing_ok=True)  # a test may have had settings of its own
 
     def check(self) -> None:
         """Nothing happened that never may."""

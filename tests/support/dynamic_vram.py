@@ -10,6 +10,7 @@ taking pages away while a layer runs.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,4 +109,14 @@ def dynamic_vram(library: Library, pinned: int = 64 << 20) -> Iterator[Library]:
             management.free_memory(1e30, GPU)
             management.reset_cast_buffers()
             comfy.model_prefetch.cleanup_prefetch_queues()
+            let_go(comfy_aimdo.model_vbar.ModelVBAR, comfy_aimdo.host_buffer.HostBuffer,
+                   comfy_aimdo.model_mmap.ModelMMAP, comfy_aimdo.vram_buffer.VRAMBuffer)
+
+
+def let_go(*kinds: type) -> None:
+    """Give memory back to the library that it is from; whatever is freed later goes to another one, which crashes."""
+    for found in gc.get_objects():
+        if type(found) in kinds:
+            found.__del__()
+            vars(found).clear()  # not again when Python frees it
 

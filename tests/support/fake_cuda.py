@@ -164,7 +164,7 @@ def _without_numbers(leaf: Any) -> Any:
 
 
 class _Functions(TorchFunctionMode):
-    """What PyTorch does above its operations: attention by the kernel that an NVIDIA GPU would take, and `.data`.
+    """Functions above PyTorch's operations: attention by the kernel that an NVIDIA GPU would take, and `.data`.
 
     PyTorch asks the GPU that is not there for its kernels, and would take the slow way, which holds the whole matrix.
     """

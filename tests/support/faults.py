@@ -1,4 +1,4 @@
-"""What can go wrong with one request, for `ApiServer.fail(point, fault)`.
+"""Faults of one request, for `ApiServer.fail(point, fault)`.
 
 A fault is given the request and `work`, which does what the request asks for (a submit: the job exists and is paid
 for) and gives the honest answer. Faults with `after=True`, and all that only spoil the answer, do the work first.

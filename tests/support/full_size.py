@@ -46,21 +46,31 @@ def write(path: Path, entries: Entries, contents: Mapping[str, bytes] | None = N
     return path
 
 
-def write_expert(path: Path, dtype: torch.dtype, **sizes: int) -> Path:
-    """Write an expert, 28.6 GB; of a dtype of one byte as Comfy-Org's fp8_scaled, 14.3 GB.
-
-    sizes: what differs from EXPERT, for a smaller one.
-    """
+def expert_shapes(**sizes: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an expert's weights by their original names. sizes: what differs from EXPERT."""
     from diffusers import WanTransformer3DModel
 
     with torch.device("meta"):
         model = WanTransformer3DModel(**{**EXPERT, **sizes})
-    shapes = {original_name(name): tuple(value.shape) for name, value in model.named_parameters()}
+    return {original_name(name): tuple(value.shape) for name, value in model.named_parameters()}
+
+
+def is_linear_of_block(name: str, shape: tuple[int, ...]) -> bool:
+    """Return True for the weights that quantised files pack and that LoRAs change, by their original names."""
+    return name.startswith("blocks.") and name.endswith(".weight") and len(shape) == 2
+
+
+def write_expert(path: Path, dtype: torch.dtype, **sizes: int) -> Path:
+    """Write an expert, 28.6 GB; of a dtype of one byte as Comfy-Org's fp8_scaled, 14.3 GB.
+
+    sizes: see `expert_shapes`.
+    """
+    shapes = expert_shapes(**sizes)
     if dtype.itemsize > 1:
         return write(path, {name: (dtype, shape) for name, shape in shapes.items()})
     entries: Entries = {"scaled_fp8": (dtype, (0,))}
     for name, shape in shapes.items():
-        packed = name.startswith("blocks.") and name.endswith(".weight") and len(shape) == 2
+        packed = is_linear_of_block(name, shape)
         entries[name] = (dtype if packed else torch.float16, shape)
         if packed:
             entries[f"{name.removesuffix('weight')}scale_weight"] = (torch.float32, ())
@@ -102,11 +112,11 @@ def write_vae(path: Path, dtype: torch.dtype) -> Path:
 def write_lora(path: Path, rank: int, **sizes: int) -> Path:
     """Write a LoRA of a rank on every linear layer of the blocks, float16, as ComfyUI and lightx2v name them.
 
-    sizes: as of `write_expert`.
+    sizes: see `expert_shapes`.
     """
     entries: Entries = {}
-    for name, shape in read_header(write_expert(path, torch.float16, **sizes)).shapes.items():
-        if name.startswith("blocks.") and name.endswith(".weight") and len(shape) == 2:
+    for name, shape in expert_shapes(**sizes).items():
+        if is_linear_of_block(name, shape):
             module = f"diffusion_model.{name.removesuffix('.weight')}"
             entries[f"{module}.lora_up.weight"] = (torch.float16, (shape[0], rank))
             entries[f"{module}.lora_down.weight"] = (torch.float16, (rank, shape[1]))

@@ -1,4 +1,4 @@
-"""Writes an expert's weights in every layout that people's files have."""
+"""Write an expert's weights in every layout that people's files have."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from tests.support.full_size import is_linear_of_block
+
 Weights = dict[str, torch.Tensor]
 FP8 = torch.float8_e4m3fn
 
 
 def _packed(weights: Weights) -> list[str]:
-    """Names of the layers that quantised files pack: the linear ones of the blocks."""
-    return [k.removesuffix(".weight") for k, v in weights.items() if k.startswith("blocks.") and v.ndim == 2
-            and k.endswith(".weight")]
+    """Return the names of the layers that quantised files pack."""
+    return [k.removesuffix(".weight") for k, v in weights.items() if is_linear_of_block(k, v.shape)]
 
 
 def _scaled(weights: Weights, dtype: torch.dtype, scale_name: str) -> Weights:
-    """Every packed layer in fp8, its largest value at fp8's largest, beside the scale that brings it back."""
+    """Return the weights with every packed layer in fp8, beside the scale that brings it back.
+
+    Its largest value is at fp8's largest.
+    """
     found = dict(weights)
     for layer in _packed(weights):
         scale = weights[f"{layer}.weight"].float().abs().max() / torch.finfo(dtype).max
@@ -143,9 +147,9 @@ def diffusers_folder(shards: int) -> Callable[[Weights, Path], None]:
 
 
 PATCH_EMBEDDINGS = ("5-D", "4-D with the shape in the metadata", "flat")
-"""How converters store the one tensor that has more dimensions than ggml's four."""
+"""Ways in which converters store the one tensor that has more dimensions than ggml's four."""
 SCALE_BYTES = {"Q2_K": (80, 84), "Q3_K": (108, 110), "Q4_K": (0, 4), "Q5_K": (0, 4), "Q6_K": (208, 210)}
-"""Where the float16 scale and, if there is one, minimum of a block of 256 lie (ggml, ggml-common.h)."""
+"""Places of the float16 scale and, if there is one, the minimum of a block of 256 (ggml, ggml-common.h)."""
 BLOCK_SCALE = {"Q2_K": 4e-3, "Q3_K": 1e-3, "Q4_K": 2e-4, "Q5_K": 1e-4, "Q6_K": 2e-5}
 
 

@@ -1,4 +1,4 @@
-"""An https server on a loopback port that stands for real hosts and keeps what it is asked.
+"""An https server (or a plain http one) on a loopback port that stands for real hosts and keeps what it is asked.
 
 `HostileServer` (files, and what a server may do to them) and `ApiServer` (APIs whose requests can fail) build on it.
 """
@@ -70,7 +70,7 @@ class Request(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: TlsServer
+    server: Listener
     seen: Seen
 
     def do_GET(self) -> None:
@@ -130,17 +130,20 @@ class Request(BaseHTTPRequestHandler):
         pass
 
 
-class TlsServer(ThreadingHTTPServer):
+class Listener(ThreadingHTTPServer):
     request_queue_size = 256
 
-    def __init__(self, context: ssl.SSLContext, owner: LoopbackServer) -> None:
+    def __init__(self, context: ssl.SSLContext | None, owner: LoopbackServer) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.context, self.owner = context, owner
         self.closing = threading.Event()
         self.connections: dict[threading.Thread, socket.socket] = {}
 
-    def get_request(self) -> tuple[ssl.SSLSocket, object]:
-        plain, address = super().get_request()  # the handshake waits for the thread of the connection
+    def get_request(self) -> tuple[socket.socket, object]:
+        plain, address = super().get_request()
+        if self.context is None:
+            return plain, address
+        # The handshake waits for the thread of the connection.
         return self.context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False), address
 
     def finish_request(self, request: socket.socket, client_address: object) -> None:
@@ -180,6 +183,8 @@ def _context(authority: trustme.CA, hosts: tuple[str, ...]) -> ssl.SSLContext:
 class LoopbackServer:
     """The server, running until `close()`. It serves `hosts` and nothing else."""
 
+    tls = True
+
     def __init__(self, folder: Path, hosts: tuple[str, ...], authority: trustme.CA = AUTHORITY) -> None:
         """folder: gets authority.pem, the CA that signed the certificate of these host names."""
         self.hosts = hosts
@@ -188,8 +193,8 @@ class LoopbackServer:
         self.lock = threading.RLock()
         self.seen: list[Seen] = []
         self.violations: list[str] = []
-        """What no client should ever do, and this server's own mistakes; for tests to assert empty."""
-        self._server = TlsServer(_context(authority, hosts), self)
+        """Acts that no client should ever do, and this server's own mistakes; for tests to assert empty."""
+        self._server = Listener(_context(authority, hosts) if self.tls else None, self)
         self.closing = self._server.closing
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True)

@@ -1,16 +1,25 @@
-"""Writes one and the same change of an expert's weights as a LoRA file in every format that people's files have."""
+"""Write one and the same change of an expert's weights as a LoRA file in every format that people's files have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
+from pipeline.checkpoint.safetensors_file import read_header
 from pipeline.lora.apply import original_name
+from pipeline.lora.bundled import FOLDER
+from pipeline.lora.match import LoraFile
+from pipeline.lora.probe import probe_lora
+from pipeline.request import HIGH, LOW, Lora
 
 Tensors = dict[str, torch.Tensor]
 RANK = 4
+DRAIN = {noise: FOLDER / f"wan2.2_i2v_demo_drain_colours_{noise}_noise.safetensors" for noise in (HIGH, LOW)}
+"""The bundled pair under which colours drain away."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +138,15 @@ FORMATS: dict[str, Callable[[Changes], Tensors]] = {
     "diff": diff,
 }
 """Format -> writer of changes as a file's tensors."""
+
+
+def opened(path: Path, scale: float = 1.0, expert: str = HIGH) -> LoraFile:
+    """Open a LoRA file for an expert."""
+    return LoraFile(Lora(path.name, scale, expert), path, probe_lora(read_header(path), local=True))
+
+
+def lora_file(tensors: Tensors, folder: Path, scale: float = 1.0, expert: str = HIGH) -> LoraFile:
+    """Write a LoRA file under a new name into a folder, and open it."""
+    path = folder / f"{len(list(folder.iterdir()))}.safetensors"
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path)
+    return opened(path, scale, expert)

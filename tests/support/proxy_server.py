@@ -22,9 +22,9 @@ class ProxyServer:
         bytes from the client, the TLS handshake among them, after which both sides are cut off."""
         self.places, self.login, self.refusal, self.cut_after = places, login, refusal, cut_after
         self.heads: list[str] = []
-        """What was asked of the proxy itself."""
+        """Requests to the proxy itself."""
         self.carried = bytearray()
-        """What went through its tunnels, both ways."""
+        """Bytes that went through its tunnels, both ways."""
         self._context = None
         if authority is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -70,7 +70,7 @@ class ProxyServer:
                     back.join()
 
     def _place(self, head: str) -> tuple[str, int] | str:
-        """Where the tunnel leads, or the status of a refusal."""
+        """Return where the tunnel leads, or the status of a refusal."""
         expected = f"Proxy-Authorization: Basic {base64.b64encode(self.login.encode()).decode()}\r\n"
         if self.refusal or not head.startswith("CONNECT "):
             return self.refusal or "405 Method Not Allowed"

@@ -19,17 +19,22 @@ from pipeline.remote.ledger import Ledger
 from pipeline.remote.model import RemoteModel
 from pipeline.remote.providers import PROVIDERS, Target
 from pipeline.remote.run import FinishedClip, Picture, make_clip
+from pipeline.remote.settings import Settings
 from pipeline.request import ClipRequest, Lora
 from pipeline.video.probe import probe_video
 from tests.support.loopback import loopback_policy
 from tests.support.providers.atlascloud import AtlasCloudServer
+from tests.support.providers.comfyui import ComfyUIServer
 from tests.support.providers.fal import FalServer
 from tests.support.providers.provider_server import ProviderServer
 from tests.support.providers.replicate import ReplicateServer
 from tests.support.providers.wavespeed import WaveSpeedServer
 
 SERVERS: dict[str, type[ProviderServer]] = {
-    server.provider: server for server in (WaveSpeedServer, AtlasCloudServer, FalServer, ReplicateServer)}
+    server.provider: server for server in (WaveSpeedServer, AtlasCloudServer, FalServer, ReplicateServer,
+                                           ComfyUIServer)}
+OWN = "another_comfyui"
+"""The provider at which nothing is paid for, and no submit leaves anything unknown."""
 CLIP = ClipRequest("the camera pans left", resolution="480p", num_frames=81, seed=7)
 LORA = Lora("https://weights.example/pan_high_noise.safetensors")
 PATIENT = JobTimeouts(request=120.0, submit=120.0, upload=120.0, download=120.0, deadline=10**6, pace=0.01, attempts=4)
@@ -57,15 +62,22 @@ class Runner:
         self.stop: Callable[[], None] = lambda: None
         keys = {PROVIDERS[server.provider].variables[0]: server.key for server in servers}
         hosts = {host: place for server in servers for host, place in server.loopback().items()}
+        own = next((server.address for server in servers if isinstance(server, ComfyUIServer)), "")
+        self.settings = Settings(own_servers={"default": own})
+        """The user's; to be changed with `set`."""
         self.context = RemoteContext(
             ledger=Ledger(folder / "ledger"), keys=KeyStore(environ=keys),
             policy=loopback_policy(http, hosts, str(servers[0].ca), timeouts=SLOW),
             timeouts=PATIENT, results=folder / "results", show_text=self.shown.append, stop=lambda: self.stop(),
-            check_clip=probe_video)
+            check_clip=probe_video, settings=lambda: self.settings)
 
     def change(self, **changes: Any) -> None:
         """Change the context."""
         self.context = replace(self.context, **changes)
+
+    def set(self, **settings: Any) -> None:
+        """Change the user's settings."""
+        self.settings = replace(self.settings, **settings)
 
     def target(self, server: ProviderServer | None = None, model: RemoteModel | None = None) -> Target:
         provider = PROVIDERS[(server or self.servers[0]).provider]

@@ -77,6 +77,17 @@ def test_the_whole_is_not_encoded_anew(clip: Path, tmp_path: Path) -> None:
     assert trim(clip, lambda: tmp_path / "first.mp4", 0, 1)[1] is False
 
 
+@pytest.mark.parametrize(("codec", "tag"), [("hevc", "hvc1"), ("av1", "av01")])
+def test_other_codecs_are_not_encoded_anew(tmp_path: Path, codec: str, tag: str) -> None:
+    clip = tmp_path / "clip.mp4"
+    images = (torch.arange(10) / 20).reshape(-1, 1, 1, 1).expand(-1, 64, 96, 3)
+    save_clip(Mp4(lambda: clip, Encoding(codec=codec, preset="ultrafast"), {}), images, lambda done, total: None)
+    path, anew = trim(clip, lambda: tmp_path / "new.mp4", 0, 10)
+    assert not anew and np.array_equal(levels(path), levels(clip))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.codec_tag == tag
+
+
 @pytest.mark.parametrize(("start", "frames"), [(0, 41), (10, 31), (-1, 5), (0, 0)])
 def test_frames_that_are_not_there(clip: Path, tmp_path: Path, start: int, frames: int) -> None:
     with pytest.raises(RequestError, match="has 40 frames"):

@@ -88,7 +88,7 @@ MIDDLE = """([part, number]) => {
 }"""
 KEPT = """text => Object.entries(localStorage).some(([name, draft]) => name.startsWith('Comfy.Workflow.Draft')
     && draft.replaceAll('\\\\', '').includes(text))"""
-"""Whether the browser would find this text again after a reload: ComfyUI's canvas keeps it a little later."""
+"""True when the browser would find this text again after a reload: ComfyUI's canvas keeps it a little later."""
 WRONG = [
     "", "[1]", '{"keyframes": []}', '{"keyframes": [{"t": 0}], "esing": "linear"}',
     '{"keyframes": [{"t": 0}], "easing": "slowly"}', '{"keyframes": [{"x": 0}]}', '{"keyframes": [{"t": 0, "zom": 2}]}',
@@ -159,7 +159,7 @@ class Drawing:
             self.page.keyboard.press(key)
 
     def look(self) -> np.ndarray:
-        """What is seen through the camera, (128, 128, 3), 0..1."""
+        """Return what is seen through the camera, (128, 128, 3), 0..1."""
         self.page.locator(".wan22-camera [aria-label^='Look']").click()
         view = self.page.locator(".wan22-camera-view")
         self.page.wait_for_timeout(100)
@@ -280,7 +280,8 @@ def test_what_is_played_is_what_python_renders(drawing: Drawing) -> None:
         assert seen[~inside].max(-1).mean() < 0.35, "holes are hatched"
         drawing.press("End")
     drawing.press("Home", " ")
-    drawing.page.wait_for_function("() => parseInt(document.querySelector('.wan22-camera-row output').textContent) > 4")
+    drawing.page.wait_for_function(
+        "() => parseInt(document.querySelector('.wan22-controls-row output').textContent) > 4")
     assert drawing.page.locator(".wan22-camera-view").is_visible()
     drawing.press(" ")
     assert not drawing.page.locator(".wan22-camera-view").is_visible()
@@ -301,6 +302,7 @@ def test_keys_and_numbers_do_what_the_mouse_does(drawing: Drawing) -> None:
         field = drawing.page.locator(f".wan22-camera input[name={name}]")
         field.fill(value)
         field.press("Enter")
+        drawing.page.wait_for_timeout(200)  # the fields are drawn again, as nobody types that fast
     drawing.page.locator(".wan22-camera select").nth(1).select_option("ease-in")
     assert json.loads(drawing.text)["easing"] == "ease-in" and json.loads(drawing.text)["fov"] == 70
     assert drawing.keyframes[1]["x"] == 0.3
@@ -308,8 +310,8 @@ def test_keys_and_numbers_do_what_the_mouse_does(drawing: Drawing) -> None:
     assert drawing.keyframes[1]["orbit"] == -20
     drawing.page.locator(".wan22-camera-stage").hover()
     drawing.press("End")
-    drawing.page.mouse.wheel(0, -100)
-    assert drawing.keyframes[1]["zoom"] > 1.05
+    drawing.page.mouse.wheel(0, -100)  # Chromium does not wait until the page has it
+    drawing.page.wait_for_function(f"() => JSON.parse(({PATH})()).keyframes[1].zoom > 1.05")
 
 
 def test_a_text_that_is_no_path_is_left_alone_and_said_to_be_none(drawing: Drawing) -> None:

@@ -35,7 +35,7 @@ def nodes(server: ComfyServer) -> dict[str, NodeInfo]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_pages_list_what_the_schemas_say(nodes: dict[str, NodeInfo], language: str) -> None:
     """After a change of a node, docs/help_pages.py writes the lists anew."""
-    assert len(nodes) == 19
+    assert len(nodes) == 26
     for node, info in nodes.items():
         text = page(node, language).read_text("utf-8")
         assert text == with_lists(text, node, info, language), node

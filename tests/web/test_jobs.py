@@ -16,8 +16,9 @@ from pipeline.remote.providers import PROVIDERS
 from tests.support.canvas import Canvas
 from tests.support.comfy_client import clip_workflow
 from tests.support.comfy_outside import PICTURE, Outside, remote_node
-from tests.support.faults import reset
+from tests.support.faults import answer, reset
 from tests.support.providers.job import FOREVER, Script
+from tests.support.runner import OWN
 
 TAB = "wan22-jobs"
 PALE = """() => {
@@ -43,6 +44,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     """A ComfyUI of its own, which is stopped and started again, with every provider's key."""
     shop = Outside(tmp_path_factory.mktemp("shop"), pace=0.05)
     shop.server.environ |= {PROVIDERS[name].variables[0]: provider.key for name, provider in shop.providers.items()}
+    shop.server.environ["WAN22_OWN_SERVER"] = shop.providers[OWN].address
     with shop:
         yield shop
         shop.check()
@@ -169,6 +171,7 @@ def test_cancel_says_what_it_costs(name: str, canvas: Canvas, shop: Outside) -> 
 def test_a_job_of_unknown_outcome_is_settled_on_the_canvas(canvas: Canvas, shop: Outside) -> None:
     shop.providers["atlascloud"].script = Script()
     shop.providers["atlascloud"].fail("submit", reset(after=True))
+    shop.providers["atlascloud"].fail("history", answer(403, {"code": 403, "msg": "forbidden"}))
     shop.comfy.submit(graph("atlascloud", 3))
     job = newest(canvas, "Not known whether AtlasCloud accepted it")
     press(canvas, job, "settle")
@@ -179,6 +182,20 @@ def test_a_job_of_unknown_outcome_is_settled_on_the_canvas(canvas: Canvas, shop:
     canvas.page.locator("[data-testid=queue-button]").first.click()
     reads(canvas, job, "Done")
     assert shop.providers["atlascloud"].accepted == 1 and canvas.errors == []
+
+
+def test_a_job_of_ones_own_server_needs_no_look_at_a_site(canvas: Canvas, shop: Outside) -> None:
+    there = shop.providers[OWN]
+    there.script = Script()
+    there.fail("submit", reset(after=True), times=8)
+    there.fail("history", answer(403, {"error": {"code": "forbidden", "message": "No."}}))
+    shop.comfy.submit(graph(OWN, 4))
+    job = newest(canvas, "Not known whether Another ComfyUI accepted it")
+    press(canvas, job, "settle")
+    canvas.page.get_by_text("Press Run to look for the job on Another ComfyUI again.").first.wait_for()
+    canvas.page.locator("[data-testid=queue-button]").first.click()
+    reads(canvas, job, "Done")
+    assert there.accepted == 1 and canvas.errors == []
 
 
 def test_a_local_clip(canvas: Canvas, shop: Outside) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from devtools.paths import ROOT
 from devtools.server import ComfyServer
-from pipeline.lora.bundled import FOLDER
 from tests.support.canvas import Canvas
 from tests.support.hostile_server import File, HostileServer
+from tests.support.lora_files import DRAIN
 
-HIGH = next(FOLDER.glob("*_high_noise.safetensors"))
+HIGH = DRAIN["high"]
 ADD = """([type, values]) => {
     const node = LiteGraph.createNode(type);
     node.pos = [60 + 420 * app.graph.nodes.length, 100];
@@ -109,17 +109,43 @@ def test_a_linked_value_is_said_to_be_unknown(notes: Notes, source: str, name: s
 
 def test_price_and_notes_follow_the_inputs(notes: Notes) -> None:
     notes.clear()
+    notes.page.evaluate("""() => fetch("/wan22/settings", { method: "POST", headers: { "Content-Type":
+        "application/json" }, body: JSON.stringify({ accepted_estimates: null }) })""")
     node = notes.add("Wan22RemoteImageToVideo")
-    notes.hear(node, "quote", "price list of 2026-09")
-    notes.change(node, **{"provider.model": "wavespeed-ai/wan-2.2/image-to-video"})
-    notes.hear(node, "quote", "Price not known")
+    notes.hear(node, "quote", "price list of 2026-11")
+    model = "wavespeed-ai/wan-2.2/image-to-video-lora"
+    notes.change(node, **{"provider.model": model}, max_cost=0.3)
+    notes.hear(node, "quote", "Price not known: $0.15 to $0.20")
+    notes.hear(node, "quote", "Accept the estimates of this model once")
+    notes.page.get_by_role("button", name="Count $0.20 for this model").click()
+    notes.hear(node, "quote", "≈ $0.20 for 5 s")
     notes.change(node, provider="fal.ai")
-    assert "fal.ai" in notes.hear(node, "quote", "price list of 2026-09")
+    notes.hear(node, "quote", "There is no API key of fal.ai")
     model = "fal-ai/wan/v2.2-a14b/image-to-video"
     notes.change(node, **{"provider.model": model, "num_inference_steps": 50})
     notes.hear(node, "quote", "50 becomes 40")
     notes.change(node, num_frames=161, max_cost=0.05)
     notes.hear(node, "quote", "more than max_cost")
+
+
+SHOWN_MODEL = """id => {
+    const widget = app.graph.getNodeById(id).widgets.find(one => one.name === "provider.model");
+    return [widget.value, widget.options.getOptionLabel?.(widget.value) ?? "", widget.displayValue ?? ""];
+}"""
+
+
+@pytest.mark.parametrize("kind", ["Wan22RemoteImageToVideo", "Wan22RemoteFallback"])
+def test_models_are_shown_by_name_and_saved_by_id(notes: Notes, kind: str) -> None:
+    notes.clear()
+    node = notes.add(kind)
+    for provider, model, name in (("WaveSpeed", "wavespeed-ai/wan-2.2/i2v-{resolution}-lora", "Wan 2.2, LoRAs"),
+                                  ("Replicate", "wan-video/wan-2.2-i2v-fast", "Wan 2.2 fast, LoRAs")):
+        notes.change(node, provider=provider)
+        notes.page.wait_for_function(f"([id, name]) => ({SHOWN_MODEL})(id)[1] === name", arg=[node, name])
+        assert notes.page.evaluate(SHOWN_MODEL, node)[0] == model
+    output = notes.page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert output[node]["inputs"]["provider.model"] == model
+    assert model in json.dumps(notes.page.evaluate("() => app.graph.serialize()"))
 
 
 @pytest.fixture

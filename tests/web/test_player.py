@@ -135,7 +135,7 @@ def titles(canvas: Canvas) -> set[str]:
 
 def pull(canvas: Canvas, made: Any, frame: int) -> None:
     """Pull the player's slider to a frame."""
-    canvas.page.evaluate(SET, [made.query_selector(".wan22-player-bar input"), frame])
+    canvas.page.evaluate(SET, [made.query_selector(".wan22-controls-bar input"), frame])
 
 
 def press(canvas: Canvas, made: Any, *keys: str) -> None:

@@ -18,10 +18,11 @@ import pytest
 
 from devtools.paths import ROOT
 from devtools.twins import TWINS, canvas_files, twin_of
-from tests.nodes.test_workflows import BLUEPRINT
+from tests.nodes.test_workflows import BLUEPRINTS
 from tests.support.canvas import Canvas
 from tests.support.comfy_outside import Outside
 from tests.support.hostile_server import File, HostileServer
+from tests.support.lora_files import DRAIN
 
 FILES = canvas_files()
 BUNDLED = ROOT / "models" / "demo"
@@ -41,9 +42,10 @@ MAKE_SMALL = """values => {
     for (const node of window.app.graph.nodes.filter(node => node.type !== 'Wan22RemoteImageToVideo')) {
         const named = name => node.widgets?.find(widget => widget.name === name)
         if (named('resolution')) named('resolution').value = 'custom'
+        const goesOn = node.type === 'Wan22Segment' || node.type === 'Wan22ExtendClip' || named('prompt_2')
         for (const [name, value] of Object.entries(values)) {
             const widget = named(name) ?? named('resolution.' + name)
-            if (widget) widget.value = value
+            if (widget) widget.value = goesOn && name === 'num_frames' ? value + 4 : value  // 5 are known already
         }
     }
 }"""
@@ -60,6 +62,11 @@ BOXES = """() => {
     }))
 }"""
 PLAYS = """() => [...document.querySelectorAll('video')].some(video => video.readyState >= 2 && video.videoWidth)"""
+STOP_AT = """step => window.app.api.addEventListener('progress', function stop({detail}) {
+    if (detail.value !== step) return
+    window.app.api.removeEventListener('progress', stop)
+    document.querySelector("[aria-label='Cancel current run']").click()
+})"""
 BUNDLED_CLIP = """() => {
     const {graph} = window.app, loader = graph.nodes.find(node => node.type === 'CLIPLoader')
     if (!loader) return
@@ -87,7 +94,7 @@ USE_BLUEPRINT = """() => {
 def keys(outside: Outside, internet: HostileServer) -> Iterator[None]:
     """A key for every provider, and LoRAs at Hugging Face."""
     for noise, links in LINKS.items():
-        (lora,) = (BUNDLED / "loras").glob(f"*_{noise}_noise.safetensors")
+        lora = DRAIN[noise]
         internet.routes.update(dict.fromkeys(links, File(lora.read_bytes())))
     outside.spent_long_ago()  # one of the workflows has a limit for a day
     with outside.keys({name: provider.key for name, provider in outside.providers.items()}):
@@ -123,7 +130,7 @@ def opened(canvas: Canvas, path: Path) -> None:
 
 
 def test_comfyui_offers_the_weights_that_are_missing(canvas: Canvas) -> None:
-    for path in (TWINS.parent / "image-to-video.json", TWINS.parent / "core-loaders-bridge.json", BLUEPRINT):
+    for path in (TWINS.parent / "image-to-video.json", TWINS.parent / "core-loaders-bridge.json", *BLUEPRINTS):
         opened(canvas, path)
         canvas.page.get_by_role("button", name="View details").click()
         for name in REAL:
@@ -153,8 +160,34 @@ def test_run_makes_a_clip_that_plays(canvas: Canvas, real_weights: None, path: P
     assert canvas.errors == []
 
 
-def test_the_blueprint_makes_a_clip_that_plays(canvas: Canvas, real_weights: None) -> None:
-    opened(canvas, BLUEPRINT)
+def test_a_long_clip_is_stopped_and_gone_on_with(canvas: Canvas, real_weights: None) -> None:
+    """Press Stop in segment 2, then Run again."""
+    opened(canvas, TWINS.parent / "long-clip.json")
+    canvas.page.evaluate(MAKE_SMALL, {**SMALL, "num_inference_steps": 10})
+    # of its own in each renderer, or the second would find the segments of the first on the disk
+    name = canvas.page.evaluate("""() => {
+        const widgets = window.app.graph.nodes.find(node => node.type === 'Wan22LongClip').widgets
+        return widgets.find(widget => widget.name === 'filename_prefix').value = `stopped/${Date.now()}`
+    }""")
+    said = canvas.page.get_by_text
+    canvas.page.evaluate(STOP_AT, 13)  # of 30 steps
+    with pytest.raises(AssertionError, match="Wan22LongClip"):
+        canvas.run()
+    said("Stopped in segment 2 of 3. Run the same again").first.wait_for()
+    output = canvas.server.base / "output"
+    assert (output / f"{name}_segments" / "so_far.mp4").is_file() and not list(output.glob(f"{name}*.mp4"))
+    canvas.errors.clear()  # of the run that was stopped
+
+    canvas.run()
+    said("Segment 1 (9 frames): taken from the disk.").first.wait_for()
+    said("Segment 2 (9 frames): made; joint: seam").first.wait_for()
+    canvas.page.wait_for_function(PLAYS)
+    assert canvas.errors == []
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda p: p.stem)
+def test_the_blueprint_makes_a_clip_that_plays(canvas: Canvas, real_weights: None, path: Path) -> None:
+    opened(canvas, path)
     assert canvas.page.evaluate(FAULTS) == []
     canvas.page.evaluate(USE_BLUEPRINT)
     canvas.page.evaluate(MAKE_SMALL, SMALL)

@@ -1,16 +1,14 @@
 import { app } from "../../../scripts/app.js";
-import { request } from "./server.js";
+import { providers, services } from "./providers.js";
 import { cacheLimit, cacheUse } from "./settings/cache.js";
 import { keyRow, profileRow, tokenRow } from "./settings/keys.js";
 import { NEW_MP4, setDefaults, watchLoading } from "./settings/new_mp4.js";
-import { clipBudget, dayBudget, jobsAtOnce, localOnly, publicUrl } from "./settings/remote.js";
+import { clipBudget, dayBudget, jobsAtOnce, localOnly, ownServer, publicUrl } from "./settings/remote.js";
+import { apiKeys, apiModel, apiOn, apiPerMinute, apiQueue, apiRetention, savedModels } from "./settings/serving.js";
 import { addStyle } from "./style.js";
 import { ENGLISH, text } from "./text.js";
 
 addStyle("settings");
-
-/** What the server knows of providers and download services: their names, titles and the pages where keys are made. */
-const { providers, services } = await request("providers").catch(() => ({ providers: [], services: [] }));
 
 /** A provider's or a service's row: the server gives its title, and all of them share one text of the locales. */
 function sharedRow(id, type, key, { title, keys_page: page }) {
@@ -36,8 +34,9 @@ function row(id, type) {
 const GROUPS = {
     "Providers and keys": [
         row("Wan22.Keys.Profile", profileRow),
-        ...providers.map((provider) =>
-            sharedRow(`Wan22.Keys.${provider.name}`, keyRow(provider.name), "key", provider)),
+        ...providers.flatMap((provider) => [
+            ...(provider.own_server ? [sharedRow(`Wan22.Servers.${provider.name}`, ownServer, "server", provider)] : []),
+            sharedRow(`Wan22.Keys.${provider.name}`, keyRow(provider.name), "key", provider)]),
         row("Wan22.Keys.Callback", keyRow("callback")),
     ],
     "Budget": [
@@ -47,6 +46,15 @@ const GROUPS = {
     "What leaves this machine": [
         row("Wan22.Sending.LocalOnly", localOnly),
         row("Wan22.Sending.PublicUrl", publicUrl),
+    ],
+    "API": [
+        row("Wan22.Api.On", apiOn),
+        row("Wan22.Api.Keys", apiKeys),
+        row("Wan22.Api.Model", apiModel),
+        row("Wan22.Api.SavedModels", savedModels),
+        row("Wan22.Api.PerMinute", apiPerMinute),
+        row("Wan22.Api.Queue", apiQueue),
+        row("Wan22.Api.RetentionDays", apiRetention),
     ],
     "Concurrent jobs": providers.map(({ name, title, concurrent }) =>
         sharedRow(`Wan22.Jobs.${name}`, jobsAtOnce(name, concurrent), "jobs", { title })),

@@ -10,12 +10,13 @@ from ..model import RemoteModel
 from ..options import Option, read_options
 from ..provider import Provider
 from .atlascloud import AtlasCloud
+from .comfyui import AnotherComfyUI
 from .fal import Fal
 from .replicate import Replicate
 from .wavespeed import WaveSpeed
 
 PROVIDERS: dict[str, Provider] = {
-    provider.name: provider for provider in (WaveSpeed(), AtlasCloud(), Fal(), Replicate())}
+    provider.name: provider for provider in (WaveSpeed(), AtlasCloud(), Fal(), Replicate(), AnotherComfyUI())}
 """Name -> provider, in the order in which they are offered."""
 
 
@@ -39,7 +40,7 @@ def find_target(title: str, model_id: str, profile: str, options: str = "") -> T
     if provider is None:
         titles = ", ".join(provider.title for provider in PROVIDERS.values())
         raise RemoteError(ErrorKind.VALIDATION, f"The provider {title!r} is not known; choose one of {titles}.")
-    model = next((model for model in provider.models if model.id == model_id), None)
+    model = provider.model(model_id)
     if model is None:
         ids = ", ".join(model.id for model in provider.models)
         raise RemoteError(ErrorKind.VALIDATION, f"{title} has no model {model_id!r}; choose one of {ids}.")

@@ -32,6 +32,10 @@ UPLOAD = "https://v3.fal.media/files/upload"
 SCHEMA = "https://fal.ai/api/openapi/queue/openapi.json"
 POLICY_TYPE = "content_policy_violation"
 """`type` of an error that its content rules raise."""
+INTERPOLATION = {"interpolator_model", "num_interpolated_frames", "adjust_fps_for_interpolation"}
+"""Options that ask for frames between those that the model makes."""
+CANCELLED = "client_cancelled"
+"""`type` of the end of a job that was cancelled; a runner that does not hear of it works on."""
 APP = "fal-ai/wan"
 """Status, result and cancel take the first two parts of the endpoint's name, not the rest."""
 LAST = "end_image_url"
@@ -72,12 +76,12 @@ class Fal(Provider):
     history_delay = 900.0  # its list has ended jobs alone
     webhook = SignatureScheme(verify, f"{REST}/.well-known/jwks.json", read_jwks, secret=False)
     models = (
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", loras=10, negative_prompt=True, max_steps=40,
-                    guidance=True, last_image=LAST, num_frames=(17, 161), resolutions=SIZES,
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/lora", "Wan 2.2, LoRAs", loras=10, negative_prompt=True,
+                    max_steps=40, guidance=True, last_image=LAST, num_frames=(17, 161), resolutions=SIZES,
                     prices=dict.fromkeys(SIZES, Price(second=0.10, source=READ))),
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", negative_prompt=True, max_steps=40, guidance=True,
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video", "Wan 2.2", negative_prompt=True, max_steps=40, guidance=True,
                     last_image=LAST, num_frames=(17, 161), resolutions=SIZES, prices=PLAIN),
-        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", last_image=LAST, durations=(5,),
+        RemoteModel("fal-ai/wan/v2.2-a14b/image-to-video/turbo", "Wan 2.2 Turbo", last_image=LAST, durations=(5,),
                     resolutions=SIZES, prices=TURBO),
     )
 
@@ -115,9 +119,9 @@ class Fal(Provider):
         body: dict[str, Any] = {"image_url": image_url, "prompt": clip.prompt, "seed": clip.seed,
                                 "resolution": clip.resolution}
         if model.num_frames:
-            # By default it interpolates, and the clip is not num_frames at 16 a second.
-            body |= {"num_frames": plan.num_frames, "frames_per_second": 16, "interpolator_model": "none",
-                     "num_interpolated_frames": 0}
+            body |= {"num_frames": plan.num_frames, "frames_per_second": 16}
+            if not INTERPOLATION & set(plan.options):  # by default it interpolates
+                body |= {"interpolator_model": "none", "num_interpolated_frames": 0}
         if model.negative_prompt and clip.negative_prompt:
             body["negative_prompt"] = clip.negative_prompt
         if model.max_steps:
@@ -213,7 +217,10 @@ def _tells_the_end(reply: Reply) -> bool:
 
 
 def _failed(message: str, error_type: str, status: int = 500) -> JobStatus:
-    """Return the end of a job with an error; status: of its result. A refused input may be billed, a failure is not."""
+    """Return the end of a job with an error; status: of its result.
+
+    A refused input and a job that was cancelled may be billed, a failure is not.
+    """
     if error_type == POLICY_TYPE:
         kind = ErrorKind.POLICY
     elif status == 422 or error_type == "validation_error":
@@ -221,4 +228,4 @@ def _failed(message: str, error_type: str, status: int = 500) -> JobStatus:
     else:
         kind = ErrorKind.PROVIDER_FAILED
     return JobStatus(JobState.FAILED, error_kind=kind, message=message or error_type.replace("_", " "),
-                     unbilled=kind == ErrorKind.PROVIDER_FAILED)
+                     unbilled=kind == ErrorKind.PROVIDER_FAILED and error_type != CANCELLED)

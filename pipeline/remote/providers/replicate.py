@@ -10,7 +10,7 @@ from ..api import Reply, Request, form_file, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import OVER, JobState
 from ..json_parts import list_part, part, word_part
-from ..model import Price, RemoteModel
+from ..model import Price, RemoteModel, by_second
 from ..plan import Plan
 from ..provider import HistoryEntry, JobStatus, Provider, RequestFlow, clip_url, contains_any, seconds_of, word_of
 from ..signatures import SignatureScheme, SigningKeys, WebhookRequest, decode_secret, verify_shared
@@ -24,6 +24,7 @@ UNBILLED = "aborted"
 LIFETIME = "1h"
 """Time after which a job that has not ended is cancelled there: a finished clip is kept no longer."""
 READ = "its models' pages by clients' word, read 2026-11"
+CLIENTS = "clients' tables, read 2026-11"
 
 POLICY_WORDS = ("nsfw", "sensitive", "safety", "moderation")
 """Words in a refusal by its content rules."""
@@ -51,9 +52,12 @@ class Replicate(Provider):
     history_delay = 60.0
     webhook = SignatureScheme(verify, f"{BASE}/webhooks/default/secret", read_secret, secret=True)
     models = (
-        RemoteModel("wan-video/wan-2.2-i2v-fast", loras=1, last_image="last_image", num_frames=(81, 121),
-                    prices={"480p": Price(clip=0.06, source=READ)}),
-        RemoteModel("wan-video/wan-2.2-i2v-a14b", max_steps=50, num_frames=(81, 100)),
+        RemoteModel("wan-video/wan-2.2-i2v-fast", "Wan 2.2 fast, LoRAs", loras=1, last_image="last_image",
+                    num_frames=(81, 121),
+                    # $0.06 and $0.11 for 81 frames; one of 121 is billed at half as much again.
+                    prices={"480p": Price(second=0.012, source=READ), "720p": Price(second=0.022, source=READ)}),
+        RemoteModel("wan-video/wan-2.2-i2v-a14b", "Wan 2.2", max_steps=50, num_frames=(81, 100),
+                    estimates=by_second(CLIENTS, p480=(0.03, 0.06), p720=(0.06, 0.12))),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:

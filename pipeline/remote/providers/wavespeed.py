@@ -11,7 +11,7 @@ from ..api import MAX_MODELS, Reply, Request, get, post
 from ..errors import ErrorKind, RemoteError
 from ..job import JobState
 from ..json_parts import list_part, number_part, part, word_part
-from ..model import Price, RemoteModel
+from ..model import Price, RemoteModel, by_second
 from ..plan import Plan
 from ..provider import (
     HistoryEntry,
@@ -33,6 +33,7 @@ STATES = {"created": JobState.QUEUED, "pending": JobState.QUEUED, "processing": 
 READ = "a client's table of prices, read 2026-09"
 PAGE_READ = "a copy of the model's page"
 CLIENTS = "clients' tables, read 2026-11"
+PLAIN = {"480p": Price(second=0.03, source=PAGE_READ), "720p": Price(second=0.06, source=PAGE_READ)}
 PAGE = 100
 POLICY_WORDS = ("nsfw", "policy", "sensitive", "moderation")
 """Words in a refusal by its content rules; its code, where there is one, goes first."""
@@ -63,24 +64,28 @@ class WaveSpeed(Provider):
     history_delay = 60.0
     webhook = SignatureScheme(verify, f"{BASE}/webhook/secret", read_secret, secret=True)
     models = (
-        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", loras=3, lora_pages=True, negative_prompt=True,
-                    last_image="last_image", durations=(5, 8),
-                    prices={"480p": Price(second=0.04, source=PAGE_READ), "720p": Price(second=0.07, source=READ)}),
-        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora-ultra-fast", loras=3, lora_pages=True,
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora", "Wan 2.2, LoRAs", loras=3, lora_pages=True,
                     negative_prompt=True, last_image="last_image", durations=(5, 8),
-                    prices={"480p": Price(second=0.02, source=READ)}),
-        RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video-lora", loras=3, lora_pages=True, durations=(5, 8),
-                    prices={"480p": Price(second=0.04, source=READ)}),
-        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}", negative_prompt=True, last_image="last_image",
-                    durations=(5, 8),
-                    prices={"480p": Price(second=0.03, source=CLIENTS), "720p": Price(second=0.06, source=CLIENTS)}),
-        RemoteModel("wavespeed-ai/wan-2.2/image-to-video-lora", loras=3, lora_pages=True, negative_prompt=True,
-                    last_image="last_image", durations=(5, 8)),
-        RemoteModel("wavespeed-ai/wan-2.2/image-to-video", negative_prompt=True, last_image="last_image",
-                    durations=(5, 8)),
-        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-ultra-fast", negative_prompt=True, last_image="last_image",
-                    durations=(5, 8)),
-        RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video", durations=(5, 8)),
+                    prices={"480p": Price(second=0.04, source=PAGE_READ), "720p": Price(second=0.07, source=READ)}),
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-lora-ultra-fast", "Wan 2.2 ultra fast, LoRAs", loras=3,
+                    lora_pages=True, negative_prompt=True, last_image="last_image", durations=(5, 8),
+                    prices={"480p": Price(second=0.02, source=READ)}, estimates=by_second(CLIENTS, p720=(0.03, 0.05))),
+        RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video-lora", "Wan 2.2 Spicy, LoRAs (adult)", loras=3,
+                    lora_pages=True, durations=(5, 8), prices={"480p": Price(second=0.04, source=READ)},
+                    estimates=by_second(CLIENTS, p720=(0.07, 0.08))),
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}", "Wan 2.2", negative_prompt=True, last_image="last_image",
+                    durations=(5, 8), prices=PLAIN),
+        RemoteModel("wavespeed-ai/wan-2.2/image-to-video-lora", "Wan 2.2 unified, LoRAs", loras=3, lora_pages=True,
+                    negative_prompt=True, last_image="last_image", durations=(5, 8),
+                    estimates=by_second(CLIENTS, p480=(0.03, 0.04), p720=(0.06, 0.08))),
+        RemoteModel("wavespeed-ai/wan-2.2/image-to-video", "Wan 2.2 unified", negative_prompt=True,
+                    last_image="last_image", durations=(5, 8), prices=PLAIN),
+        RemoteModel("wavespeed-ai/wan-2.2/i2v-{resolution}-ultra-fast", "Wan 2.2 ultra fast", negative_prompt=True,
+                    last_image="last_image", durations=(5, 8),
+                    estimates=by_second(CLIENTS, p480=(0.01, 0.02), p720=(0.02, 0.04))),
+        RemoteModel("wavespeed-ai/wan-2.2-spicy/image-to-video", "Wan 2.2 Spicy (adult)", durations=(5, 8),
+                    prices={"480p": Price(second=0.03, source=CLIENTS)},
+                    estimates=by_second(CLIENTS, p720=(0.05, 0.06))),
     )
 
     def refusal(self, reply: Reply) -> RemoteError | None:

@@ -83,7 +83,8 @@ class WebhookReceiver:
             job = self.ledger.get(job_id)
         except KeyError:
             return None
-        return job if job.provider == provider and provider in PROVIDERS else None
+        known = PROVIDERS.get(provider)
+        return job if job.provider == provider and known is not None and known.webhook is not None else None
 
     def _verify(self, job: Job, request: WebhookRequest) -> str:
         verify, now = PROVIDERS[job.provider].webhook.verify, self.clock()

@@ -20,10 +20,10 @@ from tests.support.comfy_client import RejectedError
 from tests.support.comfy_outside import PICTURE, Outside, remote_node
 from tests.support.faults import answer
 from tests.support.hook_server import HOST
-from tests.support.runner import SERVERS
+from tests.support.runner import OWN, SERVERS
 
 KEYS = "/wan22/keys"
-FIRST_WITH_KEY = {"wavespeed": "models", "atlascloud": "upload", "fal": "token", "replicate": "models"}
+FIRST_WITH_KEY = {"wavespeed": "models", "atlascloud": "price", "fal": "token", "replicate": "models", OWN: "models"}
 """What of a provider hears the key first."""
 
 
@@ -49,8 +49,8 @@ def test_whose_keys_there_can_be_is_told_by_the_providers(outside: Outside) -> N
     found = json.loads(outside.server.request("/wan22/providers"))
     assert [(one["name"], one["title"], one["variables"][0]) for one in found["providers"]] == [
         (name, provider.title, provider.variables[0]) for name, provider in PROVIDERS.items()]
-    assert all(one["keys_page"].startswith("https://") and one["key_name"] and one["concurrent"] > 0
-               for one in found["providers"])
+    assert all(one["own_server"] or one["keys_page"].startswith("https://") for one in found["providers"])
+    assert all(one["key_name"] and one["concurrent"] > 0 for one in found["providers"])
     assert [one["name"] for one in found["services"]] == ["huggingface", "civitai"]
     assert found["callback"] == {"name": "callback", "variables": ["WAN22_CALLBACK_SECRET"]}
 
@@ -139,6 +139,9 @@ def test_store_that_others_can_read_is_not_used(outside: Outside) -> None:
 def test_no_key_is_seen_anywhere_after_runs_with_right_and_wrong_ones(outside: Outside) -> None:
     comfy, tokens = outside.comfy, {"civitai": "civ-token-0123456789", "huggingface": "hf-token-0123456789"}
     wrong = {name: f"{name}-wrong-0123456789" for name in SERVERS}
+    settings = outside.own / "remote.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(json.dumps({"own_servers": dict.fromkeys(("right", "wrong"), outside.providers[OWN].address)}))
     for name, server in outside.providers.items():
         assert ask(outside, {"profile": "right", "provider": name, "key": server.key})[0] == 204
         assert ask(outside, {"profile": "wrong", "provider": name, "key": wrong[name]})[0] == 204
@@ -149,7 +152,7 @@ def test_no_key_is_seen_anywhere_after_runs_with_right_and_wrong_ones(outside: O
         for seed, profile in enumerate(("right", "wrong", "wrong echoed")):
             if profile == "wrong echoed":
                 said = f"The key {wrong[name]} is not known."
-                body = {"detail": said, "message": said, "msg": said, "code": 401}
+                body = {"detail": said, "message": said, "msg": said, "code": 401, "error": {"message": said}}
                 server.fail(FIRST_WITH_KEY[name], answer(401, body))
             clip = remote_node(name, 30 + seed, profile=profile.partition(" ")[0])
             run = comfy.run({"picture": PICTURE, "clip": clip,
@@ -164,6 +167,7 @@ def test_no_key_is_seen_anywhere_after_runs_with_right_and_wrong_ones(outside: O
             assert run.outcome == ("execution_success" if profile == "right" else "execution_error"), (name, profile)
             seen.append(repr(run.events))
             if profile != "right":
+                assert not server.faults_left
                 assert "rejected the API" in run.error["exception_message"]
     with pytest.raises(RejectedError) as refused:
         comfy.submit({"picture": PICTURE, "clip": remote_node("fal", 3, profile=f"{wrong['fal']}:word"),
@@ -203,3 +207,4 @@ def test_no_key_is_seen_anywhere_after_runs_with_right_and_wrong_ones(outside: O
             assert ask(outside, {"profile": profile, "provider": name}, "DELETE")[0] == 204
     for service in tokens:
         assert ask(outside, {"provider": service}, "DELETE")[0] == 204
+    settings.unlink()

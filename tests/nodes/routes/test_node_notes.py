@@ -1,4 +1,4 @@
-"""What the canvas asks before a run, over HTTP of the real server: steps, LoRA headers, and who may not ask."""
+"""The questions of the canvas before a run, over HTTP of the real server: steps, LoRA headers, and who may not ask."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from devtools.server import ComfyServer
 from pipeline.download import peek
 from pipeline.http.errors import DownloadError
 from pipeline.http.secrets import Tokens
-from pipeline.lora.bundled import FOLDER
 from pipeline.node_inputs import MAX_BODY
 from pipeline.request import STAGES, Sampling
 from pipeline.sampling.schedule import describe_run, spans
 from pipeline.sampling.sigma_lists import read_sigmas
 from tests.support.hostile_server import File, HostileServer
+from tests.support.lora_files import DRAIN
 
 STEPS, LORA, QUOTE = ROUTES = ("/wan22/steps", "/wan22/lora/check", "/wan22/quote")
-HIGH = next(FOLDER.glob("*_high_noise.safetensors"))
-LOW = next(FOLDER.glob("*_low_noise.safetensors"))
+HIGH, LOW = DRAIN["high"], DRAIN["low"]
 
 
 def post(server: ComfyServer, path: str, body: object, **headers: str) -> tuple[int, str]:
@@ -180,6 +179,11 @@ def test_price_of_the_table_without_a_key(server: ComfyServer) -> None:
     assert "strict is on" in ask(server, QUOTE, **model, num_inference_steps=50, strict=True)["fault"]
     linked = ask(server, QUOTE, "num_inference_steps", **model, strict=True)
     assert linked["notes"] == [] and linked["price"] == pytest.approx(0.04 * 81 / 16)
+    model = {"provider": "AtlasCloud", "provider.model": "atlascloud/wan-2.2/image-to-video-lora"}
+    unknown = ask(server, QUOTE, "segments", **model, num_frames=81, max_cost=9.0)
+    assert unknown["price"] is None and unknown["estimates"] == pytest.approx([0.15, 0.25])
+    assert "Accept the estimates of this model once" in unknown["warnings"][-1]
+    assert unknown["notes"][0].startswith("This is the price of the first clip. Each segment is bought too")
 
 
 def looked(read: Any, size: int | None, name: str) -> bytes:

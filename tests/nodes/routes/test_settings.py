@@ -17,10 +17,12 @@ from devtools.paths import ROOT
 from pipeline.http.secrets import SERVICES
 from pipeline.remote import ui_names
 from pipeline.remote.providers import PROVIDERS
+from pipeline.serve.settings import ApiSettings
 from pipeline.video.provenance import METADATA
 from tests.support.canvas import Canvas
 from tests.support.comfy_client import Run
 from tests.support.comfy_outside import PICTURE, Outside, remote_node
+from tests.support.runner import OWN
 
 ROUTES = ("/wan22/settings", "/wan22/cache")
 PAGE_HOLDS = """() => JSON.stringify([document.documentElement.outerHTML, {...localStorage}, {...sessionStorage},
@@ -72,7 +74,7 @@ def run(outside: Outside, provider: str, seed: int, **inputs: object) -> Run:
 
 
 def refusal(outside: Outside, provider: str, seed: int, **inputs: object) -> str:
-    """What a clip is refused with; nothing was bought."""
+    """Return the error with which a clip is refused; nothing was bought."""
     server = outside.providers[provider]
     bought = len(server.jobs)
     ended = run(outside, provider, seed, **inputs)
@@ -202,6 +204,9 @@ def test_the_dialog_has_the_rows_of_every_provider_and_service(canvas: Canvas) -
         assert field.get_attribute("placeholder") == str(provider.concurrent)
     for service in SERVICES:
         assert row(canvas, f"Downloads.{service.key}").inner_text().strip().startswith(f"{service.name} token")
+    for name, standard in (("PerMinute", ApiSettings.per_minute), ("Queue", ApiSettings.queue),
+                           ("RetentionDays", ApiSettings.retention_days)):
+        row(canvas, f"Api.{name}").locator(f"input[placeholder='{standard:g}']").wait_for()
     canvas.page.keyboard.press("Escape")
 
 
@@ -303,6 +308,67 @@ def test_what_is_settled_in_the_dialog_holds_and_is_there_after_a_reload(canvas:
     line(canvas, "Budget.Day", "Saved")
     assert run(outside, "wavespeed", 33).outcome == "execution_success"
     assert canvas.errors.pop().startswith("Failed to load resource: the server responded with a status of 400")
+    assert not canvas.errors
+
+
+def test_the_address_of_ones_own_comfyui_goes_in_by_the_dialog_and_its_key_with_it(canvas: Canvas, outside: Outside,
+                                                                                  ) -> None:
+    there = outside.providers[OWN]
+    canvas.open()
+    open_dialog(canvas)
+    address, key = (row(canvas, f"{group}.{OWN}").locator("input") for group in ("Servers", "Keys"))
+    for typed, said in (("gpubox", "is not an address"), ("http://169.254.169.254", "no server of your network"),
+                        ("http://8.8.8.8:8188", "Use https"), (there.address, "Saved")):
+        address.fill(typed)
+        address.press("Enter")
+        line(canvas, f"Servers.{OWN}", said)
+    key.fill(there.key)
+    key.press("Enter")
+    line(canvas, f"Keys.{OWN}", "Saved")
+    ended = run(outside, OWN, 41)
+    assert ended.outcome == "execution_success", ended.error
+    address.fill("http://192.168.1.20:8188")
+    address.press("Enter")
+    line(canvas, f"Keys.{OWN}", "Not set")
+    address.fill("")
+    address.press("Enter")
+    line(canvas, f"Servers.{OWN}", "Saved")
+    assert "There is no address of" in refusal(outside, OWN, 42)
+    assert all(error.startswith("Failed to load resource: the server responded with a status of 400")
+               for error in canvas.errors) and len(canvas.errors) == 3
+    canvas.errors.clear()
+
+
+def test_a_key_of_the_api_is_made_in_the_dialog_and_shown_once(canvas: Canvas, outside: Outside) -> None:
+    canvas.load(json.loads((ROOT / "workflows" / "image-to-video-demo.json").read_text("utf-8")))
+    open_dialog(canvas)
+    line(canvas, "Api.Keys", "No key yet")
+    row(canvas, "Api.On").locator("input").check()
+    line(canvas, "Api.On", "Saved")
+    field = row(canvas, "Api.Keys").locator("input").first
+    field.fill("shop")
+    field.press("Enter")
+    line(canvas, "Api.Keys", "Keys: 1")
+    key, secret = (shown.input_value() for shown in row(canvas, "Api.Keys").locator(".wan22-settings-made input").all())
+    assert key.startswith("wan22_") and secret.startswith("whsec_")
+    field = row(canvas, "Api.SavedModels").locator("input")
+    field.fill("mine")
+    field.press("Enter")
+    row(canvas, "Api.SavedModels").locator("select").get_by_text("mine").wait_for(state="attached")
+    row(canvas, "Api.Model").locator("select").select_option("mine")
+    line(canvas, "Api.Model", "Saved")
+    status, text = ask(outside, "/wan22/api/v1/models", Authorization=f"Bearer {key}")
+    assert status == 200 and json.loads(text)["models"][0]["id"] == "mine"
+    canvas.open()
+    open_dialog(canvas)
+    line(canvas, "Api.Keys", "Keys: 1")
+    held = canvas.page.evaluate(PAGE_HOLDS)
+    assert row(canvas, "Api.On").locator("input").is_checked() and key not in held and secret not in held
+    revoke = row(canvas, "Api.Keys").locator("button").last
+    revoke.click()
+    revoke.click()
+    line(canvas, "Api.Keys", "No key yet")
+    assert ask(outside, "/wan22/api/v1/models", Authorization=f"Bearer {key}")[0] == 401
     assert not canvas.errors
 
 

@@ -1,4 +1,4 @@
-"""AtlasCloud as its MCP server, its ComfyUI nodes and its documentation describe it.
+"""AtlasCloud as its MCP server (September 2026), its ComfyUI nodes and its documentation describe it.
 
 Decided here, because nothing settles it:
 - The submit answers status "created" (seen) with the id; while the job waits its status is "created" too.
@@ -66,7 +66,13 @@ class SpicyLora(Spicy):
 
 class Turbo(Plain):
     resolution: Literal["480p", "720p", "1080p"] = "480p"
-    duration: Duration = 5
+    duration: Literal[5] = 5
+
+
+class TurboOpen(Turbo):
+    """atlascloud/wan-2.2-turbo/image-to-video."""
+
+    negative_prompt: str = ""
 
 
 class TurboLora(Turbo):
@@ -83,7 +89,7 @@ MODELS: dict[str, tuple[type[Inputs], float]] = {
     "atlascloud/wan-2.2-turbo-spicy/image-to-video-lora": (TurboLora, 0.026),
     "alibaba/wan-2.2-spicy/image-to-video": (Spicy, 0.03),
     "atlascloud/wan-2.2-turbo-spicy/image-to-video": (Turbo, 0.02),
-    "atlascloud/wan-2.2-turbo/image-to-video": (Turbo, 0.02),
+    "atlascloud/wan-2.2-turbo/image-to-video": (TurboOpen, 0.02),
     "alibaba/wan-2.2/i2v-480p": (Plain, 0.03),
     "alibaba/wan-2.2/i2v-720p": (Plain, 0.06),
 }
@@ -101,7 +107,7 @@ class AtlasCloudServer(ProviderServer):
     hosts = (API, MEDIA, STATIC)
     media_hosts = (MEDIA,)
     bare_base64 = True
-    points = ("submit", "poll", "models", "schema", "upload", "secret")
+    points = ("submit", "poll", "models", "schema", "upload", "secret", "price", "history")
     ends = ("done", "failed", "refused", "failed_500", "refused_500", "timeout", "cancelled", "empty", "succeeded",
             "objects")
     """_500: told as HTTP 500 with data.status failed. succeeded: that word, and `output` (a string) for `outputs`."""
@@ -117,6 +123,8 @@ class AtlasCloudServer(ProviderServer):
             Route("POST", API, rf"{base}/model/generateVideo", "submit", self._submit),
             Route("GET", API, rf"{base}/model/prediction/(?P<job_id>[^/]+)", "poll", self._poll),
             Route("POST", API, rf"{base}/model/uploadMedia", "upload", self._upload),
+            Route("POST", API, rf"{base}/model/calculate", "price", self._calculate),
+            Route("GET", API, rf"{base}/model/history", "history", self._history),
             Route("GET", API, rf"{base}/models", "models", self._models, open=True),
             Route("GET", STATIC, r"/schema/(?P<model>.+)\.json", "schema", self._schema, open=True),
             Route("GET", API, rf"{base}/webhooks/jwks\.json", "secret", self._jwks, open=True),
@@ -205,6 +213,28 @@ class AtlasCloudServer(ProviderServer):
         upload = self.keep_upload(MEDIA, *file)
         return self._ok({"type": "image", "download_url": upload.url, "filename": upload.name,
                          "size": len(upload.data)}, message="success")
+
+    def _calculate(self, request: Request) -> Answer:
+        """Return the price of a request that is not made."""
+        body = dict(self.object_body(request))
+        model = body.pop("model", None)
+        if model not in self.models:
+            raise self.refuse("model", "model not found")
+        self.check_inputs(model, body)
+        price = self.cost(model, body)
+        return self._ok({"price": str(price), "origin_price": str(price), "estimated": False})
+
+    def _history(self, request: Request) -> Answer:
+        """Return the newest jobs. Unknown parameters change nothing, as at the real one."""
+        query = request.seen.query
+        page, size = int(query.get("no", 1)), int(query.get("size", 10))
+        newest = [{"ID": job.id, "model": job.model, "status": self.prediction(job)["status"],
+                   "createdAt": str(int(job.created)), "requestBody": json.dumps({"model": job.model, **job.inputs}),
+                   "result": {"outputs": [], "error": ""}}
+                  for job in reversed(self.jobs.values()) if query.get("model") in (None, job.model)]
+        items = newest[(page - 1) * size:page * size]
+        return self._answer(200, {"code": "200", "data": {"total": len(newest), "pageNo": page, "pageSize": size,
+                                                          "items": items or None}})
 
     def _models(self, request: Request) -> Answer:
         return self._answer(200, {"code": "200", "data": [

@@ -91,7 +91,7 @@ class FalServer(ProviderServer):
         return round(price * scale * (inputs.get("num_frames", 81) / 16 if unit == "second" else 1), 4)
 
     def frames(self, job: Job) -> int:
-        """What film or rife add is made too, which it is by default."""
+        """Return the number of frames: those that film or rife add are made too, which they are by default."""
         return (job.inputs.get("num_frames", 81) - 1) * (self._between(job) + 1) + 1
 
     def fps(self, job: Job) -> int:
@@ -182,7 +182,7 @@ class FalServer(ProviderServer):
         return json_answer(202, {"status": "CANCELLATION_REQUESTED"})
 
     def _position(self, job: Job) -> int:
-        """How many unfinished jobs are ahead."""
+        """Return how many unfinished jobs are ahead."""
         ahead = [other for other in self.jobs.values() if not other.finished]
         return ahead.index(job) if job in ahead else 0
 
@@ -194,7 +194,7 @@ class FalServer(ProviderServer):
         return {"loc": place, "msg": text, "type": kind, "url": f"https://docs.fal.ai/errors#{kind}", "input": value}
 
     def _history(self, request: Request) -> Answer:
-        """What has ended. Time goes on for a job while its owner looks here, as it does when it is polled."""
+        """Return what has ended. Time goes on for a job while its owner looks here, as when it is polled."""
         self.allow_query(request, "endpoint_id", "start", "end", "expand", "limit", "cursor")
         query = request.seen.query
         if query.get("endpoint_id") not in self.models or not 1 <= int(query.get("limit", 50)) <= 100:

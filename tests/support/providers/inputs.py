@@ -1,4 +1,4 @@
-"""What all providers check in a job's inputs. The checks are strict where the providers' own are unknown.
+"""Checks of a job's inputs that all providers make. The checks are strict where the providers' own are unknown.
 
 Decided here, because nobody documents it: pictures are JPEG, PNG or WebP; their sides are at most 2000 pixels and
 their data 10 MB (what providers.md calls safe everywhere); a LoRA is an https link that ends in .safetensors before
@@ -75,7 +75,7 @@ class Upload:
     """A file that was uploaded."""
 
     url: str
-    """Where it can be had, by the answer to the upload."""
+    """Its address, by the answer to the upload."""
     name: str
     content_type: str
     data: bytes
@@ -107,7 +107,7 @@ def inline_picture(value: str, *, bare: bool = False) -> bytes | None:
 
 
 def is_public_https(url: str, longest: int = 2048) -> bool:
-    """Whether a provider would call this address: https, a public name, no user, no port of its own."""
+    """Return True when a provider would call this address: https, a public name, no user, no port of its own."""
     try:
         parts = urlsplit(url)
         port = parts.port

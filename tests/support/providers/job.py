@@ -11,20 +11,20 @@ FOREVER = 10**9
 
 @dataclass(frozen=True)
 class Script:
-    """How a job goes."""
+    """The course of a job."""
 
     queued: int = 1
     """Polls that find it waiting."""
     running: int = 1
     """Polls after those that find it running; FOREVER is a job that is stuck."""
     end: str = "done"
-    """How it ends: one of the server's `ends`."""
+    """Its end: one of the server's `ends`."""
     missing: int = 0
     """Polls, the first of all, that find no such job (AtlasCloud's 404 after a submit)."""
     word: str | None = None
     """The status that it shows while it runs, in place of the provider's own word."""
     error: str | None = None
-    """What the provider says when it fails, in place of this server's text."""
+    """The provider's words when it fails, in place of this server's text."""
     frames: int | None = None
     """Frames of the clip, in place of what the inputs ask for."""
     expired: int = 0
@@ -46,11 +46,11 @@ class Job:
     script: Script
     webhook: str | None = None
     invalid: list[dict[str, Any]] = field(default_factory=list)
-    """What is wrong with the inputs, where the provider finds that out only later (fal)."""
+    """Errors of the inputs, where the provider finds them only later (fal)."""
     polls: int = 0
     cancelled: bool = False
     cancels: int = 0
-    """How often its cancel was asked for."""
+    """Number of times that its cancel was asked for."""
     deleted: bool = False
     looks: int = 0
     """Polls that found it finished."""

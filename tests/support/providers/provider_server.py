@@ -1,4 +1,4 @@
-"""What the four providers' servers share: jobs that go by a script, money, uploads.
+"""The common part of the four providers' servers: jobs that go by a script, money, uploads.
 
     server = FalServer(tmp_path)                      # its own CdnServer is server.cdn; or FalServer(tmp_path, cdn)
     server.script = Script(queued=0, running=2)       # how every job goes from now on
@@ -56,7 +56,7 @@ class ProviderServer(ApiServer):
     models: dict[str, type[Inputs]]
     """Id -> inputs of each model served."""
     ends: tuple[str, ...]
-    """How jobs can end; the first three are done, failed and refused everywhere."""
+    """Ends of jobs; the first three are done, failed and refused everywhere."""
     media_hosts: tuple[str, ...] = ()
     """Hosts of uploads: a link there must be of an upload that was made."""
     bare_base64 = False
@@ -90,7 +90,7 @@ class ProviderServer(ApiServer):
 
     @abstractmethod
     def frames(self, job: Job) -> int:
-        """How many frames the inputs ask for."""
+        """Return how many frames the inputs ask for."""
 
     def fps(self, job: Job) -> int:
         """Frames a second that the inputs ask for."""
@@ -146,7 +146,7 @@ class ProviderServer(ApiServer):
             raise self.refuse("malformed", f"Unknown query parameters: {', '.join(strange)}.")
 
     def errors(self, model: str, inputs: dict[str, Any]) -> list[dict[str, Any]]:
-        """What is wrong with the inputs, as pydantic's and fal's list: {type, loc, msg, input, ...}."""
+        """Return the errors of the inputs, as pydantic's and fal's list: {type, loc, msg, input, ...}."""
         try:
             self.models[model].model_validate(inputs)
         except ValidationError as error:

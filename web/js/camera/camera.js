@@ -1,6 +1,6 @@
 import { apply, CORNERS, frameMatrix, frameSize } from "./frame.js";
 import { between, CAMERA, indexAt } from "./path.js";
-import { shape } from "./stage.js";
+import { dot, line, pointsOf, shape } from "./stage.js";
 
 /** Pixels of the stage. */
 const HANDLE = 5;
@@ -12,7 +12,6 @@ const WAY = 60;
 const DEGREES = 180 / Math.PI;
 const SNAP = 15;
 
-const points = (list) => list.map((point) => point.map((value) => value.toFixed(2)).join()).join(" ");
 const minus = ([x, y], [fromX, fromY]) => [x - fromX, y - fromY];
 const angle = ([x, y]) => Math.atan2(y, x) * DEGREES;
 
@@ -49,25 +48,23 @@ export const camera = {
 
     draw(stage, path, place, scene) {
         const toStage = (point) => apply(stage.toStage, point);
-        const outline = (view) => points(cornersOf(view, scene).map(toStage));
-        const view = between(path.keyframes, place);
-        const corners = cornersOf(view, scene).map(toStage);
-        const centres = path.keyframes.map((keyframe) => toStage(centreOf(keyframe, scene)));
-        const way = points(wayOf(path).map((passed) => toStage(centreOf(passed, scene))));
+        const outline = (view) => pointsOf(cornersOf(view, scene).map(toStage));
         const { keyframes } = path;
+        const view = between(keyframes, place);
+        const corners = cornersOf(view, scene).map(toStage);
+        const centres = keyframes.map((keyframe) => toStage(centreOf(keyframe, scene)));
+        const way = wayOf(path).map((passed) => toStage(centreOf(passed, scene)));
         const shown = keyframes.length > MOST_OUTLINES ? [keyframes[0], keyframes.at(-1)] : keyframes;
-        const here = indexAt(path.keyframes, place);
+        const here = indexAt(keyframes, place);
         const [width, height] = stage.size;
         const [top, turn] = turnHandle(corners);
         return [
-            shape("path", { class: "shade", d: `M0 0H${width}V${height}H0ZM${points(corners).replaceAll(" ", "L")}Z` }),
+            shape("path", { class: "shade", d: `M0 0H${width}V${height}H0ZM${pointsOf(corners).replaceAll(" ", "L")}Z` }),
             ...shown.map((keyframe) => shape("polygon", { class: "other", points: outline(keyframe) })),
-            shape("polyline", { class: "path-edge", points: way }),
-            shape("polyline", { class: "path", points: way }),
-            shape("polygon", { class: "frame-edge", points: points(corners) }),
-            shape("polygon", { class: "frame", points: points(corners), "data-grab": "move" }),
-            ...centres.map(([cx, cy], n) => shape("circle", { class: n === here ? "keyframe here" : "keyframe",
-                cx, cy, r: HANDLE, "data-keyframe": n })),
+            ...line(way),
+            shape("polygon", { class: "frame-edge", points: pointsOf(corners) }),
+            shape("polygon", { class: "frame", points: pointsOf(corners), "data-grab": "move" }),
+            ...centres.map((centre, n) => dot(centre, n === here, { "data-keyframe": n })),
             shape("line", { class: "arm", x1: top[0], y1: top[1], x2: turn[0], y2: turn[1] }),
             shape("circle", { class: "handle turn", cx: turn[0], cy: turn[1], r: HANDLE + 1, "data-grab": "turn" }),
             ...corners.map(([x, y], n) => shape("rect", { class: `handle scale-${n % 2}`, x: x - HANDLE, y: y - HANDLE,

@@ -43,9 +43,9 @@ export class Controls {
         });
         this.help = element("small");
         this.said = element("output", { className: "wan22-camera-said", "aria-live": "polite" });
-        this.element = element("div", { className: "wan22-camera-bar" },
-            element("div", { className: "wan22-camera-row" }, this.playing, timeline, this.count),
-            element("div", { className: "wan22-camera-row" }, this.keyed, this.looking, this.presets, this.easing),
+        this.element = element("div", { className: "wan22-controls-bar" },
+            element("div", { className: "wan22-controls-row" }, this.playing, timeline, this.count),
+            element("div", { className: "wan22-controls-row" }, this.keyed, this.looking, this.presets, this.easing),
             element("div", { className: "wan22-camera-numbers" }, ...this.numbers.map((input) =>
                 element("label", {}, element("span", { textContent: input.name, "aria-hidden": "true" }), input))),
             this.help, this.said);

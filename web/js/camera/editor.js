@@ -48,7 +48,7 @@ export class Editor {
             easing: (easing) => this.#change({ easing }),
             number: (name, value) => this.#typed(name, value),
         }, presets);
-        this.element = element("div", { className: "wan22-camera", "role": "group",
+        this.element = element("div", { className: "wan22-camera wan22-controls", "role": "group",
             "aria-label": text(`${moving.name}.label`) }, this.stage.element, this.controls.element);
         const [name, help] = [text(`${moving.name}.stage`), text(`${moving.name}.help`)];
         this.stage.element.setAttribute("aria-label", `${name}. ${help}`);

@@ -3,13 +3,14 @@ import { app } from "../../../../scripts/app.js";
 import { addElement } from "../element_widget.js";
 import { forwardToCanvas } from "../forward.js";
 import { latestOnly, readInputs, watchInputs } from "../node_inputs.js";
+import { lastingKeyOf } from "../node_key.js";
 import { request } from "../server.js";
 import { addStyle } from "../style.js";
 import { camera } from "./camera.js";
 import { Editor } from "./editor.js";
 import { cutOut } from "./mask.js";
 import { object } from "./object.js";
-import { keyOf, loadPicture, Source } from "./source.js";
+import { loadPicture, Source } from "./source.js";
 
 /** Node -> what moves on it. */
 const NODES = { Wan22CameraPath: camera, Wan22MoveObject: object };
@@ -30,13 +31,12 @@ let presets;
 
 function add(node, moving) {
     presets ??= request("camera_presets").catch(() => []);
-    const key = () => `${app.rootGraph.id}/${keyOf(node)}`;
     const editor = new Editor(moving, {
         write(text) {
             const widget = node.widgets.find(({ name }) => name === "path");
             widget.value = text;
             widget.callback?.(text, app.canvas, node);
-            places.set(key(), editor.place);
+            places.set(lastingKeyOf(node), editor.place);
             node.setDirtyCanvas(true, true);
         },
         begin: () => app.canvas.emitBeforeChange(),
@@ -55,7 +55,7 @@ function add(node, moving) {
         editor.release();
     };
     forwardToCanvas(editor.element);
-    follow(node, editor, () => places.get(key()) ?? 0);
+    follow(node, editor, () => places.get(lastingKeyOf(node)) ?? 0);
 }
 
 /** Give a node that is loaded the size that it had: its choices, when they are set, take it down to the least. */
@@ -123,6 +123,7 @@ async function pictureOf(file, mask) {
         object: drawn ? cutOut(picture, drawn, mask.channel) : null };
 }
 
+addStyle("controls");
 addStyle("camera");
 api.addEventListener("executed", lookAgain);
 app.registerExtension({

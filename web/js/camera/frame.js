@@ -29,7 +29,7 @@ export function apply([a, b, c, d, e, f, g, h, i], [x, y]) {
 export const scaling = (x, y) => [x, 0, 0, 0, y, 0, 0, 0, 1];
 export const translation = (x, y) => [1, 0, x, 0, 1, y, 0, 0, 1];
 
-/** Return width and height in pixels of the frame at rest in a picture; aspect: the clip's width / height. */
+/** Return width and height in pixels of the largest frame in a picture, which is that of a camera at rest. */
 export function frameSize({ width, height }, aspect) {
     return width / height > aspect ? [height * aspect, height] : [width, width / aspect];
 }

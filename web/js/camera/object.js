@@ -1,8 +1,9 @@
 import { apply, frameMatrix, frameSize } from "./frame.js";
-import { between, CAMERA, indexAt, limited, OBJECT } from "./path.js";
-import { shape } from "./stage.js";
+import { between, CAMERA, DEFAULT_FOV, indexAt, limited, OBJECT } from "./path.js";
+import { dot, line, shape } from "./stage.js";
 
-const DOT = 5;
+/** Pixels of the stage. */
+const RING = 10;
 /** Widths of the frame that a drawn path may be simplified by, and the least time between two of its keyframes. */
 const TOLERANCE = 0.01;
 const LEAST_TIME = 0.01;
@@ -28,22 +29,19 @@ export const object = {
     fault: () => undefined,
 
     /** Return the matrix to look through a camera at rest. */
-    look: (moved, { picture, aspect }) => frameMatrix(REST, picture, aspect, 50),
+    look: (moved, { picture, aspect }) => frameMatrix(REST, picture, aspect, DEFAULT_FOV),
 
     shift: shiftOf,
 
     draw(stage, path, place, scene) {
         const toStage = (point) => apply(stage.toStage, point);
         const here = indexAt(path.keyframes, place);
-        const dots = path.keyframes.map((moved) => toStage(placeOf(moved, scene)));
+        const places = path.keyframes.map((moved) => toStage(placeOf(moved, scene)));
         const [x, y] = toStage(placeOf(between(path.keyframes, place), scene));
-        const way = dots.map((dot) => dot.join()).join(" ");
         return [
-            shape("polyline", { class: "path-edge", points: way }),
-            shape("polyline", { class: "path", points: way }),
-            shape("circle", { class: "ring", cx: x, cy: y, r: 2 * DOT }),
-            ...dots.map(([cx, cy], n) => shape("circle", { class: n === here ? "keyframe here" : "keyframe",
-                cx, cy, r: DOT, ...(n > 0 && { "data-keyframe": n }) })),
+            ...line(places),
+            shape("circle", { class: "ring", cx: x, cy: y, r: RING }),
+            ...places.map((point, n) => dot(point, n === here, n > 0 ? { "data-keyframe": n } : {})),
         ];
     },
 

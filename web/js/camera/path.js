@@ -9,7 +9,7 @@ const LIMITS = { t: [0, 1], x: [-10, 10], y: [-10, 10], zoom: [0.1, 10], roll: [
     orbit: [-60, 60], fov: [5, 90] };
 /** Of t, enough to tell frames of the longest clip apart. */
 const DECIMALS = { t: 5, x: 4, y: 4, zoom: 4, roll: 2, tilt: 2, orbit: 2, fov: 2 };
-const DEFAULT_FOV = 50;
+export const DEFAULT_FOV = 50;
 
 /** Numbers of a keyframe, with their values where they are not given, and what else the path may have. */
 export const CAMERA = { numbers: { x: 0, y: 0, zoom: 1, roll: 0, tilt: 0, orbit: 0 }, settings: ["easing", "fov"] };

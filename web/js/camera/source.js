@@ -1,12 +1,10 @@
 import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
 import { watchInputs } from "../node_inputs.js";
+import { keyOf } from "../node_key.js";
 
 const LOADERS = new Set(["LoadImage", "LoadImageMask", "LoadImageOutput"]);
 const WIDGETS = ["image", "channel"]; // of a loader
-
-/** Return the key of a node in app.nodeOutputs. */
-export const keyOf = (node) => (node.graph.isRootGraph ? String(node.id) : `${node.graph.id}:${node.id}`);
 
 /** Return the node that gives an input, also over Reroutes; null if there is none. */
 function originOf(node, input) {

@@ -1,11 +1,13 @@
 import { element } from "../element.js";
-import { apply, invert, multiply, scaling, translation } from "./frame.js";
+import { apply, frameSize, invert, multiply, scaling, translation } from "./frame.js";
 import { Layers } from "./layers.js";
 
 /** Pixels around the picture, so that handles at its edge can be seen and caught. */
 const PADDING = 30;
 /** A path that leaves the picture by more than this, in its widths and heights, is drawn cut. */
 const MOST_OUTSIDE = 1;
+/** Radius of a keyframe's dot in pixels. */
+const DOT = 5;
 const SVG = "http://www.w3.org/2000/svg";
 
 /** Return a new SVG element with attributes. */
@@ -13,6 +15,19 @@ export function shape(name, attributes = {}) {
     const made = document.createElementNS(SVG, name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
     return made;
+}
+
+/** Return points of the stage as an attribute of shapes. */
+export const pointsOf = (points) => points.map((point) => point.map((value) => value.toFixed(2)).join()).join(" ");
+
+/** Return shapes of a line through points of the stage. */
+export function line(points) {
+    return ["path-edge", "path"].map((name) => shape("polyline", { class: name, points: pointsOf(points) }));
+}
+
+/** Return a shape of a keyframe at a point of the stage; caught: its data-keyframe, where it can be caught. */
+export function dot([cx, cy], isHere, caught = {}) {
+    return shape("circle", { class: isHere ? "keyframe here" : "keyframe", cx, cy, r: DOT, ...caught });
 }
 
 /**
@@ -104,7 +119,7 @@ export class Stage {
      */
     look(matrix, aspect, shift) {
         const [width, height] = this.size;
-        const [seenWidth, seenHeight] = width / height > aspect ? [height * aspect, height] : [width, width / aspect];
+        const [seenWidth, seenHeight] = frameSize({ width, height }, aspect);
         Object.assign(this.view.style, { width: `${seenWidth}px`, height: `${seenHeight}px` });
         const units = multiply(scaling(seenWidth, seenHeight), translation(0.5, 0.5));
         this.seen.transform(multiply(units, invert(matrix)), shift);

@@ -24,7 +24,8 @@ export function fileUrl(job) {
 export async function cancel(job, others) {
     const warnings = [
         job.remote && !job.cancels && job.sent && text("jobs.cancel.billed", { provider: job.provider }),
-        job.remote && job.cancels && job.sent && text("jobs.cancel.called", { provider: job.provider }),
+        job.remote && job.cancels && job.sent
+            && text(`jobs.cancel.${job.own_server ? "free" : "called"}`, { provider: job.provider }),
         job.remote && !job.sent && text("jobs.cancel.unsent"),
         others > 0 && text("jobs.cancel.others", { others }),
     ].filter(Boolean);
@@ -52,7 +53,8 @@ export async function resume(job) {
 export async function settle(job) {
     await app.loadApiJson(resumeGraph(job, ""), text("jobs.settle.name", { job: job.id.slice(0, 8) }));
     for (const node of app.graph.nodes) if (node.type === "Wan22ResumeRemoteClip") node.showAdvanced = true;
-    toast("info", text("jobs.settle.title"), text("jobs.settle.how", { provider: job.provider }), 30000);
+    const how = job.own_server ? "jobs.settle.howOwn" : "jobs.settle.how";
+    toast("info", text("jobs.settle.title"), text(how, { provider: job.provider }), 30000);
 }
 
 /** Return a graph in API form. prefix: keeps its ids apart from those of the canvas. */

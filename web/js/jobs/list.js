@@ -9,7 +9,7 @@ const MIN_INTERVAL = 400; // milliseconds between two requests, however many eve
  * @typedef {{id: string, remote: boolean, state: string, created: number, began: ?number, ended: ?number,
  *   run: ?string, provider: string, model: string, prompt: string, error: string, file: ?object, workflow: boolean,
  *   progress: ?{node: string, value: number, max: number}, nodes: Record<string, string>, sent: boolean,
- *   cancels: boolean, place: ?number, price: ?number, price_source: string}} Job
+ *   cancels: boolean, own_server: boolean, place: ?number, price: ?number, price_source: string}} Job
  */
 
 /** The jobs that this page knows of. Dispatches "change" when any of them changes. */
@@ -25,6 +25,8 @@ export class JobList extends EventTarget {
     /** Why the last request failed; "" when it did not. */
     fault = "";
     loaded = false;
+    /** Another string after ComfyUI was restarted. */
+    server = "";
     #serverTime = 0; // the server's clock at the last response
     #receivedAt = 0; // ours at that moment
     #oldest = Infinity; // of the pages, for requesting the next one
@@ -117,10 +119,10 @@ export class JobList extends EventTarget {
         this.#apply(response);
     }
 
-    #apply({ jobs, now, spent, budget }) {
+    #apply({ jobs, now, spent, budget, server }) {
         for (const job of jobs) this.jobs.set(job.id, job);
         [this.#serverTime, this.#receivedAt] = [now, performance.now()];
-        [this.spent, this.budget] = [spent, budget];
+        [this.spent, this.budget, this.server] = [spent, budget, server];
     }
 
     #notify() {

@@ -53,7 +53,8 @@ export function dollars(amount) {
 /** Return the price, after a ≈ if it is an estimate; "" if it is not known, or nothing is billed. @param {Job} job */
 export function price(job) {
     if (job.price === null || (job.price === 0 && ["failed", "canceled"].includes(job.state))) return "";
-    return (/^(billed|quoted) by /.test(job.price_source) ? "" : "≈ ") + dollars(job.price);
+    const isExact = job.price === 0 || /^(billed|quoted) by /.test(job.price_source);
+    return (isExact ? "" : "≈ ") + dollars(job.price);
 }
 
 /** Return the time of the request, without the date if that is today. @param {Job} job */

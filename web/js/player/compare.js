@@ -17,7 +17,7 @@ export class Compare {
         this.view = element("select", { title: text("player.view"), "aria-label": text("player.view") },
             ...["side", "wipe"].map((view) => new Option(text(`player.${view}`), view)));
         this.view.addEventListener("change", () => stage.setLayout(this.view.value));
-        this.bar = element("div", { className: "wan22-player-row", hidden: true }, this.choice, this.view);
+        this.bar = element("div", { className: "wan22-controls-row", hidden: true }, this.choice, this.view);
         this.wipe = element("input", { type: "range", min: 0, max: 1, step: "any", value: 0.5,
             className: "wan22-player-wipe", "aria-label": text("player.wipe-at") });
         this.wipe.addEventListener("input", () => stage.setWipe(this.wipe.value));

@@ -1,11 +1,13 @@
 import { app } from "../../../../scripts/app.js";
 import { forwardToCanvas } from "../forward.js";
+import { keyOf, lastingKeyOf } from "../node_key.js";
 import { addStyle } from "../style.js";
 import { clipsOf } from "./clip.js";
 import { lastOutputs } from "./history.js";
 import { Player } from "./player.js";
 
-const NODES = new Set(["Wan22SaveMP4", "Wan22DecodeToMP4", "Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip"]);
+const NODES = new Set(["Wan22SaveMP4", "Wan22DecodeToMP4", "Wan22LongClip", "Wan22JoinClips", "Wan22ClipGrid",
+    "Wan22RemoteImageToVideo", "Wan22ResumeRemoteClip"]);
 /** Name and type of ComfyUI's own player: it adds none where there is one, and a subgraph can show it. */
 const WIDGET = { name: "video-preview", type: "video" };
 const MARGIN = 10;
@@ -18,8 +20,6 @@ const earlier = new Map();
 /** Workflow -> its last outputs by the server's history, when it was first opened on this page. */
 const history = new Map();
 
-/** Return the key of a node in app.nodeOutputs. */
-const keyOf = (node) => (node.graph.isRootGraph ? String(node.id) : `${node.graph.id}:${node.id}`);
 const ourNodes = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
     .flatMap((graph) => graph.nodes).filter((node) => NODES.has(node.comfyClass));
 
@@ -32,9 +32,9 @@ function show(node, output, play = false) {
     const player = players.get(node) ?? add(node);
     const ids = clips.map(({ id }) => id);
     if (String(player.clips.map(({ id }) => id)) === String(ids)) return;
-    const place = `${app.rootGraph.id}/${keyOf(node)}`;
-    const before = (earlier.get(place) ?? []).filter(({ id }) => !ids.includes(id));
-    earlier.set(place, [...clips, ...before].slice(0, MOST_EARLIER));
+    const key = lastingKeyOf(node);
+    const before = (earlier.get(key) ?? []).filter(({ id }) => !ids.includes(id));
+    earlier.set(key, [...clips, ...before].slice(0, MOST_EARLIER));
     player.show(clips, { play });
 }
 
@@ -62,7 +62,7 @@ function add(node) {
 /** Return the clips to compare with: earlier ones of this node, then those of the other nodes. */
 function others(node) {
     const shown = players.get(node).clip;
-    const own = earlier.get(`${app.rootGraph.id}/${keyOf(node)}`) ?? [];
+    const own = earlier.get(lastingKeyOf(node)) ?? [];
     const found = own.map((clip) => ({ name: clip.name, clip }));
     for (const other of ourNodes()) {
         if (other === node) continue;
@@ -82,6 +82,7 @@ async function restore() {
         if (NODES.has(node.comfyClass) && !players.has(node)) show(node, outputs[node.id]);
 }
 
+addStyle("controls");
 addStyle("player");
 app.registerExtension({
     name: "wan22.player",

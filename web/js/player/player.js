@@ -4,7 +4,7 @@ import { button, element, relabel, setPressed } from "../element.js";
 import { Stage } from "./stage.js";
 
 const SPEEDS = [0.25, 0.5, 1, 2];
-/** Pixels, as in player.css: range of the picture's height, and the gap below it. */
+/** Pixels, as in player.css: range of the picture's height; as in controls.css: the gap below it. */
 const MIN_STAGE = 140;
 const MAX_STAGE = 400;
 const GAP = 4;
@@ -74,13 +74,13 @@ export class Player {
         this.open = this.#link("external-link", text("player.open"), { target: "_blank", rel: "noopener" });
         this.download = this.#link("download", text("player.download"), {});
         this.facts = element("small");
-        this.bar = element("div", { className: "wan22-player-bar" },
-            element("div", { className: "wan22-player-row" }, this.playing, this.back, this.range, this.on, this.count),
-            element("div", { className: "wan22-player-row" }, this.looped, this.sound, this.speed, compare.button,
+        this.bar = element("div", { className: "wan22-controls-bar" },
+            element("div", { className: "wan22-controls-row" }, this.playing, this.back, this.range, this.on, this.count),
+            element("div", { className: "wan22-controls-row" }, this.looped, this.sound, this.speed, compare.button,
                 element("i"), button("expand", text("player.full-screen"), () => this.#fullScreen()), this.open,
                 this.download),
             compare.bar, this.choice, this.facts);
-        this.element = element("div", { className: "wan22-player", tabIndex: 0, "role": "group",
+        this.element = element("div", { className: "wan22-player wan22-controls", tabIndex: 0, "role": "group",
             "aria-label": text("player.name") }, stage.element, this.bar);
         this.#loop(true);
     }

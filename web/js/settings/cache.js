@@ -6,7 +6,7 @@ import { button, Row } from "./row.js";
 const size = (bytes) => (bytes < 1e9 ? `${Math.ceil(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
 
 /** Maximum size of the cache, gigabytes. */
-export const cacheLimit = (name) => numberRow(CACHE, "cache_gb", name, "50");
+export const cacheLimit = (name) => numberRow(CACHE, "cache_gb", name);
 
 /** The size of the cache, and a button that deletes unused files. */
 export function cacheUse(name) {

@@ -1,5 +1,5 @@
 import { text } from "../text.js";
-import { KEYS } from "./resource.js";
+import { KEYS, REMOTE } from "./resource.js";
 import { button, element, field, Row } from "./row.js";
 
 const DEFAULT = "default";
@@ -11,6 +11,9 @@ let profile = DEFAULT;
 export const keyRow = (provider) => (name) => secretRow(provider, name, () => ({ profile }), (state) => ({
     variable: profile === DEFAULT && variableOf(provider, state), saved: state.profiles[profile]?.includes(provider),
 }));
+
+/** The profile whose keys and addresses the rows show. */
+export const shownProfile = () => profile;
 
 /** A row for the token of a download service, which no profile has. */
 export const tokenRow = (service) => (name) => secretRow(service, name, () => ({}), (state) => ({
@@ -51,11 +54,11 @@ function secretRow(provider, name, place, find) {
     return row.element;
 }
 
-/** A removed key cannot be recovered: the first click only asks. */
-function onSecondClick(removing, work) {
+/** What is removed cannot be recovered: the first click only asks. */
+export function onSecondClick(removing, work, label = text("settings.remove")) {
     const ask = (isAsking) => {
         removing.classList.toggle("wan22-settings-sure", isAsking);
-        removing.textContent = text(isAsking ? "settings.remove_sure" : "settings.remove");
+        removing.textContent = isAsking ? text("settings.remove_sure") : label;
     };
     removing.addEventListener("blur", () => ask(false));
     removing.addEventListener("click", () => {
@@ -75,6 +78,7 @@ export function profileRow(name) {
         typed.hidden = true;
         typed.value = "";
         KEYS.show();
+        REMOTE.show();
     };
     chosen.addEventListener("change", () => {
         if (chosen.value) return choose(chosen.value);

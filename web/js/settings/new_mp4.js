@@ -1,7 +1,7 @@
 import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
 
-const NODES = ["Wan22SaveMP4", "Wan22DecodeToMP4"];
+const NODES = ["Wan22SaveMP4", "Wan22DecodeToMP4", "Wan22LongClip", "Wan22JoinClips", "Wan22ClipGrid"];
 /** Setting -> the widget whose default it is, on a node that the user adds. */
 const WIDGETS = {
     "Wan22.NewMp4.Quality": "crf",

@@ -1,6 +1,7 @@
 import { text } from "../text.js";
+import { shownProfile } from "./keys.js";
 import { savedRow, numberRow, switchRow, typedNumber } from "./saved_row.js";
-import { REMOTE } from "./resource.js";
+import { KEYS, REMOTE } from "./resource.js";
 import { field } from "./row.js";
 
 /** Maximum price of a clip, US dollars. */
@@ -15,10 +16,24 @@ export const localOnly = (name) => switchRow(REMOTE, "local_only", name);
 
 /** The address at which providers reach this server. */
 export function publicUrl(name) {
-    const input = field(name, { inputMode: "url", placeholder: text("settings.no_url") });
-    input.classList.add("wan22-settings-long");
+    const input = addressField(name);
     return savedRow(REMOTE, "public_url", input, {
         read: () => input.value.trim() || null, show: (value) => (input.value = value),
+    });
+}
+
+/** The address of the user's own server in the selected profile. */
+export function ownServer(name) {
+    const input = addressField(name);
+    return savedRow(REMOTE, "own_servers", input, {
+        read: () => {
+            const { [shownProfile()]: _, ...others } = REMOTE.state.settings.own_servers.value;
+            const address = input.value.trim();
+            if (address) return { ...others, [shownProfile()]: address };
+            return Object.keys(others).length ? others : null;
+        },
+        show: (value) => (input.value = value[shownProfile()] ?? ""),
+        after: () => KEYS.reload(), // a key is for its address, and goes with it
     });
 }
 
@@ -38,3 +53,9 @@ export const jobsAtOnce = (provider, own) => (name) => {
         },
     });
 };
+
+function addressField(name) {
+    const input = field(name, { inputMode: "url", placeholder: text("settings.no_url") });
+    input.classList.add("wan22-settings-long");
+    return input;
+}

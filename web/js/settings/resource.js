@@ -39,6 +39,11 @@ class Resource {
         return change;
     }
 
+    /** Request the state again, after a change by another route. */
+    reload() {
+        return this.#load();
+    }
+
     /** Show the state in all rows. */
     show() {
         for (const row of this.#rows) {
@@ -73,3 +78,4 @@ class Resource {
 export const KEYS = new Resource("keys");
 export const REMOTE = new Resource("settings");
 export const CACHE = new Resource("cache");
+export const SERVING = new Resource("serving");

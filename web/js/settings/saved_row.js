@@ -11,15 +11,18 @@ import { element, field, Row } from "./row.js";
  * @param {() => any} how.read returns the input's value; null for the default
  * @param {(value: any, standard: any) => void} how.show puts a value into the input; standard: the default
  * @param {(state: any) => string} [how.status] text beside it
+ * @param {() => void} [how.after] called once a change is saved
  */
-export function savedRow(resource, key, input, { read, show, status = () => "" }) {
+export function savedRow(resource, key, input, { read, show, status = () => "", after = () => {} }) {
     const row = new Row(input);
     let edited = false;
     const put = () => show(resource.state.settings[key].value, resource.state.settings[key].default);
     input.addEventListener("input", () => (edited = true));
     input.addEventListener("change", async () => {
         edited = !(await row.work(() => resource.change("POST", () => ({ [key]: read() }))));
-        if (!edited) put();
+        if (edited) return;
+        put();
+        after();
     });
     resource.subscribe(row.element, (state, fault) => {
         if (!state) return row.lock(fault);
@@ -31,13 +34,16 @@ export function savedRow(resource, key, input, { read, show, status = () => "" }
     return row.element;
 }
 
-/** A row for a number; the default is an empty field with this placeholder. */
-export function numberRow(resource, key, name, placeholder, status) {
-    const input = field(name, { inputMode: "decimal", placeholder });
+/** A row for a number; the default is an empty field that says it, in a word where there is one. */
+export function numberRow(resource, key, name, word = "", status) {
+    const input = field(name, { inputMode: "decimal" });
     input.classList.add("wan22-settings-short");
     return savedRow(resource, key, input, {
         read: () => typedNumber(input),
-        show: (value, standard) => (input.value = value === standard ? "" : value),
+        show: (value, standard) => {
+            input.value = value === standard ? "" : value;
+            input.placeholder = word || standard;
+        },
         status,
     });
 }

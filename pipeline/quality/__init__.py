@@ -1,0 +1,1 @@
+"""What can be measured on the frames of a clip: seams, colours, steadiness, damage."""
