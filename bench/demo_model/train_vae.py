@@ -1,6 +1,6 @@
 """The demo VAE: an AutoencoderKLWan of base_dim 16 with a fitted encoder and a trained decoder.
 
-usage: train_vae.py OUT_DIR [--steps 2500] [--seed 0] [--start DIR] [--lr 1.0] [--edges 0.0]
+usage: train_vae.py OUT_DIR [--steps 2500] [--seed 0] [--start DIR] [--lr 1.0] [--edges 0.0] [--sampled FILE ...]
 
 The encoder is fitted in closed form (fit_encoder.py) and scaled so that the stock Wan mean and standard deviation
 normalise its latents; OUT_DIR-encoder holds it as soon as that is done, for caching latents. `--start DIR` goes on
@@ -9,6 +9,9 @@ with the decoder of an earlier result instead.
 A decoder that only learns to be near the picture gives its mean guess wherever the latents leave something open: blur.
 `--edges` makes it give edges their strength too, wherever they may lie to the pixel (the trade of distortion for
 perception: Blau and Michaeli, arXiv 1711.06077).
+
+The latents that the experts sample are softer than any clip's own, and the decoder has never seen such. With the files
+of sample_clips.py as `--sampled`, every second step is one of those, against the exact clip.
 """
 
 from __future__ import annotations
@@ -48,6 +51,13 @@ class Pool:
 
         self.pictures[index()] = canvas(self.size, self.size, self.g)
         return torch.stack([random_clip(side, side, frames, self.g, self.pictures[index()]) for _ in range(count)])
+
+
+def one_of(files: list[dict[str, torch.Tensor]], g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the latents (1, 16, T, h, w) that the experts sampled for a clip, and the clip (1, 3, F, H, W), -1..1."""
+    file = files[int(torch.randint(len(files), (), generator=g))]
+    row = int(torch.randint(len(file["clips"]), (), generator=g))
+    return file["latents"][row][None].float(), file["clips"][row][None].float() / 127.5 - 1
 
 
 def zero_residual_ends(decoder: torch.nn.Module) -> None:
@@ -98,6 +108,7 @@ def main() -> None:
     parser.add_argument("--start")
     parser.add_argument("--lr", type=float, default=1.0, help="learning rate factor; low, to go on")
     parser.add_argument("--edges", type=float, default=0.0, help="how much the strength of edges counts")
+    parser.add_argument("--sampled", nargs="+", default=[], help="files of sample_clips.py")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     whole_clip_vae.use_whole_clip_forward()
@@ -121,16 +132,22 @@ def main() -> None:
     optimizers = [Muon(matrices, lr=0.02 * args.lr), torch.optim.AdamW(rest, lr=2e-3 * args.lr, betas=(0.9, 0.95))]
     check = [random_clip(128, 128, 33, torch.Generator().manual_seed(900 + i),
                          canvas(256, 256, torch.Generator().manual_seed(900 + i), held_out=True)) for i in range(8)]
-    std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    sampled = [torch.load(path, mmap=True) for path in args.sampled]
     start, errors = time.time(), {}
     for step in range(args.steps):
         set_lr(optimizers, warm_then_linear_decay(step, args.steps, flat=0.3))
-        count, frames, side = BATCHES[step % len(BATCHES)]
-        clip = pool.clips(count, side, frames)
-        with training_precision():
-            with torch.no_grad():
+        if sampled and step % 2:
+            kind, (z, clip) = "sampled", one_of(sampled, g)
+            z = z * std + mean
+        else:
+            count, frames, side = BATCHES[(step // 2 if sampled else step) % len(BATCHES)]
+            kind = f"f{frames}"
+            clip = pool.clips(count, side, frames)
+            with training_precision(), torch.no_grad():
                 z = whole_clip_vae.encode(vae, clip)
                 z = z + 0.03 * std * torch.randn_like(z)
+        with training_precision():
             decoded = whole_clip_vae.decode(vae, z)
         error = decoded - clip
         loss = error.abs().mean() + error.pow(2).mean()
@@ -141,9 +158,9 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        errors.setdefault(frames, []).append(error.pow(2).mean().item())
+        errors.setdefault(kind, []).append(error.pow(2).mean().item())
         if step % 100 == 99:
-            report = " ".join(f"f{f}:{10 * math.log10(4 / (sum(e) / len(e))):.2f}" for f, e in sorted(errors.items()))
+            report = " ".join(f"{k}:{10 * math.log10(4 / (sum(e) / len(e))):.2f}" for k, e in sorted(errors.items()))
             print(f"{step + 1} {time.time() - start:.0f}s {report}", flush=True)
             errors = {}
         if step % 500 == 499:

@@ -86,6 +86,13 @@ MIDDLE = """([part, number]) => {
     const box = document.querySelectorAll('.wan22-camera ' + part)[number].getBoundingClientRect();
     return [box.x + box.width / 2, box.y + box.height / 2];
 }"""
+RESIZE = """async () => {
+    const { style } = document.querySelector('.wan22-camera-stage');
+    for (const width of ['90%', '']) {
+        style.width = width;
+        for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+    }
+}"""
 KEPT = """text => Object.entries(localStorage).some(([name, draft]) => name.startsWith('Comfy.Workflow.Draft')
     && draft.replaceAll('\\\\', '').includes(text))"""
 """True when the browser would find this text again after a reload: ComfyUI's canvas keeps it a little later."""
@@ -152,6 +159,10 @@ class Drawing:
         for place in places:
             self.page.mouse.move(*place, steps=3)
         self.page.mouse.up()
+
+    def redraw(self) -> None:
+        """Let the editor draw itself anew, as it does when its size changes."""
+        self.page.evaluate(RESIZE)
 
     def press(self, *keys: str) -> None:
         self.page.locator(".wan22-camera-stage").focus()
@@ -301,8 +312,8 @@ def test_keys_and_numbers_do_what_the_mouse_does(drawing: Drawing) -> None:
     for name, value in (("t", "1"), ("x", "0.3"), ("fov", "70")):
         field = drawing.page.locator(f".wan22-camera input[name={name}]")
         field.fill(value)
+        drawing.redraw()  # a number that is being typed stays
         field.press("Enter")
-        drawing.page.wait_for_timeout(200)  # the fields are drawn again, as nobody types that fast
     drawing.page.locator(".wan22-camera select").nth(1).select_option("ease-in")
     assert json.loads(drawing.text)["easing"] == "ease-in" and json.loads(drawing.text)["fov"] == 70
     assert drawing.keyframes[1]["x"] == 0.3

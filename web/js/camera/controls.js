@@ -34,11 +34,18 @@ export class Controls {
         this.easing = element("select", { title: text("camera.easing"), "aria-label": text("camera.easing") },
             ...Object.keys(EASINGS).map((name) => new Option(text(`camera.easings.${name}`), name)));
         this.easing.addEventListener("change", () => on.easing(this.easing.value));
+        /** The field whose number is typed and not yet taken, which nothing else may overwrite. */
+        this.edited = null;
         const steps = { t: 0.01, ...moving.fields, ...(moving.kind.settings.includes("fov") && { fov: 1 }) };
         this.numbers = Object.entries(steps).map(([name, step]) => {
             const title = text(`camera.numbers.${name}`);
             const input = element("input", { type: "number", step, name, title, "aria-label": title });
-            input.addEventListener("change", () => on.number(name, input.valueAsNumber));
+            input.addEventListener("input", () => (this.edited = input));
+            input.addEventListener("change", () => {
+                this.edited = null;
+                on.number(name, input.valueAsNumber);
+            });
+            input.addEventListener("blur", () => (this.edited = null));
             return input;
         });
         this.help = element("small");
@@ -54,6 +61,7 @@ export class Controls {
 
     /** Let nothing be changed but by a preset, which is there to start anew. isLinked: nothing at all. */
     setOff(isOff, isLinked) {
+        if (isOff) this.edited = null;
         for (const part of [this.playing, this.looking, this.keyed, this.easing, ...this.numbers])
             part.disabled = isOff;
         this.presets.disabled = isLinked;
@@ -76,7 +84,7 @@ export class Controls {
         this.easing.value = easing;
         for (const input of this.numbers) {
             const value = limited(input.name, view[input.name]);
-            if (input.valueAsNumber !== value) input.value = value;
+            if (input !== this.edited && input.valueAsNumber !== value) input.value = value;
         }
     }
 
