@@ -5,6 +5,7 @@ Frames come one by one from the decoder and go on to the encoder, so that only a
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -67,7 +68,10 @@ class SegmentFrames:
             return
         reference = colour_statistics(self.before[-1])
         known = [next(frames) for _ in range(self.planned.overlap)]
-        # The last known frame shows the moment of the reference.
-        measured = colour_statistics(known[-1]) if self.colours.way == JOINT else None
-        for frame in (*known, *frames):
-            yield match_colours(frame[None], reference, self.colours.strength, self.colours.way, measured)[0]
+        new = next(frames)
+        # The last known frame shows the moment of the reference, and the first new one the moment behind it: a step
+        # between the two is the model's, not the scene's.
+        for part, at in ((known, known[-1]), (itertools.chain([new], frames), new)):
+            measured = colour_statistics(at) if self.colours.way == JOINT else None
+            for frame in part:
+                yield match_colours(frame[None], reference, self.colours.strength, self.colours.way, measured)[0]
