@@ -57,9 +57,18 @@ PLAYER = """title => {
     const node = window.app.graph.nodes.find(node => node.title === title);
     return node.widgets.find(widget => widget.name === 'video-preview')?.element;
 }"""
-LEVELS = """([player, frame]) => new Promise(done => {
+LEVELS = """([player, frame]) => new Promise((done, fail) => {
+    const begun = performance.now();
     let before = '', since = 0;
     const watch = setInterval(() => {
+        if (performance.now() - begun > 60_000) {
+            clearInterval(watch);
+            const states = [...player.querySelectorAll('.wan22-player-screen')].map(screen => {
+                const { currentTime, seeking, paused } = screen.querySelector('video');
+                return JSON.stringify({ frame: screen.dataset.frame, currentTime, seeking, paused });
+            });
+            return void fail(new Error(`not at frame ${frame}: ${states}`));
+        }
         const screens = [...player.querySelectorAll('.wan22-player-screen')].filter(s => s.querySelector('video').src);
         if (screens.some(s => s.dataset.frame !== String(frame) || s.querySelector('video').seeking))
             return void (since = 0);

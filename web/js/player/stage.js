@@ -21,7 +21,7 @@ export class Stage {
         this.speed = 1;
         this.isVisible = false;
         this.element = element("div", { className: "wan22-player-stage" }, this.first.element, this.second.element);
-        this.first.video.addEventListener("ended", () => this.seek(this.first.clip.count - 1));
+        this.first.video.addEventListener("ended", () => this.isPlaying && this.seek(this.first.clip.count - 1));
         this.first.element.addEventListener("click", () => this.toggle());
         this.observer = new IntersectionObserver((seen) => this.#setVisible(seen.at(-1).isIntersecting));
         this.observer.observe(this.element);
@@ -68,6 +68,7 @@ export class Stage {
     pause() {
         if (!this.isPlaying) return;
         this.isPlaying = false;
+        this.#setRates();
         this.#stop();
         this.onChange();
     }
@@ -139,9 +140,10 @@ export class Stage {
         return one?.count === other?.count && one?.rate === other?.rate;
     }
 
+    /** A clip that is paused does not loop: Chromium may take its last frame for the end, and go to the first one. */
     #setRates() {
-        this.first.video.loop = this.isLooped;
-        this.second.video.loop = this.isLooped && this.#sameLength;
+        this.first.video.loop = this.isLooped && this.isPlaying;
+        this.second.video.loop = this.first.video.loop && this.#sameLength;
         this.first.video.playbackRate = this.second.video.playbackRate = this.speed;
     }
 
