@@ -136,19 +136,25 @@ def test(pytest_arguments: Sequence[str]) -> int:
 
 
 def test_all(comfyui: Path) -> int:
-    """Run all tests: those without a shared ComfyUI on all cores, then those with it one after another."""
+    """Run all tests: those without a shared ComfyUI on all cores, then those with it in two processes, one of which has
+    all that need the browser."""
     beside = [f"--ignore={folder}" for folder in WITH_COMFYUI]
-    workers = str(min(4, os.cpu_count() or 1))
-    return (run_check("pytest", ["-q", "-n", workers, "--dist=worksteal", *beside], comfyui, OMP_NUM_THREADS="1")
-            or run_check("pytest", ["-q", *WITH_COMFYUI], comfyui))
+    return (run_check("pytest", ["-q", "-n", workers(4), "--dist=worksteal", *beside], comfyui, OMP_NUM_THREADS="1")
+            or run_check("pytest", ["-q", "-n", workers(2), "--dist=loadscope", *WITH_COMFYUI], comfyui))
 
 
 def test_other_versions(comfyui: Path) -> int:
     for folder, tests in folders_of_other_versions():
-        failed = run_check("pytest", ["-q", *tests], comfyui, PYTHONPATH=str(folder))
+        failed = run_check("pytest", ["-q", "-n", workers(2), "--dist=loadscope", *tests], comfyui,
+                           PYTHONPATH=str(folder), OMP_NUM_THREADS="1")
         if failed:
             return failed
     return 0
+
+
+def workers(most: int) -> str:
+    """Return how many processes to test in, for pytest-xdist."""
+    return str(min(most, os.cpu_count() or 1))
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

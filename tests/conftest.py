@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from devtools.environment import local_comfyui
 from devtools.paths import ROOT
@@ -31,6 +32,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return SLOW.index(folder) + 1 if folder in SLOW else 0
 
     items.sort(key=slowness)
+
+
+class OneBrowser(LoadScopeScheduling):
+    """Tests of a file run in one process, and those of all files with a browser in one too: two browsers at once are
+    too slow on two cores to play a clip or to draw with a mouse."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "browser" if "browser" in (self.config.rootpath / file).read_text("utf-8") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneBrowser | None:
+    return OneBrowser(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")
