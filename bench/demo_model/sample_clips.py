@@ -2,7 +2,7 @@
 
 usage: sample_clips.py FILE [--clips 240] [--first 0] [--model DIR]
 
-For train_vae.py --sampled. FILE gets {"latents": (N, 16, 9, 16, 16), normalised, fp16; "clips": (N, 3, 33, 128, 128),
+For train_vae.py --sampled. FILE gets {"latents": (N, 16, 9, 16, 16), raw, fp16; "clips": (N, 3, 33, 128, 128),
 the exact clips, uint8}. Half of the clips pan, a third zoom; steps are 10, 20 or 30. About 8 seconds a clip on one
 thread.
 """

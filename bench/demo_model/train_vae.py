@@ -54,7 +54,7 @@ class Pool:
 
 
 def one_of(files: list[dict[str, torch.Tensor]], g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the latents (1, 16, T, h, w) that the experts sampled for a clip, and the clip (1, 3, F, H, W), -1..1."""
+    """Return raw latents (1, 16, T, h, w) that the experts sampled, and the exact clip (1, 3, F, H, W), -1..1."""
     file = files[int(torch.randint(len(files), (), generator=g))]
     row = int(torch.randint(len(file["clips"]), (), generator=g))
     return file["latents"][row][None].float(), file["clips"][row][None].float() / 127.5 - 1
@@ -132,14 +132,13 @@ def main() -> None:
     optimizers = [Muon(matrices, lr=0.02 * args.lr), torch.optim.AdamW(rest, lr=2e-3 * args.lr, betas=(0.9, 0.95))]
     check = [random_clip(128, 128, 33, torch.Generator().manual_seed(900 + i),
                          canvas(256, 256, torch.Generator().manual_seed(900 + i), held_out=True)) for i in range(8)]
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
     sampled = [torch.load(path, mmap=True) for path in args.sampled]
     start, errors = time.time(), {}
     for step in range(args.steps):
         set_lr(optimizers, warm_then_linear_decay(step, args.steps, flat=0.3))
         if sampled and step % 2:
             kind, (z, clip) = "sampled", one_of(sampled, g)
-            z = z * std + mean
         else:
             count, frames, side = BATCHES[(step // 2 if sampled else step) % len(BATCHES)]
             kind = f"f{frames}"
