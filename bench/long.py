@@ -130,14 +130,16 @@ class Bench:
 
     def measure(self, image: torch.Tensor) -> None:
         """Make and measure all clips of one picture."""
-        def ours(name: str, **settings: Any) -> torch.Tensor:
-            frames, joints = self.long_clip(image, PAN, 3, cross_fade=4, **settings)
+        def ours(name: str, cross_fade: int = 4, **settings: Any) -> torch.Tensor:
+            frames, joints = self.long_clip(image, PAN, 3, cross_fade=cross_fade, **settings)
             self.measure_pan(name, frames, joints)
             return frames
 
         frames = ours("ours, 5 known frames", way=FRAMES, known_frames=5)
         ours("ours, 9 known frames", way=FRAMES, known_frames=9)
         ours("ours, last frame", way=LAST_FRAME)
+        ours("ours, 5 known frames, not faded", 0, way=FRAMES, known_frames=5)
+        ours("ours, last frame, not faded", 0, way=LAST_FRAME)
         if self.loras:
             ours("ours, SVI", way=SVI, loras=self.loras)
         self.measure_pan("naive chain", *self.long_clip(image, PAN, 3, way=LAST_FRAME, cross_fade=0, colours=UNMATCHED))
