@@ -8,14 +8,17 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from ..video.colour_match import colour_statistics, match_colours
+from ..video.colour_match import LabStatistics, colour_statistics, match_colours
 from ..video.cross_fade import cross_fade
 from ..video.join_settings import JOINT
 from .plan import PlannedSegment
+
+JUST_NOTICEABLE = 2.3
+"""In L*a*b* (Mahy et al., 1994)."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,25 @@ class SegmentFrames:
         if self.before is None or self.colours is None or self.colours.strength == 0:
             yield from frames
             return
-        reference = colour_statistics(self.before[-1])
+        reference, strength, way = colour_statistics(self.before[-1]), self.colours.strength, self.colours.way
         known = [next(frames) for _ in range(self.planned.overlap)]
         new = next(frames)
-        # The last known frame shows the moment of the reference, and the first new one the moment behind it: a step
-        # between the two is the model's, not the scene's.
-        for part, at in ((known, known[-1]), (itertools.chain([new], frames), new)):
-            measured = colour_statistics(at) if self.colours.way == JOINT else None
-            for frame in part:
-                yield match_colours(frame[None], reference, self.colours.strength, self.colours.way, measured)[0]
+        of_known = of_new = None
+        if way == JOINT:
+            of_known = colour_statistics(known[-1])  # it shows the moment of the reference
+            of_new = _without_step(of_known, colour_statistics(new))
+        for frame in known:
+            yield match_colours(frame[None], reference, strength, way, of_known)[0]
+        for frame in itertools.chain([new], frames):
+            yield match_colours(frame[None], reference, strength, way, of_new)[0]
+
+
+def _without_step(known: LabStatistics, new: LabStatistics) -> LabStatistics:
+    """Return what the new frames are matched by: the statistics of the last known frame, their mean moved by the step
+    to the first new one.
+
+    Such a step is the model's, not the scene's, as long as it is small. A larger one may be what a prompt or a LoRA is
+    there for, and loses no more than can just be noticed.
+    """
+    step = new.mean - known.mean
+    return replace(known, mean=known.mean + step * min(1.0, JUST_NOTICEABLE / max(float(step.norm()), 1e-6)))

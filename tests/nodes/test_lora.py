@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 from devtools.paths import ROOT
 from devtools.workflow import Workflow
+from tests.nodes.test_long_clip import frames_of as frames_of_file
 from tests.support import layouts
 from tests.support.comfy_client import ComfyClient, RejectedError, Run, added, changed, without
 from tests.support.hostile_server import File, HostileServer, status
@@ -104,15 +105,16 @@ def test_auto_goes_by_the_name_and_says_so(comfy: ComfyClient, graph: Workflow, 
 
 
 def test_a_segment_has_loras_of_its_own_by_link(comfy: ComfyClient, graph: Workflow, shelf: dict) -> None:
-    """Fetched for the second of two segments; a link that leads nowhere is told before the first is sampled."""
+    """Fetched for the second of two segments, whose colours it drains; a link that leads nowhere is told before the
+    first is sampled."""
     nodes = {name: graph[name] for name in ("picture", "load", "lora")}
-    own = {"prompt": "nothing moves", "num_frames": 9}
+    own = {"prompt": "nothing moves", "num_frames": 17}
     nodes = added(nodes, "first", "Wan22Segment", **own, seed=1)
     nodes = added(nodes, "second", "Wan22Segment", **own, seed=2, segments=["first", 0], loras=["lora", 0])
     nodes = added(nodes, "long", "Wan22LongClip", model=["load", 0], clip=["load", 1], vae=["load", 2],
                   image=["picture", 0], segments=["second", 0], negative_prompt="", resolution="custom",
                   **{"resolution.width": 96, "resolution.height": 96}, way="frames", known_frames="5",
-                  num_inference_steps=2, guidance_scale=5.0, fps=16.0,
+                  num_inference_steps=8, guidance_scale=5.0, fps=16.0,
                   filename_prefix="drained/clip")
     _, message = failing(comfy, changed(nodes, "lora", source_low="https://a.example/nowhere.safetensors"), "long")
     assert "nowhere.safetensors" in message
@@ -120,6 +122,9 @@ def test_a_segment_has_loras_of_its_own_by_link(comfy: ComfyClient, graph: Workf
     said = run.texts("long")[-1]
     for noise, path in DRAIN.items():
         assert said.count(f"{path.name}, scale 1, {noise}-noise expert: 150 of 150 keys") == 1
+    (made,) = comfy.files(run, "long")
+    frames = frames_of_file(made)
+    assert saturation(frames) < 0.7 * saturation(frames[:12]) < 0.75 * saturation(frames[:1])
 
 
 @pytest.mark.parametrize("layout", ["fp8", "gguf"])
