@@ -42,6 +42,12 @@ GUIDANCES = (1.0, 5.0)
 SIGMAS = (0.999, 0.97, 0.95, 0.93, 0.91, 0.89, 0.87, 0.85, 0.8, 0.7, 0.5, 0.3, 0.1)
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Return both experts', the text encoder's and the VAE's file of a folder that is laid out as models/demo."""
+    files = (bundled.DEMO_HIGH, bundled.DEMO_LOW, bundled.DEMO_TEXT_ENCODER, bundled.DEMO_VAE)
+    return [folder / file.relative_to(bundled.DEMO) for file in files]
+
+
 def held_out_scene(index: int, with_ball: bool) -> Scene:
     """Scene number `index`, never trained on: drawn shapes or a held-out photograph, as its seed has it."""
     g = torch.Generator().manual_seed(50_000 + index)
@@ -167,8 +173,7 @@ def main() -> None:
     parser.add_argument("--frames", type=Path)
     parser.add_argument("--only", default="vae,experts,lora,prompts")
     args = parser.parse_args()
-    files = [args.model / path.relative_to(bundled.DEMO) for path in
-             (bundled.DEMO_HIGH, bundled.DEMO_LOW, bundled.DEMO_TEXT_ENCODER, bundled.DEMO_VAE)]
+    files = model_files(args.model)
     model, clip_encoder, vae = bundled.load(plain_host(), *files)
     found: dict = {}
     if "vae" in args.only:

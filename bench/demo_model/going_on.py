@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from clips import MOTIONS, psnr, render
-from evaluate import FRAMES, held_out_scene
+from evaluate import FRAMES, held_out_scene, model_files
 
 from pipeline.models import load as bundled
 from pipeline.models.condition import Condition
@@ -63,9 +63,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=bundled.DEMO)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    files = [args.model / path.relative_to(bundled.DEMO) for path in
-             (bundled.DEMO_HIGH, bundled.DEMO_LOW, bundled.DEMO_TEXT_ENCODER, bundled.DEMO_VAE)]
-    loaded = bundled.load(plain_host(), *files)
+    loaded = bundled.load(plain_host(), *model_files(args.model))
     rows = [row for motion in BEGUN for picture in range(args.first_picture, args.first_picture + args.pictures)
             for row in measure(*loaded, motion, picture)]
     for motion in BEGUN:

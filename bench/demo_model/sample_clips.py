@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from clips import MOTIONS, Scene, render
-from evaluate import FRAMES, SIDE, image_of
+from evaluate import FRAMES, SIDE, image_of, model_files
 from pictures import canvas
 
 from pipeline.models import load as bundled
@@ -44,8 +44,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first clip")
     parser.add_argument("--model", type=Path, default=bundled.DEMO)
     args = parser.parse_args()
-    model, text_encoder, vae = bundled.load(plain_host(), *(args.model / path.relative_to(bundled.DEMO) for path in (
-        bundled.DEMO_HIGH, bundled.DEMO_LOW, bundled.DEMO_TEXT_ENCODER, bundled.DEMO_VAE)))
+    model, text_encoder, vae = bundled.load(plain_host(), *model_files(args.model))
     latents, clips = [], []
     for index in range(args.first, args.first + args.clips):
         g = torch.Generator().manual_seed(200_000 + index)

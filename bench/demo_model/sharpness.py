@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from clips import MOTIONS, psnr, render
-from evaluate import FRAMES, SIDE, held_out_scene, image_of
+from evaluate import FRAMES, SIDE, held_out_scene, image_of, model_files
 
 from pipeline.models import load as bundled
 from pipeline.models.condition import encode_first_frame
@@ -97,9 +97,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=bundled.DEMO)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    files = [args.model / path.relative_to(bundled.DEMO) for path in
-             (bundled.DEMO_HIGH, bundled.DEMO_LOW, bundled.DEMO_TEXT_ENCODER, bundled.DEMO_VAE)]
-    loaded = bundled.load(plain_host(), *files)
+    loaded = bundled.load(plain_host(), *model_files(args.model))
     rows, found = [], {}
     for motion in MOVED:
         of_motion = [measure(*loaded, motion, picture)

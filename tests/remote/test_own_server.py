@@ -37,16 +37,10 @@ TITLE = PROVIDERS[OWN].title
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ComfyUIServer]:
+    """Yield the user's own server alone; `runner` of conftest.py runs jobs there."""
     with closing(ComfyUIServer(tmp_path)) as server:
         server.script = Script(queued=0, running=0)
         yield server
-
-
-@pytest.fixture
-def runner(server: ComfyUIServer, tmp_path: Path) -> Iterator[Runner]:
-    runner = Runner(tmp_path, server)
-    yield runner
-    runner.check()
 
 
 @pytest.fixture

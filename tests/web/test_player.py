@@ -166,9 +166,12 @@ def test_it_plays_and_keys_step_through_it(canvas: Canvas):
     made = player(canvas, "usual")
     press(canvas, made, "Home", " ")
     canvas.page.wait_for_function("player => player.querySelector('.wan22-player-screen').dataset.frame > 2", arg=made)
+    loops = "player => player.querySelector('video').loop"
+    assert canvas.page.evaluate(loops, made)
     press(canvas, made, "Home", ".", ".", ".", ",")
     assert levels(canvas, made, 2) == [pytest.approx(level(2), abs=NEAR)]
     press(canvas, made, "End", ".")
+    assert not canvas.page.evaluate(loops, made), "its last frame would be taken for the end, and the first one shown"
     assert levels(canvas, made, FRAMES - 1) == [pytest.approx(level(FRAMES - 1), abs=NEAR)]
 
 
