@@ -100,8 +100,10 @@ class PatchedResident:
             self.patcher.partially_unload(self.patcher.offload_device, activation_bytes)
 
     def available_bytes(self) -> int:
-        """See Resident. PyTorch's cached memory counts as available."""
-        return _free_memory(self.patcher.load_device)
+        """See Resident. PyTorch's cached memory counts as available, what --reserve-vram keeps for others does not."""
+        device = self.patcher.load_device
+        kept = 0 if comfy.model_management.is_device_cpu(device) else comfy.model_management.extra_reserved_memory()
+        return max(0, _free_memory(device) - int(kept))
 
 
 def device_memory() -> tuple[int, int]:

@@ -79,17 +79,22 @@ def wanted() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("pressure", PRESSURE)
-def test_two_clips_in_turn(pressure: str, wanted: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """Weights on pages count as free memory: they give way to the VAE by themselves."""
+def test_two_clips_in_turn(pressure: str, wanted: tuple[torch.Tensor, torch.Tensor],
+                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights on pages count as free memory: they give way to the VAE by themselves. Reserved memory is not free."""
+    import comfy.model_management as management
+
     from pipeline.host.memory import device_memory
 
+    monkeypatch.setattr(management, "EXTRA_RESERVED_VRAM", 3 << 30)
     options, pinned = PRESSURE[pressure]
     with dynamic_vram(Library(**options), pinned) as library:
         loaded = bundled.load(comfy_host())
         for _ in range(2):
             assert all(map(torch.equal, clip(loaded), wanted))
             assert 0 < sum(library.registered.values()) <= pinned
-            assert loaded[2].resident.available_bytes() == MEMORY and device_memory() == (MEMORY, MEMORY)
+            assert loaded[2].resident.available_bytes() == MEMORY - (3 << 30)
+            assert device_memory() == (MEMORY, MEMORY)
         assert (library.refused > 0) == (library.room < 100)
         assert (library.lost > 0) == (library.loss > 0)
         assert not library.pins
