@@ -3,8 +3,7 @@
 usage: sample_clips.py FILE [--clips 240] [--first 0] [--model DIR]
 
 For train_vae.py --sampled. FILE gets {"latents": (N, 16, 9, 16, 16), raw, fp16; "clips": (N, 3, 33, 128, 128),
-the exact clips, uint8}. Half of the clips pan, a third zoom; steps are 10, 20 or 30. About 8 seconds a clip on one
-thread.
+the exact clips, uint8}. Kinds are drawn by SHARES; steps are 10, 20 or 30. About 8 seconds a clip on one thread.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pipeline.models.text_encoder import encode_prompts
 from pipeline.request import Sampling
 from pipeline.sampling.sampler import sample
 
-SHARES = {"pan": 0.5, "zoom": 0.33}
+SHARES = {"pan": 0.4, "zoom": 0.25, "still": 0.15}
 STEPS = (10, 20, 30)
 
 

@@ -13,8 +13,9 @@ may run side by side. VAE_DIR is that of mark_position.py, without which zooms c
 stage are cached in OUT_DIR; weights are averages over the last steps, written every hundred.
 
 Errors do not count alike. Three of the 16 latent channels hold 95 % of what the eye sees, so that a channel counts as
-its error shows in the pixels (`block_encoder.pixel_weights`); and what moves counts more than what stays, or a ball
-of two per cent of the picture would never learn to roll (`motion_weights`).
+its error shows in the pixels (`block_encoder.pixel_weights`); what moves counts more than what stays, or a ball
+of two per cent of the picture would never learn to roll (`motion_weights`); and the latents that the condition gives
+count four times (`COPY`), for the rest of the clip is made of them.
 """
 
 from __future__ import annotations
@@ -154,7 +155,8 @@ def condition(latents: torch.Tensor, grey: torch.Tensor, known: torch.Tensor) ->
 
 
 KNOWN = torch.tensor([0.55, 0.15, 0.15, 0.15])  # how often 1, 2, 3 and 4 latents are known
-SOFT = 0.2, 0.5  # how often they are softened: a first frame, several latents
+SOFT = 0.08, 0.5  # how often they are softened: a first frame, several latents
+COPY = 4.0  # how much a known latent counts that is not softened: all that follows is a copy of it
 
 
 def guided_prediction(model, noisy: torch.Tensor, sigma: torch.Tensor, prompts: list[str], embed_prompts,
@@ -177,7 +179,7 @@ def motion_weights(clean: torch.Tensor, strength: float = 2.0) -> torch.Tensor:
     return weight / weight.mean((1, 2, 3, 4), keepdim=True)
 
 
-SHARES = {"pan": 0.4, "zoom": 0.2, "ball": 0.2}
+SHARES = {"pan": 0.33, "zoom": 0.32, "ball": 0.15}
 """Of the clips drawn in training: what is hardest to learn comes up more often than the rest."""
 
 
@@ -256,8 +258,9 @@ def main() -> None:
             seen[soft, :, :MOST_KNOWN] = data["soft"][rows][soft].float()
             prompts = [random.choice(NEGATIVE_PROMPTS) if random.random() < 0.125
                        else prompt_for(*data["labels"][r][:2], g) for r in rows]
+            given = (torch.arange(length) < known[:, None]) & ~soft[:, None]
             return Clips(clean, condition(seen, data["grey"], known), prompts,
-                         [p not in NEGATIVE_PROMPTS for p in prompts])
+                         [p not in NEGATIVE_PROMPTS for p in prompts], 1 + (COPY - 1) * given.float())
         return clips
 
     own = {0: 0.0, 1: OWN}
@@ -268,7 +271,7 @@ def main() -> None:
     start, losses = time.time(), {0: [], 1: []}
     for step in itertools.count():
         if args.minutes:
-            steps = max(step + 1, round(step * 60 * args.minutes / max(1.0, time.time() - start)))
+            steps = max(1, round(step * 60 * args.minutes / max(1.0, time.time() - start)))
         if step >= steps:
             break
         set_lr(optimizers, warm_then_linear_decay(step, steps, flat=0.1, floor=0.01))
@@ -276,7 +279,7 @@ def main() -> None:
         at = states[expert, step % len(batches)]
         velocity = guided_prediction(compiled[expert], torch.cat([at.noisy, at.clips.condition], 1), at.sigma,
                                      at.clips.prompts, lambda texts: embed(tokenizer, modules["text_encoder"], texts))
-        counts = channels * motion_weights(at.clips.clean)
+        counts = channels * motion_weights(at.clips.clean) * at.clips.counts[:, None, :, None, None]
         loss = ((velocity - at.target()).pow(2) * counts * at.weight()).mean()
         at.advance(velocity)
         for optimizer in optimizers:

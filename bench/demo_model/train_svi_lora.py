@@ -29,6 +29,7 @@ from text import embed, new_text_encoder
 from train_experts import (
     BOUNDARY,
     CONFIG,
+    COPY,
     guided_prediction,
     motion_weights,
     normalise,
@@ -81,7 +82,8 @@ def drawn_from(data: dict, g: torch.Generator) -> Callable[[int], Clips]:
         mask = torch.zeros_like(given[:, :4])
         mask[:, :, 0] = 1
         prompts = ["" if random.random() < 0.125 else prompt_for(*data["labels"][r], g) for r in rows]
-        return Clips(data["clips"][rows], torch.cat([mask, given], 1), prompts, [p != "" for p in prompts])
+        return Clips(data["clips"][rows], torch.cat([mask, given], 1), prompts, [p != "" for p in prompts],
+                     1 + (COPY - 1) * mask[:, 0, :, 0, 0])
     return draw
 
 
@@ -117,7 +119,8 @@ def main() -> None:
             optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 10, 1.5 * (1 - step / args.steps))
             velocity = guided_prediction(compiled, torch.cat([at.noisy, at.clips.condition], 1), at.sigma,
                                          at.clips.prompts, lambda t: embed(tokenizer, text, t).detach())
-            loss = ((velocity - at.target()).pow(2) * motion_weights(at.clips.clean) * at.weight()).mean()
+            counts = motion_weights(at.clips.clean) * at.clips.counts[:, None, :, None, None]
+            loss = ((velocity - at.target()).pow(2) * counts * at.weight()).mean()
             at.advance(velocity)
             optimizer.zero_grad()
             loss.backward()

@@ -31,12 +31,14 @@ def place_of(sigma: float) -> float:
 
 @dataclass
 class Clips:
-    """Clips to train on, side by side: true latents (B, 16, T, h, w), condition (B, 20, T, h, w), prompts."""
+    """Clips to train on, side by side: true latents (B, 16, T, h, w), condition (B, 20, T, h, w), prompts, whether the
+    guidance is on them, and how much each latent's error counts, (B, T)."""
 
     clean: torch.Tensor
     condition: torch.Tensor
     prompts: list[str]
     guided: list[bool]
+    counts: torch.Tensor
 
 
 class Trajectories:
@@ -58,6 +60,7 @@ class Trajectories:
         for i, row in enumerate(rows.tolist()):
             self.clips.prompts[row], self.clips.guided[row] = new.prompts[i], new.guided[i]
         self.clips.clean[rows], self.clips.condition[rows] = new.clean, new.condition
+        self.clips.counts[rows] = new.counts
         stays = (torch.rand(count) < self.own) & torch.tensor(new.guided)
         place = torch.where(stays, self.begin * (1 - 0.15 * torch.rand(count)), self.places(count))
         sigma = sigma_of(place)
