@@ -206,7 +206,7 @@ def test_a_local_clip(canvas: Canvas, shop: Outside) -> None:
             note => window.notes.add(note.textContent))).observe(document.querySelector('.wan22-jobs'),
             {subtree: true, childList: true, characterData: true});
     }""")
-    clip = clip_workflow("picture.png", num_frames=33, steps=50)  # so long that the tab asks while it samples
+    clip = clip_workflow("picture.png", num_frames=81, steps=50)  # so long that the tab asks while it samples
     clip["sampler"]["inputs"]["seed"] = 99
     run = shop.comfy.submit(clip)
     reads(canvas, run, "Running")
