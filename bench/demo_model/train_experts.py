@@ -10,7 +10,7 @@ empty prompt, learned from every eighth clip. So guidance 5 gives the clip the p
 of it, a higher one more. The first stage sees crops of 64x64 and 17 frames and trains everything together; the
 second sees pictures of 128x128 and 33 frames and trains one expert at a time, the text encoder fixed, so that both
 may run side by side. VAE_DIR is that of mark_position.py, without which zooms cannot be learned. Latents of each
-stage are cached in OUT_DIR; weights are averages over the last steps, written every hundred.
+stage are cached in OUT_DIR; weights are averages over the last steps, written every 25.
 
 Errors do not count alike. Three of the 16 latent channels hold 95 % of what the eye sees, so that a channel counts as
 its error shows in the pixels (`block_encoder.pixel_weights`); what moves counts more than what stays, or a ball
