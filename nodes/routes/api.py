@@ -15,14 +15,12 @@ from aiohttp import web
 
 from ...pipeline.serve.errors import ApiError, not_found
 from ...pipeline.serve.operations import BASE, GUIDE_BASE, MP4, OPERATIONS, Operation, methods_of
-from .api_body import json_body, place, receive_file
+from .api_body import Places, json_body, receive_file
 from .exchange import headers_of
 
 if TYPE_CHECKING:
     from ...pipeline.serve.service import Service
 
-BODIES_AT_ONCE = 16
-"""Requests with bodies that are received and answered at the same time; the others wait for their turn."""
 HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,260}")
 log = logging.getLogger("wan22")
 
@@ -51,9 +49,10 @@ class Call:
 
 def register(routes: web.RouteTableDef, folder: Path) -> None:
     """Add the routes. folder: the pack's system user directory."""
-    bodies = asyncio.Semaphore(BODIES_AT_ONCE)
+    uploads, requests = Places(), Places()
     for operation in (one for one in OPERATIONS if one.method != "HEAD"):  # aiohttp answers it as the path's GET
-        routes.route(operation.method, operation.base + operation.path)(_route(operation, folder, bodies))
+        places = uploads if operation.takes_file else requests
+        routes.route(operation.method, operation.base + operation.path)(_route(operation, folder, places))
 
     async def unknown(request: web.Request) -> web.Response:
         path = request.path.removeprefix("/api")  # ComfyUI has each route twice
@@ -67,13 +66,13 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
         routes.route("*", base + "/{path:.*}")(unknown)
 
 
-def _route(operation: Operation, folder: Path, bodies: asyncio.Semaphore) -> Callable[[web.Request], Any]:
+def _route(operation: Operation, folder: Path, places: Places) -> Callable[[web.Request], Any]:
     """Return what answers an operation: every error in the one shape, and nothing of what went wrong inside."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             call = await _admit(operation, request, folder)
-            async with place(bodies) if operation.has_body else nullcontext():
+            async with places.place(call.key) if operation.has_body else nullcontext():
                 return await _answered(operation, call)
         except ApiError as error:
             return _refusal(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ MOST = 14_000_000
 """Bytes of a JSON body: a picture of 10 MB in base64, and the rest of the request."""
 GRACE = 10.0
 """Seconds for which a body may be slow, and in which each piece must come."""
+BODIES_AT_ONCE = 16
+"""Bodies that are received and answered at the same time; the others wait for their turn."""
+OF_A_KEY = 4
+"""Of these, so many of one key: slow ones hold up no other key's."""
 PATIENCE = 30.0
 """Seconds for which a request waits for its turn to send its body."""
 SLOWEST = 10_000
@@ -108,18 +113,38 @@ async def _in_time(read: Callable[[], Awaitable[Any]]) -> AsyncIterator[bytes]:
         yield bytes(piece)
 
 
-@asynccontextmanager
-async def place(bodies: asyncio.Semaphore) -> AsyncIterator[None]:
-    """Wait for one of the places for bodies, and hold it. Raises ApiError (unavailable) when none gets free."""
-    try:
-        await asyncio.wait_for(bodies.acquire(), PATIENCE)
-    except asyncio.TimeoutError:
-        raise ApiError("unavailable", "Too many requests are being received. Try again in a moment.",
-                       headers={"Retry-After": "5"}) from None
-    try:
-        yield
-    finally:
-        bodies.release()
+class Places:
+    """Places for bodies that are being received, of one kind: slow uploads leave those of short requests alone."""
+
+    def __init__(self) -> None:
+        self._changed, self._held = asyncio.Condition(), Counter[str]()
+
+    @asynccontextmanager
+    async def place(self, key: str) -> AsyncIterator[None]:
+        """Wait for a place, and hold it. Raises ApiError: rate_limited when the key's own requests hold all that it may
+        have, unavailable when none is free."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait_for(lambda: self._is_free(key)), PATIENCE)
+            except asyncio.TimeoutError:
+                raise self._refusal(key) from None
+            self._held[key] += 1
+        try:
+            yield
+        finally:
+            self._held[key] -= 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _is_free(self, key: str) -> bool:
+        return self._held[key] < OF_A_KEY and self._held.total() < BODIES_AT_ONCE
+
+    def _refusal(self, key: str) -> ApiError:
+        if self._held[key] < OF_A_KEY:
+            return ApiError("unavailable", "Too many requests are being received. Try again in a moment.",
+                            headers={"Retry-After": "5"})
+        return ApiError("rate_limited", f"{OF_A_KEY} requests of this key are being received, which is the most. Wait "
+                                        "for one to end.", headers={"Retry-After": "5"})
 
 
 def _refuse_packed(request: web.Request) -> None:

@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     created REAL NOT NULL, due REAL NOT NULL, tried INTEGER NOT NULL, state TEXT NOT NULL, error TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS outbox_by_due ON outbox (state, due);
+CREATE TABLE IF NOT EXISTS outbox_turns (profile TEXT PRIMARY KEY, turn INTEGER NOT NULL);
 """
 WAITING, SENT, GIVEN_UP = "waiting", "sent", "given up"
 LEASE = 120.0
@@ -64,14 +65,20 @@ class Outbox:
         create(folder, _SCHEMA)
 
     def claim(self) -> Message | None:
-        """Return a message that is due, fewest tries first, reserved for LEASE seconds; None when none is due."""
+        """Return a message that is due, reserved for LEASE seconds; None when none is due.
+
+        Profiles take turns, so that one whose receivers are dead does not hold up the others; of a profile's messages
+        the one with the fewest tries comes first.
+        """
         now = self.clock()
         with writing(self.folder) as base:
-            row = base.execute("SELECT id, url, profile, signed, body, tried FROM outbox WHERE state = ? AND due <= ? "
-                               "ORDER BY tried, due LIMIT 1", (WAITING, now)).fetchone()
+            row = base.execute("SELECT id, url, outbox.profile, signed, body, tried FROM outbox LEFT JOIN outbox_turns "
+                               "AS last ON last.profile = outbox.profile WHERE state = ? AND due <= ? "
+                               "ORDER BY COALESCE(last.turn, 0), tried, due LIMIT 1", (WAITING, now)).fetchone()
             if row is None:
                 return None
             base.execute("UPDATE outbox SET due = ? WHERE id = ?", (now + LEASE, row[0]))
+            base.execute("REPLACE INTO outbox_turns SELECT ?, COALESCE(MAX(turn), 0) + 1 FROM outbox_turns", (row[2],))
         return Message(row[0], Recipient(row[1], row[2], bool(row[3])), row[4], row[5])
 
     def seconds_to_next(self) -> float | None:

@@ -65,19 +65,19 @@ def size_of(resolution: str, is_tall: bool) -> tuple[int, int]:
 
 
 def find_models(folder: Path, has_file: HasFile, wanted: str) -> list[Model]:
-    """Return all models, the default first. folder: the pack's own. wanted: the default by the settings, "" for none.
-
-    Raises ValueError for a saved model that cannot be used.
-    """
+    """Return all models that can be used, the default first. folder: the pack's own. wanted: the default by the
+    settings, "" for none."""
     real = _shipped("wan2.2-i2v-14b", "image-to-video", "Wan 2.2 I2V-A14B at full size")
     demo = _shipped("wan2.2-i2v-demo", "image-to-video-demo", "The bundled demo model: clips of 128x128 pixels",
                     (128, 128))
-    found = [*([real] if _has_weights(real.graph, has_file) else []), demo, *_saved(folder)]
+    found = [*([real] if _has_weights(real.graph, has_file) else []), demo, *_read_saved(folder)[0]]
     return sorted(found, key=lambda model: model.id != wanted)
 
 
 def find_model(folder: Path, has_file: HasFile, wanted: str, name: str) -> Model:
-    """Return the model of a name, the default for "". Raises ValueError for an unknown one."""
+    """Return the model of a name, the default for "". Raises ValueError for one that is unknown or cannot be used."""
+    if (name or wanted) in faults_of_saved(folder):
+        raise ValueError(f"The model {name or wanted!r} cannot be used now: the server's owner has to save it again.")
     models = find_models(folder, has_file, wanted)
     model = next((model for model in models if name in ("", model.id)), None)
     if model is None or (not name and wanted not in ("", model.id)):
@@ -107,22 +107,30 @@ def saved_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / FOLDER).glob("*.json") if NAME.fullmatch(path.stem))
 
 
+def faults_of_saved(folder: Path) -> dict[str, str]:
+    """Return why saved models cannot be used, for the owner: name -> sentence."""
+    return _read_saved(folder)[1]
+
+
 def _shipped(name: str, file: str, description: str, trained_size: tuple[int, int] | None = None) -> Model:
     graph = json.loads((WORKFLOWS / f"{file}.json").read_text("utf-8"))
     return Model(name, description, graph, GUIDE_DEFAULTS, trained_size)
 
 
-def _saved(folder: Path) -> list[Model]:
-    models = []
+def _read_saved(folder: Path) -> tuple[list[Model], dict[str, str]]:
+    """Return the saved models that can be used, and why others cannot: name -> sentence."""
+    models, faults = [], {}
     for name in saved_names(folder):
         try:
             graph = read_json_object(folder / FOLDER / f"{name}.json")
             check_recipe(graph)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"The saved model {name!r} cannot be used: {why} Save it again, or remove it.") from None
-        models.append(Model(name, "A workflow of this server's owner", graph, replace(defaults_of(graph), prompt="")))
-    return models
+            faults[name] = f"The saved model {name!r} cannot be used: {why} Save it again, or remove it."
+        else:
+            models.append(Model(name, "A workflow of this server's owner", graph,
+                                replace(defaults_of(graph), prompt="")))
+    return models, faults
 
 
 def _has_weights(graph: Graph, has_file: HasFile) -> bool:

@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS api_predictions (
     error TEXT NOT NULL, UNIQUE (key, idempotency)
 );
 CREATE INDEX IF NOT EXISTS api_predictions_by_status ON api_predictions (status, number);
+CREATE TABLE IF NOT EXISTS api_starts (id TEXT PRIMARY KEY, starts INTEGER NOT NULL);
 """
 _COLUMNS = ('number, id, key, status, created, started, ended, "order", base, warnings, idempotency, digest, '
             "cancelling, file, fault, error")
@@ -102,8 +103,17 @@ class Predictions:
     def begin(self, prediction_id: str, now: float) -> None:
         """Record that a prediction runs."""
         with writing(self.folder) as base:
-            base.execute("UPDATE api_predictions SET status = ?, started = ? WHERE id = ? AND status = ?",
-                         (RUNNING, now, prediction_id, QUEUED))
+            changed = base.execute("UPDATE api_predictions SET status = ?, started = ? WHERE id = ? AND status = ?",
+                                   (RUNNING, now, prediction_id, QUEUED))
+            if changed.rowcount == 1:
+                base.execute("INSERT INTO api_starts VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET starts = starts + 1",
+                             (prediction_id,))
+
+    def starts(self, prediction_id: str) -> int:
+        """Return how often a prediction began to run."""
+        with opened(self.folder) as base:
+            row = base.execute("SELECT starts FROM api_starts WHERE id = ?", (prediction_id,)).fetchone()
+        return row[0] if row else 0
 
     def start_over(self, prediction_id: str) -> None:
         """Record that a prediction waits again, because the ComfyUI that ran it is gone."""
@@ -127,6 +137,7 @@ class Predictions:
                 "WHERE id = ? AND status IN (?, ?)",
                 (ended.status, ended.started, ended.ended, ended.file, ended.fault, ended.error, ended.id, *OPEN))
             if changed.rowcount == 1:
+                base.execute("DELETE FROM api_starts WHERE id = ?", (ended.id,))
                 also(base)
             return changed.rowcount == 1
 

@@ -15,7 +15,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -35,7 +35,7 @@ from .progress import StepClock
 from .recipe import fill_in
 from .runs import Folders, QueueView, RunQueue
 from .settings import ApiSettings, read_settings
-from .status import CANCELLED, COMPLETED, FAILED, IMAGE_FAULT, QUEUED, REMOVED, RUN_FAULT
+from .status import CANCELLED, COMPLETED, FAILED, IMAGE_FAULT, QUEUED, REMOVED, RUN_FAULT, RUNNING
 from .upload_names import UPLOAD_PREFIX
 from .uploads import PICTURE, PICTURES, Uploads
 
@@ -47,6 +47,8 @@ SWEEP = 3600.0
 """Seconds between two searches for what is kept no longer."""
 FETCHES = 4
 """Pictures of a key that are fetched at the same time: servers that do not answer hold up no other key's."""
+MOST_STARTS = 3
+"""Runs of a prediction that a killed ComfyUI may lose: one that kills it must not do so for ever."""
 OWN_ERRORS = ("RequestError", "CheckpointError", "PickleError", "DownloadError")
 """Exceptions whose sentences are for users; of others only the class is told."""
 UNSAID = "The server could not make the clip ({}). Its log says more."
@@ -64,6 +66,10 @@ class Run:
     has_begun: bool = False
     """It was seen at work."""
     steps: StepClock = field(default_factory=StepClock)
+    end: Callable[[], None] | None = None
+    """Records its end, where that failed; None while it has not ended."""
+    uploads: frozenset[str] = frozenset()
+    """Names of the pictures that were fetched for it."""
 
 
 class Service:
@@ -124,6 +130,8 @@ class Service:
             self._end(one, COMPLETED, file=file)
         elif one.cancelling:
             self._end(one, CANCELLED)
+        elif one.status == RUNNING and (starts := self.predictions.starts(one.id)) >= MOST_STARTS:
+            self._end(one, FAILED, fault=RUN_FAULT, error=f"The server ended {starts} times while it made this clip.")
         else:
             shutil.rmtree(self.output_folder(one.id), ignore_errors=True)  # of a clip that was begun
             self.predictions.start_over(one.id)
@@ -199,20 +207,21 @@ class Service:
 
     def _fetch(self, one: StoredPrediction, run: Run, slots: threading.Semaphore) -> None:
         """Fetch the pictures of a prediction, then put it into the queue. slots: of its key."""
-        uploads, field = dict(one.order.pictures), ""
+        uploads, name = dict(one.order.pictures), ""
         try:
-            for field, picture in one.order.pictures.items():
+            for name, picture in one.order.pictures.items():
                 if not picture.startswith(UPLOAD_PREFIX):
                     with slots:  # without the owner's tokens: a stranger's link must not open what they open
                         data = fetch_picture(picture, stop=lambda: self._stop_fetching(one.id))
-                    uploads[field] = self.uploads.add_picture(one.key, data).name
+                    uploads[name] = self.uploads.add_picture(one.key, data).name
+                    run.uploads |= {uploads[name]}
         except _CancelledError:
             return
         except (ApiError, ValueError) as error:
-            self._end(one, FAILED, fault=IMAGE_FAULT, error=f"{field}: {error}")
+            self._end_unput(one, run, IMAGE_FAULT, f"{name}: {error}")
         except Exception as error:
             log.exception("Wan 2.2: the picture of a prediction was not fetched")
-            self._end(one, FAILED, fault=IMAGE_FAULT, error=UNSAID.format(type(error).__name__))
+            self._end_unput(one, run, IMAGE_FAULT, UNSAID.format(type(error).__name__))
         else:
             self._put(one, run, lambda: self._graph(one, uploads))
 
@@ -225,12 +234,26 @@ class Service:
         try:
             graph, outputs = make()
         except ValueError as error:
-            self._end(one, FAILED, fault=RUN_FAULT, error=str(error))
+            self._end_unput(one, run, RUN_FAULT, str(error))
+            return
+        except Exception as error:
+            log.exception("Wan 2.2: a prediction could not be queued")
+            self._end_unput(one, run, RUN_FAULT, UNSAID.format(type(error).__name__))
             return
         with self._lock:
             if self.runs.get(one.id) is run:  # it was not cancelled meanwhile
                 self.queue.put(one.id, graph, outputs, run.number)
                 run.is_put = True
+
+    def _end_unput(self, one: StoredPrediction, run: Run, fault: str, error: str) -> None:
+        """End a prediction that came into no queue. What keeps its end from the disk is logged, and look() tries
+        again."""
+        end = partial(self._end, one, FAILED, fault=fault, error=error)
+        try:
+            end()
+        except Exception as why:
+            log.warning("Wan 2.2: the end of a prediction is not recorded yet: %s", why)
+            run.end = end
 
     def _graph(self, one: StoredPrediction, pictures: Mapping[str, str]) -> tuple[dict, list[str]]:
         """Return a prediction's graph, checked by ComfyUI, and its output nodes. Raises ValueError.
@@ -271,7 +294,9 @@ class Service:
             still = view.running | set(view.waiting)
             for name, run in [*self.runs.items()]:
                 try:
-                    if name in view.running:
+                    if run.end is not None:
+                        run.end()
+                    elif name in view.running:
                         self._see_running(name, run, view)
                     elif run.is_put and name not in still:
                         self._see_gone(name, run)
@@ -338,6 +363,7 @@ class Service:
         for one in self.predictions.ended_before(before):
             self.delete(one)
         used = [name for one in self.predictions.open() for name in one.order.sources]
+        used += [name for run in [*self.runs.values()] for name in run.uploads]
         self.uploads.sweep(before, {name.removeprefix(UPLOAD_PREFIX).lower() for name in used})
 
     def public_base(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .keys import ApiKeys
-from .models import HasFile, find_models, remove_model, save_model, saved_names
+from .models import HasFile, faults_of_saved, find_models, remove_model, save_model, saved_names
 from .settings import read_settings, settings_file
 
 MAX_BODY = 2**20
@@ -18,11 +18,12 @@ MAX_BODY = 2**20
 
 def shown(folder: Path, has_file: HasFile, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return {"settings": {name: {"value", "default", "source", "variable"}}, "keys": [{"name", "created"}],
-    "models": [ids, the default first], "saved_models": [ids]}. Raises ValueError for a file that cannot be used."""
+    "models": [ids, the default first], "saved_models": [ids], "model_faults": [sentences]}. Raises ValueError for
+    settings or keys that cannot be used."""
     found = settings_file(folder).shown(environ)
     models = find_models(folder, has_file, read_settings(folder, environ).model)
     return {"settings": found, "keys": ApiKeys(folder, environ).shown(), "models": [model.id for model in models],
-            "saved_models": saved_names(folder)}
+            "saved_models": saved_names(folder), "model_faults": [*faults_of_saved(folder).values()]}
 
 
 def change(folder: Path, body: bytes, environ: Mapping[str, str] = os.environ) -> None:

@@ -20,6 +20,8 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4:
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}
 """EXIF's Orientation -> the transposition that turns the picture upright."""
+MPO, MOST_IN_MPO = "MPO", 4
+"""Pillow's name of a JPEG with more pictures behind it, as phones write it for depth and brightness; most of these."""
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 """Pillow's modes of a PNG with 16 bits of grey."""
 
@@ -40,9 +42,16 @@ def decode_picture(data: bytes) -> torch.Tensor:
 def check_picture(data: bytes) -> tuple[int, int]:
     """Return width and height in pixels of a picture that can be a clip's first frame, turned upright.
 
-    Raises RequestError as `_open` does, and for a picture that is too small.
+    Raises RequestError as `_open` does, for a picture that is too small, and for an animation: Load Image decodes all
+    its frames, and a thousand of them fit into a few kilobytes.
     """
     with _open(data) as picture:
+        frames, kind = getattr(picture, "n_frames", 1), picture.format
+        if frames > 1 and kind != MPO:
+            raise RequestError(f"The picture is an animation of {frames} frames. Send one of them, as a JPEG, PNG or "
+                               "WebP file.")
+        if frames > MOST_IN_MPO:
+            raise RequestError(f"The file holds {frames} pictures. Send one of them.")
         picture.load()
         size = picture.size
     if min(size) < MIN_IMAGE_SIDE:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -233,6 +233,16 @@ def test_a_dead_receiver_does_not_hold_up_others(sender: Sender, hook: HookServe
     sender.notifier.send_done(RUN, NODE, TO, {})
     sender.notifier.deliver_due()
     assert len(hook.told) == 1
+
+
+def test_profiles_take_turns(sender: Sender) -> None:
+    """Sixty messages to a receiver that does not answer are not all tried before another profile's one."""
+    dead = Recipient("https://nobody.invalid/", "busy", signed=True)
+    with writing(sender.folder) as base:
+        for number in range(60):
+            add(base, Message(f"busy {number}", dead, b"{}"), number / 2)
+        add(base, Message("calm", replace(dead, profile="calm"), b"{}"), 40.0)
+    assert "calm" in [sender.notifier.outbox.claim().id for _ in range(2)]
 
 
 @pytest.mark.parametrize("url", ["https://localtest.example:8443/", "https://rebind.example/"])

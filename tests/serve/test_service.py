@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from pipeline.notify.notifier import Notifier, callback_secret
 from pipeline.notify.outbox import Outbox
 from pipeline.remote.keys import KeyStore
 from pipeline.remote.signatures import read_secret
-from pipeline.serve import api
+from pipeline.serve import api, settings_page
 from pipeline.serve.errors import ApiError
 from pipeline.serve.order import MOST_FAULTS, read_form
 from pipeline.serve.status import CANCELLED, COMPLETED, FAILED, OPEN, QUEUED, RUNNING
@@ -259,6 +261,70 @@ def test_what_is_old_is_deleted_and_what_is_needed_is_not(machine: Machine) -> N
     assert not list(machine.folders.inputs.rglob("*.png"))
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_an_animation_is_refused(machine: Machine, kind: str) -> None:
+    """Load Image would decode all of its frames."""
+    frames, file = [Image.new("RGB", (64, 48), colour) for colour in ("teal", "navy", "red")], io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(ApiError, match="an animation of 3 frames") as error:
+        machine.service.uploads.add_picture(KEY, file.getvalue())
+    assert code(error) == "invalid_request" and not list(machine.folders.inputs.rglob("*.*"))
+
+
+def test_a_photograph_with_a_depth_map_is_a_picture(machine: Machine) -> None:
+    photograph, depth, file = Image.new("RGB", (64, 48), "teal"), Image.new("RGB", (32, 24)), io.BytesIO()
+    photograph.save(file, "MPO", save_all=True, append_images=[depth])
+    assert not machine.service.uploads.add_picture(KEY, file.getvalue()).is_tall
+    file = io.BytesIO()
+    photograph.save(file, "MPO", save_all=True, append_images=[depth] * 9)
+    with pytest.raises(ApiError, match="10 pictures"):
+        machine.service.uploads.add_picture(KEY, file.getvalue())
+
+
+def test_a_clip_that_kills_comfyui_does_so_three_times(machine: Machine) -> None:
+    deadly, other = submitted(machine), submitted(machine)
+    for _ in range(3):
+        assert machine.runs.begin() == deadly
+        machine.service.look()
+        machine.restart()
+    found = api.get(machine.service, KEY, deadly)
+    assert found.status == FAILED and "ended 3 times while it made" in found.error
+    assert machine.runs.begin() == other
+
+
+def test_an_end_that_could_not_be_recorded_is_recorded_later(machine: Machine) -> None:
+    name = submitted(machine)
+    base = machine.folders.own / "jobs.sqlite"
+
+    def check(*_: object) -> list[str]:
+        base.rename(base.with_suffix(".away"))
+        base.mkdir()  # as a disk that has gone
+        raise ValueError("Value not in list")
+
+    machine.service.runs.clear()
+    machine.service.queue = replace(machine.service.queue, check=check)
+    machine.service.take_up_all()
+    base.rmdir()
+    base.with_suffix(".away").rename(base)
+    assert status(machine, name) == QUEUED
+    machine.service.look()
+    assert status(machine, name) == FAILED and not machine.service.runs
+
+
+def test_a_saved_model_that_cannot_be_used_stops_no_other(machine: Machine) -> None:
+    name = submitted(machine)
+    folder = machine.folders.own / "api_models"
+    folder.mkdir()
+    (folder / "mine.json").write_text('{"1": {"class_type": "LoadImage", "inputs": {}}}')
+    machine.restart()
+    assert machine.runs.begin() == name and submitted(machine)
+    with pytest.raises(ApiError, match="'mine' cannot be used now") as error:
+        submitted(machine, model="mine")
+    assert code(error) == "invalid_request"
+    (fault,) = settings_page.shown(machine.folders.own, lambda kind, name: False)["model_faults"]
+    assert fault.startswith("The saved model 'mine' cannot be used: ") and fault.endswith("or remove it.")
+
+
 class Life(RuleBasedStateMachine):
     """Any order of requests, runs, cancels, deletions and kills. None is lost, none is made twice, order is kept."""
 
@@ -273,6 +339,7 @@ class Life(RuleBasedStateMachine):
         self.order: list[str] = []
         self.made: list[str] = []
         self.keys: dict[str, str] = {}
+        self.starts: Counter[str] = Counter()
 
     def teardown(self) -> None:
         self.folder.cleanup()
@@ -295,6 +362,7 @@ class Life(RuleBasedStateMachine):
             name = self.machine.runs.begin()
             assert name == next(one for one in self.order if self.model[one] == QUEUED)
             self.model[name] = RUNNING
+            self.starts[name] += 1
             self.machine.service.look()
 
     @rule(is_good=st.booleans(), is_seen=st.booleans())
@@ -311,7 +379,7 @@ class Life(RuleBasedStateMachine):
             self.machine.service.look()
         else:
             if not is_good:
-                self.model[name] = QUEUED  # nothing tells that it failed: it is tried again
+                self.model[name] = RUNNING  # nothing tells that it failed: it is tried again
             self._kill()
 
     @rule(name=names)
@@ -342,7 +410,7 @@ class Life(RuleBasedStateMachine):
     def _kill(self) -> None:
         for name, found in self.model.items():
             if found == RUNNING:
-                self.model[name] = QUEUED
+                self.model[name] = QUEUED if self.starts[name] < 3 else FAILED
         self.machine.restart()
 
     @invariant()

@@ -254,6 +254,29 @@ def test_too_many_requests_wait(api: Api, outside: Outside) -> None:
     owner(outside, "POST", json={"per_minute": 100_000})
 
 
+def test_slow_uploads_hold_up_no_other_key(api: Api, outside: Outside) -> None:
+    """Nor the key's own requests; its next upload waits until one of them has ended."""
+    slow = Api(api.url, new_key(outside, "slow")["key"])
+    address = urllib.parse.urlsplit(api.url)
+    lines = [socket.create_connection((address.hostname, address.port)) for _ in range(4)]
+    for line in lines:
+        line.sendall(f"POST {BASE}/uploads HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {slow.key}\r\n"
+                     "Content-Type: application/octet-stream\r\nContent-Length: 4000\r\n\r\n".encode())
+    answers: list[int] = []
+    fifth = threading.Thread(target=lambda: answers.append(slow.ask(
+        "POST", "/uploads", files={"file": PICTURE.read_bytes()}).status_code))
+    fifth.start()
+    try:
+        assert api.ask("POST", "/uploads", files={"file": PICTURE.read_bytes()}).status_code == 201
+        error_of(slow.ask("POST", "/image-to-video", json={}), 422, "invalid_request")
+    finally:
+        for line in lines:
+            line.close()
+    fifth.join()
+    assert answers == [201]
+    owner(outside, "DELETE", "/keys", json={"name": "slow"})
+
+
 def test_keys_are_hashed_at_rest_and_seen_nowhere(api: Api, outside: Outside, made: dict[str, str]) -> None:
     found = owner(outside, "GET").json()
     assert [one["name"] for one in found["keys"]] == ["shop"] and made["key"] not in json.dumps(found)

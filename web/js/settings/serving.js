@@ -60,7 +60,7 @@ export function savedModels(name) {
         remove: "settings.remove",
         placeholder: "settings.model_name",
         names: (state) => state.saved_models,
-        status: () => "",
+        status: (state) => state.model_faults.join(" "),
         onAdd: async (model) => {
             const { output } = await app.graphToPrompt();
             await request("serving/models", { method: "POST", body: { name: model, graph: output } });
