@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from run_headless import ClipError, Workflow
 from tqdm import tqdm
 
-from .journal import Journal
+from .journal import Event, Journal
 from .manifest import Item, graph_of, picture_name
 from .results import Results, table
 from .todo import TRIES, Task, Todo
-from .workers import Facts, LostError, Made, wait_for_answer
+from .workers import Absence, Facts, LostError, Made
 
 AT_ONCE = 2
 """Clips that a worker has: one that is being made, and the next one in its queue."""
@@ -52,8 +52,9 @@ class Batch:
         self.facts: dict[str, Facts] = {}
         self.made: Counter[str] = Counter()
         """Worker -> clips that it made in this run."""
-        self.away: set[str] = set()
-        """Workers that do not answer."""
+        self.absences: defaultdict[str, Absence] = defaultdict(Absence)
+        self.asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Worker -> held by the one of its lanes that asks it whether it is back."""
         self.failures = 0
         """Items that were set aside in this run."""
         self.told: set[str] = set()
@@ -61,13 +62,13 @@ class Batch:
 
     async def run(self, workers: Sequence[Worker]) -> None:
         """Make what is not there. Raises ClipError when no worker can do it, OSError when a result cannot be kept."""
-        there, done = self.results.sizes(), self.journal.done
+        self.forget_lost_files()
         tasks = [Task(item, attempt=len(self.journal.rejected.get(item.id, ()))) for item in self.items
-                 if item.id not in done or there.get(done[item.id]["file"]) != done[item.id]["bytes"]]
+                 if item.id not in self.journal.done]
+        self.todo = Todo(tasks, [worker.name for worker in workers])
         lost = await self.welcome(workers)
         for task in tasks:
             task.job = await self.earlier_job(task.item, [worker for worker in workers if worker not in lost])
-        self.todo = Todo(tasks, [worker.name for worker in workers])
         self.bar = tqdm(total=len(self.items), initial=len(self.items) - len(tasks), desc=self.title,
                         bar_format=FORMAT, dynamic_ncols=True)
         lanes = [asyncio.create_task(self.lane(worker)) for worker in workers for _ in range(AT_ONCE)]
@@ -85,6 +86,11 @@ class Batch:
         if self.todo.open:
             raise ClipError(f"No server is left: {self.todo.open} clips are still to be made.")
 
+    def forget_lost_files(self) -> None:
+        """Take as not done what was done and is no longer there, as it was. Raises OSError."""
+        there = self.results.sizes()
+        self.journal.done = {item: event for item, event in self.journal.done.items() if is_there(event, there)}
+
     async def welcome(self, workers: Sequence[Worker]) -> list[Worker]:
         """Check all workers, return those without an answer. Raises ClipError when one does not fit, or all are."""
         lost = []
@@ -92,12 +98,12 @@ class Batch:
         for worker, answer in zip(workers, answers, strict=True):
             if isinstance(answer, LostError):
                 lost.append(worker)
+                await self.todo.leave(worker.name, for_good=False)
                 self.tell(f"{answer.reason}. Is ComfyUI running there?")
             elif answer:
                 raise answer
         if len(lost) == len(workers):
             raise ClipError("No server answers.")
-        self.away |= {worker.name for worker in lost}
         return lost
 
     async def check(self, worker: Worker) -> None:
@@ -114,7 +120,7 @@ class Batch:
                 self.tell(f"{worker.name} has {facts.versions}, {name} {others.versions}: the same clip may differ in "
                           "single pixels.")
         self.facts[worker.name] = facts
-        self.away.discard(worker.name)
+        await self.todo.come_back(worker.name)
 
     async def earlier_job(self, item: Item, workers: Sequence[Worker]) -> tuple[str, str] | None:
         """Return worker and job of a clip that was on its way when an earlier run was killed."""
@@ -127,25 +133,24 @@ class Batch:
     async def lane(self, worker: Worker) -> None:
         """Make clips on a worker, one after the other, until none is left or the worker is."""
         try:
-            if worker.name in self.away and not await wait_for_answer(worker, self.check):
-                return
-            while task := await self.todo.take(worker.name):
+            while await self.is_back(worker) and (task := await self.todo.take(worker.name)):
                 try:
                     await self.attempt(worker, task)
                 except LostError as error:
-                    self.note_loss(worker, error)
-                    if error.running:
-                        await self.failed(worker, task, f"{error.reason} while it made this clip")
-                    else:
-                        await self.todo.give_back(task)
-                    await self.todo.leave(worker.name, for_good=False)
-                    if not await wait_for_answer(worker, self.check):
-                        break
-                    self.show()
+                    await self.lose(worker, task, error)
         except ClipError as error:  # it came back as another
             self.tell(str(error))
         finally:
             await self.todo.leave(worker.name, for_good=True)
+
+    async def is_back(self, worker: Worker) -> bool:
+        """Wait until a worker answers; return False when it is given up. One of its lanes asks for all of them."""
+        async with self.asking[worker.name]:
+            if worker.name in self.todo.away & self.todo.workers:
+                if not await self.absences[worker.name].end(worker, self.check):
+                    await self.todo.leave(worker.name, for_good=True)
+                self.show()
+            return worker.name in self.todo.workers
 
     async def attempt(self, worker: Worker, task: Task) -> None:
         """Make a task's clip once. Raises LostError, OSError; an error of the clip itself is noted."""
@@ -166,7 +171,8 @@ class Batch:
     async def keep(self, worker: Worker, task: Task, made: Made) -> None:
         """Save a clip, note it, and have a new seed tried where Check Clip did not pass it.
 
-        When no seed passes, the clip with the best score is the result, and the table says that it did not pass.
+        When no seed passes, the clip with the best score of those that are still there is the result, and the table
+        says that it did not pass.
         """
         rejected = made.passed is False
         name = task.item.name + (f"-seed+{task.attempt}" if task.attempt else "") + ".mp4"
@@ -175,14 +181,16 @@ class Batch:
                  "seed": None if task.item.seed is None else task.item.seed + task.attempt,
                  "seconds": made.seconds, "server": worker.name, "score": made.score, "pass": made.passed}
         self.made[worker.name] += 1
+        self.absences.pop(worker.name, None)
         if rejected and task.attempt < self.retries and task.item.seed is not None:
             self.journal.add("rejected", task.item.id, **facts)
             task.attempt, task.job = task.attempt + 1, None
             await self.todo.give_back(task)
             return
         if rejected:
-            tried = [*self.journal.rejected.get(task.item.id, ()), facts]
-            best = max(tried, key=lambda event: event["score"])
+            there = await asyncio.to_thread(self.results.sizes)
+            kept = [event for event in self.journal.rejected.get(task.item.id, ()) if is_there(event, there)]
+            best = max([*kept, facts], key=lambda event: event["score"])
             facts = {key: best[key] for key in facts}
         self.journal.add("done", task.item.id, **facts, attempts=task.attempt + 1)
         self.bar.update()
@@ -203,11 +211,16 @@ class Batch:
         await self.todo.finish()
         self.show()
 
-    def note_loss(self, worker: Worker, error: LostError) -> None:
-        if worker.name not in self.away:
-            self.away.add(worker.name)
+    async def lose(self, worker: Worker, task: Task, error: LostError) -> None:
+        """Have a worker that does not answer take nothing until it does, and its clip be made by whoever can."""
+        if worker.name not in self.todo.away:
             tqdm.write(f"{error.reason}. Its clips go to the others; it is asked again from time to time.")
-            self.show()
+        await self.todo.leave(worker.name, for_good=False)
+        if error.running:
+            await self.failed(worker, task, f"{error.reason} while it made this clip")
+        else:
+            await self.todo.give_back(task)
+        self.show()
 
     def tell(self, sentence: str) -> None:
         """Tell something once, above the bar."""
@@ -218,8 +231,9 @@ class Batch:
     def show(self) -> None:
         """Renew what stands behind the bar, and now and then the contact sheet."""
         hours = (time.monotonic() - self.begun) / 3600
+        away = self.todo.away
         parts = [f"{self.made.total() / hours:.0f} clips an hour" if self.made else "", f"{self.failures} failed",
-                 *(f"{name.partition('://')[2] or name}: " + ("away" if name in self.away else str(self.made[name]))
+                 *(f"{name.partition('://')[2] or name}: " + ("away" if name in away else str(self.made[name]))
                    for name in self.facts)]
         self.bar.set_postfix_str(", ".join(filter(None, parts)), refresh=True)
         if time.monotonic() - self.renewed > SHEET_SECONDS:
@@ -247,6 +261,11 @@ class Batch:
         self.results.save("index.html", SHEET.read_text("utf-8").replace("/*DATA*/", data).encode())
         self.results.save("results.csv", table(rows))
         self.renewed = time.monotonic()
+
+
+def is_there(event: Event, there: Mapping[str, int]) -> bool:
+    """Return whether the file of an event is among files with their sizes, and whole."""
+    return there.get(event["file"]) == event["bytes"]
 
 
 def read_picture(path: Path, name: str) -> bytes:

@@ -39,6 +39,8 @@ class Todo:
         """Tasks that are not finished."""
         self.workers = set(workers)
         """Workers that take part, or may again when they answer."""
+        self.away: set[str] = set()
+        """Those of them that do not answer, and take nothing until they do."""
         self.loaded: dict[str, str] = {}
         """Worker -> what it loaded last."""
         self.changed = asyncio.Condition()
@@ -46,9 +48,9 @@ class Todo:
             self.waiting.setdefault(task.item.loaded, []).append(task)
 
     async def take(self, worker: str) -> Task | None:
-        """Wait for a task for this worker; return None when all are finished."""
+        """Wait for a task for this worker; return None when all are finished, or the worker has left for good."""
         async with self.changed:
-            while self.open:
+            while self.open and worker in self.workers:
                 if task := self.choose(worker):
                     self.waiting[task.item.loaded].remove(task)
                     self.loaded[worker] = task.item.loaded
@@ -58,6 +60,8 @@ class Todo:
 
     def choose(self, worker: str) -> Task | None:
         """Return the task that this worker should do next, if any of those that wait."""
+        if worker in self.away:
+            return None
         found = [task for tasks in self.waiting.values() for task in tasks if task.job and task.job[0] == worker]
         if found:
             return found[-1]
@@ -74,10 +78,10 @@ class Todo:
         return worker not in task.failed_at or self.workers <= task.failed_at
 
     async def give_back(self, task: Task) -> None:
-        """Have a task done by whoever is next."""
+        """Have a task done by whoever is next, after the others of its set: what fails again does not hold them up."""
         async with self.changed:
             task.job = None
-            self.waiting.setdefault(task.item.loaded, []).append(task)
+            self.waiting.setdefault(task.item.loaded, []).insert(0, task)
             self.changed.notify_all()
 
     async def finish(self) -> None:
@@ -94,4 +98,12 @@ class Todo:
                     task.job = None
             if for_good:
                 self.workers.discard(worker)
+            else:
+                self.away.add(worker)
+            self.changed.notify_all()
+
+    async def come_back(self, worker: str) -> None:
+        """Have a worker that answers again take tasks."""
+        async with self.changed:
+            self.away.discard(worker)
             self.changed.notify_all()
