@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..files.atomic import WAITS, retry_while_held
 from ..files.names import read_sha256
@@ -24,9 +25,13 @@ from ..http.threads import Stop, pause
 from .partial import Partial, hash_file
 from .source import full_name
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 DAY = 86400.0
 KEPT_FOR = DAY
-"""Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it."""
+"""Seconds after its last use that a file is safe from cleaning: a run of this process or another may rely on it. For
+so long a download that ended early comes after the files: it may go on any moment."""
 PARTIAL_KEPT_FOR = 7 * DAY
 MOVE_WAITS = (*WAITS, 3.0, 6.0, 12.0, 24.0)
 """Seconds between the tries to bring a file in: a virus scanner takes its time over some GB."""
@@ -59,6 +64,17 @@ class File:
     mtime_ns: int
     used: float
     """When it was last used, in seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class EndedEarly:
+    """A download that is not whole, and that nobody is at."""
+
+    path: Path
+    size: int
+    """Bytes that it takes on the disk."""
+    changed: float
+    """When it last got any, in seconds since 1970."""
 
 
 def link_name(link: str) -> str:
@@ -153,7 +169,7 @@ class Usage:
     partial: int
     """Downloads that are not whole yet."""
     idle: int
-    """Of all that, what was not used for a day or was given up."""
+    """Of all that, files that were not used for a day and downloads that nobody is at."""
 
 
 class Cache:
@@ -228,11 +244,11 @@ class Cache:
     @contextmanager
     def lock(self, link: str, stop: Stop) -> Iterator[None]:
         """Be the only thread of the only process that fetches a link; wait for another, unless stop raises."""
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         folder = self.root / "partial"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{link_name(link)}.lock", thread_local=False)
+        lock = _lock_of(folder / link_name(link))
         while True:
             try:
                 lock.acquire(blocking=False)
@@ -245,13 +261,19 @@ class Cache:
             lock.release()
 
     def clean(self, max_bytes: int, now: float | None = None) -> None:
-        """Remove the files unused for longest until at most `max_bytes` remain, and downloads given up a week ago.
+        """Remove what is of least use until at most `max_bytes` remain, and downloads that ended a week ago.
 
-        A file used within the last day stays, even beyond the limit.
+        First go downloads that ended early a day ago or more, then the files unused for longest, then the other
+        downloads that ended early. A file used within the last day stays, even beyond the limit, and so does a download
+        that somebody is at.
         """
         now = time.time() if now is None else now
-        files = self.files()
-        total = sum(file.size for file in files)
+        files, ended = self.files(), self._ended_early()
+        total = sum(file.size for file in files) + self._partial_bytes()
+        idle = [one for one in ended if one.changed <= now - KEPT_FOR]
+        for one in idle:
+            if total > max_bytes or one.changed < now - PARTIAL_KEPT_FOR:
+                total -= self._drop_ended(one)
         for file in files:
             if total <= max_bytes or not _may_go(file, now):
                 break
@@ -261,10 +283,9 @@ class Cache:
                 continue  # open in another program (Windows)
             self._index.drop_file(file.sha256)
             total -= file.size
-        for path in self._given_up(now):
-            with suppress(OSError):
-                path.with_suffix(".json").unlink(missing_ok=True)
-                path.unlink()
+        for one in ended[len(idle):]:
+            if total > max_bytes:
+                total -= self._drop_ended(one)
 
     def files(self) -> list[File]:
         """Return what is there, the longest unused first. A file that the index lost was used when it came in."""
@@ -281,17 +302,34 @@ class Cache:
         """Return what is there, and what of it `clean(0)` would remove."""
         now = time.time() if now is None else now
         files = self.files()
-        idle = [file.size for file in files if _may_go(file, now)] + [_on_disk(path) for path in self._given_up(now)]
-        partial = sum(map(_on_disk, self.root.glob("partial/*.part")))
-        return Usage(len(files), sum(file.size for file in files), partial, sum(idle))
+        idle = [file.size for file in files if _may_go(file, now)] + [one.size for one in self._ended_early()]
+        return Usage(len(files), sum(file.size for file in files), self._partial_bytes(), sum(idle))
 
-    def _given_up(self, now: float) -> list[Path]:
+    def _partial_bytes(self) -> int:
+        return sum(map(_on_disk, self.root.glob("partial/*.part")))
+
+    def _ended_early(self) -> list[EndedEarly]:
+        """Return the downloads that nobody is at, those first that got their last byte longest ago."""
         found = []
         for path in self.root.glob("partial/*.part"):
-            with suppress(OSError):
-                if path.stat().st_mtime < now - PARTIAL_KEPT_FOR:
-                    found.append(path)
-        return found
+            with suppress(OSError), _lock_of(path).acquire(blocking=False):
+                found.append(EndedEarly(path, _on_disk(path), path.stat().st_mtime))
+        return sorted(found, key=lambda one: one.changed)
+
+    def _drop_ended(self, one: EndedEarly) -> int:
+        """Remove a download unless somebody has begun to go on with it; return the bytes that this frees."""
+        with suppress(OSError), _lock_of(one.path).acquire(blocking=False):  # or it is still held (Windows)
+            one.path.with_suffix(".json").unlink(missing_ok=True)
+            one.path.unlink()
+            return one.size
+        return 0
+
+
+def _lock_of(partial: Path) -> BaseFileLock:
+    """Return the lock of the download at this path, whatever its suffix. Whoever has it alone changes the download."""
+    from filelock import FileLock
+
+    return FileLock(partial.with_suffix(".lock"), thread_local=False)
 
 
 def _may_go(file: File, now: float) -> bool:

@@ -51,6 +51,6 @@ def save_limit(folder: Path, body: bytes, environ: Mapping[str, str] = os.enviro
 
 
 def clean_up(downloads: Path) -> None:
-    """Remove what was not used for a day, and downloads given up a week ago. Raises DownloadError; OSError."""
+    """Remove files that were not used for a day, and downloads that nobody is at. Raises DownloadError; OSError."""
     if downloads.is_dir():
         Cache(downloads).clean(0)

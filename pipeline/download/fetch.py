@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from ..http.session import Session
 from ..http.threads import Stop, never, pause, stoppable
 from .cache import Cache, Entry, check_sha256
 from .cache_settings import DEFAULT_BYTES
-from .partial import Partial, PrefixHash, disk_error, sync
+from .partial import NoRoomError, Partial, PrefixHash, disk_error, sync
 from .ranged import Progress, fetch_body
 from .response import BEGINNING, FirstResponse, NotChanged, check_status, open_file
 from .source import CIVITAI_MODEL, HUB_REPO, Remote, full_name, parse_source
@@ -52,7 +53,8 @@ class DownloadRequest:
 
     remote: Remote
     cache: Cache
-    session: Session
+    policy: Policy
+    tokens: Tokens
     sha256: str | None
     max_bytes: int
     cache_bytes: int
@@ -73,13 +75,14 @@ def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: st
     source: an https link; `owner/repo` or `owner/repo/file.safetensors` of Hugging Face; a link or AIR of Civitai.
     sha256: what the file must be; one that is in the cache is then used without asking the network.
     policy: when it is offline, what the cache has is used, whatever its age.
-    cache_bytes: files unused for longest make room beyond it.
+    cache_bytes: what nobody fetches any more and files unused for longest make room beyond it.
     inspect: called with (read, size, name) before the body is asked for, and once more with the file at hand, out of
         the cache or just fetched; what it raises ends the download, and not a byte more is fetched. `read(offset,
         length)` reaches the first 128 MiB.
     on_progress, stop: called about ten times a second in the caller's thread; what stop raises ends the download within
         a second, whatever the server does.
-    A download that ended early goes on where it was, in this run and in the next, if the server allows it.
+    A download that ended early goes on where it was, in this run and in the next, if the server allows it; else nothing
+    of it is left on the disk.
     Raises DownloadError with a sentence for the user.
     """
     try:
@@ -87,9 +90,8 @@ def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: st
     except ValueError as error:
         raise DownloadError(str(error)) from None
     policy = policy or policy_from_environment()
-    session = Session(policy, tokens)
-    request = DownloadRequest(parse_source(source), Cache(folder), session, wanted, max_bytes, cache_bytes, inspect,
-                              on_progress, stop)
+    request = DownloadRequest(parse_source(source), Cache(folder), policy, tokens, wanted, max_bytes, cache_bytes,
+                              inspect, on_progress, stop)
     try:
         path = request.cache.find(wanted, stop) if wanted else None
         path = path or (_offline(request) if policy.offline else online(request))
@@ -99,8 +101,6 @@ def fetch(source: str, *, folder: Path, policy: Policy | None = None, sha256: st
                         request.cache.name(request.remote.link, path))
     except OSError as error:
         raise disk_error(error, folder) from None
-    finally:
-        session.close()
     return path
 
 
@@ -122,40 +122,60 @@ def as_pinned(request: DownloadRequest, entry: Entry, path: Path) -> Path:
 
 def online(request: DownloadRequest) -> Path:
     """Fetch the file, or find that it is still the one in the cache; try again while a server is in trouble."""
-    timeouts = request.session.policy.timeouts
     with request.cache.lock(request.remote.link, request.stop):
         partial = request.cache.partial(request.remote.link)
-        vain = 0
-        while True:
-            before = partial.done
-            try:
-                return _attempt(request, partial)
-            except TransientError as error:
-                if isinstance(error, UnknownHostError):
-                    raise
-                vain = vain + 1 if partial.done - before < timeouts.step else 0
-                if vain >= timeouts.attempts:
-                    raise DownloadError(f"{error} {_kept(partial)}") from None
-                pause(timeouts.before_retry(vain, error.wait), request.stop)
+        try:
+            return _tries(request, partial)
+        except BaseException as error:
+            if not _is_worth_keeping(partial, error):
+                with suppress(OSError):  # what ended the download is what counts
+                    partial.discard()
+            raise
+
+
+def _is_worth_keeping(partial: Partial, error: BaseException) -> bool:
+    """Whether the next run may go on from what is there: only of a known version, and from what the note tells.
+
+    After Stop, which waits for nothing, the note may still be under way.
+    """
+    return partial.resumable and (partial.noted > 0 or not isinstance(error, DownloadError))
+
+
+def _tries(request: DownloadRequest, partial: Partial) -> Path:
+    timeouts, vain = request.policy.timeouts, 0
+    while True:
+        before = partial.done
+        try:
+            with closing(Session(request.policy, request.tokens)) as session:  # a new one: the last may be aborted
+                return _attempt(request, session, partial)
+        except TransientError as error:
+            if isinstance(error, UnknownHostError):
+                raise
+            vain = vain + 1 if partial.done - before < timeouts.step else 0
+            if vain >= timeouts.attempts:
+                then = ": run again to go on from there." if partial.noted else "; run again to start anew."
+                raise DownloadError(f"{error} {_kept(partial)}{then}") from None
+            pause(timeouts.before_retry(vain, error.wait), request.stop)
 
 
 def _kept(partial: Partial) -> str:
-    if partial.noted and partial.validator:
-        of = f" of {size_text(partial.size)}" if partial.size else ""
-        return f"{size_text(partial.noted)}{of} are kept: run again to go on from there."
-    return "Nothing was kept; run again to start anew."
+    """Tell what the next run finds, without the full stop."""
+    if not partial.noted:
+        return "Nothing was kept"
+    of = f" of {size_text(partial.size)}" if partial.size else ""
+    return f"{size_text(partial.noted)}{of} are kept"
 
 
-def _attempt(request: DownloadRequest, partial: Partial) -> Path:
-    stop, cache, timeout = request.stop, request.cache, request.session.policy.timeouts.for_bytes(BEGINNING)
+def _attempt(request: DownloadRequest, session: Session, partial: Partial) -> Path:
+    stop, cache, timeout = request.stop, request.cache, request.policy.timeouts.for_bytes(BEGINNING)
     known = cache.known(request.remote.link, stop)
 
     def ask() -> tuple[str, FirstResponse]:
-        link = file_link(request.session, request.remote)
-        return link, open_file(request.session, link, known[0] if known else None)
+        link = file_link(session, request.remote)
+        return link, open_file(session, link, known[0] if known else None)
 
     try:
-        file, first = stoppable(ask, stop, timeout)
+        file, first = stoppable(ask, stop, timeout, session.abort)
     except NotChanged:
         return as_pinned(request, *known)
     except TransientError:
@@ -188,25 +208,26 @@ def _download(request: DownloadRequest, first: FirstResponse, name: str, partial
     if size == 0:
         raise DownloadError(f"{first.url} is empty. Check the link.")
     if request.inspect is not None:
-        timeouts = request.session.policy.timeouts
+        timeouts = request.policy.timeouts
         request.inspect(lambda offset, length: stoppable(lambda: first.read(offset, length), request.stop,
-                                                         timeouts.for_bytes(length)), size, name)
-    partial.begin(first.validator, size, parts=first.ranged)
-    partial.write(0, first.data)
-    hashed = PrefixHash(partial.path)
+                                                         timeouts.for_bytes(length), first.session.abort), size, name)
+    request.cache.clean(request.cache_bytes)  # before it too: downloads that all end early would fill the disk else
     try:
-        fetch_body(first, partial, hashed, request.max_bytes, request.on_progress, request.stop)
-        found = hashed.finish(partial.size, request.stop)
+        partial.begin(first.validator, size, parts=first.ranged)
+        partial.write(0, first.data)
+        with closing(PrefixHash(partial.path)) as hashed:
+            fetch_body(first, partial, hashed, request.max_bytes, request.on_progress, request.stop)
+            found = hashed.finish(partial.size, request.stop)
+    except NoRoomError as error:
+        raise DownloadError(f"{error} {_kept(partial)}. Make room, and run again.") from None
     except OSError as error:
-        raise disk_error(error, partial.folder, _kept(partial) + " ") from None
-    finally:
-        hashed.close()
+        raise disk_error(error, partial.folder, f"{_kept(partial)}. ") from None
     if expected not in (None, found):
         partial.discard()
         source = "asked" if request.sha256 else "Hugging Face announces"
         raise DownloadError(f"{first.url} has the SHA-256 {found}, not {expected} as {source}. It was thrown away; "
                             "check both.")
-    stoppable(lambda: sync(partial.path), request.stop, math.inf)
+    stoppable(lambda: sync(partial.path), request.stop, math.inf, never)
     path = request.cache.take(partial, found, request.stop)
     request.cache.clean(request.cache_bytes)
     return path, found

@@ -31,6 +31,10 @@ BLOCKS_A_TURN = 4
 """Blocks between two calls of stop: some milliseconds."""
 
 
+class NoRoomError(DownloadError):
+    """The disk has no room for the rest of a download. What was kept and what to do is left to say."""
+
+
 class PrefixHash:
     """The hash of the first bytes of a file. To be closed."""
 
@@ -103,19 +107,25 @@ class Partial:
         """Bytes that the next run finds."""
         self._load()
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the next run could tell that what is here and what it fetches are of one version."""
+        return self.validator is not None
+
     def _load(self) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             note = json.loads(self._note.read_bytes())
             ranges = Ranges((int(start), int(end)) for start, end in note["ranges"])
-            if max((end for _, end in ranges), default=0) <= self.path.stat().st_size:
+            there = max((end for _, end in ranges), default=0) <= self.path.stat().st_size
+            if there and note["validator"] is not None:
                 self.validator, self.size, self.ranges = note["validator"], note["size"], ranges
                 self.noted = ranges.total
 
     def begin(self, validator: str | None, size: int | None, *, parts: bool) -> None:
         """Go on where the last try ended, or start anew when what is there is of another version.
 
-        `parts` tells whether the server sends parts at all. Raises DownloadError when the disk has no room for the
-        rest.
+        `parts` tells whether the server sends parts at all. Raises NoRoomError; DownloadError when the folder cannot
+        be written to.
         """
         validator = validator if parts else None
         if validator is None or (self.validator, self.size) != (validator, size):
@@ -128,13 +138,18 @@ class Partial:
                 self.noted = 0
                 self._drop_bytes()
                 retry_while_held(self.path.touch)
-            free = shutil.disk_usage(self.folder).free
+            self.check_room()
         except OSError as error:
             raise disk_error(error, self.folder) from None
-        left = (size or 0) - self.ranges.total
+
+    def check_room(self) -> None:
+        """Raise NoRoomError unless the disk has room for the rest, as far as that is known, and the margin. OSError."""
+        free = shutil.disk_usage(self.folder).free
+        left = 0 if self.size is None else self.size - self.done
         if free < left + MARGIN:
-            raise DownloadError(f"The disk of {self.folder} has {size_text(free)} free; {size_text(left)} are to come, "
-                                f"and a download leaves {size_text(MARGIN)} free. Make room, and run again.")
+            coming = "the server does not say how much is" if self.size is None else f"{size_text(left)} are"
+            raise NoRoomError(f"The disk of {self.folder} has {size_text(free)} free; {coming} to come, and a download "
+                              f"leaves {size_text(MARGIN)} free.")
 
     def write(self, start: int, data: bytes | bytearray) -> None:
         """Put bytes in their place. Raises OSError."""
@@ -159,7 +174,10 @@ class Partial:
             return self.ranges.total
 
     def keep(self) -> None:
-        """Make the bytes that are there last, then note them; one thread after the other."""
+        """Make the bytes that are there last, then note them; one thread after the other. Those of no known version are
+        of no use to the next run."""
+        if not self.resumable:
+            return
         with self._noting:
             with self._lock:
                 ranges = list(self.ranges)

@@ -92,7 +92,8 @@ class Peeks(Generic[T]):
             if seen is None or not seen.fresh:
                 session = Session(policy, tokens)
                 try:
-                    seen = stoppable(functools.partial(self._asked, session, remote, seen), never, SECONDS)
+                    seen = stoppable(functools.partial(self._asked, session, remote, seen), never, SECONDS,
+                                     session.abort)
                 finally:
                     session.close()
                 self._remember(remote.link, seen)

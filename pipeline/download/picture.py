@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Callable
+from contextlib import closing
 
 from ..files.names import size_text
 from ..http.errors import DownloadError, TransientError
@@ -47,24 +50,24 @@ def fetch_picture(url: str, *, policy: Policy | None = None, stop: Stop = never,
     """Return the JPEG, PNG or WebP file behind an https link (or `owner/repo/file` of Hugging Face), at most 10 MB.
 
     stop: called about ten times a second; what it raises ends the download. say: told of a proxy that is used.
-    Raises DownloadError with a sentence for the user.
+    All tries together take no longer than 10 MB may. Raises DownloadError with a sentence for the user.
     """
     link = check_picture_link(url)
-    session = Session(policy or policy_from_environment(), tokens)
-    if way := session.policy.through_proxy(link):
+    policy = policy or policy_from_environment()
+    if way := policy.through_proxy(link):
         say(f"Fetching the picture{way}.")
-    timeouts, tries = session.policy.timeouts, 0
-    try:
-        while True:
-            try:
-                return stoppable(lambda: _read(session, link), stop, timeouts.for_bytes(MAX_PICTURE_BYTES))
-            except TransientError as error:
-                tries += 1
-                if tries >= timeouts.attempts:
-                    raise DownloadError(str(error)) from None
-                pause(timeouts.before_retry(tries, error.wait), stop)
-    finally:
-        session.close()
+    timeouts, tries = policy.timeouts, 0
+    end = time.monotonic() + timeouts.for_bytes(MAX_PICTURE_BYTES)
+    while True:
+        try:
+            with closing(Session(policy, tokens)) as session:  # a new one: the last may have been aborted
+                return stoppable(functools.partial(_read, session, link), stop, end - time.monotonic(), session.abort)
+        except TransientError as error:
+            tries += 1
+            wait = timeouts.before_retry(tries, error.wait)
+            if tries >= timeouts.attempts or time.monotonic() + wait + timeouts.connect > end:
+                raise DownloadError(str(error)) from None
+            pause(wait, stop)
 
 
 def _read(session: Session, link: str) -> bytes:

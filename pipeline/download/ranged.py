@@ -13,7 +13,7 @@ from ..files.atomic import is_held
 from ..files.names import size_text
 from ..http.errors import DownloadError, TransientError
 from ..http.policy import Timeouts
-from ..http.session import Response
+from ..http.session import Response, Session
 from ..http.threads import POLL, Stop
 from .partial import Partial, PrefixHash
 from .ranges import Work
@@ -27,7 +27,7 @@ SMALLEST, LARGEST = 2**14, 2**18
 BATCH = 2**24
 """Bytes after which the thread that hashes is woken, which costs less than at every read, and the system is asked to
 bring what was written to the disk, while more comes; the fsync at the end waits for little then (0.4 s for a GB
-otherwise)."""
+otherwise). The room on the disk is looked at as often: a margin of four of them is to stay free."""
 QUICK, SLOW = 0.02, 0.2
 """Seconds for a read under which more is asked for, and over which less."""
 
@@ -112,11 +112,8 @@ class Stream(threading.Thread):
             self._woken.set()
 
     def cancel(self) -> None:
-        """Stop at once; from another thread."""
+        """Write nothing more; from another thread."""
         self._cancelled = True
-        response = self._response
-        if response is not None:
-            response.abort()
 
     def _fetch(self, file, start: int, end: int) -> None:
         """Fetch the piece and, as far as nobody else has them, the ones after it in the same response."""
@@ -178,10 +175,11 @@ def _write_back(file, start: int, end: int) -> None:
         os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
 
 
-def cancel_all(streams: list[Stream], timeout: float = 0.5) -> None:
-    """Stop the streams and wait for them a moment; one that hangs in a connection writes nothing afterwards."""
+def cancel_all(streams: list[Stream], session: Session, timeout: float = 0.5) -> None:
+    """Stop the streams and wait for them a moment; one that hangs all the same writes nothing afterwards."""
     for stream in streams:
         stream.cancel()
+    session.abort()  # one that waits for the head of an answer hears nothing else
     end = time.monotonic() + timeout
     for stream in streams:
         stream.join(max(0.0, end - time.monotonic()))
@@ -232,8 +230,9 @@ def fetch_body(first: FirstResponse, partial: Partial, hashed: PrefixHash, max_b
                stop: Stop) -> None:
     """Fill the gaps of a partial file, whose first bytes are in `first`, and hash it as far as that goes.
 
-    Raises TransientError when the connection was lost, DownloadError for what another try does not mend, OSError when
-    the disk fails; and whatever stop raises. What came is noted in any case, so that the next try goes on from there.
+    Raises TransientError when the connection was lost, NoRoomError when the disk is nearly full, DownloadError for what
+    another try does not mend, OSError when the disk fails; and whatever stop raises. The session is aborted then. What
+    came is noted in any case, so that the next try goes on from there if it can.
     """
     end = first.size if first.size is not None else max_bytes + 1
     work = Work(partial.ranges.gaps(end), min(max(end // PIECES, SMALLEST_PIECE), LARGEST_PIECE))
@@ -242,9 +241,12 @@ def fetch_body(first: FirstResponse, partial: Partial, hashed: PrefixHash, max_b
     watch = _Watch(first, partial, functools.partial(Stream, work, partial, first.ask, woken, max_bytes))
     try:
         watch.streams[0].start()
-        running = True
+        running, checked = True, partial.done
         while running:
             caught_up = hashed.follow(partial.prefix)
+            if partial.done - checked >= BATCH:
+                checked = partial.done
+                partial.check_room()
             now = time.monotonic()
             running = watch.is_running()
             if now - watch.looked >= POLL or not running:
@@ -256,7 +258,7 @@ def fetch_body(first: FirstResponse, partial: Partial, hashed: PrefixHash, max_b
                 woken.wait(POLL)
                 woken.clear()
     except BaseException as error:
-        cancel_all(watch.streams)
+        cancel_all(watch.streams, first.session)
         stopped = not isinstance(error, (DownloadError, OSError))
         keeper.last_time(timeout=0.2 if stopped else 30.0)
         raise

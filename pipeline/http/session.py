@@ -80,9 +80,6 @@ class Response:
     announced_sha256: str | None = None
     """The file's hash as Hugging Face, or its mirror, announces it."""
 
-    def __post_init__(self) -> None:
-        self._connection = self.raw.connection
-
     @property
     def status(self) -> int:
         return self.raw.status
@@ -130,11 +127,6 @@ class Response:
             self.raw.release_conn()
         else:
             self.raw.close()
-
-    def abort(self) -> None:
-        """Make a read under way return as if the connection had broken off; from another thread."""
-        if self._connection is not None and not self.raw.isclosed():
-            self._connection.abort()
 
 
 class Session:
@@ -211,7 +203,10 @@ class Session:
         return Response(url, response.raw, self)
 
     def abort(self) -> None:
-        """Make every call under way fail as if its connection had broken off; from another thread."""
+        """Make every call under way, and every later one, fail as if its connection had broken off; from any thread.
+
+        Whoever tries again does so with a new session.
+        """
         self._dialer.abort()
 
     def close(self) -> None:

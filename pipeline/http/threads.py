@@ -1,8 +1,8 @@
 """Run blocking work in daemon threads that can be abandoned.
 
-A read, a name look-up or an fsync cannot be broken off, but it can be left behind to end by itself. An executor's
-threads cannot: the interpreter, or an event loop that ends, waits for each of them, and Stop would so wait for an
-upload.
+A name look-up or an fsync cannot be broken off, but it can be left behind to end by itself, and so can a read whose
+connection is aborted. An executor's threads cannot be left: the interpreter, or an event loop that ends, waits for each
+of them, and Stop would so wait for an upload.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOOK = 0.25
 
 
 def never() -> None:
-    """Do nothing: the Stop of a caller that has none."""
+    """Do nothing: the Stop of a caller that has none, the abort of work that has nothing to abort."""
 
 
 def begin(work: Callable[[], T]) -> futures.Future[T]:
@@ -45,16 +45,22 @@ def begin(work: Callable[[], T]) -> futures.Future[T]:
     return result
 
 
-def stoppable(work: Callable[[], T], stop: Stop, timeout: float) -> T:
+def stoppable(work: Callable[[], T], stop: Stop, timeout: float, abort: Callable[[], None]) -> T:
     """Return or raise what blocking work does.
 
     When stop raises, the work is abandoned; after `timeout` seconds too, with TransientError.
+    abort: called then, so that the thread that is left behind ends soon: Session.abort for what reads from a server,
+        which may send a byte now and then for ever, while the timeout of a read begins anew with each of them.
     """
     future, end = begin(work), time.monotonic() + timeout
-    while not futures.wait((future,), POLL).done:
-        stop()
-        if time.monotonic() > end:
-            raise TransientError(f"The server took more than {timeout:.0f} seconds.")
+    try:
+        while not futures.wait((future,), POLL).done:
+            stop()
+            if time.monotonic() > end:
+                raise TransientError(f"The server took more than {timeout:.0f} seconds.")
+    except BaseException:
+        abort()
+        raise
     return future.result()
 
 

@@ -226,6 +226,55 @@ def test_downloads_given_up_long_ago_go(hostile: HostileServer, tmp_path: Path) 
     assert (old.exists(), new.exists()) == (False, True)
 
 
+def _ended(folder: Path, sizes_and_days: dict[str, tuple[int, float]]) -> dict[str, Path]:
+    """Downloads that ended early at so many bytes, so many days ago, under the names of their links."""
+    paths = {}
+    for link, (size, days) in sizes_and_days.items():
+        partial = Cache(folder).partial(link)
+        partial.begin('"1"', 10 * size, parts=True)
+        partial.write(0, bytes(size))
+        partial.keep()
+        os.utime(partial.path, (time.time() - days * DAY,) * 2)
+        paths[link] = partial.path
+    return paths
+
+
+def test_downloads_that_ended_early_count_and_go_by_how_idle_they_are(tmp_path: Path) -> None:
+    size = 2**16
+    files = _aged(tmp_path, {"old": (size, 30), "used": (size, 0.5)})
+    ended = _ended(tmp_path, {"days ago": (size, 3), "just now": (size, 0.01), "under way": (size, 3)})
+
+    def there() -> set[str]:
+        return {name for name, path in {**files, **ended}.items() if path.exists()}
+
+    cache = Cache(tmp_path)
+    with cache.lock("under way", never):
+        cache.clean(5 * size)
+        assert there() == {*files, *ended}
+        cache.clean(4 * size)
+        assert there() == {"old", "used", "just now", "under way"}
+        cache.clean(3 * size)
+        assert there() == {"used", "just now", "under way"}
+        idle = cache.usage().idle
+        cache.clean(0)
+        assert there() == {"used", "under way"} and idle == size and cache.usage().idle == 0
+    cache.clean(0)
+    assert there() == {"used"} and not list(tmp_path.glob("partial/*.json"))
+
+
+def test_downloads_that_all_end_early_stay_within_the_limit(hostile: HostileServer, tmp_path: Path) -> None:
+    """The one that ended last is kept beyond it, and the next one goes on from there."""
+    served = hostile.routes["/f"] = File(DATA, cut_after=1_000_000)
+    once = hostile.policy(replace(QUICK, attempts=1, step=10**9))
+    for number in range(4):
+        with pytest.raises(DownloadError, match="of 2 MB are kept"):
+            fetch(f"https://a.example/f?{number}", folder=tmp_path, policy=once, tokens=Tokens({}), cache_bytes=0)
+    assert len(list(tmp_path.glob("partial/*.part"))) == 1
+    served.cut_after, sent = None, served.sent
+    fetch("https://a.example/f?3", folder=tmp_path, policy=once, tokens=Tokens({}), cache_bytes=0)
+    assert served.sent - sent < 1_200_000
+
+
 def test_two_threads_download_once(hostile: HostileServer, served: File, tmp_path: Path) -> None:
     served.rate = 8_000_000
     found: list[Path] = []

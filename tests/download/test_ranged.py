@@ -42,6 +42,11 @@ def cached_files(folder: Path) -> list[Path]:
     return [path for path in (folder / "cache" / "sha256").rglob("*") if path.is_file()]
 
 
+def kept(folder: Path) -> list[Path]:
+    """What is kept of downloads that ended early."""
+    return [path for path in (folder / "cache" / "partial").iterdir() if path.suffix != ".lock"]
+
+
 def refused(hostile: HostileServer, folder: Path, sentence: str, timeouts: Timeouts = QUICK, **options: object) -> str:
     """Fetch what cannot be had; nothing may be left that looks like a file."""
     with pytest.raises(DownloadError, match=sentence) as caught:
@@ -113,6 +118,7 @@ def test_without_a_strong_validator_halves_are_never_joined(hostile: HostileServ
                                                             etag: str | None) -> None:
     served.etag, served.cut_after = etag, SIZE // 2
     assert "Nothing was kept" in refused(hostile, tmp_path, "broke off", replace(ONCE, step=10**9))
+    assert kept(tmp_path) == []
     served.data, served.cut_after = data_of(seed=1), None
     assert get(hostile, tmp_path).read_bytes() == served.data
     assert "range" not in hostile.seen[-1].headers  # not even the beginning and the rest
@@ -159,6 +165,7 @@ def test_range_refused_comes_in_one_stream(hostile: HostileServer, served: File,
 def test_range_refused_and_cut_starts_anew(hostile: HostileServer, served: File, tmp_path: Path) -> None:
     served.ranges, served.cut_after = False, SIZE // 2
     assert "Nothing was kept" in refused(hostile, tmp_path, "broke off", replace(ONCE, step=10**9))
+    assert kept(tmp_path) == []
     served.cut_after = None
     assert get(hostile, tmp_path).read_bytes() == served.data
 
@@ -207,6 +214,7 @@ def test_a_short_body_of_unknown_length(hostile: HostileServer, tmp_path: Path) 
 def test_an_endless_body_ends_at_the_limit(hostile: HostileServer, tmp_path: Path) -> None:
     hostile.routes["/lora.safetensors"] = chunked(lambda n: bytes(65_536))
     refused(hostile, tmp_path, "over the limit of 1 MB", max_bytes=1_000_000)
+    assert kept(tmp_path) == []
 
 
 def test_a_cut_body_of_unknown_length_is_no_file(hostile: HostileServer, tmp_path: Path) -> None:
@@ -216,7 +224,20 @@ def test_a_cut_body_of_unknown_length_is_no_file(hostile: HostileServer, tmp_pat
         request.cut()
 
     hostile.routes["/lora.safetensors"] = route
-    refused(hostile, tmp_path, "broke off", ONCE)
+    assert "Nothing was kept" in refused(hostile, tmp_path, "broke off", ONCE)
+    assert kept(tmp_path) == []
+
+
+def test_stop_keeps_nothing_that_no_run_can_go_on_from(hostile: HostileServer, served: File, tmp_path: Path) -> None:
+    served.ranges, served.hang_at = False, SIZE // 2
+
+    def stop() -> None:
+        if any(path.stat().st_size for path in (tmp_path / "cache").glob("partial/*.part")):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        get(hostile, tmp_path, stop=stop)
+    assert kept(tmp_path) == []
 
 
 def test_a_body_that_ends_with_the_connection_is_refused(hostile: HostileServer, tmp_path: Path) -> None:
