@@ -72,6 +72,6 @@ class ExtendClip(io.ComfyNode):
         with errors_on_node(node_id):
             earlier, rate_note = earlier_clip(vae, clip)
             extended = extend_clip(vae, earlier, way, check_known_frames(known_frames), num_frames, anchor_image,
-                                   last_image, [lora.source for lora in loras], progress())
+                                   last_image, loras, progress())
             show_text(node_id, "\n".join(filter(None, (*extended.notes, rate_note))))
             return io.NodeOutput(extended.condition, extended.overlap, extended.known)

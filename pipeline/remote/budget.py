@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import ui_names
 from .errors import ErrorKind, RemoteError
@@ -14,6 +14,8 @@ class Limits:
 
     clip: float = 0.0
     day: float = 0.0
+    paid: float = 0.0
+    """What the earlier clips of a chain have cost, which counts against `clip` too."""
 
 
 NO_LIMITS = Limits()
@@ -21,13 +23,14 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Cost:
-    """What a clip will cost, as far as it can be told before it is bought."""
+    """What a clip, or several, will cost, as far as it can be told before they are bought."""
 
     usd: float | None
     """US dollars that count against the limits and into the sum of the day; None when nothing is known."""
     source: str = ""
     lowest: float | None = None
     """Where the price is not known: the lowest of its estimates, `usd` being the highest. Else None."""
+    clips: int = 1
 
     @property
     def known(self) -> float | None:
@@ -45,35 +48,41 @@ class Cost:
 def check_limits(cost: Cost, spent: float, limits: Limits, budget: Limits = NO_LIMITS) -> None:
     """Raise RemoteError (BUDGET) when a purchase breaks a limit, or a limit is set and the price is not known.
 
-    A clip that costs nothing breaks none. spent: US dollars of the last 24 hours. limits: the node's own. budget: the
-    user's for all nodes.
+    A clip that costs nothing breaks none. spent: US dollars of the last 24 hours. limits: the node's own; its `paid`
+    counts for the budget as well. budget: the user's for all nodes.
     """
     if cost.usd == 0:
         return
     _check(cost, spent, limits, "max_cost", "max_cost_per_day", "set the limits to 0")
-    _check(cost, spent, budget, f"the most for a clip in {ui_names.BUDGET}",
+    _check(cost, spent, replace(budget, paid=limits.paid), f"the most for a clip in {ui_names.BUDGET}",
            f"the most for a day in {ui_names.BUDGET}", f"clear {ui_names.BUDGET}")
 
 
 def _check(cost: Cost, spent: float, limits: Limits, clip_name: str, day_name: str, lift: str) -> None:
     """clip_name, day_name: how a message names the limits. lift: how a message says to lift them."""
-    price = cost.known
+    price, paid = cost.known, limits.paid
+    these, they_cost = ("this clip", "The clip costs") if cost.clips == 1 else (
+        f"these {cost.clips} clips", f"The {cost.clips} clips cost")
+    outcome = "Nothing was bought." if not paid else (
+        f"${paid:.3f} was paid for the clips before; they are kept, and the next run goes on from them.")
     if price is None and (limits.clip or limits.day):
         unchecked = clip_name if limits.clip else day_name
         if cost.usd is None:
-            raise RemoteError(ErrorKind.BUDGET, f"The price of this clip is not known, so {unchecked} cannot be "
-                              f"checked. Write what you expect it to cost into `prices` of remote.json, or {lift} to "
-                              "buy it all the same, or choose another provider. Nothing was bought.")
-        raise RemoteError(ErrorKind.BUDGET, f"The price of this clip is not known, so {unchecked} cannot be checked; "
+            raise RemoteError(ErrorKind.BUDGET, f"The price of {these} is not known, so {unchecked} cannot be "
+                              f"checked. Write what you expect a clip to cost into `prices` of remote.json, or {lift} "
+                              f"to buy all the same, or choose another provider. {outcome}")
+        raise RemoteError(ErrorKind.BUDGET, f"The price of {these} is not known, so {unchecked} cannot be checked; "
                           f"by estimates it is ${cost.lowest:.3f} to ${cost.usd:.3f}. Accept the estimates of this "
                           "model once, on the node or in `accepted_estimates` of remote.json: then the highest "
-                          f"counts. Or {lift} to buy it all the same, or choose another provider. Nothing was bought.")
-    if price is not None and limits.clip and _exceeds(price, limits.clip):
-        raise RemoteError(ErrorKind.BUDGET, f"The clip costs ${price:.3f}, more than {clip_name}, ${limits.clip:.3f}. "
-                          "Nothing was bought.")
+                          f"counts. Or {lift} to buy all the same, or choose another provider. {outcome}")
+    if price is not None and limits.clip and _exceeds(paid + price, limits.clip):
+        whole = f", with those before ${paid + price:.3f}" if paid else ""
+        raise RemoteError(ErrorKind.BUDGET, f"{they_cost} ${price:.3f}{whole}, more than {clip_name}, "
+                          f"${limits.clip:.3f}. {outcome}")
     if price is not None and limits.day and _exceeds(spent + price, limits.day):
-        raise RemoteError(ErrorKind.BUDGET, f"${spent:.3f} was spent in the last 24 hours and the clip costs "
-                          f"${price:.3f}: together more than {day_name}, ${limits.day:.3f}. Nothing was bought.")
+        raise RemoteError(ErrorKind.BUDGET, f"${spent:.3f} was spent in the last 24 hours and "
+                          f"{they_cost[0].lower()}{they_cost[1:]} ${price:.3f}: together more than {day_name}, "
+                          f"${limits.day:.3f}. {outcome}")
 
 
 def _exceeds(usd: float, limit: float) -> bool:

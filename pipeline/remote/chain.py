@@ -14,16 +14,17 @@ from pathlib import Path
 
 from ..request import ClipRequest, RequestError
 from ..segments import Segment, check_segments, repeated_seeds
-from .budget import Cost, Limits, check_limits
+from .budget import Cost, check_limits
 from .client import ProviderClient
 from .context import RemoteContext
 from .errors import ErrorKind, RemoteError
+from .job import UNSENT, Job
 from .lora_links import with_files
 from .plan import TRIM, Plan
 from .price import find_price, listed_cost, sample_body
 from .providers import Target
 from .request import Picture, check_request
-from .run import FinishedClip, is_bought, make_clip, plan_targets
+from .run import FinishedClip, jobs_so_far, make_clip, plan_targets
 
 LastFrame = Callable[[Path, int | None], Picture]
 """The last frame of a file, or of the part that so many frames at 16 a second fill, as a picture to upload."""
@@ -98,14 +99,15 @@ async def make_chain(chain: Chain, picture: Picture, context: RemoteContext, las
     for number, clip in enumerate(chain.clips):
         ending = chain.ending(number)
         pictures = (picture,) if ending is None else (picture, ending)
-        if not priced and not await is_bought(chain.targets, clip, pictures, context):
-            context.show_text(f"Asking for the price of {len(chain.clips) - number} clips.")
-            targets, priced = await _affordable(chain, plans[number:], _paid(done), context)
+        jobs = [] if priced else await jobs_so_far(chain.targets, clip, pictures, context)
+        if not priced and all(job.unsent for job in jobs):
+            context.show_text(f"Asking for the price of {_count(len(chain.clips) - number)}.")
+            targets, priced = await _affordable(chain, plans[number:], _with_paid(context, done), jobs)
             chain = replace(chain, targets=targets)
         place = f"Clip {number + 1} of {len(chain.clips)}. {priced}".strip()
         with chain.named(number):
             done.append(await make_clip(
-                chain.targets, clip, picture, _with_rest(context.with_notes((place,)), _paid(done)),
+                chain.targets, clip, picture, _with_paid(context.with_notes((place,)), done),
                 last_picture=ending, longer_clips=chain.longer_clips, strict=chain.strict))
         if number + 1 < len(chain.clips):
             frames = clip.num_frames if chain.longer_clips == TRIM else None
@@ -114,33 +116,24 @@ async def make_chain(chain: Chain, picture: Picture, context: RemoteContext, las
     return done
 
 
-def _paid(done: Sequence[FinishedClip]) -> float:
-    return sum(clip.job.price or 0.0 for clip in done)
+def _with_paid(context: RemoteContext, done: Sequence[FinishedClip]) -> RemoteContext:
+    """Return the context with what the clips so far have cost counted: a fallback may be dearer than was reckoned."""
+    return replace(context, limits=replace(context.limits, paid=sum(clip.job.price or 0.0 for clip in done)))
 
 
-def _with_rest(context: RemoteContext, paid: float) -> RemoteContext:
-    """Return the context with the rest of the node's limit for the whole: a fallback may be dearer than was reckoned.
-    """
-    limits = context.limits
-    return replace(context, limits=replace(limits, clip=max(limits.clip - paid, 1e-9))) if limits.clip else context
-
-
-async def _affordable(chain: Chain, plans: Sequence[Sequence[Plan]], paid: float, context: RemoteContext,
+async def _affordable(chain: Chain, plans: Sequence[Sequence[Plan]], context: RemoteContext, unsent: Sequence[Job],
                       ) -> tuple[list[Target], str]:
     """Return the targets whose price for the rest of the chain keeps to the limits, and a sentence on the first one's.
 
-    plans: of the clips still to buy, each for all targets. paid: US dollars for the clips before. Raises RemoteError
-    (BUDGET) when no target is left.
+    plans: of the clips still to buy, each for all targets. unsent: jobs of the first of them that a run left behind.
+    Raises RemoteError (BUDGET) when no target is left.
     """
     left, sentence, refusal = [], "", None
+    reserved = next((job.id for job in unsent if job.state not in UNSENT), "")  # its price counts as spent already
     for target, own in zip(chain.targets, zip(*plans, strict=True), strict=True):
         cost = sum_costs([await _cost(target, plan, context) for plan in own])
-        settings, limits = context.settings(), context.limits
         try:
-            whole = replace(cost, usd=None if cost.usd is None else cost.usd + paid,
-                            lowest=None if cost.lowest is None else cost.lowest + paid)
-            check_limits(whole, 0.0, Limits(clip=limits.clip), Limits(clip=settings.budget.clip))
-            check_limits(cost, context.ledger.spent(), Limits(day=limits.day), Limits(day=settings.budget.day))
+            check_limits(cost, context.ledger.spent(except_job=reserved), context.limits, context.settings().budget)
         except RemoteError as error:
             refusal = refusal or error
             continue
@@ -169,8 +162,8 @@ async def _cost(target: Target, plan: Plan, context: RemoteContext) -> Cost:
 def sum_costs(costs: Sequence[Cost]) -> Cost:
     """Return the cost of several clips: not known if one is not, and with a range if one has only estimates."""
     if any(cost.usd is None for cost in costs):
-        return Cost(None)
+        return Cost(None, clips=len(costs))
     usd = sum(cost.usd for cost in costs)
     lowest = sum(cost.usd if cost.lowest is None else cost.lowest for cost in costs)
     sources = "; ".join(dict.fromkeys(cost.source for cost in costs))
-    return Cost(usd, sources, lowest if any(cost.lowest is not None for cost in costs) else None)
+    return Cost(usd, sources, lowest if any(cost.lowest is not None for cost in costs) else None, len(costs))

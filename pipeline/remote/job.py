@@ -61,6 +61,11 @@ class Job:
     summary: dict[str, object] = field(default_factory=dict)
     """The request for people to read: prompt, size, frames; no key, no picture, no link's query."""
 
+    @property
+    def unsent(self) -> bool:
+        """Whether the paid request of this job has not left: it was never begun, or its program ended before."""
+        return self.state in UNSENT or (self.state == JobState.SUBMITTING and not self.sent)
+
     def estimate(self) -> dict[str, object]:
         """Return the fields of the price as it was before it was set to 0, for a job that is found again; or none."""
         if self.price or "estimate" not in self.summary:

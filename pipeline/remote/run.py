@@ -107,13 +107,17 @@ def _digest(clip: ClipRequest, pictures: Sequence[Picture], target: Target, lora
                           lora_files=lora_hashes)
 
 
-async def is_bought(targets: Sequence[Target], clip: ClipRequest, pictures: Sequence[Picture],
-                    context: RemoteContext) -> bool:
-    """Return whether a job of this request, its pictures the first and perhaps the last, is under way or finished."""
+async def jobs_so_far(targets: Sequence[Target], clip: ClipRequest, pictures: Sequence[Picture],
+                      context: RemoteContext) -> list[Job]:
+    """Return the jobs that make_clip would go on with, at most one a target; some may never have been sent.
+
+    pictures: the first and perhaps the last.
+    """
     hashes = await _lora_hashes(clip, context)
-    return any(context.ledger.reusable(_digest(clip, pictures, target, hashes),
-                                       [(target.provider.name, target.model.name(clip.resolution))])
-               for target in targets)
+    found = (context.ledger.reusable(_digest(clip, pictures, target, hashes),
+                                     [(target.provider.name, target.model.name(clip.resolution))])
+             for target in targets)
+    return [job for job in found if job is not None]
 
 
 def plan_targets(targets: Sequence[Target], clip: ClipRequest, longer_clips: str, strict: bool,
@@ -151,7 +155,7 @@ async def _make_at(target: Target, plan: Plan, digest: str, pictures: Sequence[P
             if job.state in OVER:
                 continue  # the run that had the lock before has failed
             context.record_run(job.id, True)
-            unsent = job.state in UNSENT or (job.state == JobState.SUBMITTING and not job.sent)
+            unsent = job.unsent
             if unsent and not job.sent:  # once it is sent, another profile's account would not know it
                 job = context.ledger.update(job, profile=target.profile, summary=summary)
             settings = context.settings()

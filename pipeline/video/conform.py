@@ -12,8 +12,8 @@ from ..request import RequestError
 from .join_settings import CONFORM
 from .source import ClipSource
 
-SAME_RATE = 0.001
-"""Rates that differ by a smaller share are one: 23.976 and 24 are two, 29.97 of two files is one."""
+SAME_RATE = Fraction(1, 2000)
+"""Rates that differ by a smaller share are one: 29.97 of two files is one, 23.976 and 24, 1/1001 apart, are two."""
 
 
 def differences(clip: ClipSource, width: int, height: int, rate: Fraction) -> str:

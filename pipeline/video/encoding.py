@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING, TypeVar
 
 from ..request import FPS, RequestError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Pixels = TypeVar("Pixels", "np.ndarray", "torch.Tensor")
 PIX_FMTS = ("yuv420p", "yuv444p", "yuv420p10le", "yuv444p10le")
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 DEFAULT_CRF, MAX_CRF = 17.0, 51.0
@@ -85,6 +91,12 @@ class Encoding:
     def bits(self) -> int:
         """Return the bits a sample: 8 or 10."""
         return 10 if self.pix_fmt.endswith("10le") else 8
+
+
+def on_background(frame: Pixels, alpha: str) -> Pixels:
+    """Return a frame (H, W, 4), 0..1, composited on white or black to (H, W, 3). alpha: one of ALPHAS, not REFUSE."""
+    colour, opacity = frame[..., :3], frame[..., 3:]
+    return colour * opacity + (1 - opacity) if alpha == ON_WHITE else colour * opacity
 
 
 # With AVX-512, x264 (core 165) reads memory that it has not written when a frame's width is no multiple of 128, so

@@ -8,7 +8,7 @@ from ..request import RequestError
 from .grid import grid
 from .mp4_writer import Written
 from .save import Mp4, write_pieces
-from .source import ClipSource
+from .source import ClipSource, opaque
 
 
 def read_labels(text: str, clips: int) -> list[str]:
@@ -21,8 +21,12 @@ def read_labels(text: str, clips: int) -> list[str]:
 
 def grid_to_mp4(mp4: Mp4, clips: Sequence[ClipSource], labels: Sequence[str], columns: int, cell: tuple[int, int],
                 on_frame: Callable[[int, int], None], stop: Callable[[], None]) -> Written:
-    """Write clips beside each other, as `grid` makes them, at the rate of `mp4`. Raises as `write_pieces` does."""
+    """Write clips beside each other, as `grid` makes them, at the rate of `mp4`.
+
+    Raises as `opaque` and `write_pieces` do.
+    """
     rate = mp4.encoding.rate
+    clips = [opaque(clip, mp4.encoding.alpha) for clip in clips]
     total = max(round(clip.expected * rate / clip.rate) for clip in clips)
     return write_pieces(mp4, grid(clips, labels, columns, cell, rate), total, "the clips are",
                         lambda done, total: on_frame(min(done, total), total), stop)

@@ -9,12 +9,12 @@ from typing import Any
 
 from ..quality.seams import Seam
 from .conform import check_same, differences
-from .join import Joint, join
+from .join import Joint, check_overlaps, join
 from .join_settings import FIND, REFUSE, JoinSettings
 from .joined_sound import joined_sound
 from .mp4_writer import Written
 from .save import Mp4, write_pieces
-from .source import ClipSource
+from .source import ClipSource, opaque
 
 
 @dataclass
@@ -64,9 +64,11 @@ def join_to_mp4(mp4: Mp4, clips: Sequence[ClipSource], settings: JoinSettings, m
     left: for settings that cannot be, for clips that are refused, and as `join` and `write_pieces` do.
     """
     settings.check(len(clips))
+    clips = [opaque(clip, mp4.encoding.alpha) for clip in clips]
     size, rate = (clips[0].width, clips[0].height), mp4.encoding.rate
     if mismatch == REFUSE:
         check_same(clips, *size, rate)
+    check_overlaps(clips, settings, rate)
     sound = joined_sound(clips) if mp4.audio is None else None
     joints = _Joints(clips, settings.overlap == FIND, show)
     frames = join(clips, size, rate, settings, sound, joints.made, joints.measured)

@@ -6,7 +6,7 @@ import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..request import FPS, RequestError
+from ..request import FPS, RequestError, check_pixels
+from .encoding import REFUSE, on_background
 from .sound import LAYOUTS, read_sound
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class ClipSource:
     sound: SoundFacts | None
     samples: Callable[[int, str], Iterator[np.ndarray]]
     """samples(rate, layout): yields pieces (C, T), float32 -1..1, from the time of the first frame on."""
+    held: torch.Tensor | None = None
+    """The frames as they were given, (F, H, W, 3 or 4), of a clip that is in memory. Unlike those of a file they may be
+    of any scale, and have an alpha channel, which `frames` leaves out: see `opaque`."""
 
 
 def file_source(file: Path | bytes, name: str, start: float = 0.0, duration: float = 0.0) -> ClipSource:
@@ -96,7 +100,25 @@ def frames_source(images: torch.Tensor, rate: Fraction, name: str, audio: dict[s
 
     return ClipSource(name, images.shape[2], images.shape[1], rate, len(images),
                       lambda: (frame[..., :3].float().cpu() for frame in images),
-                      None if found is None else SoundFacts(found.rate, found.channels), samples)
+                      None if found is None else SoundFacts(found.rate, found.channels), samples, images)
+
+
+def opaque(clip: ClipSource, alpha: str) -> ClipSource:
+    """Return a clip whose frames an MP4 can hold: those in memory are checked, and put on a background.
+
+    alpha: one of encoding.ALPHAS. Raises RequestError, with the clip's name, for an alpha channel that is refused, for
+    whole numbers, for another scale than 0..1, and for NaN. What is decoded from a file is as it should be.
+    """
+    images = clip.held
+    if images is None:
+        return clip
+    check_pixels(images, f"{clip.name} holds")
+    if images.shape[-1] != 4:
+        return clip
+    if alpha == REFUSE:
+        raise RequestError(f"{clip.name} has an alpha channel, which MP4 cannot hold. Set alpha to 'on black' or 'on "
+                           "white', or take the channel out.")
+    return replace(clip, frames=lambda: (on_background(frame.float().cpu().clamp(0, 1), alpha) for frame in images))
 
 
 def counted(clip: ClipSource, update: Callable[[int, int], None]) -> Iterator[torch.Tensor]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..request import RequestError, check_pixel_scale
-from .encoding import ON_WHITE, PAD, Encoding
+from .encoding import PAD, Encoding, on_background
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +41,7 @@ def to_rgb(image: torch.Tensor, number: int, encoding: Encoding) -> np.ndarray:
     if low < 0 or high > 1:
         frame = frame.clip(0, 1)
     if frame.shape[-1] == 4:
-        colour, alpha = frame[..., :3], frame[..., 3:]
-        frame = colour * alpha + (1 - alpha) if encoding.alpha == ON_WHITE else colour * alpha
+        frame = on_background(frame, encoding.alpha)
     height, width = frame.shape[0] % 2, frame.shape[1] % 2
     if encoding.halves_chroma and (height or width):
         if encoding.odd_size == PAD:

@@ -17,10 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.remote.budget import Limits
+from pipeline.remote.budget import Cost, Limits
 from pipeline.remote.clip import remote_chain
 from pipeline.remote.errors import ErrorKind, RemoteError
 from pipeline.remote.job import JobState
+from pipeline.remote.providers import PROVIDERS
 from pipeline.remote.settings import Settings
 from pipeline.request import ClipRequest, Lora, RequestError
 from pipeline.segments import Segment
@@ -122,6 +123,64 @@ def test_the_price_of_all_clips_is_checked_before_the_first(server: ProviderServ
     _, report = chain(runner)
     assert report["price"]["usd"] == pytest.approx(0.6)
     assert any("3 clips to buy: $0.600" in text for text in runner.shown)
+
+
+@pytest.mark.parametrize("state", [JobState.NEW, JobState.UPLOADING, JobState.SUBMITTING])
+@on(["wavespeed"])
+def test_a_job_that_was_never_sent_does_not_count_as_bought(state: JobState, server: ProviderServer, runner: Runner,
+                                                            ) -> None:
+    """A run that ends while its first clip waits for a free slot leaves its row in the ledger, as a crash does."""
+
+    def stop() -> None:
+        if runner.context.ledger.jobs():
+            raise Stopped
+
+    runner.set(concurrent={"wavespeed": 0})
+    runner.stop = stop
+    with pytest.raises(Stopped):
+        chain(runner)
+    runner.set(concurrent={})
+    runner.stop = lambda: None
+    (left,) = runner.context.ledger.jobs()
+    assert left.state == JobState.NEW
+    if state == JobState.SUBMITTING:
+        runner.context.ledger.authorize(left, Cost(0.2, "a table"), Limits())
+    else:
+        runner.context.ledger.update(left, state=state)
+    for limits in (Limits(clip=0.5), Limits(day=0.5)):
+        runner.change(limits=limits)
+        with pytest.raises(RemoteError, match=r"3 clips cost \$0.600.*Nothing was bought"):
+            chain(runner)
+        assert not server.accepted and not server.asked("upload_data")
+    runner.change(limits=Limits(clip=0.6, day=0.6))  # what the row reserves of the day is its clip's own price
+    chain(runner)
+    assert server.accepted == 3
+
+
+@on(["wavespeed"])
+def test_a_chain_that_grew_too_dear_says_what_was_paid(server: ProviderServer, runner: Runner) -> None:
+    chain(runner, SEGMENTS[:1])
+    for limits, said in (
+            (Limits(clip=0.7), r"^The 2 clips cost \$0.400, with those before \$0.800, more than max_cost, \$0.700\. "),
+            (Limits(day=0.7), r"^\$0.400 was spent in the last 24 hours and the 2 clips cost \$0.400")):
+        runner.change(limits=limits)
+        with pytest.raises(RemoteError, match=said) as caught:
+            chain(runner, (*SEGMENTS, Segment("it is over", 4)))
+        assert str(caught.value).endswith("$0.400 was paid for the clips before; they are kept, and the next run goes "
+                                          "on from them.")
+    assert server.accepted == 2
+
+
+@on(["replicate"])
+def test_a_price_that_rises_on_the_way_is_refused_with_the_sum(server: ProviderServer, runner: Runner) -> None:
+    """Nobody publishes this model's: the user's own estimate counts, which is raised after the first clip."""
+    target = next(runner.target(model=model) for model in PROVIDERS["replicate"].models if not model.prices)
+    name = target.model.name("480p")
+    runner.change(limits=Limits(clip=0.6), settings=lambda: Settings(prices={name: 0.5 if server.accepted else 0.2}))
+    with pytest.raises(RemoteError, match=r"^Segment 1: The clip costs \$0.500, with those before \$0.700, more than "
+                                          r"max_cost, \$0.600\. \$0.200 was paid for the clips before"):
+        chain(runner, targets=(target,))
+    assert server.accepted == 1
 
 
 def test_a_provider_whose_whole_chain_is_too_dear_is_passed_over(tmp_path: Path) -> None:

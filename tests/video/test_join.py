@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.request import RequestError
+from pipeline.video.conform import conformed
 from pipeline.video.encoding import Encoding
+from pipeline.video.grid_to_mp4 import grid_to_mp4
 from pipeline.video.join_settings import CONFORM, REFUSE, JoinSettings, read_new_shots
 from pipeline.video.join_to_mp4 import join_to_mp4
 from pipeline.video.probe import probe_video
@@ -173,6 +175,74 @@ def test_what_cannot_be_joined_is_said_and_leaves_no_file(tmp_path: Path, make: 
     for text in ("2; 3", "", "two", "-1", "²"):
         with pytest.raises(RequestError, match="new_shots is"):
             read_new_shots(text)
+
+
+@pytest.mark.parametrize(("rate", "other"), [(24.0, 23.976), (23.976, 24.0), (30.0, 29.97), (29.97, 30.0)])
+def test_rates_of_film_and_television_are_two(tmp_path: Path, make: Make, rate: float, other: float) -> None:
+    one, two, alike = make(film(0, 9), fps=rate), make(film(9, 9), fps=other), make(film(18, 9), fps=rate)
+    with pytest.raises(RequestError, match=f"1.mp4 has {other:g} frames a second instead of {rate:g}"):
+        joined(tmp_path / "refused", [one, two], mismatch=REFUSE)
+    _, frames, report = joined(tmp_path, [one, two, alike], JoinSettings(0, new_shots=frozenset()))
+    assert list(report["conformed"]) == ["1.mp4"] and len(frames) == 27
+
+
+@pytest.mark.parametrize(("own", "rate", "count"), [
+    (Fraction(24000, 1001), Fraction(24), 2004), (Fraction(24), Fraction(24000, 1001), 2000)])
+def test_rates_that_differ_by_a_thousandth_keep_their_time(own: Fraction, rate: Fraction, count: int) -> None:
+    """2002 frames, of which one in a thousand is repeated or left out."""
+    clip = replace(frames_source(torch.zeros(1, 2, 2, 3), own, "clip"),
+                   frames=lambda: (torch.full((2, 2, 3), float(number)) for number in range(2002)))
+    shown = [int(frame[0, 0, 0]) for frame in conformed(clip, 2, 2, rate)]
+    assert len(shown) == count
+    assert max(abs(number - index * own / rate) for index, number in enumerate(shown)) <= 1
+
+
+@pytest.mark.parametrize(("spoil", "said"), [
+    (lambda images: torch.cat([images, images[..., :1]], -1), "b has an alpha channel, which MP4 cannot hold"),
+    (lambda images: images * 255, "b holds values up to"),
+    (lambda images: (images * 255).byte(), r"b holds whole numbers \(uint8\)"),
+    (lambda images: images.where(images < images[3].max(), torch.nan), r"b holds values that are not numbers \(NaN"),
+])
+def test_frames_in_memory_are_checked_with_the_clips_name(tmp_path: Path, spoil: Callable, said: str) -> None:
+    clips = [frames_source(film(0, 9), RATE, "a"), frames_source(spoil(film(9, 9)), RATE, "b")]
+    with pytest.raises(RequestError, match=said):
+        joined(tmp_path, clips, JoinSettings(0, new_shots=frozenset()))
+    with pytest.raises(RequestError, match=said):
+        grid_to_mp4(Mp4(lambda: tmp_path / "grid.mp4"), clips, ["", ""], 2, (WIDTH, HEIGHT), lambda done, total: None,
+                    lambda: None)
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+@pytest.mark.parametrize(("alpha", "ground"), [("on black", 0.0), ("on white", 1.0)])
+def test_an_alpha_channel_is_put_on_a_background(tmp_path: Path, alpha: str, ground: float) -> None:
+    opacity = torch.linspace(0, 1, WIDTH).expand(9, HEIGHT, WIDTH)[..., None]
+    clips = [frames_source(torch.cat([film(0, 9), opacity], -1), RATE, "a"), frames_source(film(9, 9), RATE, "b")]
+    encoding = Encoding(crf=8.0, alpha=alpha)
+    _, frames, _ = joined(tmp_path, clips, JoinSettings(0, colours="off", new_shots=frozenset()), encoding=encoding)
+    wanted = torch.cat([film(0, 9) * opacity + ground * (1 - opacity), film(9, 9)])
+    assert float((frames - wanted).abs().mean()) < 0.012
+
+
+def test_no_more_frames_can_repeat_than_the_clip_before_has(tmp_path: Path, make: Make) -> None:
+    """Of clips in memory it is known before a frame is read; of files it is found where the second one begins."""
+    read: list[str] = []
+
+    def told(clip: ClipSource) -> ClipSource:
+        return replace(clip, frames=lambda: read.append(clip.name) or clip.frames())
+
+    held = [told(frames_source(film(start, count), RATE, name))
+            for name, start, count in (("a", 0, 40), ("b", 40, 5), ("c", 10, 40))]
+    files = [make(film(0, 40)), make(film(40, 5)), make(film(10, 40))]
+    for clips in (held[1:], held, files[1:], files):
+        named = clips[-1].name
+        with pytest.raises(RequestError, match=f"overlap is 33, and the clip before {named} has 5 frames: no more can"):
+            joined(tmp_path / "out", clips, JoinSettings(33, new_shots=frozenset({2} if len(clips) == 3 else ())))
+        assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert read == []
+    shots = [make(film(0, 5)), make(film(0, 40, scene=7))]
+    for new_shots in (frozenset({2}), None):
+        assert len(joined(tmp_path / f"{new_shots}", shots, JoinSettings(33, new_shots=new_shots))[1]) == 45
+    assert len(joined(tmp_path / "all", [make(film(0, 5)), make(film(0, 6))], JoinSettings(5))[1]) == 6
 
 
 def test_clips_in_memory_and_parts_of_files(tmp_path: Path, make: Make) -> None:
