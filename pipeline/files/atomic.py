@@ -75,8 +75,7 @@ def new_file(new_path: Callable[[], Path]) -> Iterator[NewFile]:
     disk cannot hold the name; FileExistsError when `new_path` returns the same taken name again.
     """
     first = new_path()
-    first.parent.mkdir(parents=True, exist_ok=True)
-    _try_name(first)
+    check_writable(first)
     file = NewFile(first.parent, first.suffix)
     try:
         yield file
@@ -124,14 +123,18 @@ def advice_on(error: OSError) -> str:
     """Return what to do about an error of `new_file`, as the beginning of a sentence."""
     if error.errno in NO_SPACE:
         return "Free some space"
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return "There is a file where a folder has to be: move it away"
     return "Give a shorter or plainer name" if error.errno in NO_NAME else "Give ComfyUI the right to write there"
 
 
-def _try_name(path: Path) -> None:
-    """Raise now the OSError that the system would raise after the work: bad characters, a path that is too long.
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that is to be written, and raise now the OSError that the system would raise after the
+    work: no right to write there, bad characters, a path that is too long.
 
     It tries a name of the same length beside it, because nobody may see the file under its own before it is whole.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     stem, last = path.stem[:-1], path.stem[-1:]
     trial = path.with_name(f"{stem}{'-' if last == '~' else '~'}{path.suffix}")
     with suppress(FileExistsError):

@@ -69,7 +69,7 @@ def model_with_attention(model: Wan22Model, name: str, override_from: Any = None
         attend = usual_attention()
     else:
         chosen = attention.optimized_attention if name == AUTOMATIC else attention.get_attention_function(name)
-        attend = _attend(chosen, {} if override is None else {OVERRIDE: override})
+        attend = _attend(chosen, override)
     return Wan22Model(*(replace(expert, attend=attend) for expert in model.experts.values()))
 
 
@@ -82,10 +82,11 @@ def _override_of(model: Any) -> Callable[..., Any]:
     return found
 
 
-def _attend(chosen: Callable[..., Any], more: dict[str, Any] | None = None) -> Attend:
-    """Return an attention of ComfyUI's as an Attend, with more options than those of the pass."""
+def _attend(chosen: Callable[..., Any], override: Callable[..., Any] | None = None) -> Attend:
+    """Return an attention of ComfyUI's as an Attend, or an override of it."""
     def attend(query: Any, key: Any, value: Any, heads: int, mask: Any, options: dict[str, Any]) -> Any:
-        options |= more or {}
+        if override is not None:
+            options[OVERRIDE] = override
         return chosen(query, key, value, heads=heads, mask=mask, transformer_options=options)
 
     return attend

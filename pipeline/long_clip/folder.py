@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ LATENTS, END, PIECE = ".latent", ".end.safetensors", ".mp4"
 """Suffixes of a segment's files: its latents; what the next segment goes on from; its frames."""
 SO_FAR = "so_far.mp4"
 """Name of the clip while it is not finished."""
+CUTS = "tiles-"
+"""Begins the name of the file with the cuts of a clip's frames; the key of its first segment follows."""
 CHUNK = 2**20
 
 
@@ -64,7 +67,11 @@ class SegmentFolder:
 
     def size(self) -> int:
         """Return the bytes of all its files."""
-        return sum(file.stat().st_size for file in self.path.glob("*") if file.is_file())
+        found = 0
+        for file in self.path.glob("*"):
+            with suppress(FileNotFoundError):  # of another run that has just ended
+                found += file.stat().st_size if file.is_file() else 0
+        return found
 
 
 def disk_error(error: OSError, folder: Path, what: str) -> RequestError:
@@ -91,8 +98,3 @@ def _name(stem: str, file: Path, suffix: str) -> str:
         while chunk := stream.read(CHUNK):
             found.update(chunk)
     return f"{stem}_{found.hexdigest()[:16]}{suffix}"
-
-
-def existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there: whose disk it will be on."""
-    return next((path for path in (folder, *folder.parents) if path.exists()), folder)

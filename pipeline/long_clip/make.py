@@ -12,32 +12,42 @@ from typing import Any
 
 import torch
 
+from ..checkpoint.errors import CheckpointError
 from ..checkpoint.safetensors_file import read_header
 from ..lora.apply import apply_loras, open_loras
 from ..lora.header_check import predict_match
-from ..lora.match import LoraFile, check_match, experts_of
+from ..lora.match import LoraFile, check_match
 from ..lora.probe import check_fits
 from ..lora.schedule import lora_hooks
 from ..lora.source import Fetch, Find, Stop
+from ..lora.svi import has_svi_pair
 from ..models.condition import Condition, encode_clip, encode_first_frame, fit
 from ..models.extension import end_latent, frames_condition, svi_condition
 from ..models.load import Wan22Model
 from ..models.text_encoder import encode_texts
-from ..models.vae import check_vae
-from ..request import AUTO, EXPERTS, Lora, RequestError, Sampling, check_image, check_prompt, check_size
+from ..models.tiles import Cuts
+from ..models.vae import WanVAE, check_vae
+from ..request import AUTO, Lora, RequestError, Sampling, check_image, check_prompt, check_size
 from ..sampling.hooks import combine, observe
 from ..sampling.negative_pass import negative_pass_every
 from ..sampling.sampler import sample_latent
 from ..sampling.schedule import describe_run
-from ..segments import FRAMES, SVI, Extension, Segment, check_segments, is_svi_lora
-from ..video.encoding import Encoding
+from ..segments import FRAMES, SVI, Extension, Segment, check_segments
+from ..video.encoding import Encoding, choose_encoder
 from ..video.join_settings import WAYS as COLOUR_WAYS
 from ..video.mp4_writer import write_mp4
 from ..video.save import stream_frames
 from .frames import Colours
-from .keys import chain_of_keys, fingerprint_of_file, fingerprint_of_module, fingerprint_of_tensor, key_of
+from .keys import (
+    chain_of_keys,
+    fingerprint_of_file,
+    fingerprint_of_module,
+    fingerprint_of_tensor,
+    key_of,
+    names_of_function,
+)
 from .plan import Plan, PlannedSegment, plan_long_clip, plan_warnings
-from .run import Before, Engine, SegmentKeys
+from .run import Before, Encode, Engine, SegmentKeys
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,8 @@ class Prepared:
     """Sentences for the user."""
     fitted: dict[int, list[str]]
     """By the place of a segment, filled in when it is sampled: a sentence on each of its LoRAs for each expert."""
+    cuts: Cuts
+    """How its frames are cut when memory is short."""
 
 
 def prepare(clip: LongClip, model: Wan22Model, text_encoder: Any, vae: Any, encoding: Encoding, find: Find,
@@ -139,17 +151,20 @@ def prepare(clip: LongClip, model: Wan22Model, text_encoder: Any, vae: Any, enco
                         "has not learned to go on that way. Add the pair, or choose the way 'frames'.")
     wanted = {f"prompt of segment {one.place}": one.segment.prompt for one in plan.segments}
     *positives, negative = encode_texts(text_encoder, {**wanted, "negative prompt": clip.negative_prompt})
-    keys = _keys(clip, plan, files, encoding, _identity(model, text_encoder, vae))
+    encoder, note = choose_encoder(encoding, plan.width, plan.height)
+    warnings += filter(None, [note])
+    keys = _keys(clip, plan, files, {**asdict(encoding), "encoder": encoder}, _identity(model, text_encoder, vae))
     fitted: dict[int, list[str]] = {}
-    engine = _engine(clip, plan, model, vae, encoding, files, positives, negative, watch, fitted)
-    return Prepared(plan, keys, engine, clip.colours, describe_run(clip.sampling), warnings, fitted)
+    cuts = Cuts()
+    steady = WanVAE(vae.resident, vae.dtype, cuts) if isinstance(vae, WanVAE) else vae
+    engine = _engine(clip, plan, model, steady, _encode_with(encoding, note, watch.stop), files, positives, negative,
+                     watch, fitted)
+    return Prepared(plan, keys, engine, clip.colours, describe_run(clip.sampling), warnings, fitted, cuts)
 
 
 def _has_svi_pair(files: Sequence[LoraFile]) -> bool:
-    """True when both experts get a LoRA with SVI in its name."""
-    found = {expert for file in files if file.lora.scale and is_svi_lora(f"{file.name} {file.lora.source}")
-             for expert in experts_of(file.lora)}
-    return found == set(EXPERTS)
+    """Tell whether the pair of SVI is among these."""
+    return has_svi_pair((file.lora, name) for file in files for name in (file.name, file.lora.source))
 
 
 def _open_loras(clip: LongClip, model: Wan22Model, find: Find, fetch: Fetch, stop: Stop) -> list[list[LoraFile]]:
@@ -171,9 +186,19 @@ def _identity(model: Wan22Model, text_encoder: Any, vae: Any) -> dict[str, Any]:
     """Return what tells the models from others; ComfyUI's own have their modules under other names than ours."""
     modules = {"text_encoder": _module_of(text_encoder, "cond_stage_model"),
                "vae": _module_of(vae, "first_stage_model")}
-    return {**{name: [fingerprint_of_file(path) for path in expert.files if path.is_file()]
+    return {**{name: [str(expert.compute_dtype), names_of_function(expert.attend),
+                      *(_fingerprint(path) for path in expert.files if path.is_file())]
                for name, expert in model.experts.items()},
             **{name: "" if module is None else fingerprint_of_module(module) for name, module in modules.items()}}
+
+
+def _fingerprint(path: Path) -> str:
+    """Return the fingerprint of a weight file. Raises CheckpointError when it cannot be read."""
+    try:
+        return fingerprint_of_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read any more: {error.strerror or error}. Give ComfyUI the right "
+                              "to read it, or fetch it again.") from error
 
 
 def _module_of(wrapper: Any, of_comfyui: str) -> torch.nn.Module | None:
@@ -182,14 +207,14 @@ def _module_of(wrapper: Any, of_comfyui: str) -> torch.nn.Module | None:
     return found if isinstance(found, torch.nn.Module) else None
 
 
-def _keys(clip: LongClip, plan: Plan, files: Sequence[Sequence[LoraFile]], encoding: Encoding,
+def _keys(clip: LongClip, plan: Plan, files: Sequence[Sequence[LoraFile]], encoding: dict[str, Any],
           identity: dict[str, Any]) -> list[SegmentKeys]:
-    """Return the keys of all segments."""
+    """Return the keys of all segments. encoding: all that determines a piece beside its frames."""
     common = {"size": [plan.width, plan.height], "svi": plan.extension.way == SVI,
               "image": fingerprint_of_tensor(clip.image), "negative_prompt": clip.negative_prompt,
               "negative_pass_every": clip.negative_pass_every, "sampling": asdict(replace(clip.sampling, seed=0)),
               **identity}
-    of_files = {file.path: fingerprint_of_file(file.path) for loras in files for file in loras}
+    of_files = {file.path: _fingerprint(file.path) for loras in files for file in loras}
     own = []
     for one, loras in zip(plan.segments, files, strict=True):
         segment = one.segment
@@ -202,7 +227,7 @@ def _keys(clip: LongClip, plan: Plan, files: Sequence[Sequence[LoraFile]], encod
                     "extension": asdict(plan.extension) if goes_on else None,
                     "colours": asdict(clip.colours) if matched else None})
     chain = chain_of_keys(common, own)
-    return [SegmentKeys(key, key_of(key, plan.tail), key_of(key, one.start, one.stop, one.fade, asdict(encoding)))
+    return [SegmentKeys(key, key_of(key, plan.tail), key_of(key, one.start, one.stop, one.fade, encoding))
             for key, one in zip(chain, plan.segments, strict=True)]
 
 
@@ -213,10 +238,10 @@ def _end_picture(clip: LongClip, planned: PlannedSegment) -> torch.Tensor | None
     return clip.image if clip.loop else clip.last_image
 
 
-def _engine(clip: LongClip, plan: Plan, model: Wan22Model, vae: Any, encoding: Encoding,
+def _engine(clip: LongClip, plan: Plan, model: Wan22Model, vae: Any, encode: Encode,
             files: Sequence[Sequence[LoraFile]], positives: Sequence[list], negative: list, watch: Watch,
             fitted: dict[int, list[str]]) -> Engine:
-    """Return the work on a segment."""
+    """Return the work on a segment. fitted: gets what is to be told of the segments that are sampled."""
     width, height = plan.width, plan.height
 
     def condition(planned: PlannedSegment, before: Before | None) -> Condition:
@@ -247,10 +272,21 @@ def _engine(clip: LongClip, plan: Plan, model: Wan22Model, vae: Any, encoding: E
             watch.on_frame(planned, done)
             yield piece
 
-    def encode(frames: Iterator[torch.Tensor], path: Path) -> Any:
-        return write_mp4(lambda: path, frames, encoding, {}, stop=watch.stop)
-
     return Engine(condition, sample, decode, encode)
+
+
+def _encode_with(encoding: Encoding, note: str, stop: Stop) -> Encode:
+    """Return what writes frames as a piece, with the encoder that `choose_encoder` gave with that note.
+
+    It raises RequestError when another one had to do it, for pieces of two do not fit into one file.
+    """
+    def encode(frames: Iterator[torch.Tensor], path: Path) -> None:
+        written = write_mp4(lambda: path, frames, encoding, {}, stop=stop)
+        if written.note != note:
+            raise RequestError(f"{written.note} It had worked when the run began. Run the same again: nothing is "
+                               "sampled twice, and all segments are encoded by what works then.")
+
+    return encode
 
 
 def disk_bytes(plan: Plan, places: Sequence[int]) -> int:

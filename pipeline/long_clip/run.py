@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,6 +20,9 @@ from .plan import Plan, PlannedSegment
 
 if TYPE_CHECKING:
     from ..models.condition import Condition
+
+
+Encode = Callable[[Iterator[torch.Tensor], Path], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Engine:
     """-> raw latents (1, 16, T, h, w), float32."""
     decode: Callable[[PlannedSegment, torch.Tensor], Iterator[torch.Tensor]]
     """-> IMAGE pieces (f, H, W, 3), float32 0..1."""
-    encode: Callable[[Iterator[torch.Tensor], Path], Any]
+    encode: Encode
     """Writes frames as a piece: a video file of its own."""
 
 

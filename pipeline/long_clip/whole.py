@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..files.atomic import NewFile, advice_on, new_file, remove_if_present, replace_file
+from ..files.atomic import NO_SPACE, NewFile, advice_on, new_file, remove_if_present, replace_file
 from ..quality.seams import REACH, Seam, measure_seam
 from ..request import RequestError
 from ..video.mp4_writer import Written
@@ -24,14 +24,21 @@ from .run import Engine, SegmentFiles, read_end
 
 
 def write_so_far(plan: Plan, made: Sequence[SegmentFiles], folder: SegmentFolder, engine: Engine, mp4: Mp4,
-                 stop: Callable[[], None]) -> None:
-    """Write the segments that are finished as one file in the folder, in place of the one before."""
+                 stop: Callable[[], None]) -> str:
+    """Write the segments that are finished as one file in the folder, in place of the one before.
+
+    Nothing needs that file: when it cannot be replaced, as on Windows while a player shows it, a sentence says so.
+    Raises RequestError for a full disk.
+    """
     try:
         with replace_file(folder.path, ".mp4") as file:
             _write(plan, made, folder, engine, mp4, file.unfinished, stop)
             file.path = folder.path / SO_FAR
     except OSError as error:
-        raise disk_error(error, folder.path, f"The clip up to segment {len(made)}") from error
+        if error.errno in NO_SPACE:
+            raise disk_error(error, folder.path, f"The clip up to segment {len(made)}") from error
+        return f"{SO_FAR} could not be written behind segment {len(made)}: {error.strerror or error}."
+    return ""
 
 
 def write_whole(plan: Plan, made: Sequence[SegmentFiles], folder: SegmentFolder, engine: Engine, mp4: Mp4,

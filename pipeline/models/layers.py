@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -26,6 +27,20 @@ def replace_linear(model: nn.Module, name: str, weights: Mapping[str, Weight],
     new.assign_weight(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
+
+
+def stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the names and tensors that a model is made of, as they are stored: of a quantised matrix its data and its
+    scales, whether it is one of this pack's or of the host's."""
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        inner = tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else []
+        yield from [(f"{name}.{part}", getattr(tensor, part)) for part in inner] or [(name, tensor)]
+    for name, layer in model.named_modules():
+        for value in vars(layer).values():
+            if isinstance(value, QuantisedWeight):
+                yield from [(name, value.data), *((f"{name}.{part}", scale) for part, scale in value.scales.items())]
+            elif isinstance(value, torch.Tensor):
+                yield name, value
 
 
 class StoredEmbedding(nn.Module):

@@ -5,8 +5,8 @@ Where two tiles overlap, one fades into the other: at a tile's edge the decoder 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -56,6 +56,38 @@ class TileGrid:
         area = self.rows[0][1] * self.columns[0][1]
         others = len(self.rows) * len(self.columns) - 1 if self.caches_stay else 0
         return area * (need.activations + others * need.caches)
+
+    def that_fits(self, free: int, need: DecodeMemory) -> TileGrid | None:
+        """Return the grid with its caches where they fit into `free` bytes; None when it does not fit at all."""
+        grids = [replace(self, caches_stay=stay) for stay in (True, False)]
+        return next((grid for grid in grids if grid.bytes_needed(need) <= free), None)
+
+
+@dataclass
+class Cuts:
+    """How the frames of a clip that is made in several calls are cut: the same in all of them, for other tiles give
+    slightly other latents and frames. Settled by the first call, and anew when the memory does not suffice for it."""
+
+    encode_in_tiles: bool | None = None
+    decode: TileGrid | None = None
+    on_change: Callable[[], None] = lambda: None
+    """Called when one of them was settled."""
+    is_anew: bool = False
+    """True when one was settled anew."""
+
+    def settle_encoding(self, in_tiles: bool) -> None:
+        """Record that frames are encoded as a whole, or in tiles."""
+        if in_tiles != self.encode_in_tiles:
+            self.is_anew |= self.encode_in_tiles is not None
+            self.encode_in_tiles = in_tiles
+            self.on_change()
+
+    def settle_decoding(self, grid: TileGrid) -> None:
+        """Record the tiles in which frames are decoded."""
+        if self.decode is None or (grid.rows, grid.columns) != (self.decode.rows, self.decode.columns):
+            self.is_anew |= self.decode is not None
+            self.decode = grid
+            self.on_change()
 
 
 def choose_grid(height: int, width: int, free: int, need: DecodeMemory) -> TileGrid:

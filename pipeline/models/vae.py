@@ -24,7 +24,7 @@ from ..checkpoint.quantised import dequantise
 from ..checkpoint.read import load_exactly, read_weights
 from ..request import RequestError
 from .host import Host, Resident
-from .tiles import DecodeMemory, TileGrid, blend_weights, choose_grid, grid_of_size
+from .tiles import Cuts, DecodeMemory, TileGrid, blend_weights, choose_grid, grid_of_size
 from .vae_decoder import FRAMES_A_LATENT, PIXELS_A_LATENT, decode_pieces, piece_ranges
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ class WanVAE:
     latent_channels = 16
     latent_dim = 3
 
-    def __init__(self, resident: Resident, dtype: torch.dtype) -> None:
-        self.resident, self.dtype = resident, dtype
+    def __init__(self, resident: Resident, dtype: torch.dtype, cuts: Cuts | None = None) -> None:
+        """cuts: of a clip that is made in several calls, which all cut its frames alike."""
+        self.resident, self.dtype, self.cuts = resident, dtype, cuts
 
     @property
     def patcher(self) -> Any:
@@ -96,8 +97,10 @@ class WanVAE:
         pixels = _whole_latents(pixels)
         size = (*pixels.shape[1:3], ENCODE_BYTES_A_PIXEL)
         self._ready(*size)
+        cuts = self.cuts or Cuts()
         # Windows moves what does not fit to RAM, slowly, and reports nothing: so it is not tried.
-        if self._bytes(*size) <= self.resident.available_bytes():
+        if not cuts.encode_in_tiles and self._bytes(*size) <= self.resident.available_bytes():
+            cuts.settle_encoding(False)
             try:
                 return self._encoded(pixels, on_piece)
             except RuntimeError as error:
@@ -105,6 +108,7 @@ class WanVAE:
                     raise
             # The failed piece's tensors are released only after its exception.
             self.resident.free_memory(0)
+        cuts.settle_encoding(True)
         try:
             return self._encoded_in_tiles(pixels, TILE, TILE, TILE_OVERLAP, on_piece)
         except RuntimeError as error:
@@ -159,9 +163,11 @@ class WanVAE:
 
     def decode_grid(self, height: int, width: int, free: int) -> TileGrid:
         """Return the tiles in which a frame of that size, in latents, is decoded with `free` bytes for it."""
-        need = DecodeMemory(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
+        return choose_grid(height, width, free, self._decode_memory())
+
+    def _decode_memory(self) -> DecodeMemory:
+        return DecodeMemory(*(self._bytes(PIXELS_A_LATENT, PIXELS_A_LATENT, count)
                               for count in (DECODE_BYTES_A_PIXEL, CACHE_BYTES_A_PIXEL)))
-        return choose_grid(height, width, free, need)
 
     @torch.no_grad()
     def stream(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -171,10 +177,12 @@ class WanVAE:
         RequestError when not even the smallest fit.
         """
         height, width = latents.shape[-2:]
-        done = 0
+        cuts, done = self.cuts or Cuts(), 0
         for share in SHARES:
             vae, device = self._ready(height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
-            grid = self.decode_grid(height, width, int(self.resident.available_bytes() * share))
+            free, need = int(self.resident.available_bytes() * share), self._decode_memory()
+            grid = (cuts.decode and cuts.decode.that_fits(free, need)) or choose_grid(height, width, free, need)
+            cuts.settle_decoding(grid)
             seen = 0
             try:
                 for frames in decode_pieces(vae, latents, grid, device, self.dtype):

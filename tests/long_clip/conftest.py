@@ -63,8 +63,8 @@ class Maker:
         return make_clip(self.prepared(clip, stop, encoding), self.folder, target, stop)
 
     def files(self) -> dict[str, bytes]:
-        """Return the content of every file of the segments."""
-        return {file.name: file.read_bytes() for file in sorted(self.folder.path.glob("*"))}
+        """Return the content of every file of the segments, and of the clip so far."""
+        return {file.name: file.read_bytes() for file in sorted(self.folder.path.glob("[0-9s]*"))}
 
 
 def _no_fetch(*_: object) -> Path:

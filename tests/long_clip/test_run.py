@@ -17,11 +17,13 @@ import torch
 
 from pipeline.long_clip.clip import Finished
 from pipeline.long_clip.frames import Colours
-from pipeline.long_clip.make import LongClip
+from pipeline.long_clip.make import LongClip, _encode_with
 from pipeline.long_clip.run import read_end, read_latents
 from pipeline.models.condition import encode_first_frame
 from pipeline.models.extension import frames_condition, svi_condition
+from pipeline.models.host import PlainResident
 from pipeline.models.text_encoder import encode_prompts
+from pipeline.models.vae import WanVAE
 from pipeline.quality.lab import mean_lab
 from pipeline.request import AUTO, Lora, RequestError
 from pipeline.sampling.sampler import sample
@@ -219,6 +221,65 @@ def test_a_full_disk_costs_nothing_that_is_finished(clip: LongClip, make: Maker,
     assert kept.items() <= make.files().items() and make.files() == unbroken.files()
     assert digest(finished.written.path) == digest(expected.written.path)
     assert "Segment 1 (9 frames): decoded again." in finished.report
+
+
+def test_what_cannot_be_written_is_found_before_anything_is_made(clip: LongClip, make: Maker) -> None:
+    asked = StopAt(float("inf"))
+    make.folder.path.write_text("a file")
+    with pytest.raises(RequestError, match="There is a file where a folder has to be: move it away"):
+        make(clip, asked)
+    make.folder.path.unlink()
+    with pytest.raises(RequestError, match="has 3 channels"):
+        make(clip, asked, audio={"waveform": torch.rand(1, 3, 48000), "sample_rate": 48000})
+    assert asked.asked == 0 and not list(make.base.rglob("*.*"))
+
+
+def test_the_clip_so_far_is_needed_by_nothing(clip: LongClip, make: Maker, whole: tuple[Maker, Finished]) -> None:
+    """A player on Windows may hold it."""
+    so_far = make.folder.path / "so_far.mp4"
+    (so_far / "held").mkdir(parents=True)
+    made = make(clip)
+    assert digest(made.written.path) == digest(whole[1].written.path)
+    assert sum(line.startswith("so_far.mp4 could not be written behind segment") for line in made.report) == 2
+
+
+def test_another_encoder_is_told_of_and_never_mixed_in(clip: LongClip, make: Maker) -> None:
+    hevc = Encoding(codec="hevc", preset="ultrafast")  # x265 takes nothing as narrow as this clip
+    made = make(replace(clip, segments=clip.segments[:1]), encoding=hevc)
+    assert made.written.clip.codec == "h264" and "so libx264 wrote the file instead." in made.report[0]
+    with pytest.raises(RequestError, match="Run the same again: nothing is sampled twice"):
+        _encode_with(hevc, "", lambda: None)(iter([torch.zeros(1, HEIGHT, WIDTH, 3)]), make.base / "piece.mp4")
+
+
+class Device(PlainResident):
+    """A CPU with so many bytes free."""
+
+    free = 2**33
+
+    def available_bytes(self) -> int:
+        return self.free
+
+
+def test_less_memory_later_changes_no_bit(loaded: tuple, clip: LongClip, make: Maker, tmp_path: Path) -> None:
+    model, encoder, vae = loaded
+    device = Device(vae.resident.module, vae.resident.device)
+    wide = replace(clip, segments=clip.segments[:2], width=304, height=32)
+    make.loaded = (model, encoder, WanVAE(device, vae.dtype))
+    device.free = 20 * 2**20  # two tiles
+    made = make(wide)
+    other, fresh = (Maker(make.loaded, tmp_path / name) for name in ("other", "fresh"))
+    for maker in (other, fresh):
+        maker.base.mkdir()
+    stop = StopAt(20)
+    with pytest.raises(StopNowError):
+        other(wide, stop)
+    device.free = 2**33
+    assert "Segment 1 (9 frames): taken from the disk." in (resumed := other(wide)).report
+    assert digest(made.written.path) == digest(resumed.written.path)
+    assert digest(fresh(wide).written.path) != digest(made.written.path), "tiles make no difference"
+    device.free = 2**24
+    assert not any("less memory free" in line for line in resumed.report)
+    assert any("less memory free" in line for line in fresh(replace(wide, cross_fade=0)).report)
 
 
 # ---- the whole ---------------------------------------------------------------------------------------------------
