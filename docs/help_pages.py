@@ -2,8 +2,9 @@
 
     .venv/bin/python docs/help_pages.py
 
-A page's words are written by hand; its sections Inputs and Outputs are replaced. Chinese names and descriptions are
-those of locales/zh/nodeDefs.json. Needs what `python3 dev.py test` prepares.
+A page's words are written by hand; its sections Inputs and Outputs are replaced. Chinese and Japanese names and
+descriptions are those of locales/zh/nodeDefs.json and locales/ja/nodeDefs.json. Needs what `python3 dev.py test`
+prepares.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from devtools.server import ComfyServer  # noqa: E402
 PAGES = ROOT / "web" / "docs"
 WORDS: dict[str, dict[str, str]] = json.loads((ROOT / "docs" / "help_words.json").read_text("utf-8"))
 NAMES: dict[str, dict[str, Any]] = {
-    "en": {}, "zh": json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text("utf-8"))}
+    language: {} if language == "en" else json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+    for language in WORDS}
 """Language -> the nodes' translations, as ComfyUI reads them; in English the schemas speak for themselves."""
 CATEGORY = "Wan 2.2"
 LISTS_OF_FILES = ("Wan22Load", "Wan22LoadLatent")

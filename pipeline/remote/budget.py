@@ -61,28 +61,28 @@ def check_limits(cost: Cost, spent: float, limits: Limits, budget: Limits = NO_L
 def _check(cost: Cost, spent: float, limits: Limits, clip_name: str, day_name: str, lift: str) -> None:
     """clip_name, day_name: how a message names the limits. lift: how a message says to lift them."""
     price, paid = cost.known, limits.paid
-    these, they_cost = ("this clip", "The clip costs") if cost.clips == 1 else (
-        f"these {cost.clips} clips", f"The {cost.clips} clips cost")
     outcome = "Nothing was bought." if not paid else (
         f"${paid:.3f} was paid for the clips before; they are kept, and the next run goes on from them.")
     if price is None and (limits.clip or limits.day):
         unchecked = clip_name if limits.clip else day_name
         if cost.usd is None:
-            raise RemoteError(ErrorKind.BUDGET, f"The price of {these} is not known, so {unchecked} cannot be "
+            raise RemoteError(ErrorKind.BUDGET, f"The price of this clip is not known, so {unchecked} cannot be "
                               f"checked. Write what you expect a clip to cost into `prices` of remote.json, or {lift} "
                               f"to buy all the same, or choose another provider. {outcome}")
-        raise RemoteError(ErrorKind.BUDGET, f"The price of {these} is not known, so {unchecked} cannot be checked; "
+        raise RemoteError(ErrorKind.BUDGET, f"The price of this clip is not known, so {unchecked} cannot be checked; "
                           f"by estimates it is ${cost.lowest:.3f} to ${cost.usd:.3f}. Accept the estimates of this "
                           "model once, on the node or in `accepted_estimates` of remote.json: then the highest "
                           f"counts. Or {lift} to buy all the same, or choose another provider. {outcome}")
     if price is not None and limits.clip and _exceeds(paid + price, limits.clip):
         whole = f", with those before ${paid + price:.3f}" if paid else ""
-        raise RemoteError(ErrorKind.BUDGET, f"{they_cost} ${price:.3f}{whole}, more than {clip_name}, "
-                          f"${limits.clip:.3f}. {outcome}")
+        too_much = (f"The clip costs ${price:.3f}{whole}, more than {clip_name}, ${limits.clip:.3f}."
+                    if cost.clips == 1 else
+                    f"The {cost.clips} clips cost ${price:.3f}{whole}, more than {clip_name}, ${limits.clip:.3f}.")
+        raise RemoteError(ErrorKind.BUDGET, f"{too_much} {outcome}")
     if price is not None and limits.day and _exceeds(spent + price, limits.day):
-        raise RemoteError(ErrorKind.BUDGET, f"${spent:.3f} was spent in the last 24 hours and "
-                          f"{they_cost[0].lower()}{they_cost[1:]} ${price:.3f}: together more than {day_name}, "
-                          f"${limits.day:.3f}. {outcome}")
+        costs = "the clip costs" if cost.clips == 1 else f"the {cost.clips} clips cost"
+        raise RemoteError(ErrorKind.BUDGET, f"${spent:.3f} was spent in the last 24 hours and {costs} ${price:.3f}: "
+                          f"together more than {day_name}, ${limits.day:.3f}. {outcome}")
 
 
 def _exceeds(usd: float, limit: float) -> bool:

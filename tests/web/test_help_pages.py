@@ -16,7 +16,7 @@ from devtools.server import ComfyServer
 from docs.help_pages import NAMES, PAGES, NodeInfo, inputs_of, nodes_of_the_pack, page, with_lists
 from tests.support.canvas import Canvas
 
-LANGUAGES = ("en", "zh")
+LANGUAGES = ("en", "zh", "ja")
 """Of the pages."""
 LETTERS = {"zh": r"[\u4e00-\u9fff]", "ja": r"[\u3040-\u30ff]"}
 """Language of the locales -> what a text in it has; English is that of the schemas and of locales/en."""
@@ -47,7 +47,8 @@ def test_pages_list_what_the_schemas_say(nodes: dict[str, NodeInfo], language: s
 
 def test_there_are_no_other_pages_and_pictures(nodes: dict[str, NodeInfo]) -> None:
     assert {path.stem for path in PAGES.glob("*.md")} == set(nodes)
-    assert {path.parent.name for path in PAGES.glob("*/zh.md")} == set(nodes)
+    translations = {path.relative_to(PAGES).as_posix() for path in PAGES.glob("*/*.md")}
+    assert translations == {f"{node}/{language}.md" for node in nodes for language in LANGUAGES if language != "en"}
     pictures = list(PAGES.glob("pictures/*"))
     assert {path.stem for path in pictures} == set(nodes)
     assert sum(path.stat().st_size for path in pictures) < MOST_BYTES
@@ -139,8 +140,9 @@ def test_help_is_shown_on_the_canvas(browser: Any, server: ComfyServer, nodes: d
             name = NAMES[language].get(node, nodes[node])["display_name"]
             canvas.page.wait_for_function(HELP_IS_SHOWN, arg=name)
         labels = canvas.page.evaluate("() => window.app.graph.nodes[0].widgets.map(widget => widget.label)")
-        chinese = NAMES["zh"]["Wan22RemoteImageToVideo"]["inputs"]["max_cost_per_day"]["name"]
-        assert (chinese in labels) == (language == "zh"), labels
+        for other in LETTERS:
+            name = NAMES[other]["Wan22RemoteImageToVideo"]["inputs"]["max_cost_per_day"]["name"]
+            assert (name in labels) == (language == other), labels
         # ComfyUI asks for Node/en.md before Node.md.
         assert not [error for error in canvas.errors if "/en.md" not in error]
     finally:
