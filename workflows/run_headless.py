@@ -146,7 +146,10 @@ async def queue(comfy: Server, workflow: Workflow, client: str, job: str) -> Non
             fault = node["class_type"], sentence or said
             faults[fault] = f"{node['class_type']}: {fault[1] if fault in faults else said}"
     if faults or "prompt_id" not in reply:
-        raise ClipError("\n".join(faults.values()) or reply["error"]["message"])
+        error = reply.get("error")  # a proxy's own is of another shape than ComfyUI's
+        said = error.get("message") if isinstance(error, dict) else error
+        raise ClipError("\n".join(faults.values()) or f"{said or 'The workflow was refused'} "
+                        f"(status {response.status})")
 
 
 async def show_progress(comfy: Server, workflow: Workflow, client: str) -> None:

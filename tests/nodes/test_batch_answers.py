@@ -51,7 +51,7 @@ EVERYWHERE = "/"
     ("server", VIEW, (200, 502)),
     ("server", EVERYWHERE, (401, 403, 404, 500)),
     ("clip", UPLOAD, (400, 403, 413, 500)),
-    ("clip", PROMPT, (403, 404, 413, 500)),
+    ("clip", PROMPT, (400, 403, 404, 413, 500)),
     ("clip", VIEW, (404,)),
 ])
 def test_whose_fault_an_answer_is(whose: str, path: str, statuses: Sequence[int]) -> None:
