@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import sentencepiece
 import torch
 from diffusers import WanTransformer3DModel
 from export import original_name
 from safetensors.torch import save_file
+from text import embed, new_text_encoder
+from train_experts import CONFIG, read_states
+from training_attention import use_training_attention
 
 
 class LoraLinear(torch.nn.Module):
@@ -34,6 +40,37 @@ def inject(model: WanTransformer3DModel, rank: int) -> dict[str, LoraLinear]:
                 setattr(module, child, lora)
                 found[original_name(f"{name}.{child}.weight").removesuffix(".weight")] = lora
     return found
+
+
+@dataclass(frozen=True)
+class Expert:
+    """An expert with LoRAs to train: 0 or 1, its noise level's name, and the embedding of its prompts."""
+
+    index: int
+    noise: str
+    model: WanTransformer3DModel
+    loras: dict[str, LoraLinear]
+    embed_prompts: Callable[[list[str]], torch.Tensor]
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+
+def experts_with_loras(weights: list[Path], spiece: str, rank: int, only: str | None = None) -> Iterator[Expert]:
+    """Both experts, or the one called `only`, from files of train_experts.py, each with new LoRAs and nothing else to
+    train."""
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=spiece)
+    states = read_states(weights)
+    text = new_text_encoder(tokenizer.get_piece_size())
+    text.load_state_dict(states["text_encoder"], strict=False)
+    for index, (part, noise) in enumerate((("transformer", "high"), ("transformer_2", "low"))):
+        if only in (None, noise):
+            model = WanTransformer3DModel(**CONFIG)
+            model.load_state_dict(states[part])
+            use_training_attention(model)
+            loras = inject(model, rank)
+            yield Expert(index, noise, model, loras, lambda texts: embed(tokenizer, text, texts).detach())
 
 
 def save_loras(loras: dict[str, LoraLinear], path: Path) -> None:

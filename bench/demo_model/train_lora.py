@@ -11,17 +11,14 @@ import argparse
 import random
 from pathlib import Path
 
-import sentencepiece
 import torch
 import whole_clip_vae
 from block_encoder import BlockEncoder
 from clips import MOTIONS, Scene, prompt_for, render
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from lora_layers import inject, save_loras
+from diffusers import AutoencoderKLWan
+from lora_layers import experts_with_loras, save_loras
 from pictures import canvas
-from text import embed, new_text_encoder
-from train_experts import CONFIG, condition, guided_prediction, normalise, read_states, sample_sigma
-from training_attention import use_training_attention
+from train_experts import condition, guided_prediction, normalise, sample_sigma
 
 RANK, SIDE, FRAMES, SCENES = 8, 96, 33, 40
 
@@ -60,35 +57,26 @@ def main() -> None:
     random.seed(args.seed)
     whole_clip_vae.use_whole_clip_forward()
     clips, grey, motions = drained_clips(AutoencoderKLWan.from_pretrained(args.vae).eval())
-    tokenizer = sentencepiece.SentencePieceProcessor(model_file=args.spiece)
-    states = read_states(args.weights)
-    text = new_text_encoder(tokenizer.get_piece_size())
-    text.load_state_dict(states["text_encoder"], strict=False)
-    args.out.mkdir(parents=True, exist_ok=True)
     g = torch.Generator().manual_seed(args.seed)
-    for expert, (part, noise_name) in enumerate((("transformer", "high"), ("transformer_2", "low"))):
-        model = WanTransformer3DModel(**CONFIG)
-        model.load_state_dict(states[part])
-        use_training_attention(model)
-        loras = inject(model, RANK)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=4e-3, weight_decay=0)
+    for expert in experts_with_loras(args.weights, args.spiece, RANK):
+        optimizer = torch.optim.AdamW(expert.trained, lr=4e-3, weight_decay=0)
         losses = []
         for step in range(args.steps):
             optimizer.param_groups[0]["lr"] = 4e-3 * min(1, 1.5 * (1 - step / args.steps))
             rows = torch.randint(len(clips), (4,), generator=g).tolist()
             prompts = ["" if random.random() < 0.2 else prompt_for(motions[r], "", g) for r in rows]
-            sigma, noise = sample_sigma(expert, 4), torch.randn_like(clips[rows])
+            sigma, noise = sample_sigma(expert.index, 4), torch.randn_like(clips[rows])
             given = condition(clips[rows], grey, torch.ones(4))
             noisy = torch.cat([(1 - sigma) * clips[rows] + sigma * noise, given], 1)
-            velocity = guided_prediction(model, noisy, sigma, prompts, lambda t: embed(tokenizer, text, t).detach())
+            velocity = guided_prediction(expert.model, noisy, sigma, prompts, expert.embed_prompts)
             loss = (velocity - (noise - clips[rows])).pow(2).mean()
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+            torch.nn.utils.clip_grad_norm_(expert.trained, 1.0)
             optimizer.step()
             losses.append(loss.item())
-        print(f"{noise_name}: {sum(losses[:20]) / 20:.4f} -> {sum(losses[-20:]) / 20:.4f}", flush=True)
-        save_loras(loras, args.out / f"wan2.2_i2v_demo_drain_colours_{noise_name}_noise.safetensors")
+        print(f"{expert.noise}: {sum(losses[:20]) / 20:.4f} -> {sum(losses[-20:]) / 20:.4f}", flush=True)
+        save_loras(expert.loras, args.out / f"wan2.2_i2v_demo_drain_colours_{expert.noise}_noise.safetensors")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Train the demo's second LoRA pair: it goes on from a clip's last latent and an anchor picture.
 
-usage: train_svi_lora.py VAE_DIR SPIECE_MODEL OUT_DIR PT [PT ...] [--steps 240] [--seed 0]
+usage: train_svi_lora.py VAE_DIR SPIECE_MODEL OUT_DIR PT [PT ...] [--steps 240] [--seed 0] [--expert high|low]
 
 The condition is that of Stable Video Infinity 2.0 Pro (github.com/vita-epfl/Stable-Video-Infinity): zeros in normalised
 space but for the anchor picture's latent at 0, and, from the second clip of a chain on, the last latent of the clip
 before at 1; the mask tells latent 0 alone. The clip shows the anchor, then the last four frames of the clip before
 again, then how they go on. One file an expert, rank 8. The last latents are softened in half of the clips, as those of
-a chain are; the low-noise expert learns on its own trajectories too (trajectories.py).
+a chain are; what is shown counts `COPY` times; the low-noise expert learns on its own trajectories too
+(trajectories.py).
 """
 
 from __future__ import annotations
@@ -17,28 +18,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import sentencepiece
 import torch
 import whole_clip_vae
 from block_encoder import BlockEncoder
 from clips import MOTIONS, Scene, prompt_for, render
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from lora_layers import inject, save_loras
+from diffusers import AutoencoderKLWan
+from lora_layers import experts_with_loras, save_loras
 from pictures import canvas
-from text import embed, new_text_encoder
 from train_experts import (
     BOUNDARY,
-    CONFIG,
     COPY,
     guided_prediction,
     motion_weights,
     normalise,
     random_speed,
-    read_states,
     sample_places,
     softened,
 )
-from training_attention import use_training_attention
 from trajectories import OWN, Clips, Trajectories, place_of
 
 RANK, SIDE, FRAMES, SCENES = 8, 128, 33, 600
@@ -81,9 +77,10 @@ def drawn_from(data: dict, g: torch.Generator) -> Callable[[int], Clips]:
         given = data["given"][rows]
         mask = torch.zeros_like(given[:, :4])
         mask[:, :, 0] = 1
+        shown = given.abs().amax((1, 3, 4)) > 0  # (B, T): the anchor and, but in a first clip, the last latent
         prompts = ["" if random.random() < 0.125 else prompt_for(*data["labels"][r], g) for r in rows]
         return Clips(data["clips"][rows], torch.cat([mask, given], 1), prompts, [p != "" for p in prompts],
-                     1 + (COPY - 1) * mask[:, 0, :, 0, 0])
+                     1 + (COPY - 1) * shown.float())
     return draw
 
 
@@ -95,30 +92,24 @@ def main() -> None:
     parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--expert", choices=("high", "low"), help="train this one's alone")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     random.seed(args.seed)
     whole_clip_vae.use_whole_clip_forward()
     data = chain_clips(AutoencoderKLWan.from_pretrained(args.vae).eval())
-    tokenizer = sentencepiece.SentencePieceProcessor(model_file=args.spiece)
-    states = read_states(args.weights)
-    text = new_text_encoder(tokenizer.get_piece_size())
-    text.load_state_dict(states["text_encoder"], strict=False)
     g = torch.Generator().manual_seed(args.seed)
-    for expert, (part, noise_name) in enumerate((("transformer", "high"), ("transformer_2", "low"))):
-        model = WanTransformer3DModel(**CONFIG)
-        model.load_state_dict(states[part])
-        use_training_attention(model)
-        loras = inject(model, RANK)
-        trained = [p for p in model.parameters() if p.requires_grad]
+    for expert in experts_with_loras(args.weights, args.spiece, RANK, args.expert):
+        trained = expert.trained
         optimizer = torch.optim.AdamW(trained, lr=2e-3, weight_decay=0)
-        compiled = torch.compile(model, dynamic=False)
-        at = Trajectories(drawn_from(data, g), 4, place_of(BOUNDARY), partial(sample_places, expert), OWN * expert)
+        compiled = torch.compile(expert.model, dynamic=False)
+        at = Trajectories(drawn_from(data, g), 4, place_of(BOUNDARY), partial(sample_places, expert.index),
+                          OWN * expert.index)
         losses = []
         for step in range(args.steps):
             optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 10, 1.5 * (1 - step / args.steps))
             velocity = guided_prediction(compiled, torch.cat([at.noisy, at.clips.condition], 1), at.sigma,
-                                         at.clips.prompts, lambda t: embed(tokenizer, text, t).detach())
+                                         at.clips.prompts, expert.embed_prompts)
             counts = motion_weights(at.clips.clean) * at.clips.counts[:, None, :, None, None]
             loss = ((velocity - at.target()).pow(2) * counts * at.weight()).mean()
             at.advance(velocity)
@@ -127,8 +118,8 @@ def main() -> None:
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             losses.append(loss.item())
-        print(f"{noise_name}: {sum(losses[:20]) / 20:.4f} -> {sum(losses[-20:]) / 20:.4f}", flush=True)
-        save_loras(loras, args.out / f"wan2.2_i2v_demo_svi_{noise_name}_noise.safetensors")
+        print(f"{expert.noise}: {sum(losses[:20]) / 20:.4f} -> {sum(losses[-20:]) / 20:.4f}", flush=True)
+        save_loras(expert.loras, args.out / f"wan2.2_i2v_demo_svi_{expert.noise}_noise.safetensors")
 
 
 if __name__ == "__main__":
