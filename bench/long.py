@@ -56,7 +56,7 @@ from pipeline.video.join_settings import EVERY_FRAME, OFF  # noqa: E402
 from pipeline.video.save import Mp4  # noqa: E402
 from pipeline.video.source import file_source  # noqa: E402
 
-SIDE, LENGTH, STEP, FADE = 128, 33, 4, 4
+SIDE, LENGTH, STEP = 128, 33, 4
 PAN, STILL = "the camera pans left", "nothing moves"
 UNMATCHED = Colours(1.0, OFF)
 
@@ -121,19 +121,16 @@ class Bench:
         usual = statistics.median(velocities(frames))
         seams = [measure_seam(frames[max(0, start - REACH) : start], frames[start : start + REACH], frames[0],
                               faded=faded) for start, faded in joints]
-        widest = [measure_seam(frames[max(0, start - REACH) : start], frames[start : start + REACH], frames[0],
-                               faded=FADE).ratio for start in (at if faded else at - FADE // 2 for at, faded in joints)]
         first, last = (statistics.median(velocities(part)) for part in (frames[:LENGTH], frames[-29:]))
         self.note(way, error=statistics.mean(100 * abs(seam.velocity[0] - usual) / max(abs(usual), 0.05)
                                              for seam in seams),
-                  seam=statistics.mean(seam.ratio for seam in seams), widest=statistics.mean(widest),
-                  colours=statistics.mean(seam.colour_step for seam in seams),
-                  kept=100 * last / first if first else 0.0)
+                  seam=statistics.mean(seam.ratio for seam in seams), kept=100 * last / first if first else 0.0,
+                  colours=statistics.mean(seam.colour_step for seam in seams))
         print(way, {name: round(values[-1], 2) for name, values in self.rows[way].items()}, flush=True)
 
     def measure(self, image: torch.Tensor) -> None:
         """Make and measure all clips of one picture."""
-        def ours(name: str, cross_fade: int = FADE, **settings: Any) -> torch.Tensor:
+        def ours(name: str, cross_fade: int = 4, **settings: Any) -> torch.Tensor:
             frames, joints = self.long_clip(image, PAN, 3, cross_fade=cross_fade, **settings)
             self.measure_pan(name, frames, joints)
             return frames
@@ -152,7 +149,7 @@ class Bench:
                              [(LENGTH, 0), (LENGTH + 28, 0)])
         for way, colours in (("colours matched at the joint", Colours()), ("not matched", UNMATCHED),
                              ("colours of every frame matched", Colours(1.0, EVERY_FRAME))):
-            still, _ = self.long_clip(image, STILL, 5, way=FRAMES, colours=colours, cross_fade=FADE)
+            still, _ = self.long_clip(image, STILL, 5, way=FRAMES, colours=colours, cross_fade=4)
             lab = mean_lab(still[[0, -1]])
             self.note(way, drift=float((lab[1] - lab[0]).norm()))
             print(way, self.rows[way]["drift"][-1], flush=True)
@@ -206,9 +203,8 @@ def main() -> None:
 
 def table(rows: dict[str, dict[str, list[float]]]) -> str:
     """Return the medians as Markdown."""
-    lines = ["| way | speed error at the joint, % | seam | widest seam | colour step | speed kept, % |",
-             "|---|---|---|---|---|---|"]
-    lines += [f"| {way} | {' | '.join(f'{statistics.median(found[name]):.2f}' for name in MEASURES)} |"
+    lines = ["| way | speed error at the joint, % | seam | colour step | speed kept, % |", "|---|---|---|---|---|"]
+    lines += [f"| {way} | {' | '.join(f'{statistics.median(found[name]):.1f}' for name in MEASURES)} |"
               for way, found in rows.items() if "seam" in found]
     lines += ["", "| five segments | drift in L*a*b*, median | worst |", "|---|---|---|"]
     lines += [f"| {way} | {statistics.median(found['drift']):.1f} | {max(found['drift']):.1f} |"
@@ -216,7 +212,7 @@ def table(rows: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
-MEASURES = ("error", "seam", "widest", "colours", "kept")
+MEASURES = ("error", "seam", "colours", "kept")
 
 if __name__ == "__main__":
     main()

@@ -52,12 +52,13 @@ class CheckClip(io.ComfyNode):
         from ..pipeline.host.video import clip_source
         from ..pipeline.quality.check import check_clip
         from ..pipeline.request import check_image
-        from ..pipeline.video.source import counted, frames_at
+        from ..pipeline.video.source import check_scale, counted, frames_at
 
         with errors_on_node(cls.hidden.unique_id):
             if picture is not None:
                 check_image(picture, "picture")
             source = clip_source(clip, "clip")
+            check_scale(source)
             verdict = check_clip(counted(source, progress()), picture, colours_may_change=colours_may_change)
             show_text(cls.hidden.unique_id, verdict.described())
             report = verdict.report(float(source.rate))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import sentencepiece
 
 PAD, END = 0, 1
+UMT5 = "umt5xxl"
+"""ComfyUI's name of the encoder, in its tokens (comfy/text_encoders/wan.py)."""
 TokenBatches = dict[str, list[list[tuple[int, float]]]]
 """ComfyUI's token layout: encoder name -> batches -> (id, weight)."""
 
@@ -42,6 +44,9 @@ def encode_texts(clip: Any, texts: Mapping[str, str]) -> list[list[list[Any]]]:
                            "or Load CLIP with umt5_xxl and the type wan.")
     tokens = {which: clip.tokenize(text) for which, text in texts.items()}
     for which, of_text in tokens.items():
+        if UMT5 not in of_text:  # T5-XXL's embeddings have the same width, and another vocabulary
+            raise RequestError(f"clip is the text encoder of another model ({', '.join(of_text)}). Connect Load Wan "
+                               "2.2, or Load CLIP with umt5_xxl and the type wan.")
         check_prompt_tokens(count_tokens(of_text), which)
     return [clip.encode_from_tokens_scheduled(of_text) for of_text in tokens.values()]
 
@@ -73,7 +78,7 @@ class TextEncoder:
         """
         tokens = [(i, weight) for part, weight in weighted_parts(text) for i in self.tokenizer.encode(part)]
         tokens.append((END, 1.0))
-        return {"umt5xxl": [tokens + [(PAD, 1.0)] * (MAX_PROMPT_TOKENS - len(tokens))]}
+        return {UMT5: [tokens + [(PAD, 1.0)] * (MAX_PROMPT_TOKENS - len(tokens))]}
 
     @torch.no_grad()
     def encode_from_tokens_scheduled(self, tokens: TokenBatches) -> list[list[Any]]:
@@ -83,7 +88,7 @@ class TextEncoder:
         (comfy/sd1_clip.py, `ClipTokenWeightEncoder`).
         """
         check_prompt_tokens(count_tokens(tokens), "prompt")
-        ids, weights = (torch.tensor([[entry[place] for entry in batch] for batch in tokens["umt5xxl"]])
+        ids, weights = (torch.tensor([[entry[place] for entry in batch] for batch in tokens[UMT5]])
                         for place in (0, 1))
         if (weights == 1).all():
             return [[self._embed(ids), {}]]

@@ -67,7 +67,7 @@ def align(before: torch.Tensor, after: torch.Tensor) -> Move:
     width = before.shape[1]
     right, down = phase_correlation(before, after)
     levels = [level for level in LEVELS if min(before.shape) // level >= LEAST_SIDE]
-    found, least = torch.zeros(4), math.inf
+    found, least = torch.tensor([1.0, 0.0, 0.0, 0.0]), math.inf
     for scale in SCALES:
         guess = torch.tensor([scale, 0.0, right / width, down / width])  # scale cos, scale sin, x, y in widths
         for level in levels:

@@ -210,7 +210,9 @@ class _Layers:
         if motion.objects:
             masks = torch.stack([moved.mask for moved in motion.objects]).amax(0, keepdim=True)
             rim = math.ceil(frame.crop[2] / frame.width)  # a pixel of the frame: edges of an object are half its own
-            cut = F.max_pool2d(masks, 2 * rim + 1, 1, rim)[0]
+            for size, padding in (((2 * rim + 1, 1), (rim, 0)), ((1, 2 * rim + 1), (0, rim))):  # one after the other:
+                masks = F.max_pool2d(masks, size, 1, padding)  # a square at once takes minutes of a large picture
+            cut = masks[0]
             self.cut = Picture(cut[None, ..., None])
             self.behind = Picture(fill_holes(motion.image[0], cut == 0)[None])
 

@@ -14,10 +14,12 @@ STEP = 2.0 ** 0.25
 FINE = 2
 """A copy is enlarged by this factor with Catmull-Rom's kernel before points of it are read bilinearly. `grid_sample`'s
 own bicubic kernel (a = -0.75) moves even a straight ramp, by up to 0.05 px."""
+KEPT = 2
+"""Copies that are kept: those of all scales of a zoom would take a dozen times the picture's memory."""
 
 
 class Picture:
-    """A picture (1, H, W, C) to be sampled at any scale; copies are made when they are first needed."""
+    """A picture (1, H, W, C) to be sampled at any scale; copies are made when needed, and the last ones kept."""
 
     def __init__(self, image: torch.Tensor) -> None:
         self._image = image.movedim(-1, 1)
@@ -36,6 +38,8 @@ class Picture:
         """Return a copy with the fewest details that a scale needs, FINE times as large as they need."""
         level = max(0, math.floor(-math.log(scale, STEP) + 1e-6))
         if level not in self._copies:
+            if len(self._copies) == KEPT:
+                del self._copies[next(iter(self._copies))]
             height, width = (max(1, round(side * STEP ** -level)) for side in self._image.shape[2:])
             smaller = self._image if level == 0 else _resize(self._image, height, width)
             self._copies[level] = _resize(smaller, FINE * height, FINE * width)

@@ -18,6 +18,8 @@ from .lab import rgb_to_lab
 
 LEAST_SHARE = 0.3
 """Of the frame that must still be in the picture at the end."""
+MOST_ZOOM = 5.0
+"""More, or less than one over it, is none that was found."""
 MOST_FADED = 1.8
 """Factor by which the picture may be darker or brighter at the end and still tell of colours and detail."""
 BLOCK = 4
@@ -63,7 +65,7 @@ def change(facts: ClipFacts, frames: range) -> Change:
         # A fade is no zoom, although both make the edges of the picture darker.
         camera = camera.then(align(one, other * (one.mean() / other.mean().clamp(min=1e-3))))
     seen, weight = _followed(keys[-1], camera)
-    if float(weight.mean()) < LEAST_SHARE:
+    if float(weight.mean()) < LEAST_SHARE or not 1 / MOST_ZOOM < camera.scale < MOST_ZOOM:
         return Change(camera, 0.0, 0.0, 1.0, steps)
     before, after = (_mean(frame, weight) for frame in (keys[0], seen))
     lit = (seen * (before.mean() / after.mean().clamp(min=1e-3))).clamp(0, 1)
@@ -119,5 +121,5 @@ def _detail(frame: torch.Tensor, weight: torch.Tensor) -> float:
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     grey = frame.mean(-1)
     edges, inner = F.conv2d(grey[None, None], kernel)[0, 0].square(), weight[1:-1, 1:-1]
-    spread = float(grey[weight > 0].var()) if bool((weight > 0).any()) else 0.0
+    spread = float(grey[weight > 0].var(correction=0)) if bool((weight > 0).any()) else 0.0
     return max(float((edges * inner).sum() / inner.sum().clamp(min=1)), 1e-7) / max(spread, 1e-4)

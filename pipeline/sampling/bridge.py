@@ -17,7 +17,7 @@ from ..models.latents import CHANNELS, denormalise, normalise
 from ..request import RequestError, Sampling
 from .conditioning import check_pictures
 from .hooks import NO_HOOKS, Hooks, Velocity, as_asked, as_chosen, from_noise, unchanged, unwrapped
-from .resume import SOLVERS_WITHOUT_HISTORY, STEPS_DONE, StepsDone, leftover_of, start_of
+from .resume import SOLVERS_WITHOUT_HISTORY, STEPS_DONE, StepsDone, finished_latent, leftover_of, start_of
 from .sampler import check_start, new_noise, steps_from
 from .schedule import sigmas_of, spans, steps_of
 
@@ -148,7 +148,7 @@ def sample_stages(run: RunStage, positive: list[list[Any]], negative: list[list[
     total = len(sigmas) - 1
     if steps.stop < total:
         return {"samples": latents, STEPS_DONE: StepsDone(steps.stop, total, latents)}
-    return {"samples": latents}
+    return finished_latent(latents, total)
 
 
 def _start(given: torch.Tensor | None, sampling: Sampling, shape: tuple[int, ...], sigmas: torch.Tensor, hooks: Hooks,

@@ -15,7 +15,7 @@ import torch
 
 from ..files.atomic import advice_on, new_file
 from ..request import RequestError
-from .resume import STEPS_DONE, UNFINISHED, StepsDone, Unfinished, count_steps, is_whole, steps_done
+from .resume import STEPS_DONE, UNFINISHED, StepsDone, Unfinished, count_steps, is_whole, known_steps
 
 SUFFIX = ".latent"
 _SAMPLES, _VERSION = "latent_tensor", "latent_format_version_0"
@@ -37,8 +37,8 @@ def save_latent(new_path: Callable[[], Path], latent: dict[str, Any], metadata: 
         tensors |= {_LATENTS: unfinished.latents}
         tensors |= {_HISTORY + name: value for name, value in unfinished.history.items()}
         metadata = {**metadata, _STEP: json.dumps(unfinished.step), _SCHEDULE: json.dumps(unfinished.schedule)}
-    if unfinished_steps := steps_done(latent):
-        metadata = {**metadata, _DONE: json.dumps([unfinished_steps.done, unfinished_steps.steps])}
+    if known := known_steps(latent):
+        metadata = {**metadata, _DONE: json.dumps([known.done, known.steps])}
     # Two names may share one tensor in memory, which the format cannot hold.
     apart = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     try:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from ..models.latents import denormalise, normalise
-from ..request import HIGH_ONLY, LOW_ONLY, OFFICIAL, RequestError, Sampling
-from .schedule import NOISE_ALONE, has_own_list, step_count
+from ..request import BOTH, HIGH_ONLY, LOW_ONLY, OFFICIAL, RequestError, Sampling
+from .schedule import NOISE_ALONE, has_own_list, step_count, steps_of
 from .sigma_lists import read_sigmas
 
 UNFINISHED = "wan22_unfinished"
@@ -146,8 +146,19 @@ def steps_done(latent: dict[str, Any]) -> StepsDone | None:
 
     Samples that were only moved to another device or cast to another dtype are the same.
     """
+    known = known_steps(latent)
+    return known if known is not None and known.done < known.steps else None
+
+
+def known_steps(latent: dict[str, Any]) -> StepsDone | None:
+    """Return how far the clip of a LATENT is, also a finished one; None for samples of another node."""
     known, samples = latent.get(STEPS_DONE), latent["samples"]
     return known if known is not None and torch.equal(known.samples.to(samples), samples) else None
+
+
+def finished_latent(samples: torch.Tensor, steps: int) -> dict[str, Any]:
+    """Return the LATENT of a finished clip of so many steps, from its raw latents (1, 16, T, h, w)."""
+    return {"samples": samples, STEPS_DONE: StepsDone(steps, steps, samples)}
 
 
 def check_finished(latent: dict[str, Any]) -> None:
@@ -207,14 +218,28 @@ def start_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int
 def leftover_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...]) -> torch.Tensor:
     """Return raw samples with leftover noise, (1, 16, T, h, w), for the low-noise stage to go on with.
 
-    Raises RequestError when there are none or they were begun with another schedule.
+    Raises RequestError when there are none, they were begun with another schedule, or the clip is finished.
     """
     if latent is None:
         raise RequestError(f"stage is {LOW_ONLY!r}, but no latent is connected. Connect the output of a sampler whose "
                            f"stage is {HIGH_ONLY!r}, or of Load Latent (Wan 2.2).")
     if UNFINISHED in latent:
         check_schedule(latent[UNFINISHED], sampling)
+    if known := known_steps(latent):
+        _check_steps(known, steps_of(sampling))
     return _samples(latent, shape)
+
+
+def _check_steps(known: StepsDone, wanted: range) -> None:
+    """Raise RequestError when a clip is finished, or was begun with other steps than go on from there."""
+    if known.done == known.steps:
+        raise RequestError(f"stage is {LOW_ONLY!r}, but the latent is a finished clip: there is no noise left to go on "
+                           f"from. Connect the output of a sampler whose stage is {HIGH_ONLY!r}, or set stage to "
+                           f"{BOTH!r}.")
+    if (known.done, known.steps) != (wanted.start, wanted.stop):
+        raise RequestError(f"The latent is a clip of which {known.done} of {known.steps} steps are done; this sampler "
+                           f"goes on behind step {wanted.start} of {wanted.stop}. Give both the same "
+                           "num_inference_steps, shift, boundary and sigmas.")
 
 
 def state_of(latent: dict[str, Any] | None, sampling: Sampling, shape: tuple[int, ...], step: int, sigma: float,

@@ -20,7 +20,16 @@ from ..request import RequestError, Sampling
 from .conditioning import text_embeddings
 from .denoise import Predict, denoise, guided, guided_in_one_pass, velocity_of
 from .hooks import NEGATIVE, NO_HOOKS, PAIR, POSITIVE, Hooks, ModelInputs, as_chosen, from_noise
-from .resume import Unfinished, history, restore, schedule_of, start_of, state_of, unfinished_latent
+from .resume import (
+    Unfinished,
+    finished_latent,
+    history,
+    restore,
+    schedule_of,
+    start_of,
+    state_of,
+    unfinished_latent,
+)
 from .schedule import NUM_TRAIN_TIMESTEPS, new_scheduler, sigmas_of, spans, steps_of
 
 ADVICE = ("Lower the size or num_frames, switch batched_guidance off, use fewer LoRAs, or choose a smaller file "
@@ -152,7 +161,7 @@ def sample_latent(model: Wan22Model, positive: list[list[Any]], negative: list[l
         later_noise = hooks.scheduler is not as_chosen  # a motion
         state = Unfinished(latents, steps.stop, history(scheduler), schedule_of(sampling, later_noise))
         return unfinished_latent(state, float(sigmas[steps.stop]))
-    return {"samples": denormalise(latents)}
+    return finished_latent(denormalise(latents), len(sigmas) - 1)
 
 
 def _scheduler(name: str, sampling: Sampling, shape: tuple[int, ...], first: int) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..request import FPS, RequestError, check_pixels
+from ..request import FPS, RequestError, check_pixel_scale, check_pixel_type, check_pixels
 from .encoding import REFUSE, on_background
 from .sound import LAYOUTS, read_sound
 
@@ -119,6 +119,18 @@ def opaque(clip: ClipSource, alpha: str) -> ClipSource:
         raise RequestError(f"{clip.name} has an alpha channel, which MP4 cannot hold. Set alpha to 'on black' or 'on "
                            "white', or take the channel out.")
     return replace(clip, frames=lambda: (on_background(frame.float().cpu().clamp(0, 1), alpha) for frame in images))
+
+
+def check_scale(clip: ClipSource) -> None:
+    """Raise RequestError, with the clip's name, for frames in memory that are whole numbers, or of another scale than
+    0..1. Values that are not numbers are none."""
+    if clip.held is None:
+        return
+    check_pixel_type(clip.held, f"{clip.name} holds")
+    for frame in clip.held:
+        numbers = frame[frame.isfinite()]
+        if len(numbers):
+            check_pixel_scale(float(numbers.min()), float(numbers.max()), f"{clip.name} holds")
 
 
 def counted(clip: ClipSource, update: Callable[[int, int], None]) -> Iterator[torch.Tensor]:

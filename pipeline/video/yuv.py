@@ -24,6 +24,9 @@ _LUMA = np.array([_RED, 1 - _RED - _BLUE, _BLUE])
 _CB = (np.array([0, 0, 1]) - _LUMA) / (2 * (1 - _BLUE))
 _CR = (np.array([1, 0, 0]) - _LUMA) / (2 * (1 - _RED))
 
+FAR_OUT = 16.0
+"""No sharpening leaves such values: they are of another scale."""
+
 
 def to_rgb(image: torch.Tensor, number: int, encoding: Encoding) -> np.ndarray:
     """Convert a frame (H, W, 3 or 4) of any dtype and device to (H', W', 3), float32 0..1, contiguous.
@@ -36,8 +39,9 @@ def to_rgb(image: torch.Tensor, number: int, encoding: Encoding) -> np.ndarray:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RequestError(f"Frame {number} holds values that are not numbers (NaN or infinity), so nothing was "
                            "written. The sampler or the VAE overflowed: try another dtype, attention or VAE.")
-    if number == 1:  # a later frame that overshoots, as sharpening leaves it, costs no clip
-        check_pixel_scale(low, high, "Frame 1 holds")
+    # A later frame that overshoots, as sharpening leaves it, costs no clip; one of 0..255 behind a black one does.
+    if number == 1 or max(-low, high) > FAR_OUT:
+        check_pixel_scale(low, high, f"Frame {number} holds")
     if low < 0 or high > 1:
         frame = frame.clip(0, 1)
     if frame.shape[-1] == 4:

@@ -50,6 +50,17 @@ def test_the_vectors_of_an_embedding_count_as_tokens() -> None:
     assert count_tokens({"umt5xxl": [batch]}) == 4
 
 
+def test_the_encoder_of_another_model() -> None:
+    """Embeddings of T5-XXL, which Flux and others have, are as wide as those of UMT5-XXL."""
+
+    class T5:
+        def tokenize(self, text: str) -> dict:
+            return {"t5xxl": [[(1, 1.0)]]}
+
+    with pytest.raises(RequestError, match=r"clip is the text encoder of another model \(t5xxl\)"):
+        encode_prompts(T5(), "the camera pans left", "")
+
+
 def test_no_encoder() -> None:
     with pytest.raises(RequestError, match="There is no text encoder"):
         encode_prompts(None, "up", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from bench.clip_check import FAULTS
+from pipeline.motion.align import Move, align
 from pipeline.quality.check import LIMITS, check_clip
+from pipeline.request import RequestError
+from pipeline.video.source import check_scale, frames_source
 
 CAT = Path(__file__).parents[2] / "workflows" / "input" / "wan22_cat.jpg"
 SIDE, FRAMES = 128, 33
@@ -78,3 +82,21 @@ def test_where_a_fault_is_and_what_a_picture_says(pan: torch.Tensor) -> None:
     assert check_clip(reddening(pan), colours_may_change=True).passed
     assert check_clip(pan[:1]).passed and check_clip(pan[:2]).passed
     assert check_clip(pan[:, :5, :5]).report(16.0)["content_moves"]["right"] == 0  # too small to be measured
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda pan: pan * 2 - 1, "The clip holds values down to"), (lambda pan: pan * 255, "The clip holds values up to"),
+    (lambda pan: (pan * 255).byte(), "The clip holds whole numbers"),
+])
+def test_a_clip_of_another_scale_is_not_judged(pan: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor],
+                                               said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        check_scale(frames_source(change(pan), Fraction(16), "The clip"))
+
+
+def test_frames_that_are_not_numbers_are_judged_and_have_not_moved(pan: torch.Tensor) -> None:
+    broken = pan.clone()
+    broken[5] = float("nan")
+    check_scale(frames_source(broken, Fraction(16), "The clip"))
+    nothing = torch.full((40, 60), float("nan"))
+    assert align(nothing, nothing) == Move()

@@ -19,7 +19,7 @@ from pipeline.sampling import schedule
 from pipeline.sampling.bridge import sample_stages
 from pipeline.sampling.hooks import Hooks, Velocity, observe
 from pipeline.sampling.latent_file import load_latent, save_latent
-from pipeline.sampling.resume import STEPS_DONE, UNFINISHED, Unfinished, schedule_of
+from pipeline.sampling.resume import STEPS_DONE, UNFINISHED, Unfinished, check_finished, schedule_of
 from pipeline.sampling.sampler import new_noise, noise_of_steps, sample_latent
 from pipeline.sampling.sigma_lists import LIGHTX2V, THINNED_14, TURBO, read_sigmas
 from pipeline.video.save import count_frames, decode_frames
@@ -108,6 +108,28 @@ def test_another_schedule_cannot_finish_a_clip(model: Wan22Model, inputs: tuple,
                                                said: str) -> None:
     with pytest.raises(RequestError, match=said):
         finish(model, inputs, half_done["euler"], **changes)
+
+
+@pytest.mark.parametrize("through_a_file", [False, True])
+def test_a_finished_clip_is_not_finished_again(model: Wan22Model, inputs: tuple, tmp_path: Path,
+                                               through_a_file: bool) -> None:
+    """Its latents hold no noise to go on from, but may be changed by denoise."""
+    latent = sample_latent(model, *inputs, settings(num_inference_steps=2))
+    if through_a_file:
+        save_latent(lambda: tmp_path / "whole.latent", latent, {})
+        latent = load_latent(tmp_path / "whole.latent")
+    with pytest.raises(RequestError, match="the latent is a finished clip"):
+        finish(model, inputs, latent)
+    check_finished(latent)
+    assert sample_latent(model, *inputs, settings(denoise=0.5, num_inference_steps=2), latent=latent)
+
+
+def test_samples_alone_are_not_finished_with_other_steps(model: Wan22Model, inputs: tuple, half_done: dict) -> None:
+    """As those of the bridge, which hands on no schedule."""
+    half = {name: value for name, value in half_done["euler"].items() if name != UNFINISHED}
+    with pytest.raises(RequestError, match=r"of which \d+ of 10 steps are done; this sampler goes on behind step"):
+        finish(model, inputs, half, num_inference_steps=24, shift=8.0)
+    assert finish(model, inputs, half).shape == half["samples"].shape
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -358,7 +358,8 @@ def test_frames_that_are_not_numbers(tmp_path: Path, value: float) -> None:
     (colour_bars(9) * 255, r"Frame 1 holds values up to [12]\d\d; .* Divide them by 255"),
     (colour_bars(9) * 2 - 1, "Frame 1 holds values down to -0.76.* halve them and add 0.5"),
     ((colour_bars(9) * 255).byte(), r"The images hold whole numbers \(uint8\)"),
-], ids=["0..255", "-1..1", "bytes"])
+    (torch.cat([torch.zeros_like(colour_bars(1)), colour_bars(8) * 255]), r"Frame 2 holds values up to [12]\d\d; "),
+], ids=["0..255", "-1..1", "bytes", "0..255 from black"])
 def test_frames_of_another_scale(tmp_path: Path, images: torch.Tensor, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         written(tmp_path, images)
