@@ -40,15 +40,23 @@ ENCODE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL = 7500, 10200
 (bench/README.md, "Memory at full size")."""
 CACHE_BYTES_A_PIXEL = 4734
 """The part that the decoder keeps for the next piece: 2,367 numbers, the last two inputs of each convolution."""
+OTHER_FAMILIES = ("AutoencoderKL", "AutoencoderKLCogVideoX")
+"""ComfyUI's classes of VAEs (comfy/sd.py) that may have 16 channels, 8x8 pixels and 4 frames a latent too: those of
+HunyuanVideo and of CogVideoX."""
 SHARES = (0.9, 0.4, 0.0)
 """Shares of the free memory to fill, tried in this order; the last gives the smallest tiles."""
 
 
 def check_vae(vae: Any) -> None:
-    """Raise RequestError for no VAE, which is what ComfyUI's loaders give of a checkpoint without one."""
+    """Raise RequestError for no VAE, which is what ComfyUI's loaders give of a checkpoint without one, and for one of
+    another family whose latents have the shape of Wan's."""
     if vae is None:
         raise RequestError("There is no VAE: the file that vae comes from holds none. Connect Load Wan 2.2, or Load "
                            "VAE with wan_2.1_vae.")
+    kind = type(getattr(vae, "first_stage_model", None)).__name__
+    if kind in OTHER_FAMILIES:
+        raise RequestError(f"vae is the VAE of another model ({kind}). Connect Load Wan 2.2, or Load VAE with "
+                           "wan_2.1_vae.")
 
 
 class WanVAE:

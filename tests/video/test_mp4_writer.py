@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -247,12 +248,20 @@ def test_audio_of_every_shape_that_nodes_hand_out(tmp_path: Path, shape: tuple[i
         assert [s.codec_context.channels for s in container.streams.audio] == ([channels] if channels else [])
 
 
-def test_no_vae(tmp_path: Path) -> None:
+class AutoencoderKLCogVideoX(torch.nn.Module):
+    """Called as ComfyUI's, whose latents have the shape of Wan's."""
+
+
+@pytest.mark.parametrize(("vae", "said"), [
+    (None, "There is no VAE"),
+    (SimpleNamespace(first_stage_model=AutoencoderKLCogVideoX()), "vae is the VAE of another model"),
+], ids=["none", "another"])
+def test_no_vae_of_wan(tmp_path: Path, vae: Any, said: str) -> None:
     latent = {"samples": torch.zeros(1, 16, 1, 4, 4)}
-    for decode in (lambda: decode_frames(None, latent, lambda done, total: None),
-                   lambda: decode_to_mp4(Mp4(numbered(tmp_path)), None, latent, lambda done, total: None),
-                   lambda: encode_first_frame(None, torch.zeros(1, 64, 64, 3), 64, 64, 5)):
-        with pytest.raises(RequestError, match="There is no VAE"):
+    for decode in (lambda: decode_frames(vae, latent, lambda done, total: None),
+                   lambda: decode_to_mp4(Mp4(numbered(tmp_path)), vae, latent, lambda done, total: None),
+                   lambda: encode_first_frame(vae, torch.zeros(1, 64, 64, 3), 64, 64, 5)):
+        with pytest.raises(RequestError, match=said):
             decode()
 
 
