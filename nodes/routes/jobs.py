@@ -2,6 +2,7 @@
 
 GET /wan22/jobs?before=&limit=    a page, the newest first
 GET /wan22/jobs?since=            the jobs that have changed
+GET /wan22/jobs?runs=             what became of runs, by their ids with commas between them
 GET /wan22/jobs/{id}/request      the request of a job
 GET /wan22/jobs/{id}/workflow     the workflow that made it
 """
@@ -33,6 +34,9 @@ def register(routes: web.RouteTableDef, folder: Path) -> None:
     @routes.get("/wan22/jobs")
     async def jobs(request: web.Request) -> web.Response:
         check_page(request)
+        if "runs" in request.query:
+            runs = {*request.query["runs"].split(",")}
+            return await _answer(folder, lambda board: {**board.of_runs(runs), "server": server})
         since, before = _number(request, "since", -1.0), _number(request, "before", math.inf)
         most = int(_number(request, "limit", PAGE))
         return await _answer(folder, lambda board: {

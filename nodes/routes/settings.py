@@ -1,7 +1,8 @@
 """The settings of all remote nodes.
 
 GET /wan22/settings    the settings, where each comes from, and what was spent
-POST /wan22/settings   change some: {"max_cost": 0.5, "local_only": null}, null being the default; answers as GET does
+POST /wan22/settings   change some: {"max_cost": 0.5, "local_only": null}, null being the default; answers as GET does.
+                       Of a setting with entries, {"own_servers": {"work": null}}, only those given are changed
 """
 
 from __future__ import annotations

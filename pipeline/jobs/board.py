@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,21 @@ class JobBoard:
         jobs = {job.id: job for job in (*self.ledger.jobs(OPEN, MOST), *self.ledger.updated_since(since))}
         entries = (*self._remote([*jobs.values()]), *self._runs(since))
         return {"jobs": list(map(asdict, entries)), **self._now()}
+
+    def of_runs(self, names: Collection[str]) -> dict[str, Any]:
+        """Return {"runs": run -> the entry that tells of it}, however old; without the runs that nobody knows of.
+
+        A run that makes nothing but remote clips is told of by the first of its jobs that has not ended, then by itself
+        while it is under way, then by its last job: also after a restart, when ComfyUI has forgotten the run.
+        """
+        found = {entry.id: entry for entry in self.queue.entries(0.0, names)}
+        for run, jobs in self.job_runs.jobs_of(names).items():
+            entries = [*self._remote([self.ledger.get(job) for job in jobs])]
+            own = found.get(run)
+            if own is None or is_remote_only(self.queue.find(run).graph):
+                is_open = next((entry for entry in entries if entry.ended is None), None)
+                found[run] = is_open or (own if own and own.run else entries[-1])
+        return {"runs": {run: asdict(entry) for run, entry in found.items()}}
 
     def request(self, name: str) -> Any:
         """Return what was asked of a job or a run, as JSON. Raises KeyError for an unknown one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,17 +46,23 @@ class QueueSnapshot:
         """Return why a run failed; "" when it did not, or is not known."""
         return read_end(self.history.get(prompt_id, {})).error
 
-    def entries(self, since: float) -> Iterator[JobEntry]:
-        """Yield the runs with nodes of this pack: those under way, and those that ended since a time."""
+    def entries(self, since: float, runs: Collection[str] | None = None) -> Iterator[JobEntry]:
+        """Yield the runs with nodes of this pack: those under way, and those that ended since a time.
+
+        runs: prompt ids; of these runs instead, whatever nodes they have.
+        """
+        def is_wanted(run: GraphRun) -> bool:
+            return _has_ours(run.graph) if runs is None else run.prompt_id in runs
+
         for run in map(read_item, self.running):
-            if _has_ours(run.graph):
+            if is_wanted(run):
                 yield replace(_under_way(run, JobState.RUNNING), progress=self._progress(run.graph))
         for run in map(read_item, self.pending):
-            if _has_ours(run.graph):
+            if is_wanted(run):
                 yield _under_way(run, JobState.QUEUED)
         for found in self.history.values():
             run, end = read_item(found["prompt"]), read_end(found)
-            if _has_ours(run.graph) and end.ended >= since:
+            if is_wanted(run) and end.ended >= since:
                 yield replace(_entry(run, _STATES[end.message]), began=end.began or None, ended=end.ended or None,
                               error=end.error, file=_file(found.get("outputs") or {}))
 

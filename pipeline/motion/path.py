@@ -30,6 +30,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "t": (0.0, 1.0), "x": (-10.0, 10.0), "y": (-10.0, 10.0), "zoom": (0.1, 10.0), "roll": (-3600.0, 3600.0),
     "tilt": (-60.0, 60.0), "orbit": (-60.0, 60.0), "fov": (5.0, 90.0)}
 DEFAULT_FOV = 50.0
+MOST_KEYFRAMES = 1000
+"""Of one path: far more than a person draws, and few enough for the editor to draw anew with every change."""
 EASINGS: Mapping[str, Callable[[float], float]] = {
     "linear": lambda t: t,
     "ease-in": lambda t: t * t,
@@ -98,6 +100,8 @@ def _read(text: str, fields: Mapping[str, float], settings: tuple[str, ...]) -> 
                            '{"keyframes": [{"t": 0}, {"t": 1, "x": 0.2}]}.') from error
     if not isinstance(found, dict) or not isinstance(found.get("keyframes"), list) or not found["keyframes"]:
         raise RequestError('path has no keyframes. Write it as {"keyframes": [{"t": 0}, {"t": 1, "x": 0.2}]}.')
+    if (count := len(found["keyframes"])) > MOST_KEYFRAMES:
+        raise RequestError(f"path has {count} keyframes; it may have {MOST_KEYFRAMES} at most.")
     _check_names(found, ("keyframes", *settings), "path")
     easing = found.get("easing", "linear")
     if not isinstance(easing, str) or easing not in EASINGS:

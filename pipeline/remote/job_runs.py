@@ -50,6 +50,16 @@ class JobRuns:
             return {row[0] for row in base.execute("SELECT DISTINCT prompt_id FROM drives WHERE prompt_id IN (SELECT "
                                                    "value FROM json_each(?))", (json.dumps([*prompt_ids]),))}
 
+    def jobs_of(self, prompt_ids: Collection[str]) -> dict[str, list[str]]:
+        """Return, for those of the runs that worked on jobs, prompt id -> job ids, the latest last."""
+        with opened(self.folder) as base:
+            rows = base.execute("SELECT prompt_id, job FROM drives WHERE prompt_id IN (SELECT value FROM json_each(?)) "
+                                "ORDER BY began", (json.dumps([*prompt_ids]),)).fetchall()
+        jobs: dict[str, list[str]] = {}
+        for prompt_id, job in rows:
+            jobs.setdefault(prompt_id, []).append(job)
+        return jobs
+
     def workflow(self, job_id: str) -> dict[str, Any] | None:
         """Return the workflow that asked for a job, with "shortened": whether links in it were redacted; else None."""
         with opened(self.folder) as base:

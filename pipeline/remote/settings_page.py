@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..files.atomic import read_json_object
 from ..http.own_server import parse_own_server
 from ..http.secrets import SERVICES
 from .database import FILE
 from .keys import CALLBACK_OWNER, CALLBACK_VARIABLE, DEFAULT_PROFILE, KeyStore
 from .ledger import Ledger
 from .providers import PROVIDERS
-from .settings import OWN_SERVERS, settings_file
+from .settings import OWN_SERVERS, SETTINGS, settings_file
 
 MAX_BODY = 2**14
 """Bytes of a request that brings a key."""
@@ -22,6 +24,9 @@ VARIABLES = {**{provider.name: provider.variables for provider in PROVIDERS.valu
              CALLBACK_OWNER: (CALLBACK_VARIABLE,),
              **{service.key: service.variables for service in SERVICES}}
 """Owner of a key (a provider, the callback secret, a download service) -> environment variables that hold it."""
+MAPS = {setting.name for setting in SETTINGS if isinstance(setting.default, dict)}
+"""Settings with an entry for each profile, provider or model."""
+_saving = threading.Lock()
 
 
 def shown_providers() -> dict[str, object]:
@@ -91,18 +96,36 @@ def shown_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> dic
 
 
 def save_settings(folder: Path, body: bytes, environ: Mapping[str, str] = os.environ) -> None:
-    """Change settings as SettingsFile.change does, with its errors.
+    """Change settings as SettingsFile.change does, with its errors; of a map, only the entries that the body has.
 
+    A null removes an entry, and in place of the map all of them: a page that shows an older state loses no other entry.
     An own server's key is for the address that it was saved for: with another one it is deleted, so that no page can
     have it sent elsewhere. Raises RemoteError for a key store that must not be used.
     """
-    before = _own_origins(folder, environ)
-    settings_file(folder).change(body, environ)
-    after, keys = _own_origins(folder, environ), KeyStore(folder / "keys.json")
-    moved = [profile for profile, origin in before.items() if after.get(profile, origin) != origin]
-    for provider in PROVIDERS.values():
-        for profile in moved if provider.own_server else ():
-            keys.save(profile, provider.name, "")
+    with _saving:
+        before = _own_origins(folder, environ)
+        settings_file(folder).change(_with_other_entries(folder, body), environ)
+        after, keys = _own_origins(folder, environ), KeyStore(folder / "keys.json")
+        moved = [profile for profile, origin in before.items() if after.get(profile, origin) != origin]
+        for provider in PROVIDERS.values():
+            for profile in moved if provider.own_server else ():
+                keys.save(profile, provider.name, "")
+
+
+def _with_other_entries(folder: Path, body: bytes) -> bytes:
+    """Return a change in which every map has its other entries as well; what cannot be read is for `change` to say."""
+    try:
+        changes, held = json.loads(body), read_json_object(settings_file(folder).path)
+    except (OSError, ValueError, RecursionError):
+        return body
+    if not isinstance(changes, dict):
+        return body
+    for name in MAPS & changes.keys():
+        if isinstance(entries := changes[name], dict):
+            others = held.get(name)
+            whole = (others if isinstance(others, dict) else {}) | entries
+            changes[name] = {key: value for key, value in whole.items() if value is not None} or None
+    return json.dumps(changes).encode()
 
 
 def _own_origins(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:

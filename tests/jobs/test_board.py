@@ -90,6 +90,29 @@ def test_a_run_steps_back_for_its_jobs(ledger: Ledger) -> None:
     assert set(shown(both.page(9e9, 50))) == {job.id, "second"}, "a local clip of the same run stands for itself"
 
 
+def test_what_became_of_runs(ledger: Ledger) -> None:
+    """However old they are, and when their jobs stand for them in the list, or ComfyUI has forgotten them."""
+    first, second, kept = (bought(ledger, name) for name in ("one", "two", "three"))
+    for job, run in ((first, "buys"), (second, "buys"), (first, "joins"), (kept, "forgotten")):
+        board(ledger).job_runs.record(job.id, run, None)
+    ledger.update(kept, state=JobState.DONE)
+    names = ["buys", "joins", "forgotten", "local", "from the cache", "core", "nobody's"]
+    history = {"local": ended("local", LOCAL, 1.0), "from the cache": ended("from the cache", REMOTE, 2.0),
+               "core": ended("core", OTHERS, 3.0), "joins": ended("joins", REMOTE, 4.0),
+               "not asked for": ended("not asked for", LOCAL, 5.0)}
+
+    def told() -> dict[str, tuple[str, str]]:
+        runs = board(ledger, running=(item("buys", REMOTE, 6.0),), history=history).of_runs(names)["runs"]
+        return {run: (entry["id"], entry["state"]) for run, entry in runs.items()}
+
+    same = {name: (name, "done") for name in ("local", "from the cache", "core")} | {"forgotten": (kept.id, "done")}
+    assert told() == same | {"buys": (first.id, "running"), "joins": (first.id, "running")}
+    ledger.update(first, state=JobState.DONE)
+    assert told() == same | {"buys": (second.id, "running"), "joins": (first.id, "done")}
+    ledger.update(second, state=JobState.FAILED, error="No.")
+    assert told()["buys"] == ("buys", "running"), "it may go on to another clip"
+
+
 def test_why_a_run_failed_is_told_of_its_job(ledger: Ledger) -> None:
     job = bought(ledger, "one")
     JobRuns(ledger.folder).record(job.id, "run", None)

@@ -43,6 +43,7 @@ def test_every_preset_is_a_path(name: str) -> None:
     ("[]", "path has no keyframes"),
     ('{"keyframes": []}', "path has no keyframes"),
     ('{"keyframes": {"t": 0}}', "path has no keyframes"),
+    (path_of(*({"t": n / 1000} for n in range(1001))), "path has 1001 keyframes; it may have 1000 at most."),
     (path_of({"x": 1}), 'Keyframe 1 of the path has no time. Give it "t"'),
     (path_of(3), "Keyframe 1 of the path has no time"),
     (path_of({"t": 0}, {"t": 0.5, "zooom": 2}), "Keyframe 2 of the path has 'zooom', which is not read. It may have t"),
@@ -64,6 +65,11 @@ def test_a_path_that_means_nothing(text: str, said: str) -> None:
     with pytest.raises(RequestError) as caught:
         read_camera_path(text)
     assert said in str(caught.value)
+
+
+def test_as_many_keyframes_as_a_path_may_have() -> None:
+    path = read_camera_path(path_of(*({"t": n / 1000, "x": n / 1000} for n in range(1000))))
+    assert path.at(0.5)["x"] == 0.5
 
 
 def test_an_object_starts_where_it_is_and_only_moves() -> None:

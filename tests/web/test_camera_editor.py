@@ -20,7 +20,14 @@ from devtools.paths import ROOT
 from devtools.server import ComfyServer
 from pipeline.motion.camera import Frame, camera_of, seen_points
 from pipeline.motion.motion import Motion, move_object
-from pipeline.motion.path import CAMERA_FIELDS, EASINGS, LIMITS, read_camera_path, read_object_path
+from pipeline.motion.path import (
+    CAMERA_FIELDS,
+    EASINGS,
+    LIMITS,
+    MOST_KEYFRAMES,
+    read_camera_path,
+    read_object_path,
+)
 from pipeline.motion.strength import Strength
 from pipeline.request import RequestError
 from tests.support.canvas import Canvas
@@ -102,7 +109,10 @@ WRONG = [
     '{"keyframes": [{"t": 0}, {"t": 0.5}, {"t": 0.25}]}', '{"keyframes": [{"t": 0}, {"t": 0}]}',
     '{"keyframes": [{"t": 0, "zoom": 0}]}', '{"keyframes": [{"t": 0, "x": "1"}]}',
     '{"keyframes": [{"t": 0, "x": null}]}', '{"keyframes": [{"t": 1.5}]}', '{"keyframes": [{"t": 0}], "fov": 170}',
+    json.dumps({"keyframes": [{"t": n / MOST_KEYFRAMES} for n in range(MOST_KEYFRAMES + 1)]}),
 ]
+MOST = json.dumps({"keyframes": [{"t": n / MOST_KEYFRAMES} for n in range(MOST_KEYFRAMES)]})
+"""A path with as many keyframes as it may have."""
 
 
 def picture() -> Image.Image:
@@ -338,6 +348,15 @@ def test_a_text_that_is_no_path_is_left_alone_and_said_to_be_none(drawing: Drawi
         assert drawing.text == text
     drawing.page.locator(".wan22-camera select").first.select_option(label="Pan left")
     assert read_camera_path(drawing.text).values[1]["x"] == -0.25
+    drawing.page.evaluate(f"text => change({NODE}, 'path', text)", MOST)
+    said = drawing.page.locator(".wan22-camera [role=alert]")
+    drawing.page.wait_for_function("count => document.querySelectorAll('.wan22-camera-marks button').length === count",
+                                   arg=MOST_KEYFRAMES)
+    assert said.is_hidden()
+    drawing.press("End", "k")
+    said.wait_for()
+    assert said.inner_text() == f"path has {MOST_KEYFRAMES + 1} keyframes; it may have {MOST_KEYFRAMES} at most."
+    assert drawing.text == MOST
 
 
 def test_an_objects_path_is_drawn_by_dragging_it(drawing: Drawing) -> None:

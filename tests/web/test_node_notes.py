@@ -128,6 +128,37 @@ def test_price_and_notes_follow_the_inputs(notes: Notes) -> None:
     notes.hear(node, "quote", "more than max_cost")
 
 
+def test_the_button_is_for_the_model_that_is_chosen_and_says_why_it_fails(notes: Notes, server: ComfyServer) -> None:
+    """The two models are quoted alike."""
+    accepted = "async () => (await (await fetch('/wan22/settings')).json()).settings.accepted_estimates.value"
+    button = notes.page.get_by_role("button", name="Count $")
+    notes.clear()
+    notes.page.evaluate("""() => fetch("/wan22/settings", { method: "POST", headers: { "Content-Type":
+        "application/json" }, body: JSON.stringify({ accepted_estimates: null }) })""")
+    node = notes.add("Wan22RemoteImageToVideo", provider="AtlasCloud", max_cost=1.0)
+    notes.change(node, **{"provider.model": "atlascloud/wan-2.2-turbo-spicy/image-to-video-lora"})
+    button.wait_for()
+    before = notes.page.evaluate(SAID, [node, "quote"])
+    chosen = "atlascloud/wan-2.2-turbo/image-to-video"
+    with notes.page.expect_response(lambda answer: "/wan22/quote" in answer.url
+                                    and chosen in (answer.request.post_data or "")) as quoted:
+        notes.change(node, **{"provider.model": chosen})
+    quoted.value.finished()
+    notes.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert notes.page.evaluate(SAID, [node, "quote"]) == before
+
+    settings = server.base / "user" / "__wan22" / "remote.json"
+    held = settings.read_bytes()
+    settings.write_text("[]")
+    button.click()
+    notes.hear(node, "quote", "Not done: The settings in")
+    settings.write_bytes(held)
+    assert notes.canvas.errors.pop().startswith("Failed to load resource: the server responded with a status of 409")
+    button.click()
+    assert "Not done" not in notes.hear(node, "quote", "≈ $")
+    assert notes.page.evaluate(accepted) == [chosen]
+
+
 SHOWN_MODEL = """id => {
     const widget = app.graph.getNodeById(id).widgets.find(one => one.name === "provider.model");
     return [widget.value, widget.options.getOptionLabel?.(widget.value) ?? "", widget.displayValue ?? ""];

@@ -269,6 +269,57 @@ def test_it_plays_by_itself_and_is_still_there_after_a_reload(canvas: Canvas):
     pull(canvas, player(canvas, "usual"), 3)
 
 
+def test_a_name_that_is_used_again_and_a_workflow_that_is_opened_again(canvas: Canvas, server: ComfyServer):
+    page = canvas.page
+
+    def saved() -> Path:
+        shown = page.evaluate("app.nodeOutputs[app.graph.nodes.find(node => node.title === 'usual').id].images[0]")
+        return server.base / "output" / shown["subfolder"] / shown["filename"]
+
+    def sees(clip: int) -> str:
+        made = player(canvas, "usual")
+        pull(canvas, made, 5)
+        assert levels(canvas, made, 5) == [pytest.approx(level(5, clip), abs=NEAR // 2)]
+        return made.query_selector("video").get_attribute("src")
+
+    def choose(clip: int) -> None:
+        page.evaluate("name => app.graph.nodes.find(node => node.type === 'LoadImage').widgets[0].value = name",
+                      f"greys{clip}.gif")
+
+    def open_again() -> None:
+        """The same workflow, on a page that keeps no outputs of it."""
+        workflow = page.evaluate("app.graph.serialize()")
+        page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+        page.wait_for_function("() => app.graph.nodes.length === 0")
+        page.evaluate("app.clean()")
+        canvas.load(workflow)
+
+    page.evaluate("app.clean()")
+    page.evaluate(BUILD, ["greys0.gif", {"usual": {"filename_prefix": "again"}}])
+    canvas.run()
+    first, path = sees(0), saved()
+    canvas.run()
+    assert sees(0) == first, "it was not executed: the clip that is played goes on"
+    path.unlink()
+    choose(1)
+    canvas.run()
+    assert saved() == path and sees(1) != first
+
+    history = "**/history?max_items=*"
+    page.route(history, lambda route: route.abort())
+    with page.expect_event("requestfailed", lambda request: "/history?" in request.url):
+        open_again()
+    page.unroute(history)
+    canvas.errors[:] = [error for error in canvas.errors if "/history?" not in error]
+    open_again()
+    sees(1)
+    choose(0)
+    canvas.run()
+    sees(0)
+    open_again()
+    sees(0)
+
+
 def test_its_words_are_there_in_every_language():
     words = [json.loads((ROOT / "locales" / language / "main.json").read_text("utf-8"))["wan22"]["player"]
              for language in ("en", "zh", "ja")]

@@ -1,6 +1,7 @@
 import { app } from "../../../scripts/app.js";
 import { addElement } from "./element_widget.js";
 import { addStyle } from "./style.js";
+import { text } from "./text.js";
 
 addStyle("note_widget");
 
@@ -14,7 +15,7 @@ const MARGIN = 8;
  * @property {"main" | "good" | "warning" | "quiet" | ""} [look]
  * @property {string} [title] shown under the pointer
  * @property {boolean} [short] cut it to one line
- * @property {{label: string, press: () => void}} [button] after the text
+ * @property {{label: string, press: () => void | Promise<void>}} [button] after the text; why its work fails is said
  */
 
 /**
@@ -43,19 +44,33 @@ export function addNote(node, name, label, lines) {
         else if (!element.closest("[data-node-id]")) app.canvas.processMouseWheel(event);
     });
     element.dataset.captureWheel = "true";
-    let shown = "";
-    return (content) => {
+    let drawn = "";
+    let current = [];
+    let fault = null;
+    const show = (content) => {
+        current = content; // what its buttons do may differ where it looks the same
         const now = JSON.stringify(content);
-        if (now === shown) return;
-        shown = now;
-        element.replaceChildren(...content.map(paragraph));
+        if (now === drawn) return; // an element that is made anew would lose the keyboard's focus
+        drawn = now;
+        element.replaceChildren(...content.map((line, n) => paragraph(line, () => press(n))));
     };
+    const press = async (n) => {
+        try {
+            await current[n].button.press();
+        } catch (error) {
+            const others = current.filter((line) => line !== fault);
+            fault = { text: text("note.refused", { error: error.message }), look: "warning" };
+            show([fault, ...others]);
+        }
+    };
+    return show;
 }
 
-/** @param {Line} line */
-function paragraph({ text, look = "", title = "", short = false, button }) {
+/** @param {Line} content @param {() => void} onPress called when its button is pressed */
+function paragraph(content, onPress) {
+    const { look = "", title = "", short = false, button } = content;
     const line = document.createElement("p");
-    line.textContent = text;
+    line.textContent = content.text;
     if (look) line.classList.add(`wan22-note-${look}`);
     line.classList.toggle("wan22-note-short", short);
     if (title) line.title = title;
@@ -63,7 +78,7 @@ function paragraph({ text, look = "", title = "", short = false, button }) {
         const press = document.createElement("button");
         press.type = "button";
         press.textContent = button.label;
-        press.addEventListener("click", button.press);
+        press.addEventListener("click", onPress);
         line.append(press);
     }
     return line;

@@ -3,7 +3,8 @@ import { addNodeNote } from "./node_note.js";
 import { request } from "./server.js";
 import { text } from "./text.js";
 
-const INPUTS = ["provider", "provider.model", "profile", "prompt", "negative_prompt", "resolution", "num_frames",
+/** Inputs of the node that its price, and what it can be asked for, depend on. */
+export const INPUTS = ["provider", "provider.model", "profile", "prompt", "negative_prompt", "resolution", "num_frames",
     "num_inference_steps", "guidance_scale", "max_cost", "max_cost_per_day",
     "longer_clips", "strict", "loras", "last_image", "segments", "options"];
 
@@ -27,7 +28,7 @@ function priceLine({ provider, model, price, estimates, asked, source, month, se
     const [lowest, highest] = estimates.map(dollars);
     return {
         text: text("quote.estimates", { ...values, lowest, highest }), look: "main", title: source,
-        button: { label: text("quote.accept", { highest }), press: () => acceptEstimates(model).finally(refresh) },
+        button: { label: text("quote.accept", { highest }), press: () => acceptEstimates(model).then(refresh) },
     };
 }
 

@@ -140,6 +140,18 @@ def test_what_is_not_valid_is_refused(outside: Outside, path: str) -> None:
     (outside.own / name).unlink()
 
 
+def test_of_a_setting_with_entries_only_those_given_change(outside: Outside) -> None:
+    settle(outside, own_servers={"default": "http://192.168.1.20:8188"}, concurrent={"fal": 3})
+    found = settle(outside, own_servers={"work": "http://192.168.1.21:8188"}, concurrent={"replicate": 7})["settings"]
+    assert found["own_servers"]["value"] == {"default": "http://192.168.1.20:8188", "work": "http://192.168.1.21:8188"}
+    assert found["concurrent"]["value"] == {"fal": 3, "replicate": 7}
+    assert ask(outside, "/wan22/settings", {"own_servers": {"default": None, "work": "gpubox"}})[0] == 400
+    found = settle(outside, own_servers={"default": None}, concurrent={"fal": None, "replicate": None})["settings"]
+    assert found["own_servers"]["value"] == {"work": "http://192.168.1.21:8188"}
+    assert (found["concurrent"]["value"], found["concurrent"]["source"]) == ({}, "default")
+    assert settle(outside, own_servers=None)["settings"]["own_servers"]["value"] == {}
+
+
 def test_the_cache(outside: Outside) -> None:
     cache = outside.server.base / "models" / "wan22_downloads"
     path = cache / "sha256" / "ab" / ("ab" * 32)
@@ -292,14 +304,20 @@ def test_what_is_settled_in_the_dialog_holds_and_is_there_after_a_reload(canvas:
                                           [row(canvas, "Jobs.replicate").locator("input").element_handle(), "7"]])
     line(canvas, "Jobs.fal", "Saved")
     line(canvas, "Jobs.replicate", "Saved")
+    settle(outside, concurrent={"wavespeed": 4})  # as another tab does; this page does not know of it
+    jobs.fill("21")
+    jobs.press("Enter")
+    canvas.page.wait_for_function("input => input.value === '4'",
+                                  arg=row(canvas, "Jobs.wavespeed").locator("input").element_handle())
+    settle(outside, concurrent={"wavespeed": None})
     canvas.open()
     open_dialog(canvas)
     line(canvas, "Budget.Day", "spent in the last 24 hours")
-    assert (day.input_value(), jobs.input_value()) == ("0.001", "20")
+    assert (day.input_value(), jobs.input_value()) == ("0.001", "21")
     assert row(canvas, "Jobs.wavespeed").locator("input").input_value() == ""
     assert row(canvas, "Sending.LocalOnly").locator("input").is_checked()
     stored = json.loads((outside.own / "remote.json").read_text())
-    assert stored == {"max_cost_per_day": 0.001, "local_only": True, "concurrent": {"fal": 20, "replicate": 7}}
+    assert stored == {"max_cost_per_day": 0.001, "local_only": True, "concurrent": {"fal": 21, "replicate": 7}}
     assert not [name for name in outside.comfy.get("/settings") if name.startswith("Wan22.")]
     row(canvas, "Sending.LocalOnly").locator("input").uncheck()
     line(canvas, "Sending.LocalOnly", "Saved")
@@ -339,6 +357,28 @@ def test_the_address_of_ones_own_comfyui_goes_in_by_the_dialog_and_its_key_with_
     canvas.errors.clear()
 
 
+def test_an_address_is_for_the_profile_in_which_it_was_typed(canvas: Canvas, outside: Outside) -> None:
+    body = {"profile": "work", "provider": OWN, "key": "wan22_0123456789"}
+    assert ask(outside, "/wan22/keys", body)[0] == 204
+    settle(outside, own_servers={"work": "http://192.168.1.21:8188"})
+    canvas.open()
+    open_dialog(canvas)
+    address, profile = row(canvas, f"Servers.{OWN}").locator("input"), row(canvas, "Keys.Profile").locator("select")
+    profile.get_by_text("work").wait_for(state="attached")
+    for typed, said in (("gpubox", "is not an address"), ("http://192.168.1.22:8188", "Saved")):
+        canvas.page.evaluate(CHANGE_AT_ONCE, [[address.element_handle(), typed], [profile.element_handle(), "work"]])
+        line(canvas, f"Servers.{OWN}", said)
+        assert address.input_value() == "http://192.168.1.21:8188"
+        profile.select_option("default")
+    found = json.loads(ask(outside, "/wan22/settings")[1])["settings"]["own_servers"]["value"]
+    assert found == {"work": "http://192.168.1.21:8188", "default": "http://192.168.1.22:8188"}
+    assert address.input_value() == "http://192.168.1.22:8188"
+    settle(outside, own_servers=None)
+    assert ask(outside, "/wan22/keys", {"profile": "work", "provider": OWN}, "DELETE")[0] == 204
+    assert canvas.errors.pop().startswith("Failed to load resource: the server responded with a status of 400")
+    assert not canvas.errors
+
+
 def test_a_key_of_the_api_is_made_in_the_dialog_and_shown_once(canvas: Canvas, outside: Outside) -> None:
     canvas.load(json.loads((ROOT / "workflows" / "image-to-video-demo.json").read_text("utf-8")))
     open_dialog(canvas)
@@ -369,6 +409,40 @@ def test_a_key_of_the_api_is_made_in_the_dialog_and_shown_once(canvas: Canvas, o
     revoke.click()
     line(canvas, "Api.Keys", "No key yet")
     assert ask(outside, "/wan22/api/v1/models", Authorization=f"Bearer {key}")[0] == 401
+    assert not canvas.errors
+
+
+def test_the_key_that_is_revoked_is_the_one_that_was_asked_about(canvas: Canvas, outside: Outside) -> None:
+    for name in ("one", "two", "three"):
+        assert ask(outside, "/wan22/serving/keys", {"name": name})[0] == 200
+    canvas.open()
+    open_dialog(canvas)
+    line(canvas, "Api.Keys", "Keys: 3")
+    chosen, revoke = row(canvas, "Api.Keys").locator("select"), row(canvas, "Api.Keys").locator("button").last
+    first, second, third = (option.inner_text() for option in chosen.locator("option").all())
+
+    def refresh(number: str) -> None:
+        """Let the page show the server's state anew, with the focus where it is."""
+        field = row(canvas, "Api.PerMinute").locator("input")
+        canvas.page.evaluate(CHANGE_AT_ONCE, [[field.element_handle(), number]])
+        canvas.page.wait_for_function("([row, number]) => row.querySelector('input').value === number"
+                                      " && row.textContent.includes('Saved')",
+                                      arg=[row(canvas, "Api.PerMinute").element_handle(), number])
+
+    chosen.select_option(third)
+    revoke.click()
+    refresh("31")
+    assert (chosen.input_value(), revoke.inner_text()) == (third, "Really?")
+    revoke.click()
+    line(canvas, "Api.Keys", "Keys: 2")
+    chosen.select_option(second)
+    revoke.click()
+    assert ask(outside, "/wan22/serving/keys", {"name": second}, "DELETE")[0] == 200
+    refresh("32")
+    line(canvas, "Api.Keys", "Keys: 1")
+    assert (chosen.input_value(), revoke.inner_text()) == (first, "Revoke")
+    assert ask(outside, "/wan22/serving/keys", {"name": first}, "DELETE")[0] == 200
+    assert ask(outside, "/wan22/serving", {"per_minute": None})[0] == 200
     assert not canvas.errors
 
 

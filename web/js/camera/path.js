@@ -10,6 +10,8 @@ const LIMITS = { t: [0, 1], x: [-10, 10], y: [-10, 10], zoom: [0.1, 10], roll: [
 /** Of t, enough to tell frames of the longest clip apart. */
 const DECIMALS = { t: 5, x: 4, y: 4, zoom: 4, roll: 2, tilt: 2, orbit: 2, fov: 2 };
 export const DEFAULT_FOV = 50;
+/** Of one path: far more than a person draws, and few enough to be drawn anew with every change. */
+const MOST_KEYFRAMES = 1000;
 
 /** Numbers of a keyframe, with their values where they are not given, and what else the path may have. */
 export const CAMERA = { numbers: { x: 0, y: 0, zoom: 1, roll: 0, tilt: 0, orbit: 0 }, settings: ["easing", "fov"] };
@@ -46,6 +48,8 @@ export function parsePath(text, kind) {
     const found = parseJSON(text);
     if (!isObject(found) || !Array.isArray(found.keyframes) || !found.keyframes.length)
         throw new PathError("keyframes");
+    const count = found.keyframes.length;
+    if (count > MOST_KEYFRAMES) throw new PathError("many", { count, most: MOST_KEYFRAMES });
     checkNames(found, ["keyframes", ...kind.settings], "path");
     const easing = found.easing === undefined ? "linear" : found.easing;
     if (typeof easing !== "string" || !Object.hasOwn(EASINGS, easing))

@@ -22,20 +22,43 @@ export function fileUrl(job) {
  * @returns {Promise<boolean>} whether it was stopped
  */
 export async function cancel(job, others) {
-    const warnings = [
-        job.remote && !job.cancels && job.sent && text("jobs.cancel.billed", { provider: job.provider }),
-        job.remote && job.cancels && job.sent
-            && text(`jobs.cancel.${job.own_server ? "free" : "called"}`, { provider: job.provider }),
-        job.remote && !job.sent && text("jobs.cancel.unsent"),
-        others > 0 && text("jobs.cancel.others", { others }),
-    ].filter(Boolean);
-    const question = { title: text("jobs.cancel.title"), message: warnings.join("\n") };
-    if (warnings.length && !(await app.extensionManager.dialog.confirm(question))) return false;
-    const response = await api.fetchApi(`/jobs/${encodeURIComponent(job.run)}/cancel`, { method: "POST" });
-    if (!response.ok) throw new Error(await response.text());
-    const { cancelled } = await response.json();
+    if (!(await confirmStop([job], others))) return false;
+    const cancelled = await stopRun(job.run);
     if (!cancelled) toast("info", text("jobs.cancel.over"));
     return cancelled;
+}
+
+/**
+ * Ask whether jobs may be stopped, if that has consequences: each is told once, however many jobs have it.
+ * @param {Job[]} jobs
+ * @param {number} [others] number of other jobs that stop with them
+ * @returns {Promise<boolean>} whether they may
+ */
+export async function confirmStop(jobs, others = 0) {
+    const warnings = [
+        ...jobs.filter(({ remote }) => remote).map(consequence),
+        ...(others > 0 ? [text("jobs.cancel.others", { others })] : []),
+    ];
+    const question = { title: text("jobs.cancel.title"), message: [...new Set(warnings)].join("\n") };
+    return !warnings.length || Boolean(await app.extensionManager.dialog.confirm(question));
+}
+
+/** Return what stopping a remote job leads to. @param {Job} job */
+function consequence({ sent, cancels, own_server, provider }) {
+    if (!sent) return text("jobs.cancel.unsent");
+    if (!cancels) return text("jobs.cancel.billed", { provider });
+    return text(`jobs.cancel.${own_server ? "free" : "called"}`, { provider });
+}
+
+/**
+ * Take a run out of ComfyUI's queue, or interrupt it.
+ * @param {string} run its id
+ * @returns {Promise<boolean>} false when it was over already, or is not known
+ */
+export async function stopRun(run) {
+    const response = await api.fetchApi(`/jobs/${encodeURIComponent(run)}/cancel`, { method: "POST" });
+    if (!response.ok) throw new Error((await response.text()) || `${response.status} ${response.statusText}`);
+    return (await response.json()).cancelled;
 }
 
 /** Queue a run that waits for a submitted job, or downloads its file again. @param {Job} job */

@@ -1,3 +1,4 @@
+import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
 import { forwardToCanvas } from "../forward.js";
 import { keyOf, lastingKeyOf } from "../node_key.js";
@@ -17,13 +18,23 @@ const MOST_EARLIER = 20;
 const players = new WeakMap();
 /** Workflow and node -> the clips that it has shown since the page was loaded, the newest first. */
 const earlier = new Map();
-/** Workflow -> its last outputs by the server's history, when it was first opened on this page. */
+/** Workflow -> its last outputs by the server's history, requested once between two runs. */
 const history = new Map();
+/** Ids, as in a run, of the nodes that the run in progress does not execute: their outputs are those of before. */
+let cached = [];
 
 const ourNodes = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
     .flatMap((graph) => graph.nodes).filter((node) => NODES.has(node.comfyClass));
 
-function show(node, output, play = false) {
+/**
+ * Show the clips of an output.
+ * @param {object} node
+ * @param {object | undefined} output
+ * @param {object} [how]
+ * @param {boolean} [how.play]
+ * @param {boolean} [how.isNew] whether they were just made: a name is reused after its file was deleted
+ */
+function show(node, output, { play = false, isNew = false } = {}) {
     const clips = clipsOf(output);
     if (!clips.length) return;
     node.previewMediaType = "video";
@@ -31,7 +42,7 @@ function show(node, output, play = false) {
     node.hideOutputImages = true; // and Nodes 2.0 leaves them to this player
     const player = players.get(node) ?? add(node);
     const ids = clips.map(({ id }) => id);
-    if (String(player.clips.map(({ id }) => id)) === String(ids)) return;
+    if (!isNew && String(player.clips.map(({ id }) => id)) === String(ids)) return;
     const key = lastingKeyOf(node);
     const before = (earlier.get(key) ?? []).filter(({ id }) => !ids.includes(id));
     earlier.set(key, [...clips, ...before].slice(0, MOST_EARLIER));
@@ -75,13 +86,33 @@ function others(node) {
 /** Show the outputs of the server's history again: a page that was loaded anew has none. */
 async function restore() {
     const { id } = app.rootGraph;
-    if (!history.has(id)) history.set(id, lastOutputs(id).catch(() => ({})));
-    const outputs = await history.get(id);
+    if (!history.has(id)) history.set(id, lastOutputs(id));
+    const requested = history.get(id);
+    let outputs;
+    try {
+        outputs = await requested;
+    } catch { // the server does not answer: it is asked again when the workflow is opened again
+        if (history.get(id) === requested) history.delete(id);
+        return;
+    }
     if (app.rootGraph.id !== id) return; // another workflow was opened meanwhile
     for (const node of app.rootGraph.nodes)
         if (NODES.has(node.comfyClass) && !players.has(node)) show(node, outputs[node.id]);
 }
 
+/** Return the node with an id as in a run, which names the subgraph nodes around it. */
+function nodeInRun(id) {
+    const around = String(id).split(":");
+    const own = around.pop();
+    const graph = around.reduce((found, part) => found?.getNodeById(part)?.subgraph, app.rootGraph);
+    return graph?.getNodeById(own);
+}
+
+api.addEventListener("execution_start", () => (cached = []));
+api.addEventListener("execution_cached", ({ detail }) => (cached = detail.nodes));
+api.addEventListener("executing", ({ detail }) => {
+    if (detail === null) history.clear(); // a run has ended, and is in the server's history now
+});
 addStyle("controls");
 addStyle("player");
 app.registerExtension({
@@ -91,7 +122,7 @@ app.registerExtension({
         const { onExecuted } = node;
         node.onExecuted = function (output) {
             onExecuted?.call(this, output);
-            show(this, output, true);
+            show(this, output, { play: true, isNew: !cached.some((id) => nodeInRun(id) === this) });
         };
     },
     loadedGraphNode(node) {

@@ -54,7 +54,7 @@ function secretRow(provider, name, place, find) {
     return row.element;
 }
 
-/** What is removed cannot be recovered: the first click only asks. */
+/** What is removed cannot be recovered: the first click only asks. Returns a function that takes the question back. */
 export function onSecondClick(removing, work, label = text("settings.remove")) {
     const ask = (isAsking) => {
         removing.classList.toggle("wan22-settings-sure", isAsking);
@@ -66,6 +66,7 @@ export function onSecondClick(removing, work, label = text("settings.remove")) {
         ask(!isSure);
         if (isSure) work();
     });
+    return () => ask(false);
 }
 
 /** A row that selects the profile of the other rows; a new name starts a new profile. */

@@ -26,14 +26,10 @@ export function publicUrl(name) {
 export function ownServer(name) {
     const input = addressField(name);
     return savedRow(REMOTE, "own_servers", input, {
-        read: () => {
-            const { [shownProfile()]: _, ...others } = REMOTE.state.settings.own_servers.value;
-            const address = input.value.trim();
-            if (address) return { ...others, [shownProfile()]: address };
-            return Object.keys(others).length ? others : null;
-        },
+        read: () => ({ [shownProfile()]: input.value.trim() || null }),
         show: (value) => (input.value = value[shownProfile()] ?? ""),
         after: () => KEYS.reload(), // a key is for its address, and goes with it
+        entry: shownProfile,
     });
 }
 
@@ -42,12 +38,7 @@ export const jobsAtOnce = (provider, own) => (name) => {
     const input = field(name, { inputMode: "numeric", placeholder: own });
     input.classList.add("wan22-settings-short");
     return savedRow(REMOTE, "concurrent", input, {
-        read: () => {
-            const { [provider]: _, ...others } = REMOTE.state.settings.concurrent.value;
-            const most = typedNumber(input);
-            if (most !== null) return { ...others, [provider]: most };
-            return Object.keys(others).length ? others : null;
-        },
+        read: () => ({ [provider]: typedNumber(input) }),
         show: (value) => {
             input.value = value[provider] ?? "";
         },

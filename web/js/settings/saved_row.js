@@ -12,15 +12,19 @@ import { element, field, Row } from "./row.js";
  * @param {(value: any, standard: any) => void} how.show puts a value into the input; standard: the default
  * @param {(state: any) => string} [how.status] text beside it
  * @param {() => void} [how.after] called once a change is saved
+ * @param {() => string} [how.entry] what the input is for, where that can change: what was typed is for nothing else
  */
-export function savedRow(resource, key, input, { read, show, status = () => "", after = () => {} }) {
+export function savedRow(resource, key, input, { read, show, status = () => "", after = () => {}, entry = () => "" }) {
     const row = new Row(input);
     let edited = false;
+    let shown = entry();
     const put = () => show(resource.state.settings[key].value, resource.state.settings[key].default);
     input.addEventListener("input", () => (edited = true));
     input.addEventListener("change", async () => {
-        edited = !(await row.work(() => resource.change("POST", () => ({ [key]: read() }))));
-        if (edited) return;
+        const [body, typedFor] = [{ [key]: read() }, entry()]; // as they are now, not when its turn comes
+        const isSaved = await row.work(() => resource.change("POST", () => body));
+        edited = !isSaved && typedFor === entry();
+        if (!isSaved) return;
         put();
         after();
     });
@@ -28,6 +32,7 @@ export function savedRow(resource, key, input, { read, show, status = () => "", 
         if (!state) return row.lock(fault);
         const { source, variable } = state.settings[key];
         input.disabled = source === "environment";
+        if (entry() !== shown) [shown, edited] = [entry(), false];
         row.setStatus(input.disabled ? text("settings.from_environment", { variable }) : status(state));
         if (!edited) put();
     });

@@ -91,11 +91,15 @@ function namedRow(name, { add, remove, placeholder, names, status, onAdd, onRemo
     input.addEventListener("input", ready);
     input.addEventListener("keydown", (event) => event.key === "Enter" && put());
     adding.addEventListener("click", put);
-    onSecondClick(removing, () => work(() => onRemove(chosen.value)), text(remove));
+    const calm = onSecondClick(removing, () => work(() => onRemove(chosen.value)), text(remove));
+    chosen.addEventListener("change", calm);
     SERVING.subscribe(row.element, (state, fault) => {
         if (!state) return row.lock(fault);
         input.disabled = chosen.disabled = false;
-        chosen.replaceChildren(...names(state).map((one) => element("option", { value: one, textContent: one })));
+        const before = chosen.value;
+        chosen.replaceChildren(...names(state).map((one) => element("option", { value: one, textContent: one,
+            selected: one === before })));
+        if (chosen.value !== before) calm(); // the question was about another one
         chosen.hidden = removing.hidden = !chosen.options.length;
         row.setStatus(status(state));
         ready();

@@ -4,7 +4,8 @@ import { app } from "../../../../scripts/app.js";
 const SEEDS = ["seed", "noise_seed"];
 
 /**
- * An input of the open workflow that can be varied. kind: "seeds", "lines" of text, "numbers", "choices".
+ * An input of the open workflow that can be varied. key: the same for the same input alone, and while it takes the same
+ * kind of values. kind: "seeds", "lines" of text, "numbers", "choices".
  * @typedef {{key: string, node: number, name: string, index: number, label: string, title: string,
  *   kind: string, value: any, choices: any[]}} Axis
  */
@@ -22,13 +23,15 @@ export function findAxes(output) {
         const kind = kindOf(widget, sent);
         const choices = kind === "choices" ? choicesOf(widget, node, sent) : [];
         const { name } = widget;
-        return kind && { key: `${node.id}.${name}`, node: node.id, name, index, label: widget.label ?? name,
-            title: node.title, kind, value: sent, choices };
+        const key = [app.graph.id, node.type, node.id, name, kind].join();
+        return kind && { key, node: node.id, name, index, label: widget.label ?? name, title: node.title, kind,
+            value: sent, choices };
     })).filter(Boolean);
 }
 
 /** Return "" for an input that cannot be varied: one that is linked, or not sent. */
 function kindOf(widget, sent) {
+    if (Array.isArray(sent)) return ""; // a link
     if (typeof sent === "number") return SEEDS.includes(widget.name) ? "seeds" : "numbers";
     if (typeof sent === "boolean" || widget.type === "combo") return sent === undefined ? "" : "choices";
     return typeof sent === "string" ? "lines" : "";

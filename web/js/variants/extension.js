@@ -12,9 +12,14 @@ const jobs = new JobList();
 const list = new VariantList(jobs);
 let panel = null;
 
+const onError = (error) =>
+    toast("error", text("variants.title"), error instanceof TypeError ? text("jobs.gone") : error.message);
+const load = () => jobs.load().then(() => list.load()).catch(onError);
+
+list.addEventListener("fault", ({ detail }) => onError(detail));
 for (const name of ["wan22.jobs", ...RUN_EVENTS]) api.addEventListener(name, () => panel && jobs.refresh());
 api.addEventListener("progress_state", ({ detail }) => panel && jobs.applyProgress(detail));
-api.addEventListener("reconnected", () => panel && jobs.load());
+api.addEventListener("reconnected", () => panel && load());
 
 app.registerExtension({
     name: "wan22.variants",
@@ -30,10 +35,10 @@ app.registerExtension({
             render(element) {
                 if (panel?.element.parentElement === element) return; // Vue calls this whenever it draws
                 panel?.close();
-                panel = new VariantPanel(list, (error) => toast("error", text("variants.title"), error.message));
+                panel = new VariantPanel(list, onError);
                 element.style.height = "100%";
                 element.replaceChildren(panel.element);
-                jobs.load().then(() => list.load());
+                load();
             },
             destroy() {
                 panel?.close();

@@ -1,6 +1,7 @@
 import { app } from "../../../../scripts/app.js";
 import { button, element } from "../element.js";
 import { readInputs } from "../node_inputs.js";
+import { INPUTS } from "../quote.js";
 import { request } from "../server.js";
 import { text } from "../text.js";
 import { combinations, findAxes, valuesOf } from "./axes.js";
@@ -55,7 +56,8 @@ export class VariantForm {
 
     /** @returns {import("./axes.js").Change[][]} */
     lists() {
-        return this.rows.length ? combinations(this.rows.map(({ axis, values }) => ({ axis, values: values() }))) : [];
+        const chosen = this.rows.map(({ axis, values }) => ({ axis, values: values(axis) }));
+        return chosen.length ? combinations(chosen) : [];
     }
 
     #offer() {
@@ -100,22 +102,21 @@ export class VariantForm {
     async #money(count) {
         const nodes = app.graph.nodes.filter(({ type, id }) => type === PRICED && this.base.output[id]);
         if (!nodes.length) return "";
-        const names = (node) => (node.widgets ?? []).map(({ name }) => name);
         const quotes = await Promise.all(nodes.map((node) =>
-            request("quote", { method: "POST", body: readInputs(node, names(node)) }).catch(() => ({}))));
+            request("quote", { method: "POST", body: readInputs(node, INPUTS) }).catch(() => ({}))));
         if (quotes.some(({ price }) => price == null)) return text("variants.noPrice");
         const dollars = count * quotes.reduce((sum, { price }) => sum + price, 0);
         return text("variants.dollars", { dollars: dollars.toFixed(2) });
     }
 
     async #queue() {
-        const lists = this.lists();
         this.run.disabled = true;
         try {
             await this.read(); // as it is now, with whatever else was changed
-            const isThere = ({ axis }) => this.axes.some(({ key }) => key === axis.key);
-            if (!this.rows.every(isThere)) throw new Error(text("variants.changed"));
-            await this.list.queue({ output: this.base.output, workflow: this.base.workflow }, lists);
+            const found = this.rows.map(({ axis }) => this.axes.find(({ key }) => key === axis.key));
+            if (!found.every(Boolean)) throw new Error(text("variants.changed"));
+            this.rows.forEach((row, n) => (row.axis = found[n])); // seeds are counted up from the one of now
+            await this.list.queue({ output: this.base.output, workflow: this.base.workflow }, this.lists());
         } catch (error) {
             this.onError(error);
         }
@@ -123,7 +124,7 @@ export class VariantForm {
     }
 }
 
-/** Return a field for an axis, and a function that returns its values. */
+/** Return a field for an axis, and a function that returns its values for the axis as it is by then. */
 function fieldOf(axis) {
     if (axis.kind === "choices") {
         const field = element("select", { multiple: true, size: Math.min(6, Math.max(2, axis.choices.length)) });
@@ -133,5 +134,5 @@ function fieldOf(axis) {
     const start = { seeds: "4", lines: String(axis.value), numbers: String(axis.value) }[axis.kind];
     const field = axis.kind === "lines" ? element("textarea", { rows: 4, value: start, title: text("variants.lines") })
         : element("input", { value: start, title: text(`variants.${axis.kind}`), inputMode: "decimal" });
-    return { field, values: () => valuesOf(axis, field.value) };
+    return { field, values: (now) => valuesOf(now, field.value) };
 }

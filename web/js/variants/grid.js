@@ -12,9 +12,10 @@ const OFF = 0.1;
 export class VariantGrid {
     #cells = new Map();
 
-    /** @param {import("./list.js").VariantList} list */
-    constructor(list) {
+    /** @param {import("./list.js").VariantList} list @param {(error: Error) => void} onError */
+    constructor(list, onError) {
         this.list = list;
+        this.onError = onError;
         this.element = element("ul", { className: "wan22-variants-grid" });
         this.seen = new IntersectionObserver((entries) => {
             for (const { target, isIntersecting } of entries)
@@ -48,7 +49,7 @@ export class VariantGrid {
     }
 
     #add(variant) {
-        const cell = new Cell(this.list, variant);
+        const cell = new Cell(this.list, variant, this.onError);
         this.#cells.set(variant.job, cell);
         this.seen.observe(cell.element);
         return cell;
@@ -63,7 +64,7 @@ export class VariantGrid {
 
 /** One variant: its clip, what is different in it, and what can be done with it. */
 class Cell {
-    constructor(list, variant) {
+    constructor(list, variant, onError) {
         this.list = list;
         this.video = element("video", { muted: true, loop: true, playsInline: true, preload: "metadata" });
         this.state = element("div", { className: "wan22-variants-state" });
@@ -72,12 +73,12 @@ class Cell {
         this.keep = button("star", text("variants.keep"), () => {
             this.variant.kept = !this.variant.kept;
             this.show(this.variant);
-            list.save();
+            list.save().catch(onError);
         });
         this.bar = element("div", { className: "wan22-variants-actions" }, this.keep,
             button("sitemap", text("variants.workflow"), () =>
                 app.loadGraphData(list.workflow(this.variant), true, true, text("variants.name"))),
-            button("trash", text("variants.discard"), () => list.discard([this.variant])));
+            button("trash", text("variants.discard"), () => list.discard([this.variant]).catch(onError)));
         const words = variant.changes.map(({ label, value }) => `${label}: ${value}`).join("\n");
         const changes = element("div", { className: "wan22-variants-changes", title: words }, words);
         this.element = element("li", { className: "wan22-variants-cell", "data-job": variant.job },
@@ -87,7 +88,8 @@ class Cell {
     /** @param {import("./list.js").Variant} variant */
     show(variant) {
         this.variant = variant;
-        const job = this.list.jobs.jobs.get(variant.job) ?? { ...variant, remote: false, provider: "" };
+        const { jobs } = this.list.jobs;
+        const job = jobs.get(variant.job) ?? jobs.get(variant.ledger) ?? { ...variant, remote: false, provider: "" };
         const [word] = variant.state === "lost" ? [text("variants.lost")] : status({ ...job, state: variant.state });
         this.state.textContent = variant.file ? "" : variant.error || progressText(job) || word;
         this.element.dataset.state = variant.state;

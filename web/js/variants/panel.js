@@ -9,7 +9,7 @@ export class VariantPanel {
     constructor(list, onError) {
         this.list = list;
         this.form = new VariantForm(list, onError);
-        this.grid = new VariantGrid(list);
+        this.grid = new VariantGrid(list, onError);
         const act = (label, work) => element("button", { type: "button", className: "wan22-variants-action",
             onclick: () => work().catch(onError) }, label);
         this.again = act(text("variants.again"), () => list.again());
