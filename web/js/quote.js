@@ -1,12 +1,8 @@
 import { app } from "../../../scripts/app.js";
 import { addNodeNote } from "./node_note.js";
+import { INPUTS } from "./quote_inputs.js";
 import { request } from "./server.js";
 import { text } from "./text.js";
-
-/** Inputs of the node that its price, and what it can be asked for, depend on. */
-export const INPUTS = ["provider", "provider.model", "profile", "prompt", "negative_prompt", "resolution", "num_frames",
-    "num_inference_steps", "guidance_scale", "max_cost", "max_cost_per_day",
-    "longer_clips", "strict", "loras", "last_image", "segments", "options"];
 
 /** Two decimals, or three if the third is not zero. */
 const dollars = (price) => `$${price.toFixed(3).replace(/0$/, "")}`;

@@ -18,7 +18,7 @@ const MOST_EARLIER = 20;
 const players = new WeakMap();
 /** Workflow and node -> the clips that it has shown since the page was loaded, the newest first. */
 const earlier = new Map();
-/** Workflow -> its last outputs by the server's history, requested once between two runs. */
+/** Workflow -> its last outputs by the server's history, when it was first opened on this page. */
 const history = new Map();
 /** Ids, as in a run, of the nodes that the run in progress does not execute: their outputs are those of before. */
 let cached = [];
@@ -110,9 +110,6 @@ function nodeInRun(id) {
 
 api.addEventListener("execution_start", () => (cached = []));
 api.addEventListener("execution_cached", ({ detail }) => (cached = detail.nodes));
-api.addEventListener("executing", ({ detail }) => {
-    if (detail === null) history.clear(); // a run has ended, and is in the server's history now
-});
 addStyle("controls");
 addStyle("player");
 app.registerExtension({

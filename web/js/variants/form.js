@@ -1,7 +1,7 @@
 import { app } from "../../../../scripts/app.js";
 import { button, element } from "../element.js";
 import { readInputs } from "../node_inputs.js";
-import { INPUTS } from "../quote.js";
+import { INPUTS } from "../quote_inputs.js";
 import { request } from "../server.js";
 import { text } from "../text.js";
 import { combinations, findAxes, valuesOf } from "./axes.js";
