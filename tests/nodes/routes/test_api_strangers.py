@@ -255,24 +255,24 @@ def test_too_many_requests_wait(api: Api, outside: Outside) -> None:
 
 
 def test_slow_uploads_hold_up_no_other_key(api: Api, outside: Outside) -> None:
-    """Nor the key's own requests; its next upload waits until one of them has ended."""
+    """As many as there are places for all keys; nor the key's own requests. Its next upload waits until they end."""
     slow = Api(api.url, new_key(outside, "slow")["key"])
     address = urllib.parse.urlsplit(api.url)
-    lines = [socket.create_connection((address.hostname, address.port)) for _ in range(4)]
+    lines = [socket.create_connection((address.hostname, address.port)) for _ in range(16)]
     for line in lines:
         line.sendall(f"POST {BASE}/uploads HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {slow.key}\r\n"
                      "Content-Type: application/octet-stream\r\nContent-Length: 4000\r\n\r\n".encode())
     answers: list[int] = []
-    fifth = threading.Thread(target=lambda: answers.append(slow.ask(
+    next_one = threading.Thread(target=lambda: answers.append(slow.ask(
         "POST", "/uploads", files={"file": PICTURE.read_bytes()}).status_code))
-    fifth.start()
+    next_one.start()
     try:
         assert api.ask("POST", "/uploads", files={"file": PICTURE.read_bytes()}).status_code == 201
         error_of(slow.ask("POST", "/image-to-video", json={}), 422, "invalid_request")
     finally:
         for line in lines:
             line.close()
-    fifth.join()
+    next_one.join()
     assert answers == [201]
     owner(outside, "DELETE", "/keys", json={"name": "slow"})
 
