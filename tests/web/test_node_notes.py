@@ -129,7 +129,7 @@ def test_price_and_notes_follow_the_inputs(notes: Notes) -> None:
 
 
 def test_the_button_is_for_the_model_that_is_chosen_and_says_why_it_fails(notes: Notes, server: ComfyServer) -> None:
-    """The two models are quoted alike."""
+    """The two models are quoted alike, and the button is pressed too early."""
     accepted = "async () => (await (await fetch('/wan22/settings')).json()).settings.accepted_estimates.value"
     button = notes.page.get_by_role("button", name="Count $")
     notes.clear()
@@ -142,7 +142,10 @@ def test_the_button_is_for_the_model_that_is_chosen_and_says_why_it_fails(notes:
     chosen = "atlascloud/wan-2.2-turbo/image-to-video"
     with notes.page.expect_response(lambda answer: "/wan22/quote" in answer.url
                                     and chosen in (answer.request.post_data or "")) as quoted:
-        notes.change(node, **{"provider.model": chosen})
+        notes.page.evaluate("""([id, chosen]) => {
+            change(app.graph.getNodeById(id), "provider.model", chosen);
+            document.querySelector(".wan22-note button").click();
+        }""", [node, chosen])  # before the answer for the new model: nothing is accepted
     quoted.value.finished()
     notes.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert notes.page.evaluate(SAID, [node, "quote"]) == before

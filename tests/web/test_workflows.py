@@ -184,6 +184,17 @@ def test_a_long_clip_is_stopped_and_gone_on_with(canvas: Canvas, real_weights: N
     canvas.page.wait_for_function(PLAYS)
     assert canvas.errors == []
 
+    # The previews of another run are pictures, though the node has a clip: ComfyUI must not try to play them.
+    canvas.page.evaluate("""() => {
+        const {widgets} = window.app.graph.nodes.find(node => node.type === 'Wan22LongClip')
+        widgets.find(widget => widget.name === 'filename_prefix').value += '-again'
+        window.previews = 0
+        window.app.api.addEventListener('b_preview_with_metadata', () => window.previews++)
+    }""")
+    canvas.run()
+    assert canvas.page.evaluate("() => window.previews") > 0
+    assert canvas.errors == []
+
 
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda p: p.stem)
 def test_the_blueprint_makes_a_clip_that_plays(canvas: Canvas, real_weights: None, path: Path) -> None:

@@ -22,6 +22,8 @@ const earlier = new Map();
 const history = new Map();
 /** Ids, as in a run, of the nodes that the run in progress does not execute: their outputs are those of before. */
 let cached = [];
+/** The node that is executed now, if it is on the canvas. */
+let executed;
 
 const ourNodes = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
     .flatMap((graph) => graph.nodes).filter((node) => NODES.has(node.comfyClass));
@@ -108,6 +110,22 @@ function nodeInRun(id) {
     return graph?.getNodeById(own);
 }
 
+/**
+ * Take back that a node has a clip while it is executed: its previews are pictures, which ComfyUI's canvas would
+ * otherwise try to play.
+ */
+function expectPreviews(node) {
+    delete node.previewMediaType;
+    delete node.videoContainer;
+    const output = app.nodeOutputs[keyOf(node)];
+    if (output) delete output.animated;
+}
+
+api.addEventListener("executing", ({ detail }) => {
+    if (players.has(executed)) executed.previewMediaType = "video";
+    executed = detail === null ? undefined : nodeInRun(detail);
+    if (players.has(executed)) expectPreviews(executed);
+});
 api.addEventListener("execution_start", () => (cached = []));
 api.addEventListener("execution_cached", ({ detail }) => (cached = detail.nodes));
 addStyle("controls");
