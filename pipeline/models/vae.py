@@ -108,9 +108,10 @@ class WanVAE:
         cuts = self.cuts or Cuts()
         # Windows moves what does not fit to RAM, slowly, and reports nothing: so it is not tried.
         if not cuts.encode_in_tiles and self._bytes(*size) <= self.resident.available_bytes():
-            cuts.settle_encoding(False)
             try:
-                return self._encoded(pixels, on_piece)
+                latents = self._encoded(pixels, on_piece)
+                cuts.settle_encoding(False)
+                return latents
             except RuntimeError as error:
                 if not self.resident.is_oom(error):
                     raise
@@ -190,10 +191,10 @@ class WanVAE:
             vae, device = self._ready(height * PIXELS_A_LATENT, width * PIXELS_A_LATENT, DECODE_BYTES_A_PIXEL)
             free, need = int(self.resident.available_bytes() * share), self._decode_memory()
             grid = (cuts.decode and cuts.decode.that_fits(free, need)) or choose_grid(height, width, free, need)
-            cuts.settle_decoding(grid)
             seen = 0
             try:
                 for frames in decode_pieces(vae, latents, grid, device, self.dtype):
+                    cuts.settle_decoding(grid)
                     seen += len(frames)
                     if seen > done:  # earlier frames were yielded before the memory ran out
                         yield frames[max(0, len(frames) - (seen - done)) :]

@@ -10,6 +10,7 @@ import torch
 from pipeline.models import load as bundled
 from pipeline.models import vae_decoder
 from pipeline.models.host import plain_host
+from pipeline.models.tiles import Cuts
 from pipeline.models.vae import TILE, WanVAE, load_vae
 
 
@@ -82,10 +83,12 @@ def test_encoding_in_tiles_is_told_piece_by_piece(vae: WanVAE, clip: torch.Tenso
         return honest(self, pixels, on_piece)
 
     monkeypatch.setattr(WanVAE, "_encoded", short_of_memory)
+    monkeypatch.setattr(vae, "cuts", Cuts())
     wide = torch.nn.functional.interpolate(clip[:5].movedim(-1, 1), (64, 512), mode="bilinear").movedim(1, -1)
     vae.encode(wide, lambda done, total: seen.append((done, total)))
     total = seen[-1][1]
     assert total >= 3 * 2 and seen == [(done, total) for done in range(1, total + 1)]
+    assert vae.cuts.encode_in_tiles and not vae.cuts.is_anew, "nothing was encoded as a whole before"
 
 
 def test_a_still_clip_has_one_latent(vae: WanVAE, clip: torch.Tensor) -> None:
