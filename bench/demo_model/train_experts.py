@@ -179,7 +179,7 @@ def motion_weights(clean: torch.Tensor, strength: float = 2.0) -> torch.Tensor:
     return weight / weight.mean((1, 2, 3, 4), keepdim=True)
 
 
-SHARES = {"pan": 0.33, "zoom": 0.32, "ball": 0.15}
+SHARES = {"pan": 0.32, "zoom": 0.32, "ball": 0.14, "still": 0.06}
 """Of the clips drawn in training: what is hardest to learn comes up more often than the rest."""
 
 

@@ -8,7 +8,8 @@ with the decoder of an earlier result instead.
 
 A decoder that only learns to be near the picture gives its mean guess wherever the latents leave something open: blur.
 `--edges` makes it give edges their strength too, wherever they may lie to the pixel (the trade of distortion for
-perception: Blau and Michaeli, arXiv 1711.06077).
+perception: Blau and Michaeli, arXiv 1711.06077). `--tone` makes the mean colour of each frame count: the first frame
+goes another way through the decoder than the later ones, which came out a little darker.
 
 The latents that the experts sample are softer than any clip's own, and the decoder has never seen such. With the files
 of sample_clips.py as `--sampled`, every second step is one of those, against the exact clip.
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--start")
     parser.add_argument("--lr", type=float, default=1.0, help="learning rate factor; low, to go on")
     parser.add_argument("--edges", type=float, default=0.0, help="how much the strength of edges counts")
+    parser.add_argument("--tone", type=float, default=0.0, help="how much the mean colour of each frame counts")
     parser.add_argument("--sampled", nargs="+", default=[], help="files of sample_clips.py")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -152,6 +154,8 @@ def main() -> None:
         loss = error.abs().mean() + error.pow(2).mean()
         if args.edges:
             loss = loss + args.edges * (edge_strength(decoded) - edge_strength(clip)).abs().mean()
+        if args.tone:
+            loss = loss + args.tone * error.mean((3, 4)).abs().mean()
         vae.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)

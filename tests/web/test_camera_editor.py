@@ -334,6 +334,13 @@ def test_keys_and_numbers_do_what_the_mouse_does(drawing: Drawing) -> None:
     drawing.page.mouse.wheel(0, -100)  # Chromium does not wait until the page has it
     drawing.page.wait_for_function(f"() => JSON.parse(({PATH})()).keyframes[1].zoom > 1.05")
 
+    drawing.press("ArrowRight")
+    kept = drawing.page.evaluate("""() => {
+        document.activeElement.blur();
+        return JSON.stringify(app.extensionManager.workflow.activeWorkflow.changeTracker.activeState);
+    }""")
+    assert json.dumps(drawing.text) in kept, "ComfyUI knows of the change when the editor is left"
+
 
 def test_a_text_that_is_no_path_is_left_alone_and_said_to_be_none(drawing: Drawing) -> None:
     drawing.new(picture=None)

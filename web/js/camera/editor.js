@@ -105,6 +105,8 @@ export class Editor {
         for (const end of ["pointerup", "pointercancel"]) surface.addEventListener(end, () => this.#drop());
         surface.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
         this.element.addEventListener("keydown", (event) => this.#key(event));
+        // Whoever leaves the editor may open another workflow, and ComfyUI keeps no change whose step is not over.
+        this.element.addEventListener("focusout", () => this.step.close());
     }
 
     #down(event) {
