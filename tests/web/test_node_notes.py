@@ -144,8 +144,11 @@ def test_the_button_is_for_the_model_that_is_chosen_and_says_why_it_fails(notes:
                                     and chosen in (answer.request.post_data or "")) as quoted:
         notes.page.evaluate("""([id, chosen]) => {
             change(app.graph.getNodeById(id), "provider.model", chosen);
-            document.querySelector(".wan22-note button").click();
-        }""", [node, chosen])  # before the answer for the new model: nothing is accepted
+            const press = () => document.querySelector(".wan22-note button").click();
+            press(); // before the request for the new model, and before its answer: nothing is accepted
+            queueMicrotask(press);
+            setTimeout(press);
+        }""", [node, chosen])
     quoted.value.finished()
     notes.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert notes.page.evaluate(SAID, [node, "quote"]) == before

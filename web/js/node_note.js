@@ -18,25 +18,26 @@ import { text } from "./text.js";
 export function addNodeNote(node, { name, path, inputs, lines, describe, more = async () => ({}) }) {
     const show = addNote(node, `wan22_${name}`, text(`${name}.label`), lines);
     const latest = latestOnly();
-    let asked = ""; // the inputs of the newest request
     const refresh = async (byUser = new Set(), loaded = false) => {
         try {
-            const answer = await latest(async (overtaken) => {
+            const found = await latest(async (overtaken) => {
                 const added = await more(byUser, loaded);
                 if (overtaken()) return undefined;
                 const given = readInputs(node, inputs);
-                asked = JSON.stringify(given);
-                return request(path, { method: "POST", body: { ...given, inputs: { ...given.inputs, ...added } } });
+                const body = { ...given, inputs: { ...given.inputs, ...added } };
+                return { given, answer: await request(path, { method: "POST", body }) };
             });
-            if (answer) show(linesOf(answer).map(unlessChanged));
+            if (found) show(linesOf(found.answer).map((line) => unlessChanged(line, found.given)));
         } catch (error) {
             show([{ text: text("note.failed", { error: error.message }), look: "quiet" }]);
         }
     };
-    // Pressed in the moment before the answer for other inputs, a button shows that answer instead.
-    const unlessChanged = (line) => line.button
-        ? { ...line, button: { ...line.button, press: () => (JSON.stringify(readInputs(node, inputs)) === asked ? line.button.press() : refresh()) } }
-        : line;
+    // Pressed before the answer for other inputs is there, a button requests that answer instead.
+    const unlessChanged = ({ button, ...line }, given) => {
+        if (!button) return line;
+        const isCurrent = () => JSON.stringify(readInputs(node, inputs)) === JSON.stringify(given);
+        return { ...line, button: { ...button, press: () => (isCurrent() ? button.press() : refresh()) } };
+    };
     const linesOf = (answer) => {
         if (answer.fault) return [{ text: answer.fault, look: "warning" }];
         if (answer.unknown?.length) {
