@@ -17,8 +17,8 @@ import torch
 
 from ..models.layers import stored_tensors
 
-FORMAT = 2
-"""Of the files of a segment; a change of it gives every segment a new key."""
+FORMAT = 3
+"""Of the files of a segment, and of how its frames are made; a change of it gives every segment a new key."""
 SAMPLES, SAMPLE_BYTES = 64, 4096
 """Places of a file that are read for its fingerprint, and bytes at each."""
 ROWS = 16

@@ -1,6 +1,7 @@
 """Cut a frame into overlapping tiles, as few as the memory allows, and blend them without a seam.
 
-Where two tiles overlap, one fades into the other: at a tile's edge the decoder lacks the pixels beyond.
+Where two tiles overlap, one fades into the other: at a tile's edge the decoder lacks the pixels beyond. The fade is
+slow at both ends (`smootherstep`), so that what is wrong at the edge hardly counts.
 """
 
 from __future__ import annotations
@@ -136,8 +137,13 @@ def _fade(parts: tuple[tuple[int, int], ...], part: tuple[int, int], scale: int)
     at = parts.index(part)
     if at > 0:
         overlap = (sum(parts[at - 1]) - start) * scale
-        weights[:overlap] = (torch.arange(overlap) + 0.5) / overlap
+        weights[:overlap] = smootherstep((torch.arange(overlap) + 0.5) / overlap)
     if at < len(parts) - 1:
         overlap = (start + size - parts[at + 1][0]) * scale
-        weights[size * scale - overlap :] = 1 - (torch.arange(overlap) + 0.5) / overlap
+        weights[size * scale - overlap :] = 1 - smootherstep((torch.arange(overlap) + 0.5) / overlap)
     return weights
+
+
+def smootherstep(x: torch.Tensor) -> torch.Tensor:
+    """Return a rise from 0 to 1 whose slope and curvature are 0 at both ends (Perlin, "Improving Noise", 2002)."""
+    return x**3 * (x * (6 * x - 15) + 10)
