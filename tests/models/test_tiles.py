@@ -12,7 +12,7 @@ from PIL import Image
 from devtools.paths import ROOT
 from pipeline.models import load as bundled
 from pipeline.models.host import PlainResident, plain_host
-from pipeline.models.tiles import OVERLAP, SIDE, DecodeMemory, TileGrid, blend_weights, choose_grid, grid_of_size
+from pipeline.models.tiles import OVERLAP, SIDE, Cuts, DecodeMemory, TileGrid, blend_weights, choose_grid, grid_of_size
 from pipeline.models.vae import CACHE_BYTES_A_PIXEL, DECODE_BYTES_A_PIXEL, WanVAE, load_vae
 from pipeline.request import RequestError
 
@@ -128,3 +128,27 @@ def test_memory_that_runs_out_all_the_same(vae: WanVAE) -> None:
             list(vae.stream(latents))
     finally:
         handle.remove()
+
+
+@pytest.mark.parametrize(("fails", "is_anew"), [(1, False), (2, True)])
+def test_a_clip_is_cut_anew_only_when_frames_of_it_were_given(vae: WanVAE, fails: int, is_anew: bool) -> None:
+    """The device is as good as full from the call of the decoder that fails."""
+    calls = 0
+
+    def hook(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fails:
+            vae.resident.bytes_free = 0
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    vae.resident.bytes_free = 1 << 40
+    handle = vae.resident.module.decoder.register_forward_pre_hook(hook)
+    in_two_calls = WanVAE(vae.resident, vae.dtype, Cuts())
+    try:
+        frames = sum(len(piece) for piece in in_two_calls.stream(torch.zeros(1, 16, 2, 4, 40)))
+    finally:
+        handle.remove()
+    assert frames == 5
+    assert in_two_calls.cuts.decode.columns == ((0, 24), (16, 24))
+    assert in_two_calls.cuts.is_anew is is_anew
