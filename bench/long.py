@@ -203,8 +203,10 @@ def main() -> None:
 
 def table(rows: dict[str, dict[str, list[float]]]) -> str:
     """Return the medians as Markdown."""
-    lines = ["| way | speed error at the joint, % | seam | colour step | speed kept, % |", "|---|---|---|---|---|"]
-    lines += [f"| {way} | {' | '.join(f'{statistics.median(found[name]):.1f}' for name in MEASURES)} |"
+    lines = ["| way | speed error at the joint, % | seam | colour step | speed kept, % | from 100 |",
+             "|---|---|---|---|---|---|"]
+    lines += [f"| {way} | {' | '.join(f'{statistics.median(found[name]):.{digits}f}' for name, digits in MEASURES)} |"
+              f" {statistics.median(abs(kept - 100) for kept in found['kept']):.1f} |"
               for way, found in rows.items() if "seam" in found]
     lines += ["", "| five segments | drift in L*a*b*, median | worst |", "|---|---|---|"]
     lines += [f"| {way} | {statistics.median(found['drift']):.1f} | {max(found['drift']):.1f} |"
@@ -212,7 +214,8 @@ def table(rows: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
-MEASURES = ("error", "seam", "colours", "kept")
+MEASURES = (("error", 1), ("seam", 2), ("colours", 2), ("kept", 1))
+"""Names and digits."""
 
 if __name__ == "__main__":
     main()
