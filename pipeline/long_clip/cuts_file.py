@@ -3,10 +3,11 @@ with the same bits."""
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
-from ..files.atomic import read_json_object, write_json_object
+from ..files.atomic import read_json_object, replace_file
 from ..models.tiles import Cuts, TileGrid
 from ..request import RequestError
 
@@ -24,7 +25,9 @@ def keep_cuts(cuts: Cuts, path: Path) -> None:
     def write() -> None:
         grid = {} if cuts.decode is None else {"rows": cuts.decode.rows, "columns": cuts.decode.columns}
         try:
-            write_json_object(path, {"encode_in_tiles": cuts.encode_in_tiles, **grid})
+            with replace_file(path.parent, path.suffix) as file:
+                file.path = path
+                file.unfinished.write_text(json.dumps({"encode_in_tiles": cuts.encode_in_tiles, **grid}), "utf-8")
         except OSError as error:
             raise RequestError(f"{path} could not be written: {error.strerror or error}. Free some space, and run the "
                                "same again: what is finished is kept.") from error

@@ -32,6 +32,8 @@ def read(path: Path) -> Cuts:
 def test_another_run_finds_them(path: Path) -> None:
     found = read(path)
     assert (found.encode_in_tiles, found.decode) == (True, GRID)
+    (path.parent / "clip.mp4").touch()
+    assert path.stat().st_mode == (path.parent / "clip.mp4").stat().st_mode, "another user may go on"
 
 
 @pytest.mark.parametrize("change", [
