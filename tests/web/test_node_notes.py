@@ -140,16 +140,25 @@ def test_the_button_is_for_the_model_that_is_chosen_and_says_why_it_fails(notes:
     button.wait_for()
     before = notes.page.evaluate(SAID, [node, "quote"])
     chosen = "atlascloud/wan-2.2-turbo/image-to-video"
-    with notes.page.expect_response(lambda answer: "/wan22/quote" in answer.url
-                                    and chosen in (answer.request.post_data or "")) as quoted:
-        notes.page.evaluate("""([id, chosen]) => {
-            change(app.graph.getNodeById(id), "provider.model", chosen);
-            const press = () => document.querySelector(".wan22-note button").click();
-            press(); // before the request for the new model, and before its answer: nothing is accepted
-            queueMicrotask(press);
-            setTimeout(press);
-        }""", [node, chosen])
-    quoted.value.finished()
+    quoted: list[Any] = []
+
+    def keep(request: Any) -> None:
+        if "/wan22/quote" in request.url:
+            quoted.append(request)
+
+    notes.page.on("request", keep)
+    notes.page.evaluate("""async ([id, chosen]) => {
+        change(app.graph.getNodeById(id), "provider.model", chosen);
+        const press = () => document.querySelector(".wan22-note button").click();
+        press(); // before the request for the new model, and before its answer: nothing is accepted
+        queueMicrotask(press);
+        setTimeout(press);
+        await new Promise((done) => setTimeout(done, 600)); // the change itself is asked about a moment later
+    }""", [node, chosen])
+    notes.page.remove_listener("request", keep)
+    assert chosen in quoted[-1].post_data
+    for request in quoted:
+        request.response().finished()
     notes.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert notes.page.evaluate(SAID, [node, "quote"]) == before
 
