@@ -145,5 +145,6 @@ def _fade(parts: tuple[tuple[int, int], ...], part: tuple[int, int], scale: int)
 
 
 def smootherstep(x: torch.Tensor) -> torch.Tensor:
-    """Return a rise from 0 to 1 whose slope and curvature are 0 at both ends (Perlin, "Improving Noise", 2002)."""
+    """Return 0 to 1 for x, 0 to 1, of any shape; slope and curvature are 0 at both ends (Perlin, "Improving Noise",
+    2002)."""
     return x**3 * (x * (6 * x - 15) + 10)
